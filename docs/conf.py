@@ -1,0 +1,90 @@
+"""Settings of the documentation site; ``nox -s docs`` builds it."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+from sphinx.util import logging
+
+from anylocal import errors
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+project = "anylocal"
+author = "The anylocal authors"
+copyright = author
+release = importlib.metadata.version("anylocal")
+version = ".".join(release.split(".")[:2])
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.doctest",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+nitpicky = True
+# A link where the name is one of ours, and plain emphasis where it is a parameter or anything else.
+default_role = "autolink"
+# No intersphinx: the site must build without a network. So names that others document are not looked for, and
+# all others must resolve.
+libraries = ["matplotlib", "numpy", "PIL", "timm", "torch", "transformers"]
+foreign = "|".join(map(re.escape, [*libraries, *sorted(sys.stdlib_module_names)]))
+nitpick_ignore_regex = [
+    (r"py:.*", rf"({foreign})(\..*)?"),
+    (r"py:.*", "|".join(name for name in dir(builtins) if name.isidentifier())),
+]
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+# The public names of a package are those of its `__all__`, wherever they are defined.
+autosummary_ignore_module_all = False
+autosummary_imported_members = True
+# Where file names know no case, the pages of `capture` and of `Capture` would be one file.
+autosummary_filename_map = {"anylocal.capture": "anylocal.capture-function"}
+# The docstrings say the types in words, and better.
+autodoc_typehints = "none"
+# Only for a look at the site without the heavy environment; `nox -s docs` has them all.
+autodoc_mock_imports = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
+numpydoc_show_class_members = False
+
+# pytest runs the examples of docstrings (`nox -s tests`); the pages mark those that are to be run here.
+doctest_test_doctest_blocks = ""
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+html_theme = "pydata_sphinx_theme"
+html_title = "anylocal"
+html_theme_options = {
+    "show_prev_next": False,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+}
+
+
+def _check_messages(_app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of every slug that ``messages.md`` does not explain: a message promises an entry."""
+    known = {name for section in env.get_doctree("messages").findall(nodes.section) for name in section["ids"]}
+    for name in errors.__all__:
+        slug = getattr(errors, name).slug
+        if slug not in known:
+            logging.getLogger(__name__).warning("messages.md has no entry %r for %s.", slug, name)
+
+
+def setup(app: Sphinx) -> None:
+    """Add the check of the messages to the build."""
+    app.connect("env-check-consistency", _check_messages)

@@ -1,0 +1,273 @@
+"""Every check of this repository.
+
+``nox -l`` lists the sessions, ``CONTRIBUTING.md`` tells which to run when. Packages are found by their
+``pyproject.toml`` under ``packages/``: a new one takes part in every session without a word here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import nox
+from nox.command import CommandFailed
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+# Nox turns a missing Python into an error wherever CI is set; one Python must be enough to run the tests.
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+
+ROOT = Path(__file__).parent
+SETTINGS = nox.project.load_toml(ROOT / "pyproject.toml")
+METADATA = sorted(ROOT.glob("packages/*/pyproject.toml"))
+PACKAGES = {path.parent.name: nox.project.load_toml(path) for path in METADATA}
+PYTHONS = nox.project.python_versions(PACKAGES["core"])
+# Of the Python that runs nox, which also is the stack's: the one that is surely there.
+PYTHON = ".".join(map(str, sys.version_info[:3]))
+
+# Libraries too big for a light environment; a package that needs one is tested in, or on top of, the stack.
+HEAVY = {"timm", "torch", "transformers"}
+STACK_DISK_GB = 8
+# Two threads: CI machines have two cores, and torch's default of one thread per core makes busy ones crawl.
+TEST_ENV = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
+
+
+@nox.session(venv_backend="none")
+def demo(session: nox.Session) -> None:
+    """Draw the example pictures into demo/ (arguments after -- go to the demo)."""
+    python = _stack(session)
+    advice = "The demo stopped; its last lines above say why. The environment is complete and will be reused."
+    _run(session, advice, python, "-m", "anylocal_vit", "--out", "demo", *session.posargs)
+    session.log("The pictures are in demo/.")
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run all tests and doctests, then core's on every Python found (arguments after -- go to pytest)."""
+    python = _stack(session)
+    if not session.posargs:
+        for version in PYTHONS:
+            session.notify(f"tests-{version}")
+    chosen = any((ROOT / argument.split("::")[0]).exists() for argument in session.posargs)
+    paths = [] if chosen else [f"packages/{name}/{part}" for name in PACKAGES for part in ("src", "tests")]
+    advice = "Run a failing test alone with: nox -s tests -- packages/<package>/tests/<file>.py::<test>"
+    _run(session, advice, python, "-m", "pytest", "--doctest-modules", *paths, *session.posargs, env=TEST_ENV)
+
+
+def _core_tests(session: nox.Session) -> None:
+    """Run core's tests on this Python without torch, which must not be needed."""
+    session.install("-e", "packages/core[test]")
+    session.run("python", "-m", "pytest", "packages/core/tests", *session.posargs, env=TEST_ENV)
+
+
+# Named one by one, not by nox's own parametrisation: that would take the name `tests`, which must mean all.
+for _version in PYTHONS:
+    nox.session(python=_version, name=f"tests-{_version}")(_core_tests)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """Run core's tests with the lowest versions that its metadata allows."""
+    project = PACKAGES["core"]["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    session.install("-e", "packages/core", *map(_lowest, declared))
+    session.run("python", "-m", "pip", "freeze")
+    session.run("python", "-m", "pytest", "packages/core/tests", *session.posargs, env=TEST_ENV)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format with ruff (-- --fix repairs what can be repaired)."""
+    fix = "--fix" in session.posargs
+    session.install("ruff" + SETTINGS["tool"]["ruff"]["required-version"])
+    session.run("ruff", "check", *(["--fix"] if fix else []))
+    session.run("ruff", "format", *([] if fix else ["--check"]))
+
+
+@nox.session(venv_backend="none")
+def typing(session: nox.Session) -> None:
+    """Check types with mypy --strict: sources, tests and this file."""
+    session.run(_stack(session), "-m", "mypy", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Build the site into docs/_build/html, every warning an error, and run its examples."""
+    python = _stack(session)
+    # Pages of modules that are gone would stay, and fail.
+    for leftover in ("docs/_build", "docs/_generated"):
+        shutil.rmtree(ROOT / leftover, ignore_errors=True)
+    for builder in ("html", "doctest"):
+        command = (python, "-m", "sphinx", "-W", "-n", "-b", builder, "-d", "docs/_build/doctrees")
+        session.run(*command, "docs", f"docs/_build/{builder}", env=TEST_ENV, external=True)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build every package, and test each wheel without its sources (-- [--full] [package ...])."""
+    full = "--full" in session.posargs
+    chosen = [name for name in session.posargs if name != "--full"] or list(PACKAGES)
+    if unknown := set(chosen) - set(PACKAGES):
+        session.error(f"No package named {', '.join(sorted(unknown))}. There is: {', '.join(PACKAGES)}")
+    session.install(*nox.project.dependency_groups(SETTINGS, "build"))
+    room = Path(session.create_tmp()).resolve()
+    shutil.rmtree(room)
+    room.mkdir()
+    for name in PACKAGES:
+        _build(session, name, room / name)
+    session.run("twine", "check", "--strict", *map(str, room.glob("*/*.*")))
+    for name in chosen:
+        _test_wheel(session, name, _wheel_environment(session, name, room, full=full), room)
+
+
+@nox.session(venv_backend="none")
+def stack(session: nox.Session) -> None:
+    """Make the heavy environment that the other sessions share (-- --fresh makes it anew)."""
+    session.log(_stack(session, fresh="--fresh" in session.posargs))
+
+
+def _stack(session: nox.Session, *, fresh: bool = False) -> str:
+    """Return the interpreter of the heavy environment, and make that environment first if it must be."""
+    home = session.cache_dir.resolve().parent / f"stack-{PYTHON.rpartition('.')[0]}"
+    python = _interpreter(home)
+    marker = home / "complete"
+    wanted = _stack_key()
+    whole = marker.exists() and python.exists() and not fresh
+    if whole and marker.read_text() == wanted:
+        return str(python)
+    if whole:
+        session.log(f"The requirements have changed since {home} was made: bringing it up to date.")
+        marker.unlink()
+    else:
+        _make_stack_venv(session, home)
+    another = next(f"python{version} -m" for version in PYTHONS[1:] if not PYTHON.startswith(version))
+    advice = (
+        f"The environment could not be installed; pip's reason is above. Is there a network, and room on the "
+        f"disk? Has every library a wheel for Python {PYTHON}? If not, run nox on another Python: "
+        f"{another} pip install nox && {another} nox -s {session.name}. "
+        f"The next run starts over, and takes what is already downloaded from pip's cache."
+    )
+    _run(session, advice, str(python), "-m", "pip", "install", *_stack_requirements())
+    # Written last: an installation that was interrupted has none, and is made anew.
+    marker.write_text(wanted)
+    return str(python)
+
+
+def _make_stack_venv(session: nox.Session, home: Path) -> None:
+    supported = PACKAGES["core"]["project"]["requires-python"]
+    if PYTHON not in SpecifierSet(supported):
+        session.error(f"anylocal needs Python {supported}; this nox runs on {PYTHON}")
+    if home.exists():
+        session.log(f"Removing {home}, which is incomplete or was asked to be made anew.")
+        shutil.rmtree(home)
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < STACK_DISK_GB:
+        session.error(f"The environment needs {STACK_DISK_GB} GB of disk, and {ROOT} has {free:.1f} GB free")
+    session.log(
+        f"Making {home} (torch, timm, transformers, matplotlib, ...), once. On Linux this downloads about "
+        f"2.5 GB and takes 6 GB of disk, elsewhere less; {free:.0f} GB are free. It takes some minutes."
+    )
+    _virtualenv(session, home)
+
+
+def _stack_requirements() -> list[str]:
+    requirements = list(nox.project.dependency_groups(SETTINGS, "stack"))
+    for name, metadata in PACKAGES.items():
+        extras = ",".join(metadata["project"].get("optional-dependencies", {}))
+        requirements += ["-e", f"packages/{name}[{extras}]"]
+    return requirements
+
+
+def _stack_key() -> str:
+    """Change when the requirements do, or the metadata that an editable installation has copied."""
+    parts = [*_stack_requirements(), *(path.read_text("utf-8") for path in METADATA)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _build(session: nox.Session, name: str, outdir: Path) -> None:
+    # `build` makes the wheel from the sdist, so that the sdist is known to be whole.
+    session.run("python", "-m", "build", f"packages/{name}", "--outdir", str(outdir))
+
+
+def _wheel_environment(session: nox.Session, name: str, room: Path, *, full: bool) -> str:
+    """Return the interpreter of an environment that holds the package's wheel and what it needs."""
+    home = room / f"{name}-venv"
+    python = str(_interpreter(home))
+    own = _only(room / name, "*.whl")
+    siblings = [] if name == "core" else [_only(room / "core", "*.whl")]
+    if full or not _is_heavy(name):
+        _virtualenv(session, home)
+        session.run(python, "-m", "pip", "install", f"{own}[test]", *map(str, siblings), external=True)
+        return python
+    # A heavy package: a .pth file lends it the stack's libraries, instead of 6 GB more for every package.
+    # Not `--system-site-packages`: a virtual environment made by another one shares the packages of the
+    # Python below both, not those of its maker. The stack's editable installations stay behind: they are .pth
+    # files as well, and Python reads those in its own site directories only. What this cannot see is a
+    # dependency that the package forgot to declare and the stack has: `--full` installs anew, and can.
+    stack = _stack(session)
+    _virtualenv(session, home, "--no-seed")
+    (_site_packages(session, python) / "stack.pth").write_text(f"{_site_packages(session, stack)}\n")
+    install = (stack, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--ignore-installed")
+    session.run(*install, str(own), *map(str, siblings), external=True)
+    return python
+
+
+def _test_wheel(session: nox.Session, name: str, python: str, room: Path) -> None:
+    """Run the tests of the sdist where its sources are gone, so that only the wheel can be imported."""
+    sdist = _only(room / name, "*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(room, filter="data")
+    unpacked = room / sdist.name.removesuffix(".tar.gz")
+    shutil.rmtree(unpacked / "src")
+    module = Path(PACKAGES[name]["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"][0]).name
+    with session.chdir(unpacked):
+        session.run(python, "-c", f"import {module}; print({module}.__file__)", external=True)
+        settings = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", ".")
+        session.run(python, "-m", "pytest", *settings, "tests", env=TEST_ENV, external=True)
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
+
+
+def _is_heavy(name: str) -> bool:
+    return any(Requirement(line).name in HEAVY for line in PACKAGES[name]["project"]["dependencies"])
+
+
+def _lowest(requirement: str) -> str:
+    """Turn ``bytecode>=0.17`` into ``bytecode==0.17``."""
+    parsed = Requirement(requirement)
+    (lowest,) = (clause.version for clause in parsed.specifier if clause.operator == ">=")
+    return f"{parsed.name}=={lowest}"
+
+
+def _virtualenv(session: nox.Session, home: Path, *options: str) -> None:
+    # Not `venv`: virtualenv comes with nox, and works where a distribution took `ensurepip` out of Python.
+    session.run(sys.executable, "-m", "virtualenv", "--quiet", *options, str(home), external=True)
+
+
+def _interpreter(home: Path) -> Path:
+    return home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _site_packages(session: nox.Session, python: str) -> Path:
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(str(session.run(python, "-c", code, silent=True, external=True)).strip())
+
+
+def _run(session: nox.Session, advice: str, *command: str, env: dict[str, str] | None = None) -> None:
+    """Run a command whose failure deserves more than its exit status."""
+    try:
+        session.run(*command, env=env, external=True)
+    except CommandFailed:
+        session.warn(advice)
+        raise

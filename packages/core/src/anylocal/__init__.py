@@ -1,0 +1,20 @@
+"""Capture any local variable of any Python function by name, without editing the function.
+
+>>> from anylocal import capture
+>>> def mean(values):
+...     total = sum(values)
+...     return total / len(values)
+>>> with capture(mean, "total") as cap:
+...     mean([1, 2, 3])
+2.0
+>>> cap["total"]
+[6]
+"""
+
+from anylocal import errors
+from anylocal._calls import Call
+from anylocal._capture import Capture, capture, find
+from anylocal._get_local import get_local
+from anylocal._request import Site
+
+__all__ = ["Call", "Capture", "Site", "capture", "errors", "find", "get_local"]

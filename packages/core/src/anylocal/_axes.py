@@ -1,0 +1,270 @@
+"""What the positions along the query or the key axis of a map stand for.
+
+An `Axis` only counts them; `Patches` knows where they lie in an image, `Tokens` (a room of their own) which
+words they are.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, SupportsIndex, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from anylocal.errors import NameNotFoundError, PositionError, ShapeError
+
+Array = TypeVar("Array", torch.Tensor, npt.NDArray[Any])
+
+
+class Axis:
+    """Positions of which nothing is known but their number.
+
+    Parameters
+    ----------
+    length : int
+        Number of positions.
+
+    Examples
+    --------
+    >>> from anylocal.attention import Axis
+    >>> axis = Axis(3)
+    >>> len(axis), axis.labels()
+    (3, ['0', '1', '2'])
+    """
+
+    def __init__(self, length: SupportsIndex) -> None:
+        self._length = operator.index(length)
+        if self._length < 0:
+            msg = f"An axis cannot have {length} positions; give a length of 0 or more."
+            raise ShapeError(msg)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Axis and type(self) is Axis and len(self) == len(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), len(self)))
+
+    def __repr__(self) -> str:
+        return f"Axis({len(self)})"
+
+    def label(self, position: SupportsIndex, sample: int = 0) -> str:
+        """Name one position.
+
+        Parameters
+        ----------
+        position : int
+            Counted from the end where negative.
+        sample : int
+            Which sample of the batch; only `Tokens` differ between samples.
+
+        Raises
+        ------
+        PositionError
+            Where there is no such position.
+        """
+        del sample
+        return str(self._checked(position))
+
+    def labels(self, sample: int = 0) -> list[str]:
+        """Name every position, in order; see `label`."""
+        return [self.label(position, sample) for position in range(len(self))]
+
+    def position(self, query: object, sample: int = 0) -> int:
+        """Return the position that a query means: here, an integer only.
+
+        Raises
+        ------
+        PositionError
+            Where there is no such position.
+        """
+        del sample
+        return self._checked(query)
+
+    def _checked(self, position: object) -> int:
+        try:
+            found = operator.index(position)  # type: ignore[arg-type]
+        except TypeError:
+            msg = f"{position!r} is no position of {self!r}; give an integer below {len(self)}."
+            raise PositionError(msg) from None
+        return inside(found, len(self), f"Position {found} of {self!r}")
+
+
+@dataclass(frozen=True)
+class Patches(Axis):
+    """Positions that are patches of an image, row by row, behind prefix tokens such as ``cls``.
+
+    Parameters
+    ----------
+    grid : (int, int)
+        Rows and columns of patches.
+    prefix : sequence of str
+        Names of the tokens before the patches.
+    image_size : (int, int), optional
+        Height and width, in pixels, of the image that the model saw.
+
+    Raises
+    ------
+    ShapeError
+        Where the grid or the image size is not two positive integers, or two prefix tokens share a name.
+
+    Examples
+    --------
+    >>> from anylocal.attention import Patches
+    >>> patches = Patches(grid=(14, 14), image_size=(224, 224))
+    >>> len(patches), patches.label(0), patches.index(0, 1), patches.cell(2)
+    (197, 'cls', 2, (0, 1))
+    >>> patches.box((0, 1))
+    (16.0, 0.0, 32.0, 16.0)
+    """
+
+    grid: tuple[int, int]
+    prefix: tuple[str, ...] = ("cls",)
+    image_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        # A frozen dataclass leaves no other way to store what was given as a list, or as NumPy integers.
+        object.__setattr__(self, "grid", _pair(self.grid, "grid", "(rows, columns)"))
+        prefix: object = self.prefix
+        names = (prefix,) if isinstance(prefix, str) else tuple(self.prefix)
+        object.__setattr__(self, "prefix", names)
+        if len(set(names)) < len(names):
+            msg = f"Two prefix tokens share a name in {names!r}; give each its own, e.g. 'register 1'."
+            raise ShapeError(msg)
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", _pair(self.image_size, "image_size", "(height, width)"))
+
+    def __len__(self) -> int:
+        return len(self.prefix) + math.prod(self.grid)
+
+    def label(self, position: SupportsIndex, sample: int = 0) -> str:
+        """Name one position: a prefix name, or the patch's row and column."""
+        del sample
+        cell = self.cell(position)
+        return self.prefix[self._checked(position)] if cell is None else str(cell)
+
+    def index(self, row: SupportsIndex, col: SupportsIndex) -> int:
+        """Return the position of the patch in a row and a column, counted from the end where negative.
+
+        Raises
+        ------
+        PositionError
+            Where the grid has no such row or column.
+        """
+        rows, cols = self.grid
+        row = inside(operator.index(row), rows, f"Row {operator.index(row)} of {self!r}")
+        col = inside(operator.index(col), cols, f"Column {operator.index(col)} of {self!r}")
+        return len(self.prefix) + row * cols + col
+
+    def cell(self, position: SupportsIndex) -> tuple[int, int] | None:
+        """Return the row and column of the patch at a position, None for a prefix token."""
+        offset = self._checked(position) - len(self.prefix)
+        return divmod(offset, self.grid[1]) if offset >= 0 else None
+
+    def position(self, query: object, sample: int = 0) -> int:
+        """Return the position that a query means: an integer, a prefix name, or a (row, column) pair.
+
+        Raises
+        ------
+        NameNotFoundError
+            Where no prefix token has the name.
+        PositionError
+            Where there is no such position, row or column.
+
+        Examples
+        --------
+        >>> from anylocal.attention import Patches
+        >>> patches = Patches(grid=(2, 3))
+        >>> patches.position("cls"), patches.position((1, 0)), patches.position(-1)
+        (0, 4, 6)
+        """
+        if isinstance(query, str):
+            if query not in self.prefix:
+                raise NameNotFoundError(query, repr(self), self.prefix, kind="prefix token")
+            return self.prefix.index(query)
+        if isinstance(query, Sequence | np.ndarray) and len(query) == 2:  # noqa: PLR2004
+            return self.index(*query)
+        return super().position(query, sample)
+
+    def box(self, query: object) -> tuple[float, float, float, float]:
+        """Return (left, top, right, bottom), in pixels, of the patch that a query means (see `position`).
+
+        The edges are fractions where the image size is no multiple of the grid.
+
+        Raises
+        ------
+        ShapeError
+            Where the query is a prefix token, or `image_size` is not known.
+        """
+        position = self.position(query)
+        cell = self.cell(position)
+        if cell is None:
+            msg = f"{self.prefix[position]!r} is a prefix token of {self!r} and covers no pixels."
+            raise ShapeError(msg)
+        if self.image_size is None:
+            msg = f"{self!r} does not know its image; give image_size=(height, width) in pixels."
+            raise ShapeError(msg)
+        (row, col), (height, width) = (
+            cell,
+            (self.image_size[0] / self.grid[0], self.image_size[1] / self.grid[1]),
+        )
+        return col * width, row * height, (col + 1) * width, (row + 1) * height
+
+    def split(self, values: Array) -> tuple[Array, Array]:
+        """Split values along these positions into those of the prefix and a picture of the others.
+
+        Parameters
+        ----------
+        values : torch.Tensor or numpy.ndarray, shape (..., len(self))
+
+        Returns
+        -------
+        prefix : same type, shape (..., len(self.prefix))
+        picture : same type, shape (..., rows, cols)
+
+        Raises
+        ------
+        ShapeError
+            Where the last dimension is not `len(self)`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from anylocal.attention import Patches
+        >>> prefix, picture = Patches(grid=(2, 3)).split(np.arange(7.0))
+        >>> prefix.tolist(), picture.tolist()
+        ([0.0], [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+        """
+        shape = tuple(values.shape)
+        if not shape or shape[-1] != len(self):
+            msg = f"Values of shape {shape} do not end in the {len(self)} positions of {self!r}."
+            raise ShapeError(msg)
+        count = len(self.prefix)
+        return values[..., :count], values[..., count:].reshape(*shape[:-1], *self.grid)
+
+
+def inside(position: int, length: int, what: str) -> int:
+    """Count from the end where negative."""
+    if not -length <= position < length:
+        msg = f"{what} is out of range: there are {length}."
+        raise PositionError(msg)
+    return position % length
+
+
+def _pair(value: Sequence[SupportsIndex], name: str, meaning: str) -> tuple[int, int]:
+    try:
+        first, second = (operator.index(item) for item in value)
+    except (TypeError, ValueError):
+        msg = f"{name} must be {meaning}, two positive integers; got {value!r}."
+        raise ShapeError(msg) from None
+    if first < 1 or second < 1:
+        msg = f"{name} must be {meaning}, two positive integers; got {value!r}."
+        raise ShapeError(msg)
+    return first, second

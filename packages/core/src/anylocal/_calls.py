@@ -1,0 +1,137 @@
+"""Records -> finished calls, as a user reads them."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anylocal import _torch
+from anylocal._record import Record
+from anylocal.errors import ChangedInPlaceWarning
+
+
+class Values(Mapping[str, Any]):
+    """The values that the names of one call had.
+
+    Reading a tensor that was changed in place since it was recorded gives a `ChangedInPlaceWarning`.
+    """
+
+    def __init__(self, record: Record, where: str) -> None:
+        self._values = dict(zip(record.names, record.values, strict=True))
+        self._versions = dict(zip(record.names, record.versions, strict=True))
+        self._where = where
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of a name.
+
+        Raises
+        ------
+        KeyError
+            If the name was not captured, or not bound in this call.
+        """
+        value = self._values[name]
+        recorded = self._versions[name]
+        if recorded is not None and _torch.version(value) != recorded:
+            message = (
+                f"{name!r} of {self._where} was changed in place after it was recorded, so this is not the value that"
+                ' it had. Capture it with keep="clone" to keep a copy.'
+            )
+            warnings.warn(ChangedInPlaceWarning(message), stacklevel=2)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names that were bound."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Return the number of names that were bound."""
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        """Return the values as a dict would show them."""
+        return f"{type(self).__name__}({self._values!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One finished call of a function; with ``every=True``, one assignment in it.
+
+    Attributes
+    ----------
+    function : types.FunctionType
+        The function.
+    module : torch.nn.Module or None
+        The module on whose behalf it ran.
+    name : str
+        The name of that module in the captured model; empty where there is none.
+    index : int
+        The how manyth call it is of this function on behalf of this module, from 0.
+    thread : int or None
+        The thread in which it ran.
+    values : Values
+        What the captured names held.
+    line : int
+        The line at which it returned, or assigned.
+    """
+
+    function: types.FunctionType
+    module: Any
+    name: str
+    index: int
+    thread: int | None
+    values: Values
+    line: int
+
+    def __repr__(self) -> str:
+        """Return which call it is, and the names it has values of."""
+        of = f" of {self.name!r}" if self.name else ""
+        names = ", ".join(self.values) or "nothing bound"
+        return f"Call({self.function.__qualname__}{of}, index={self.index}, {names})"
+
+
+class Assembler:
+    """Makes finished calls of records, which may come in several portions."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        self._names = names
+        self._counts: dict[tuple[int, int], int] = {}
+        self._assignments: dict[tuple[int, int, int | None], list[Record]] = {}
+
+    def calls(self, records: Iterable[Record]) -> Iterator[Call]:
+        """Give the calls that these records finish."""
+        for record in records:
+            whole = self._joined(record) if record.subscription.joined else record
+            if whole is not None and whole.kind in whole.subscription.reported:
+                key = (id(whole.subscription), id(whole.module))
+                self._counts[key] = self._counts.get(key, -1) + 1
+                yield self._call(whole, self._counts[key])
+
+    def _joined(self, record: Record) -> Record | None:
+        """Hold assignments back until the call that they belong to returns, and hand them over with it."""
+        key = (id(record.subscription), id(record.module), record.thread)
+        if record.kind == "returned":
+            return _join(record, self._assignments.pop(key, []))
+        held = self._assignments.setdefault(key, [])
+        # What a call left behind that raised does not belong to the next one.
+        held[:] = [] if record.kind == "entered" else [*held, record]
+        return None
+
+    def _call(self, record: Record, index: int) -> Call:
+        function, name = record.subscription.function, self._names.get(id(record.module), "")
+        where = f"call {index} of {function.__qualname__}" + (f" in {name!r}" if name else "")
+        return Call(function, record.module, name, index, record.thread, Values(record, where), record.line)
+
+
+def _join(record: Record, assignments: list[Record]) -> Record:
+    """Return the record of a call with the last value of each joined assignment in it."""
+    joined: dict[str, tuple[Any, int | None]] = {}
+    for assignment in assignments:
+        joined[assignment.names[0]] = (assignment.values[0], assignment.versions[0])
+    return record._replace(
+        names=(*record.names, *joined),
+        values=(*record.values, *(value for value, _ in joined.values())),
+        versions=(*record.versions, *(version for _, version in joined.values())),
+    )

@@ -1,0 +1,313 @@
+"""The scope in which calls are recorded, and the reading of what was recorded."""
+
+from __future__ import annotations
+
+import threading
+import types
+import weakref
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, Self
+
+from anylocal import _explain, _patch, _torch
+from anylocal._calls import Assembler, Call
+from anylocal._record import Log, Record, Subscription
+from anylocal._request import Request, Site, check_options, only, requests, site
+from anylocal._resolve import Resolution, bound_names, resolve
+from anylocal.errors import NameNotFoundError, ShapeError, StateError
+
+
+class Capture:
+    """A scope in which calls are recorded, and what was recorded; made by `capture`.
+
+    Opening it (``with``, or `open`) puts the rewritten code into the functions, closing it takes it out again. What
+    was recorded can be read during and after. Opened again, it goes on recording.
+    """
+
+    def __init__(
+        self,
+        resolution: Resolution,
+        requests: Iterable[Request],
+        *,
+        keep: str | Callable[[Any], Any] = "detach",
+        limit: int | str | None = "auto",
+        edit: Mapping[str, Callable[[Any], Any]] | None = None,
+        threads: str = "all",
+    ) -> None:
+        self._label = resolution.label
+        self._modules = resolution.modules
+        self.names_of = {id(module): name for name, module in reversed(list(resolution.modules.items()))}
+        self._requests = tuple(requests)
+        self._log = Log(limit)
+        self._own_thread = threads == "own"
+        keeper = _torch.keeper(keep)
+        self._subscriptions = tuple(
+            Subscription(
+                r.found.function,
+                self._log,
+                wants=r.wants,
+                keep=keeper,
+                edits=edit or {},
+                accepts=r.found.accepts,
+                joined=r.joined,
+            )
+            for r in self._requests
+        )
+        self._finalizer: weakref.finalize[..., Any] | None = None
+
+    # The scope
+
+    def open(self) -> Self:
+        """Start recording.
+
+        Raises
+        ------
+        StateError
+            If it is open already, or somebody else replaced the code of a function that is being captured.
+        """
+        if self.is_open:
+            msg = f"This capture of {self._label} is open already. Make a second one with capture(…)."
+            raise StateError(msg)
+        self._log.thread = threading.get_ident() if self._own_thread else None
+        _patch.attach(self._subscriptions)
+        self._log.open = True
+        self._log.active = not self._log.full
+        # A capture that is dropped without being closed takes its patches with it.
+        self._finalizer = weakref.finalize(self, _patch.detach, self._subscriptions)
+        self._finalizer.atexit = False
+        return self
+
+    def close(self) -> None:
+        """Stop recording and give every function its own code back; closing twice does nothing."""
+        if self._finalizer is not None and self._finalizer.alive:
+            self._log.open = self._log.active = False
+            self._finalizer()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it records at the moment."""
+        return self._finalizer is not None and self._finalizer.alive
+
+    def __enter__(self) -> Self:
+        """Start recording."""
+        return self.open()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop recording, and say so if nothing was recorded and no exception explains it."""
+        self.close()
+        if kind is None:
+            self._log.tell_that_full()
+            _explain.warn_of_silence(self._label, self._subscriptions, self._log, self.names)
+
+    def tell(self, what: str, functions: Container[types.FunctionType]) -> None:
+        """Say so if the limit was reached, or if none of some functions has finished a call; for adapters."""
+        self._log.tell_that_full()
+        concerned = [s for s in self._subscriptions if s.function in functions]
+        _explain.warn_of_nothing(self._label, what, concerned, self._log)
+
+    def clear(self) -> None:
+        """Forget what was recorded, and go on recording if it is open."""
+        self._log.clear()
+        self._log.active = self.is_open
+
+    # The reading
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that are captured."""
+        names = dict.fromkeys(
+            name for s in self._subscriptions for name in (*s.wants.returned, *sorted(s.wants.assigned))
+        )
+        return tuple(names)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The functions that are captured."""
+        return tuple(
+            site(
+                r.found,
+                tuple(n for n in self.names if n in {*r.wants.returned, *r.wants.assigned}),
+                self._modules,
+            )
+            for r in self._requests
+        )
+
+    @property
+    def calls(self) -> list[Call]:
+        """All calls that finished, in the order in which they did."""
+        return list(Assembler(self.names_of).calls(self.records))
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """What was recorded, as it came; adapters read it."""
+        return tuple(self._log.records)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """Return the values of a name, in the order in which the calls finished.
+
+        Calls that never bound it are left out.
+
+        Raises
+        ------
+        NameNotFoundError
+            If the name is not captured here.
+        """
+        if name not in self.names:
+            raise NameNotFoundError(name, f"This capture of {self._label}", self.names)
+        return [call.values[name] for call in self.calls if name in call.values]
+
+    def at(self, module: str) -> list[Call]:
+        """Return the calls of one submodule.
+
+        Parameters
+        ----------
+        module : str
+            Its name in ``model.named_modules()``.
+
+        Raises
+        ------
+        NameNotFoundError
+            If the model has no such submodule.
+        """
+        if module not in self._modules:
+            raise NameNotFoundError(module, self._label, self._modules, kind="submodule")
+        return [call for call in self.calls if call.name == module]
+
+    def stack(self, name: str) -> Any:
+        """Return the values of a name as one tensor.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (calls, …).
+
+        Raises
+        ------
+        ShapeError
+            If the values are no tensors of one shape.
+        """
+        values = self[name]
+        shapes = {tuple(value.shape) if _torch.is_tensor(value) else type(value).__name__ for value in values}
+        if len(shapes) != 1 or not _torch.is_tensor(values[0]):
+            what = ", ".join(map(str, sorted(shapes, key=str))) or "nothing"
+            msg = f"The values of {name!r} do not stack: {what}. Read them one by one from capture[{name!r}]."
+            raise ShapeError(msg)
+        return _torch.stack(values)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many calls started, finished, and were left unfinished or raised."""
+        kinds = [record.kind for record in tuple(self._log.records)]
+        started, finished = kinds.count("entered"), kinds.count("returned")
+        return {"started": started, "finished": finished, "unfinished": started - finished}
+
+    def __len__(self) -> int:
+        """Return the number of calls recorded."""
+        return len(self.calls)
+
+    def __bool__(self) -> bool:
+        """Return True: an empty capture is a capture."""
+        return True
+
+    def __repr__(self) -> str:
+        """Return what is captured and how much of it was recorded."""
+        state = "open" if self.is_open else "closed"
+        return f"Capture({self._label}: {', '.join(self.names)}; {len(self)} calls, {state})"
+
+
+def capture(
+    target: object,
+    *names: str,
+    every: bool = False,
+    keep: str | Callable[[Any], Any] = "detach",
+    modules: str | Callable[[str, Any], bool] | None = None,
+    limit: int | str | None = "auto",
+    edit: Mapping[str, Callable[[Any], Any]] | None = None,
+    threads: str = "all",
+) -> Capture:
+    """Capture local variables of functions by name while the scope is open.
+
+    Parameters
+    ----------
+    target : object
+        A function, method, class, ``nn.Module``, any other object, Python module, or a dotted name such as
+        ``"package.module:Class.method"``. A class: calls on its instances. An object or a bound method: only calls on
+        that very object, or on the submodules of a model.
+    *names : str
+        The local variables, arguments included. A value is recorded as the function returns.
+    every : bool, default False
+        Record each assignment instead, arguments at entry.
+    keep : {"detach", "graph", "clone", "cpu"} or callable, default "detach"
+        What is recorded of a value: the tensor without its graph (sharing memory), with its graph, a copy, a copy on
+        the CPU, or whatever a function makes of it.
+    modules : str or callable, optional
+        Only these submodules of a model: an `fnmatch` pattern, or a function of name and module.
+    limit : int, str or None, default "auto"
+        Stop recording, and warn once, when tensors and arrays hold so much: bytes, or text such as ``"2GiB"``. By default
+        half of the memory available now, and 100,000 calls; None for no limit.
+    edit : mapping of str to callable, optional
+        For each name, a function of the value that is about to be assigned, which returns what is assigned instead.
+        Arguments are edited at entry.
+    threads : {"all", "own"}, default "all"
+        Record calls in all threads, or only in the one that opens the scope.
+
+    Returns
+    -------
+    Capture
+        To be used in a ``with`` statement.
+
+    Raises
+    ------
+    NameNotFoundError
+        If nothing in the target binds a name.
+    TargetError
+        If the target holds no Python code.
+    OptionError
+        If an option has a value that means nothing.
+
+    Examples
+    --------
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> with capture(mean, "total") as cap:
+    ...     mean([1, 2, 3])
+    2.0
+    >>> cap["total"]
+    [6]
+    """
+    check_options(names, keep, edit, threads)
+    resolution = resolve(target)
+    if modules is not None:
+        resolution = only(resolution, modules)
+    asked = list(requests(resolution, names, tuple(edit or ()), every=every))
+    return Capture(resolution, asked, keep=keep, limit=limit, edit=edit, threads=threads)
+
+
+def find(target: object) -> list[Site]:
+    """List what there is to capture in a target.
+
+    Parameters
+    ----------
+    target : object
+        Anything that `capture` takes.
+
+    Returns
+    -------
+    list of Site
+        Each function with the names it binds, in the order in which they are found.
+
+    Raises
+    ------
+    TargetError
+        If the target holds no Python code.
+
+    Examples
+    --------
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> find(mean)
+    [Site(mean: values, total)]
+    """
+    resolution = resolve(target)
+    return [site(found, bound_names(found.function), resolution.modules) for found in resolution.found]

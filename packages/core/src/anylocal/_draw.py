@@ -1,0 +1,187 @@
+"""What all recipes share: choosing what is drawn, one scale for it and its legend, new axes.
+
+The adapters, released together with core, build their recipes on it as well.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
+
+from anylocal.errors import ChoiceError, PositionError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.figure import Figure
+
+    from anylocal._axes import Axis
+    from anylocal._map import AttentionMap
+
+Weights: TypeAlias = npt.NDArray[np.floating[Any]]
+Norm: TypeAlias = Normalize | str | None
+Cmap: TypeAlias = str | Colormap
+
+CMAP = "magma"
+"""The default colormap. Its lightness rises evenly with the weight: it reads the same in grey, in print and with any
+colour vision. It starts at black: over a photograph, what gets no attention goes dark."""
+
+LEGEND = "attention weight"
+
+
+def is_map(attention: object) -> TypeGuard[AttentionMap]:
+    """Tell a map from a plain matrix, without importing torch for someone who draws an array."""
+    room = sys.modules.get("anylocal._map")
+    return room is not None and isinstance(attention, room.AttentionMap)
+
+
+def sample_of(attention: AttentionMap, sample: int | None) -> int:
+    """Return which sample of the batch to draw, counted from the start.
+
+    Raises
+    ------
+    ChoiceError
+        Where there are several and none was chosen.
+    PositionError
+        Where there is no such sample.
+    """
+    batch = attention.shape[0]
+    if sample is None and batch != 1:
+        msg = f"{attention!r} holds {batch} samples and a picture shows one: choose it by sample=0 … {batch - 1}."
+        raise ChoiceError(msg)
+    return inside(0 if sample is None else sample, batch, f"sample of {attention!r}")
+
+
+def rows_of(attention: AttentionMap, sample: int, head: int | None, queries: Sequence[int]) -> Weights:
+    """Return the weights of some queries, shape (query, key): of one head, or the mean over heads."""
+    heads = attention.shape[1]
+    if head is not None:
+        return array_of(attention[sample, inside(head, heads, f"head of {attention!r}"), list(queries)])
+    # `head_mean` would compute the whole batch, and all heads at once would be as many matrices as there are heads.
+    return mean_of(array_of(attention[sample, each, list(queries)]) for each in range(heads))
+
+
+def mean_of(matrices: Iterable[Weights]) -> Weights:
+    """Return the mean; only the sum is kept besides the matrix at hand."""
+    rest = iter(matrices)
+    total, count = next(rest), 1
+    for matrix in rest:
+        total, count = total + matrix, count + 1
+    return total / count
+
+
+def positions_of(queries: Any, axis: Axis | None, length: int, sample: int = 0) -> list[int]:
+    """Return the query positions that are meant: all by None, else one, those of a slice, or of a sequence.
+
+    Raises
+    ------
+    PositionError, NameNotFoundError, ChoiceError
+        Where there is no such position, or none at all is selected.
+    """
+    if queries is None or isinstance(queries, slice):
+        found = list(range(length)[queries or slice(None)])
+    else:
+        # Tensors and arrays of no dimension have a length to ask for, but none to give.
+        single = isinstance(queries, str) or not hasattr(queries, "__len__") or getattr(queries, "ndim", 1) == 0
+        wanted = [queries] if single else queries
+        found = [inside(query, length, "query") if axis is None else axis.position(query, sample) for query in wanted]
+    if not found:
+        msg = f"queries={queries!r} selects none of the {length} queries, and there is nothing to draw; select some."
+        raise PositionError(msg)
+    return found
+
+
+def inside(position: Any, length: int, what: str) -> int:
+    """Return a position, counted from the start.
+
+    Raises
+    ------
+    PositionError
+        Where there is no such position.
+    """
+    try:
+        found = operator.index(position)
+    except TypeError:
+        found = length
+    if not -length <= found < length:
+        msg = f"There is no {what} {position!r}: there are {length}, counted from 0."
+        raise PositionError(msg)
+    return found % length
+
+
+def array_of(values: Any) -> Weights:
+    """Return a tensor or an array as a float array in main memory."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        # NumPy has no bfloat16.
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
+    array = np.asarray(values)
+    # Weights in half precision are few steps apart: their mean must not be rounded to them.
+    return array if array.dtype in {np.float32, np.float64} else array.astype(np.float32)
+
+
+def shared_norm(norm: Norm, values: Iterable[Weights]) -> Normalize:
+    """Return the one scale of a picture: by default from 0 to the greatest value of all that is drawn.
+
+    A scale given without limits gets those of all that is drawn. Values below 0, which no softmax has, lower the
+    default scale's start.
+    """
+    limits = np.concatenate([_limits(item) for item in values])
+    if norm is None:
+        low, high = limits.min(initial=0.0), limits.max(initial=0.0)
+        return Normalize(low, high if high > low else low + 1)
+    mappable = ScalarMappable()
+    # Makes the norm that a name such as "log" stands for.
+    mappable.norm = norm
+    mappable.norm.autoscale_None(limits)
+    return cast("Normalize", mappable.norm)
+
+
+def new_axes(ax: Axes | None) -> Axes:
+    """Return the axes, or those of a new figure that pyplot shows."""
+    return new_figure().add_subplot() if ax is None else ax
+
+
+def new_figure(size: tuple[float, float] | None = None) -> Figure:
+    """Return a new figure that pyplot shows; its size, in inches, is that of the rcParams by default."""
+    # Here only: drawing into a user's own figure needs nothing of pyplot's global state.
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=size, layout="constrained")
+
+
+def add_colorbar(mappable: ScalarMappable, ax: Axes, label: str = LEGEND) -> Colorbar:
+    """Put the legend of a scale to the right of the axes."""
+    if ax.figure.get_layout_engine() is None:
+        # Nobody would make room for an inset: take it from the axes.
+        return ax.figure.colorbar(mappable, ax=ax, label=label)
+    # An inset is as high as what is drawn, also where that does not fill the axes' place.
+    return ax.figure.colorbar(mappable, cax=ax.inset_axes((1.03, 0.0, 0.05, 1.0)), label=label)
+
+
+def caption(attention: AttentionMap, sample: int, head: int | None = None) -> list[str]:
+    """Return the lines of a title: the layer; the sample where there are several, and the head."""
+    heads = attention.shape[1]
+    which = f"mean of {heads} heads" if head is None and heads > 1 else f"head {(head or 0) % heads}"
+    return [line for line in (attention.name, ", ".join([*sample_name(attention, sample), which])) if line]
+
+
+def sample_name(attention: AttentionMap, sample: int) -> list[str]:
+    """Return the words that tell the sample from others, none where it is the only one."""
+    if attention.windows > 1:
+        return ["image {}, window {}".format(*divmod(sample, attention.windows))]
+    return [f"sample {sample}"] if attention.shape[0] > 1 else []
+
+
+def _limits(values: Weights) -> Weights:
+    """Return the extremes, and those of the positive values, among which a logarithmic scale starts."""
+    finite = values[np.isfinite(values)]
+    parts = [part for part in (finite, finite[finite > 0]) if part.size]
+    return np.array([extreme(part) for part in parts for extreme in (np.min, np.max)])

@@ -1,0 +1,76 @@
+"""Why a capture recorded nothing: a silence that is explained is half a result."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from anylocal._record import Log, Subscription
+from anylocal.errors import EditNotAppliedWarning, NothingRecordedWarning
+
+_MOST: int = 3
+
+
+def warn_of_silence(label: str, subscriptions: Iterable[Subscription], log: Log, names: Iterable[str]) -> None:
+    """Warn of each name without a single value, and of each edit that was never applied."""
+    subscriptions = tuple(subscriptions)
+    if log.full:
+        return
+    records = tuple(log.records)
+    seen = {name for record in records for name in record.names}
+    silent = [name for name in names if name not in seen]
+    if silent:
+        concerned = [s for s in subscriptions if {*s.wants.returned, *s.wants.assigned} & set(silent)]
+        what = ", ".join(map(repr, silent))
+        message = f"The capture of {label} recorded no value of {what}: {_reason(concerned, log, silent)}"
+        warnings.warn(NothingRecordedWarning(message), stacklevel=3)
+    applied = {name for s in subscriptions for name in s.edited}
+    idle = sorted({name for s in subscriptions for name in s.wants.edited} - applied)
+    if idle:
+        concerned = [s for s in subscriptions if s.wants.edited & set(idle)]
+        message = f"The edit of {', '.join(map(repr, idle))} was never applied: {_reason(concerned, log, idle)}"
+        warnings.warn(EditNotAppliedWarning(message), stacklevel=3)
+
+
+def warn_of_nothing(label: str, what: str, subscriptions: list[Subscription], log: Log) -> None:
+    """Warn if none of the functions has finished a call."""
+    concerned = set(map(id, subscriptions))
+    finished = any(r.kind == "returned" and id(r.subscription) in concerned for r in tuple(log.records))
+    if not finished and not log.full:
+        message = f"The capture of {label} recorded no {what}: {_reason(subscriptions, log, [])}"
+        warnings.warn(NothingRecordedWarning(message), stacklevel=4)
+
+
+def _reason(subscriptions: list[Subscription], log: Log, names: list[str]) -> str:
+    listed = ", ".join(s.function.__qualname__ for s in subscriptions[:_MOST])
+    listed += f" and {len(subscriptions) - _MOST} more" if len(subscriptions) > _MOST else ""
+    concerned = set(map(id, subscriptions))
+    records = [r for r in tuple(log.records) if id(r.subscription) in concerned]
+    finished = [r for r in records if r.kind == "returned"]
+    if finished:
+        return _unbound(finished[-1].subscription, finished[-1].line, names)
+    if any(s.called for s in subscriptions) and not records:
+        return f"{listed} ran without it."
+    if records:
+        return f"every call of {listed} raised, or was left unfinished."
+    if any(s.others_called for s in subscriptions):
+        return (
+            f"{listed} was called, but on behalf of other objects than the one captured."
+            " Capture the one that runs, or the class."
+        )
+    return f"{listed} was not called while the capture was open."
+
+
+def _unbound(subscription: Subscription, line: int, names: list[str]) -> str:
+    function = subscription.function
+    reason = (
+        f"{function.__qualname__} returned at line {line} on a path that never binds it"
+        if len(names) == 1
+        else f"{function.__qualname__} returned at line {line} on a path that never binds them"
+    )
+    if "scaled_dot_product_attention" in function.__code__.co_names:
+        reason += (
+            ": it ran the fused kernel scaled_dot_product_attention, which never makes the map. capture_attention of"
+            ' anylocal_vit or anylocal_bert computes it from what the kernel was given; capture(…, "q", "k") takes that'
+        )
+    return f"{reason}."

@@ -1,0 +1,143 @@
+"""How much a capture may hold, and how much it holds."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from anylocal import _torch
+from anylocal.errors import OptionError
+
+MOST_OBJECTS: Final = 100_000
+
+_UNITS: Final = {"": 1, "B": 1} | {
+    f"{prefix}{infix}B": base**power
+    for infix, base in (("", 1000), ("i", 1024))
+    for power, prefix in enumerate("KMGT", start=1)
+}
+# Where the system does not tell, a laptop's worth.
+_FALLBACK: Final = 8 * 1024**3
+
+
+def parse_size(limit: int | str) -> int:
+    """Return a size in bytes.
+
+    Parameters
+    ----------
+    limit : int or str
+        Bytes, or text such as ``"2GiB"``, ``"500 MB"``.
+
+    Raises
+    ------
+    OptionError
+        If it is no positive size.
+    """
+    if isinstance(limit, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", limit)
+        unit = next((u for u in _UNITS if match and u.lower() == match[2].lower()), None)
+        size = int(float(match[1]) * _UNITS[unit]) if match and unit is not None else 0
+    else:
+        size = limit
+    if isinstance(limit, bool) or size <= 0:
+        msg = f'limit={limit!r} is no size. Give bytes or text such as "2GiB"; limit=None records without any.'
+        raise OptionError(msg)
+    return size
+
+
+def available() -> int:
+    """Return the bytes of memory that this process can still take, the smallest of what limits it."""
+    candidates = [size for size in (_meminfo(), _cgroup()) if size is not None]
+    if candidates:
+        return min(candidates)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return _FALLBACK
+
+
+def _meminfo() -> int | None:
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def _cgroup() -> int | None:
+    """Return what a container's own limit leaves (cgroup v2); the machine's figures do not know of it."""
+    try:
+        most = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return max(0, int(most) - int(used)) if most.isdigit() else None
+
+
+class Budget:
+    """What one capture may hold: bytes of tensors and arrays by device, and a number of calls.
+
+    Parameters
+    ----------
+    limit : int, str or None
+        ``"auto"`` for half of the memory available now on each device, a size for all together, None for no limit.
+    """
+
+    def __init__(self, limit: int | str | None) -> None:
+        self.limit = limit
+        self._auto = limit == "auto"
+        self._most: dict[str, int] = {}
+        if self._auto:
+            self._most["cpu"] = available() // 2
+        elif limit is not None:
+            self._most["all"] = parse_size(limit)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was held."""
+        self._seen: set[tuple[str, int]] = set()
+        self._held: dict[str, int] = {}
+        self._objects = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes held on all devices together, storage that several values share counted once."""
+        return sum(self._held.values())
+
+    def take(self, values: tuple[Any, ...]) -> bool:
+        """Add values to what is held, and say whether they fit."""
+        self._objects += 1
+        if self.limit is None:
+            return True
+        fits = self._objects <= MOST_OBJECTS
+        for value in values:
+            for device, address, size in (*_torch.storages(value), *_array(value)):
+                if (device, address) not in self._seen:
+                    self._seen.add((device, address))
+                    fits = self._hold(device if self._auto else "all", size) and fits
+        return fits
+
+    def _hold(self, device: str, size: int) -> bool:
+        if device not in self._most:
+            free = _torch.free_memory(device)
+            self._most[device] = self._most["cpu"] if free is None else free // 2
+        self._held[device] = self._held.get(device, 0) + size
+        return self._held[device] <= self._most[device]
+
+    def __str__(self) -> str:
+        """Return the limit as a reader knows it."""
+        if self._objects > MOST_OBJECTS:
+            return f"{MOST_OBJECTS:,} calls"
+        return " and ".join(
+            f"{most / 1024**3:.3g} GiB" + (f" on {device}" if device != "all" else "")
+            for device, most in self._most.items()
+        )
+
+
+def _array(value: object) -> tuple[tuple[str, int, int], ...]:
+    size = getattr(value, "nbytes", None)
+    if _torch.is_tensor(value) or not isinstance(size, int):
+        return ()
+    return (("cpu", id(value), size),)

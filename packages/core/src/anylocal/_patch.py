@@ -1,0 +1,131 @@
+"""Puts a rewritten ``__code__`` into a function and takes it out again.
+
+Captures may overlap: a function carries one rewriting that serves all who listen, always made from its own code, and
+gets that very code object back when the last one has gone, in whatever order they leave.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import types
+from collections.abc import Iterable
+from functools import reduce
+from operator import or_
+from typing import Final
+
+from anylocal import _record, _torch
+from anylocal._record import Plan, Subscription, plans
+from anylocal._rewrite import RECORDER, Wants, rewrite
+from anylocal.errors import StateError
+
+_lock: Final = threading.RLock()
+_numbers: Final = itertools.count(1)
+
+
+class _Patched:
+    """A function that does not have its own code at the moment."""
+
+    def __init__(self, function: types.FunctionType) -> None:
+        self.function = function
+        self.own = function.__code__
+        self.installed = function.__code__
+        self.subscriptions: list[Subscription] = []
+        self._rewritings: dict[Wants, tuple[int, types.CodeType]] = {}
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody else has put other code into the function since."""
+        return self.function.__code__ is self.installed
+
+    def update(self) -> None:
+        """Give the function the code that serves its subscriptions: its own, if there are none."""
+        if not self.subscriptions:
+            code = self.own
+        else:
+            wants = reduce(or_, (subscription.wants for subscription in self.subscriptions))
+            code = self._rewriting(wants)
+        # Frames that run an earlier rewriting go on to report under its number.
+        for number, _ in self._rewritings.values():
+            plans[number].listen(self.subscriptions)
+        if code is not self.installed:
+            self.function.__code__ = self.installed = code
+
+    def _rewriting(self, wants: Wants) -> types.CodeType:
+        if wants not in self._rewritings:
+            number = next(_numbers)
+            code = rewrite(self.own, number, wants)
+            plans[number] = Plan(wants)
+            self._rewritings[wants] = number, code
+        return self._rewritings[wants][1]
+
+    def forget(self) -> None:
+        """Drop all plans of the function."""
+        for number, _ in self._rewritings.values():
+            plans.pop(number, None)
+
+
+_patched: Final[dict[types.FunctionType, _Patched]] = {}
+
+
+def attach(subscriptions: Iterable[Subscription]) -> None:
+    """Let each subscription be served by its function; all of them or, if one fails, none.
+
+    Raises
+    ------
+    StateError
+        If somebody else has replaced the code of a function while a capture of it is open.
+    """
+    done: list[Subscription] = []
+    with _lock:
+        try:
+            for subscription in subscriptions:
+                done.append(subscription)
+                _attach(subscription)
+        except BaseException:
+            detach(done)
+            raise
+        _torch.code_changed()
+
+
+def _attach(subscription: Subscription) -> None:
+    function = subscription.function
+    entry = _patched.get(function)
+    if entry is None:
+        entry = _Patched(function)
+    if not entry.is_ours:
+        msg = (
+            f"The code of {function.__qualname__} was replaced by somebody else while a capture of it is open."
+            " Close that capture first, or let the other tool undo its patch."
+        )
+        raise StateError(msg)
+    # The name must be there before the first call of the new code, in the builtins that this very function uses.
+    builtins: dict[str, object] = function.__builtins__  # type: ignore[attr-defined]  # typeshed lacks it
+    builtins.setdefault(RECORDER, sys.modules[_record.__name__])
+    _patched[function] = entry
+    entry.subscriptions.append(subscription)
+    entry.update()
+
+
+def detach(subscriptions: Iterable[Subscription]) -> None:
+    """Serve the subscriptions no longer; a function that nobody listens to has its own code back."""
+    with _lock:
+        for subscription in subscriptions:
+            entry = _patched.get(subscription.function)
+            if entry is None or subscription not in entry.subscriptions:
+                continue
+            entry.subscriptions.remove(subscription)
+            # Somebody else's code stays: to undo it is theirs, and whatever it calls of ours is silent from now on.
+            if entry.is_ours:
+                entry.update()
+            if not entry.subscriptions:
+                entry.forget()
+                del _patched[subscription.function]
+        _torch.code_changed()
+
+
+def own_code(function: types.FunctionType) -> types.CodeType:
+    """Return the code of a function as it was written, whether or not it is captured at the moment."""
+    entry = _patched.get(function)
+    return function.__code__ if entry is None or not entry.is_ours else entry.own

@@ -1,0 +1,152 @@
+"""What is asked -> what to record in each function."""
+
+from __future__ import annotations
+
+import fnmatch
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from anylocal import _torch
+from anylocal._resolve import Found, Resolution, bound_names, local_names
+from anylocal._rewrite import Wants
+from anylocal.errors import NameNotFoundError, OptionError
+
+_THREADS: Final = ("all", "own")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to record in one function, and from whose calls of it.
+
+    `joined` names are recorded at their assignments and handed over with the call that they belong to.
+    """
+
+    found: Found
+    wants: Wants
+    joined: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Site:
+    """A Python function and the names that can be captured in it.
+
+    Parameters
+    ----------
+    function : types.FunctionType
+        The function.
+    names : tuple of str
+        The names it binds, arguments first.
+    modules : tuple of str
+        The names of the submodules on whose behalf it runs, if it was found in a model.
+    """
+
+    function: types.FunctionType
+    names: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The file that holds the function."""
+        return self.function.__code__.co_filename
+
+    @property
+    def line(self) -> int:
+        """The line at which the function starts."""
+        return self.function.__code__.co_firstlineno
+
+    def __repr__(self) -> str:
+        """Return the function, its place and its names on one line."""
+        where = f", {len(self.modules)} modules" if self.modules else ""
+        return f"Site({self.function.__qualname__}: {', '.join(self.names)}{where})"
+
+
+def check_options(names: tuple[object, ...], keep: object, edit: Mapping[str, object] | None, threads: str) -> None:
+    if not names and not edit:
+        msg = 'Name the local variables to capture, as in capture(model, "attn"); find(model) lists what is there.'
+        raise OptionError(msg)
+    for name in names:
+        if not isinstance(name, str):
+            msg = f"A name of a local variable is a str, not {name!r}."
+            raise OptionError(msg)
+    if keep not in _torch.KEEPS and not callable(keep):
+        msg = f"keep={keep!r} is none of {', '.join(map(repr, _torch.KEEPS))}, and no function."
+        raise OptionError(msg)
+    if threads not in _THREADS:
+        msg = f"threads={threads!r} is neither 'all' nor 'own'."
+        raise OptionError(msg)
+    for name, function in (edit or {}).items():
+        if not callable(function):
+            msg = f"edit[{name!r}] is {function!r}; it must be a function of the value that returns the new one."
+            raise OptionError(msg)
+
+
+def only(resolution: Resolution, modules: str | Callable[[str, Any], bool]) -> Resolution:
+    """Return the resolution with those submodules only."""
+    if not resolution.modules:
+        msg = f"modules= selects submodules of a model, and {resolution.label} is none. Leave it out."
+        raise OptionError(msg)
+    if isinstance(modules, str):
+        pattern = modules
+        chosen = {n: m for n, m in resolution.modules.items() if fnmatch.fnmatchcase(n, pattern)}
+    else:
+        chosen = {n: m for n, m in resolution.modules.items() if modules(n, m)}
+    if not chosen:
+        some = ", ".join(list(resolution.modules)[1:6])
+        msg = (
+            f"modules={modules!r} selects none of the submodules of {resolution.label}. They are named as in: {some}, …"
+        )
+        raise OptionError(msg)
+    ids = {id(module) for module in chosen.values()}
+
+    def accepts(owner: object) -> bool:
+        return id(owner) in ids
+
+    found = tuple(Found(f.function, accepts) for f in resolution.found if f.accepts is not None)
+    return Resolution(resolution.label, found, chosen)
+
+
+def requests(
+    resolution: Resolution, names: tuple[str, ...], edits: tuple[str, ...], *, every: bool
+) -> Iterator[Request]:
+    wanted = dict.fromkeys((*names, *edits))
+    several = len(resolution.found) > 1
+    binders: dict[str, list[Found]] = {name: [] for name in wanted}
+    for found in resolution.found:
+        there = bound_names(found.function) if several else local_names(found.function)
+        for name in wanted:
+            if name in there:
+                binders[name].append(found)
+    for name, binding in binders.items():
+        if not binding:
+            raise _not_found(name, resolution)
+    for found in resolution.found:
+        own = tuple(name for name in names if found in binders[name])
+        edited = frozenset(name for name in edits if found in binders[name])
+        if own or edited:
+            yield Request(found, Wants((), frozenset(own), edited) if every else Wants(own, frozenset(), edited))
+
+
+def _not_found(name: str, resolution: Resolution) -> NameNotFoundError:
+    functions = [found.function for found in resolution.found]
+    available = [n for function in functions for n in bound_names(function)]
+    hint = ""
+    for function in functions:
+        if name in function.__code__.co_names:
+            hint = f"{name!r} is a global or an attribute in {function.__qualname__}, not a local variable."
+    return NameNotFoundError(name, resolution.label, available, hint)
+
+
+def site(found: Found, names: tuple[str, ...], modules: Mapping[str, Any]) -> Site:
+    accepts = found.accepts
+    owners: tuple[str, ...] = ()
+    if accepts is not None:
+        owners = tuple(name for name, m in modules.items() if accepts(m) and _is_method_of(found.function, m))
+    return Site(found.function, names, owners)
+
+
+def _is_method_of(function: types.FunctionType, module: object) -> bool:
+    cls = function.__qualname__.rpartition(".")[0]
+    # A function of a Python module works for any of the model's modules; which ones shows only when it runs.
+    return any(base.__qualname__ == cls and base.__module__ == function.__module__ for base in type(module).__mro__)

@@ -1,0 +1,328 @@
+"""Target -> the functions it stands for, and whose calls of them count.
+
+A target may be a function, a method, anything that wraps one, a class, an object, a Python module, a model, or the
+dotted name of any of these. Attributes are looked up without binding them: what a descriptor gives is not always
+what it holds.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Final, TypeAlias
+
+from anylocal import _torch
+from anylocal._patch import own_code
+from anylocal._rewrite import Flow, owner_name
+from anylocal.errors import TargetError
+
+Accepts: TypeAlias = Callable[[object], bool] | None
+
+# The parts of a wrapper that may hold a Python function, in the order in which they are tried.
+_INSIDE: Final = ("__func__", "func", "__wrapped__", "fget", "fset", "fdel")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A function, and whether a call on behalf of an owner counts; None where every call does."""
+
+    function: types.FunctionType
+    accepts: Accepts = None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a target stands for.
+
+    Parameters
+    ----------
+    label : str
+        The target as a message names it.
+    found : tuple of Found
+        Its functions, each once.
+    modules : mapping of str to nn.Module
+        The submodules of a model by name; empty for other targets.
+    """
+
+    label: str
+    found: tuple[Found, ...]
+    modules: Mapping[str, Any] = field(default_factory=dict)
+
+
+@functools.lru_cache(maxsize=4096)
+def _flow_names(code: types.CodeType) -> tuple[str, ...]:
+    return Flow(code).assigned()
+
+
+def bound_names(function: types.FunctionType) -> tuple[str, ...]:
+    """Return the names that a function binds, arguments first."""
+    return _flow_names(own_code(function))
+
+
+def local_names(function: types.FunctionType) -> tuple[str, ...]:
+    """Return the names that a function binds, and those it takes from the functions around it."""
+    free = (name for name in own_code(function).co_freevars if name != "__class__")
+    return tuple(dict.fromkeys((*bound_names(function), *free)))
+
+
+def resolve(target: object) -> Resolution:
+    """Return the functions that a target stands for.
+
+    Raises
+    ------
+    TargetError
+        If there is no Python code behind the target.
+    """
+    if isinstance(target, str):
+        target = _imported(target)
+    label = _label(target)
+    if _torch.is_scripted(target):
+        msg = (
+            f"{label} was compiled by TorchScript: it runs without Python, so there are no locals to capture."
+            " Capture the module that it was scripted from."
+        )
+        raise TargetError(msg)
+    modules: Mapping[str, Any] = {}
+    if _torch.is_module(target):
+        modules = dict(_torch.module_names(target))
+        found = list(_in_model(modules))
+    elif isinstance(target, types.ModuleType):
+        found = list(_in_python_module(target))
+    elif isinstance(target, type):
+        found = list(_in_class(target))
+    else:
+        found = list(_in_callable(target)) or list(_in_object(target))
+    if not found:
+        raise TargetError(_no_code(target, label))
+    return Resolution(label, tuple(_once(found)), modules)
+
+
+def _label(target: object) -> str:
+    name = getattr(target, "__qualname__", None) or getattr(target, "__name__", None)
+    return name if isinstance(name, str) else type(target).__qualname__
+
+
+def _no_code(target: object, label: str) -> str:
+    if isinstance(target, (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)):
+        return (
+            f"{label} is implemented in C: it has no Python code and no locals."
+            " Point at the Python function that calls it."
+        )
+    return (
+        f"{label} ({type(target).__name__}) holds no Python function. A target is a function, a method, a class, an"
+        ' nn.Module, a Python module, or a dotted name such as "package.module:Class.method".'
+    )
+
+
+# Dotted names
+
+
+def _imported(dotted: str) -> object:
+    module_name, _, path = dotted.partition(":")
+    if not path and not _importable(module_name):
+        # "package.module.Class.method" without a colon: the longest importable part is the module.
+        while "." in module_name and not _importable(module_name):
+            module_name, _, last = module_name.rpartition(".")
+            path = f"{last}.{path}" if path else last
+    try:
+        target: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        msg = f'There is no module {error.name!r} for the target {dotted!r}. Write "package.module:Class.method".'
+        raise TargetError(msg) from error
+    for part in filter(None, path.split(".")):
+        target = _attribute(target, part, dotted)
+    return target
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _attribute(owner: object, name: str, dotted: str) -> object:
+    try:
+        return inspect.getattr_static(owner, name)
+    except AttributeError:
+        pass
+    try:
+        return getattr(owner, name)  # a lazily importing module makes its attributes in __getattr__
+    except AttributeError as error:
+        nearest = get_close_matches(name, dir(owner), n=1)
+        suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        msg = f"{_label(owner)} has no attribute {name!r} (target {dotted!r}).{suggestion}"
+        raise TargetError(msg) from error
+
+
+# Functions, and what wraps them
+
+
+def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
+    """Give the Python functions behind a function, method, descriptor, partial or decorator, innermost first."""
+    seen: set[int] = set()
+
+    def inside(value: object) -> Iterator[types.FunctionType]:
+        if id(value) in seen or value is None:
+            return
+        seen.add(id(value))
+        for attribute in _INSIDE:
+            try:
+                part = inspect.getattr_static(value, attribute)
+                # Slots and getters of wrapper types show themselves as descriptors; their value is what counts.
+                part = getattr(value, attribute) if hasattr(type(part), "__get__") else part
+            except AttributeError:
+                continue
+            if callable(part) or isinstance(part, (staticmethod, classmethod, functools.partialmethod)):
+                yield from inside(part)
+        if isinstance(value, types.FunctionType):
+            yield value
+
+    yield from inside(wrapper)
+
+
+def _in_callable(target: object) -> Iterator[Found]:
+    owner = getattr(target, "__self__", None) if isinstance(target, types.MethodType) else None
+    if isinstance(target, functools.partial) and isinstance(target.func, types.MethodType):
+        owner = target.func.__self__
+
+    def accepts(called: object) -> bool:
+        return called is owner
+
+    for function in functions_in(target):
+        yield Found(function, accepts if owner is not None and _takes_owner(function) else None)
+
+
+def _takes_owner(function: types.FunctionType) -> bool:
+    return owner_name(own_code(function)) is not None
+
+
+# Classes and objects
+
+
+def _methods(cls: type, stop: tuple[type, ...]) -> Iterator[tuple[types.FunctionType, str]]:
+    """Give the functions in a class and its bases, each with how it is bound."""
+    for base in cls.__mro__:
+        if base in stop:
+            continue
+        for value in vars(base).values():
+            kind = (
+                "static" if isinstance(value, staticmethod) else "class" if isinstance(value, classmethod) else "self"
+            )
+            if not isinstance(value, type):
+                yield from ((function, kind) for function in functions_in(value))
+
+
+def _in_class(cls: type) -> Iterator[Found]:
+    if cls.__module__ == "builtins":
+        return
+
+    def accepts(owner: object) -> bool:
+        return isinstance(owner, cls) or (isinstance(owner, type) and issubclass(owner, cls))
+
+    for function, kind in _methods(cls, (object, _torch.module_base() or object)):
+        yield Found(function, None if kind == "static" else accepts)
+
+
+def _in_object(target: object) -> Iterator[Found]:
+    cls = type(target)
+    if cls.__module__ == "builtins" or isinstance(target, (types.BuiltinFunctionType, types.ModuleType)):
+        return
+
+    def accepts(owner: object) -> bool:
+        return owner is target
+
+    for function, kind in _methods(cls, (object,)):
+        yield Found(function, {"static": None, "class": lambda owner: owner is cls}.get(kind, accepts))
+
+
+def _in_python_module(module: types.ModuleType) -> Iterator[Found]:
+    for value in vars(module).values():
+        if getattr(value, "__module__", None) != module.__name__:
+            continue
+        if isinstance(value, type):
+            foreign = tuple(base for base in value.__mro__ if base.__module__ != module.__name__)
+            yield from (Found(function) for function, _ in _methods(value, foreign))
+        else:
+            yield from (Found(function) for function in functions_in(value))
+
+
+# Models
+
+
+def _in_model(modules: Mapping[str, Any]) -> Iterator[Found]:
+    """Give the methods of all submodules, and the functions of their Python modules that they name."""
+    ids = {id(module) for module in modules.values()}
+    classes = {type(module) for module in modules.values()}
+    base = _torch.module_base() or object
+
+    def accepts(owner: object) -> bool:
+        return id(owner) in ids
+
+    def accepts_class(owner: object) -> bool:
+        return owner in classes
+
+    methods: dict[types.FunctionType, Accepts] = {}
+    for cls in sorted(classes, key=lambda c: c.__qualname__):
+        for function, kind in _methods(cls, (object, base)):
+            methods[function] = {"static": None, "class": accepts_class}.get(kind, accepts)
+    for module in modules.values():
+        # A method put onto one object, as many forks do it.
+        for value in vars(module).values():
+            if isinstance(value, (types.MethodType, types.FunctionType)):
+                methods.update(
+                    (function, accepts if _takes_owner(function) else None) for function in functions_in(value)
+                )
+    # The model is built: no __init__ of it can run any more.
+    methods = {f: a for f, a in methods.items() if f.__name__ != "__init__"}
+    for function, accepts_owner in methods.items():
+        yield Found(function, accepts_owner)
+    for function in _named_by(methods):
+        owner = owner_name(own_code(function))
+        yield Found(function, accepts if owner == "module" else None)
+
+
+def _named_by(functions: Mapping[types.FunctionType, object]) -> Iterator[types.FunctionType]:
+    """Give the plain functions that some functions name as globals, and those that these name in turn."""
+    pending, seen = list(functions), set(functions)
+    while pending:
+        function = pending.pop()
+        for name in _global_names(own_code(function)):
+            named = function.__globals__.get(name)
+            if not isinstance(named, types.FunctionType) or _is_foundation(named):
+                continue
+            for inner in functions_in(named):
+                if inner not in seen:
+                    seen.add(inner)
+                    pending.append(inner)
+                    yield inner
+
+
+def _global_names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _global_names(constant)
+
+
+def _is_foundation(function: types.FunctionType) -> bool:
+    """Say whether a function belongs to torch or Python itself: their insides are not the model's."""
+    package = (function.__module__ or "").partition(".")[0]
+    return package == "torch" or package in sys.stdlib_module_names
+
+
+def _once(found: list[Found]) -> Iterator[Found]:
+    """Give each function once; where it was reached in several ways, the widest counts."""
+    widest: dict[types.FunctionType, Accepts] = {}
+    for item in found:
+        if item.function not in widest or item.accepts is None:
+            widest[item.function] = item.accepts
+    for function, accepts in widest.items():
+        yield Found(function, accepts)

@@ -1,0 +1,275 @@
+"""What a code object does to its local names, by control flow.
+
+For each instruction that can be reached, `Flow.before` says which names may be bound and which may be
+unbound when it starts; a name that may be both needs a checked load there. The analysis is the textbook one
+for definite assignment: states flow along jumps and into exception handlers, and are joined by union until
+nothing changes.
+
+One thing needs the evaluation stack as well. An inlined comprehension (3.12+) that reuses a name of its
+function saves the function's value on the stack (LOAD_FAST_AND_CLEAR), and puts it back with an ordinary
+STORE_FAST at its end, on both its normal and its exceptional way out. That store is no assignment: what it
+stores may be NULL, and the name is afterwards as bound as it was before. So the saved values are followed
+through the stack. Nothing but SWAP moves them and nothing but that STORE_FAST consumes them, hence every other
+instruction matters by its net effect on the depth alone.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from bytecode import Bytecode, Instr, Label, SetLineno
+from bytecode.instr import CellVar, FreeVar, TryBegin, TryEnd
+
+Element: TypeAlias = Instr | Label | TryBegin | TryEnd | SetLineno
+
+STORE_FAST: Final = frozenset({"STORE_FAST"})
+STORES: Final = frozenset({"STORE_FAST", "STORE_DEREF"})
+DELETES: Final = frozenset({"DELETE_FAST", "DELETE_DEREF"})
+CHECKED_LOADS: Final = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"})
+RETURNS: Final = frozenset({"RETURN_VALUE", "RETURN_CONST"})
+NAMED: Final = frozenset({"LOAD_GLOBAL", "LOAD_ATTR", "LOAD_METHOD", "LOAD_DEREF"})
+SAVES: Final = frozenset({"LOAD_FAST_AND_CLEAR"})
+
+# 3.13+ fuses neighbours into one instruction with two names; each is taken apart into what it does, in order.
+FUSED: Final = {
+    "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
+    "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
+    "LOAD_FAST_LOAD_FAST": ("LOAD_FAST", "LOAD_FAST"),
+    "LOAD_FAST_BORROW_LOAD_FAST_BORROW": ("LOAD_FAST_BORROW", "LOAD_FAST_BORROW"),
+}
+
+# Carries a target for monitoring only (3.14+): it never jumps there.
+NEVER_JUMPS: Final = frozenset({"END_ASYNC_FOR"})
+
+
+class Saved(NamedTuple):
+    """A value of the function that a comprehension keeps on the stack while it uses the name."""
+
+    name: str
+    may_be_bound: bool
+    may_be_unbound: bool
+
+
+Stack: TypeAlias = tuple[Saved | None, ...]
+
+
+class State(NamedTuple):
+    """What is known before an instruction: two bit sets over `Flow.names`, and the stack."""
+
+    may_be_bound: int
+    may_be_unbound: int
+    stack: Stack
+
+    def join(self, other: State) -> State:
+        """Return what is known when either may be the case."""
+        return State(
+            self.may_be_bound | other.may_be_bound,
+            self.may_be_unbound | other.may_be_unbound,
+            tuple(_join_slots(a, b) for a, b in zip(self.stack, other.stack, strict=False)),
+        )
+
+
+def _join_slots(a: Saved | None, b: Saved | None) -> Saved | None:
+    if a is None or b is None:
+        return None
+    return Saved(a.name, a.may_be_bound or b.may_be_bound, a.may_be_unbound or b.may_be_unbound)
+
+
+def parse(code: types.CodeType) -> Bytecode:
+    """Return the instructions of `code`, fused ones taken apart, with the names in their own order."""
+    parsed = Bytecode.from_code(code, conserve_exception_block_stackdepth=True)
+    elements: list[Element] = []
+    for element in parsed:
+        elements.extend(_take_apart(element))
+    parsed[:] = elements
+    # bytecode lists the arguments first and the rest as it meets them; locals() shows the order, so keep all.
+    parsed.argnames = list(code.co_varnames)
+    return parsed
+
+
+def _take_apart(element: Element) -> Iterator[Element]:
+    if not isinstance(element, Instr) or element.name not in FUSED:
+        yield element
+        return
+    names = element.arg
+    assert isinstance(names, tuple)
+    for opname, name in zip(FUSED[element.name], names, strict=True):
+        yield Instr(opname, name, location=element.location)
+
+
+def argument_names(code: types.CodeType) -> tuple[str, ...]:
+    """Return the names of all arguments, ``*args`` and ``**kwargs`` included."""
+    count = code.co_argcount + code.co_kwonlyargcount
+    count += bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)  # CO_VARARGS, CO_VARKEYWORDS
+    return code.co_varnames[:count]
+
+
+def variable(instr: Instr) -> str | None:
+    """Return the local name an instruction is about, or None."""
+    arg = instr.arg
+    if isinstance(arg, (CellVar, FreeVar)):
+        return arg.name
+    return arg if isinstance(arg, str) and "FAST" in instr.name else None
+
+
+class Flow:
+    """The control flow of one code object.
+
+    Parameters
+    ----------
+    code : types.CodeType
+        The code object.
+
+    Attributes
+    ----------
+    elements : Bytecode
+        Its instructions, as `parse` gives them.
+    before : dict of int to State
+        The state before the instruction at each index that can be reached.
+    cells : dict of str to (CellVar or FreeVar)
+        The names that live in cells, which are always checked when they are loaded.
+    """
+
+    def __init__(self, code: types.CodeType) -> None:
+        self.code = code
+        self.elements = parse(code)
+        self.cells = _cells(code, self.elements)
+        self._bit = {name: 1 << i for i, name in enumerate(dict.fromkeys(code.co_varnames + code.co_cellvars))}
+        self._targets = {element: i for i, element in enumerate(self.elements) if isinstance(element, Label)}
+        self._handlers = _handlers(self.elements)
+        self._follow_stack = any(isinstance(e, Instr) and e.name in SAVES for e in self.elements)
+        self.before: dict[int, State] = {}
+        self._solve()
+
+    def is_bound(self, name: str, index: int) -> bool:
+        """Say whether `name` is certainly bound before the instruction at `index`."""
+        state = self.before.get(index)
+        return state is not None and name not in self.cells and not state.may_be_unbound & self._bit[name]
+
+    def is_unbound(self, name: str, index: int) -> bool:
+        """Say whether `name` is certainly unbound before the instruction at `index`."""
+        state = self.before.get(index)
+        return state is not None and name not in self.cells and not state.may_be_bound & self._bit[name]
+
+    def is_assignment(self, index: int) -> bool:
+        """Say whether the instruction at `index` assigns to a name of the function itself.
+
+        Not so where a comprehension stores into its own variable, or puts the function's back.
+        """
+        instr = self.elements[index]
+        if not isinstance(instr, Instr) or instr.name not in STORES:
+            return False
+        name, state = variable(instr), self.before.get(index)
+        return state is not None and not any(slot is not None and slot.name == name for slot in state.stack)
+
+    def deletes(self, name: str) -> bool:
+        """Say whether any instruction of the function deletes the name."""
+        return any(isinstance(e, Instr) and e.name in DELETES and variable(e) == name for e in self.elements)
+
+    def assigned(self) -> tuple[str, ...]:
+        """Return the names that the function binds: its arguments, then the others as they are first assigned."""
+        names = dict.fromkeys(argument_names(self.code))
+        for index, element in enumerate(self.elements):
+            if isinstance(element, Instr) and self.is_assignment(index):
+                names[variable(element) or ""] = None
+        return tuple(name for name in names if not name.startswith("."))
+
+    def _solve(self) -> None:
+        arguments = sum(self._bit[name] for name in argument_names(self.code))
+        everything = (1 << len(self._bit)) - 1
+        pending = [(0, State(arguments, everything & ~arguments, ()))]
+        while pending:
+            index, state = pending.pop()
+            while True:
+                known = self.before.get(index)
+                if known is not None:
+                    state = known.join(state)
+                    if state == known:
+                        break
+                if index >= len(self.elements):
+                    break
+                self.before[index] = state
+                element = self.elements[index]
+                if not isinstance(element, Instr):
+                    index += 1
+                    continue
+                after = self._after(element, state, jump=False)
+                pending.extend(self._raised(index, state, after))
+                if element.has_jump() and element.name not in NEVER_JUMPS:
+                    assert isinstance(element.arg, Label)
+                    pending.append((self._targets[element.arg], self._after(element, state, jump=True)))
+                if element.is_final():
+                    break
+                index, state = index + 1, after
+
+    def _raised(self, index: int, before: State, after: State) -> Iterator[tuple[int, State]]:
+        """Give the states in which the handler around the instruction may start."""
+        region = self._handlers[index]
+        if region is None:
+            return
+        assert isinstance(region.target, Label)
+        assert isinstance(region.stack_depth, int)
+        pushed = (None,) * (1 + region.push_lasti)
+        for state in (before, after):
+            stack = state.stack[: region.stack_depth] + pushed if self._follow_stack else ()
+            yield self._targets[region.target], state._replace(stack=stack)
+
+    def _after(self, instr: Instr, state: State, *, jump: bool) -> State:
+        bound, unbound, stack = state
+        name = variable(instr)
+        bit = self._bit.get(name, 0) if name is not None else 0
+        top = stack[-1] if stack else None
+        if instr.name in STORE_FAST and isinstance(top, Saved) and top.name == name:
+            bound = (bound | bit) if top.may_be_bound else (bound & ~bit)
+            unbound = (unbound | bit) if top.may_be_unbound else (unbound & ~bit)
+        elif instr.name in STORES or instr.name in CHECKED_LOADS:
+            # A load that did not raise proves the name bound.
+            bound, unbound = bound | bit, unbound & ~bit
+        elif instr.name in DELETES or instr.name in SAVES:
+            bound, unbound = bound & ~bit, unbound | bit
+        return State(bound, unbound, self._stack_after(instr, state, jump=jump) if self._follow_stack else ())
+
+    def _stack_after(self, instr: Instr, state: State, *, jump: bool) -> Stack:
+        stack = state.stack
+        if instr.name in SAVES:
+            name = variable(instr) or ""
+            bit = self._bit.get(name, 0)
+            return (*stack, Saved(name, bool(state.may_be_bound & bit), bool(state.may_be_unbound & bit)))
+        if instr.name == "SWAP":
+            depth = instr.arg
+            assert isinstance(depth, int)
+            slots = list(stack)
+            slots[-1], slots[-depth] = slots[-depth], slots[-1]
+            return tuple(slots)
+        effect = instr.stack_effect(jump=jump)
+        return stack[:effect] if effect < 0 else stack + (None,) * effect
+
+
+def _cells(code: types.CodeType, elements: Sequence[Element]) -> dict[str, CellVar | FreeVar]:
+    """Return the names whose value the function itself keeps in a cell.
+
+    A cell that only an inlined comprehension needs is made in it, behind the function's start, and is not ours.
+    """
+    cells: dict[str, CellVar | FreeVar] = {name: FreeVar(name) for name in code.co_freevars}
+    for element in elements:
+        if isinstance(element, Instr):
+            if element.name == "RESUME":
+                break
+            if element.name == "MAKE_CELL" and isinstance(element.arg, CellVar):
+                cells[element.arg.name] = element.arg
+    return cells
+
+
+def _handlers(elements: Sequence[Element]) -> list[TryBegin | None]:
+    """Return the exception region that each element lies in."""
+    regions: list[TryBegin | None] = []
+    active: TryBegin | None = None
+    for element in elements:
+        if isinstance(element, TryBegin):
+            active = element
+        elif isinstance(element, TryEnd):
+            active = None
+        regions.append(active)
+    return regions

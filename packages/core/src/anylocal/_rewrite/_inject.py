@@ -1,0 +1,318 @@
+"""Code object in, code object out: the same function, which also tells the recorder what its names held.
+
+What is injected reads, in Python::
+
+    __anylocal__.entered(17, self)                        # where the function starts
+    __anylocal__.returned(17, 42, self, attn, q)          # before each return, the value returned still on the stack
+    __anylocal__.assigned(17, 41, "attn", self, attn)     # behind an assignment, where asked for
+    __anylocal__.resulted(17, 41, "attn", self, attn)     # behind one that calls what was asked for, as in attn = softmax(…)
+    attn = __anylocal__.edited(17, 41, "attn", self, …)   # on the value about to be assigned, where asked for
+
+17 is the number under which the recorder knows this rewriting, 42 the line. Constants are plain (the pool of a
+traced function must hold nothing else), and the recorder is reached through one name in the builtins, so that the
+module of the function stays as it was.
+
+A name that is certainly bound at a return is loaded as it is. One that may be unbound there is loaded with a check,
+inside an exception region of its own, whose handler (behind the last instruction) puts `UNBOUND` in its place. Regions
+cannot nest in the table, so a region around it is closed before and opened again behind. Instructions
+keep their places in the line table, and injected ones stand on the line of what they were injected for, so neither
+tracebacks nor tracers see them.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from bytecode import Instr, Label
+from bytecode.instr import InstrArg, InstrLocation, TryBegin, TryEnd
+
+from anylocal._python import CALLS_ARE_PRECALLED, LOADS_OF_UNBOUND_CRASH
+from anylocal._rewrite._flow import NAMED, RETURNS, STORES, Element, Flow, argument_names, variable
+
+RECORDER: Final = "__anylocal__"
+
+# A constant that marshal, dynamo and the interpreter all treat as the plain text it is; compared by identity.
+UNBOUND: Final = sys.intern("anylocal_unbound")
+
+NOWHERE: Final = InstrLocation(None, None, None, None)
+
+
+class Wants(NamedTuple):
+    """What is wanted from one function.
+
+    Parameters
+    ----------
+    returned : tuple of str
+        Names whose value is recorded at each return.
+    assigned : frozenset of str
+        Names whose value is recorded at each assignment, and at the start for arguments.
+    edited : frozenset of str
+        Names whose value may be replaced at each assignment, and at the start for arguments.
+    resulted : frozenset of (str, str)
+        A name and what is called: the name's value is recorded at those assignments whose right-hand side calls that, as
+        ``attn = attn.softmax(-1)`` calls ``softmax``.
+    """
+
+    returned: tuple[str, ...] = ()
+    assigned: frozenset[str] = frozenset()
+    edited: frozenset[str] = frozenset()
+    resulted: frozenset[tuple[str, str]] = frozenset()
+
+    def __or__(self, other: object) -> Wants:
+        """Return what serves both."""
+        if not isinstance(other, Wants):
+            return NotImplemented
+        names = dict.fromkeys(self.returned + other.returned)
+        return Wants(
+            tuple(names),
+            self.assigned | other.assigned,
+            self.edited | other.edited,
+            self.resulted | other.resulted,
+        )
+
+    def covers(self, other: Wants) -> bool:
+        """Say whether what serves this serves the other too."""
+        return (
+            set(self.returned) >= set(other.returned)
+            and self.assigned >= other.assigned
+            and self.edited >= other.edited
+            and self.resulted >= other.resulted
+        )
+
+
+def owner_name(code: types.CodeType) -> str | None:
+    """Return the argument that says on whose behalf a call runs: `module`, else the first one, if there is any.
+
+    Free functions that work for a module take it as `module` by convention; methods take it first.
+    """
+    names = argument_names(code)
+    positional = names[: code.co_argcount]
+    if "module" in names and positional[:1] != ("self",):
+        return "module"
+    return positional[0] if positional else None
+
+
+def rewrite(code: types.CodeType, number: int, wants: Wants) -> types.CodeType:
+    """Return `code` with the calls of the recorder in it.
+
+    Parameters
+    ----------
+    code : types.CodeType
+        The code of any Python function, generator or coroutine.
+    number : int
+        What the recorder will be called with.
+    wants : Wants
+        What to record and to edit. Names that the function does not have are ignored.
+
+    Returns
+    -------
+    types.CodeType
+        New code with the same names, arguments, free variables, flags and lines.
+    """
+    flow = Flow(code)
+    injector = _Injector(flow, number, wants)
+    result = flow.elements
+    result[:] = list(_without_empty_regions(injector.elements()))
+    return result.to_code(
+        stacksize=code.co_stacksize + injector.extra_stack,
+        compute_exception_stack_depths=False,
+    )
+
+
+class _Injector:
+    def __init__(self, flow: Flow, number: int, wants: Wants) -> None:
+        self.flow = flow
+        self.number = number
+        self.wants = wants
+        self.owner = owner_name(flow.code)
+        self.extra_stack = 8 + len(wants.returned)
+        self._region: TryBegin | None = None
+        self._reopened: dict[int, TryBegin] = {}
+        self._handlers: list[Element] = []
+        self._here: InstrLocation | None = None
+        self._line = flow.code.co_firstlineno
+        self._called: set[object] = set()
+
+    def elements(self) -> Iterator[Element]:
+        started = False
+        for index, element in enumerate(self.flow.elements):
+            if isinstance(element, TryBegin):
+                self._region = element
+                yield element
+            elif isinstance(element, TryEnd):
+                self._region = None
+                yield TryEnd(self._reopened.get(id(element.entry), element.entry))
+            elif not isinstance(element, Instr):
+                yield element
+            else:
+                self._move_to(element)
+                if element.name in RETURNS:
+                    yield from self._return(index, element)
+                elif element.name in STORES and self.flow.is_assignment(index):
+                    yield from self._store(index, element)
+                else:
+                    yield element
+                if element.name == "RESUME" and not started:
+                    started = True
+                    yield from self._start(index)
+        yield from self._handlers
+
+    def _move_to(self, instr: Instr) -> None:
+        self._here = instr.location
+        if instr.name in NAMED:
+            self._called.add(variable(instr) or (instr.arg[-1] if isinstance(instr.arg, tuple) else instr.arg))
+        if isinstance(instr.lineno, int):
+            self._line = int(instr.lineno)
+
+    # What is injected, one method each.
+
+    def _start(self, index: int) -> Iterator[Element]:
+        self._here = NOWHERE
+        yield from self._call("entered", [self._owner(index, depth=3)])
+        yield Instr("POP_TOP", location=self._here)
+        for name in argument_names(self.flow.code):
+            if name in self.wants.edited:
+                yield from self._load(name, index, depth=0)
+                yield from self._edit(name, index)
+                yield self._variable_op("STORE", name)
+            if name in self.wants.assigned:
+                yield from self._load(name, index, depth=0)
+                yield from self._announce("assigned", name, index)
+                yield Instr("POP_TOP", location=self._here)
+
+    def _return(self, index: int, instr: Instr) -> Iterator[Element]:
+        depth = 1 if instr.name == "RETURN_VALUE" else 0
+        arguments = [self._constant(self._line), self._owner(index, depth + 4)]
+        for i, name in enumerate(self.wants.returned):
+            arguments.append(list(self._load(name, index, depth=depth + 5 + i)))
+        yield from self._call("returned", arguments)
+        yield Instr("POP_TOP", location=self._here)
+        yield instr
+
+    def _store(self, index: int, instr: Instr) -> Iterator[Element]:
+        name = variable(instr)
+        assert name is not None
+        if name in self.wants.edited:
+            yield from self._edit(name, index)
+        methods = ["assigned"] if name in self.wants.assigned else []
+        if any(wanted == name and called in self._called for wanted, called in self.wants.resulted):
+            methods.append("resulted")
+        self._called.clear()
+        if methods:
+            yield Instr("COPY", 1, location=self._here)
+        yield instr
+        for method in methods:
+            yield from self._announce(method, name, index)
+        if methods:
+            yield Instr("POP_TOP", location=self._here)
+
+    # Each of the next two finds the value on top of the stack; the first replaces it.
+
+    def _edit(self, name: str, index: int) -> Iterator[Element]:
+        yield from self._call_with_top("edited", name, index)
+        yield Instr("SWAP", 2, location=self._here)
+        yield Instr("POP_TOP", location=self._here)
+
+    def _announce(self, method: str, name: str, index: int) -> Iterator[Element]:
+        yield from self._call_with_top(method, name, index)
+        yield Instr("POP_TOP", location=self._here)
+
+    def _call_with_top(self, method: str, name: str, index: int) -> Iterator[Element]:
+        owner = self._constant(None)
+        if self.owner is not None and self._loads_unchecked(self.owner, index):
+            owner = [self._variable_op("LOAD", self.owner)]
+        # The value lies below the callable, its NULL or self, and four arguments.
+        value: list[Element] = [Instr("COPY", 7, location=self._here)]
+        yield from self._call(method, [self._constant(self._line), self._constant(name), owner, value])
+
+    # How a call is put together.
+
+    def _call(self, method: str, arguments: list[list[Element]]) -> Iterator[Element]:
+        yield Instr("LOAD_GLOBAL", (False, RECORDER), location=self._here)
+        if CALLS_ARE_PRECALLED:
+            yield Instr("LOAD_METHOD", method, location=self._here)
+        else:
+            yield Instr("LOAD_ATTR", (True, method), location=self._here)
+        yield from self._constant(self.number)
+        for argument in arguments:
+            yield from argument
+        count = 1 + len(arguments)
+        if CALLS_ARE_PRECALLED:
+            yield Instr("PRECALL", count, location=self._here)
+        yield Instr("CALL", count, location=self._here)
+
+    def _owner(self, index: int, depth: int) -> list[Element]:
+        return self._constant(None) if self.owner is None else list(self._load(self.owner, index, depth=depth))
+
+    def _constant(self, value: InstrArg | None) -> list[Element]:
+        return [Instr("LOAD_CONST", value, location=self._here)]
+
+    def _load(self, name: str, index: int, depth: int) -> Iterator[Element]:
+        """Load a name, or `UNBOUND` where it has no value; `depth` values are on the stack before."""
+        if self.flow.is_bound(name, index):
+            yield self._variable_op("LOAD", name)
+        elif self.flow.is_unbound(name, index) or not self._exists(name):
+            yield from self._constant(UNBOUND)
+        else:
+            yield from self._checked_load(name, depth)
+
+    def _checked_load(self, name: str, depth: int) -> Iterator[Element]:
+        handler, resume = Label(), Label()
+        around = self._region
+        if around is not None:
+            yield TryEnd(self._reopened.get(id(around), around))
+        region = TryBegin(handler, push_lasti=False, stack_depth=depth)
+        yield region
+        yield self._variable_op("LOAD", name, checked=True)
+        yield TryEnd(region)
+        if around is not None:
+            again = TryBegin(around.target, around.push_lasti, around.stack_depth)
+            self._reopened[id(around)] = again
+            yield again
+        yield resume
+        self._handlers += [
+            handler,
+            Instr("POP_TOP", location=NOWHERE),
+            Instr("LOAD_CONST", UNBOUND, location=NOWHERE),
+            Instr("JUMP_BACKWARD_NO_INTERRUPT", resume, location=NOWHERE),
+        ]
+
+    def _loads_unchecked(self, name: str, index: int) -> bool:
+        """Say whether a name can be loaded where it is not known how deep the stack is, so that no check can be made.
+
+        An argument in a cell is bound unless something deletes it.
+        """
+        return self.flow.is_bound(name, index) or (name in self.flow.cells and not self.flow.deletes(name))
+
+    def _exists(self, name: str) -> bool:
+        return name in self.flow.cells or name in self.flow.code.co_varnames
+
+    def _variable_op(self, operation: str, name: str, *, checked: bool = False) -> Instr:
+        cell = self.flow.cells.get(name)
+        if cell is not None:
+            return Instr(f"{operation}_DEREF", cell, location=self._here)
+        suffix = "_CHECK" if checked and LOADS_OF_UNBOUND_CRASH else ""
+        return Instr(f"{operation}_FAST{suffix}", name, location=self._here)
+
+
+def _without_empty_regions(elements: Iterator[Element]) -> Iterator[Element]:
+    """Drop regions with no instruction in them, which the exception table cannot hold."""
+    held: list[Element] = []
+    for element in elements:
+        if isinstance(element, TryBegin):
+            yield from held
+            held = [element]
+        elif isinstance(element, TryEnd) and held:
+            if any(isinstance(e, Instr) for e in held):
+                yield from [*held, element]
+            else:
+                yield from (e for e in held if not isinstance(e, TryBegin))
+            held = []
+        elif held:
+            held.append(element)
+        else:
+            yield element
+    yield from held

@@ -1,0 +1,176 @@
+"""All that core knows of torch.
+
+Nothing here imports it. A user's value can only be a tensor once somebody else has imported torch, so it is looked up
+among the imported modules each time it matters.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
+
+if TYPE_CHECKING:
+    import torch
+
+KEEPS: Final = ("detach", "graph", "clone", "cpu")
+
+
+def _loaded(name: str) -> Any:
+    torch_module = sys.modules.get("torch")
+    # While torch itself is being imported it is listed, but has no Tensor yet.
+    return None if torch_module is None else getattr(torch_module, name, None)
+
+
+def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    """Say whether a value is a tensor."""
+    tensor_class = _loaded("Tensor")
+    return tensor_class is not None and isinstance(value, tensor_class)
+
+
+def is_module(value: object) -> TypeGuard[torch.nn.Module]:
+    """Say whether a value is an ``nn.Module``."""
+    nn = _loaded("nn")
+    module_class = getattr(nn, "Module", None)
+    return module_class is not None and isinstance(value, module_class)
+
+
+def is_scripted(value: object) -> bool:
+    """Say whether TorchScript has compiled a module, method or function, so that no Python code of it runs."""
+    jit = _loaded("jit")
+    kinds = tuple(
+        kind for name in ("ScriptModule", "ScriptFunction") if isinstance(kind := getattr(jit, name, None), type)
+    )
+    method = getattr(_loaded("_C"), "ScriptMethod", None)
+    return isinstance(value, (*kinds, method) if isinstance(method, type) else kinds)
+
+
+def module_base() -> type | None:
+    """Return ``nn.Module``, if torch is imported."""
+    base = getattr(_loaded("nn"), "Module", None)
+    return base if isinstance(base, type) else None
+
+
+def module_names(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Give every submodule with the name that the user knows it by.
+
+    ``torch.compile`` and data parallelism put the user's model into a module of their own, whose attribute would
+    stand in every name.
+    """
+    for name, module in model.named_modules():
+        parts = [part for part in name.split(".") if part != "_orig_mod"]
+        yield ".".join(parts), module
+
+
+def keeper(keep: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the function that makes of a value what is recorded of it."""
+    if callable(keep):
+        return keep
+    return {"detach": _detached, "graph": _as_is, "clone": _cloned, "cpu": _on_cpu}[keep]
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _detached(value: Any) -> Any:
+    return _map_tensors(_detach, value)
+
+
+def _cloned(value: Any) -> Any:
+    return _map_tensors(lambda tensor: tensor.detach().clone(), value)
+
+
+def _on_cpu(value: Any) -> Any:
+    # A tensor that is on the CPU already is copied too: what is kept must not change afterwards.
+    return _map_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), value)
+
+
+def _detach(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach()
+
+
+def _map_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """Apply a function to a tensor, or to the tensors directly in a tuple, list or dict; leave the rest as it is."""
+    tensor_class = _loaded("Tensor")
+    if tensor_class is None:
+        return value
+    if isinstance(value, tensor_class):
+        return function(value)
+    kind = type(value)
+    if kind in (tuple, list) and any(isinstance(item, tensor_class) for item in value):
+        return kind(_map_tensors(function, item) for item in value)
+    if kind is dict and any(isinstance(item, tensor_class) for item in value.values()):
+        return {key: _map_tensors(function, item) for key, item in value.items()}
+    return value
+
+
+def version(value: object) -> int | None:
+    """Return how often a tensor has been changed in place, or None where torch does not count it.
+
+    Inference tensors have no counter.
+    """
+    if not is_tensor(value) or value.is_inference():
+        return None
+    return int(value._version)
+
+
+def storages(value: object) -> Iterator[tuple[str, int, int]]:
+    """Give device, address and size in bytes of the memory behind a tensor, or behind those in a container."""
+    if is_tensor(value):
+        yield from _storage(value)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from storages(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from storages(item)
+
+
+def _storage(tensor: Any) -> Iterator[tuple[str, int, int]]:
+    try:
+        storage = tensor.untyped_storage()
+        yield tensor.device.type, storage.data_ptr(), storage.nbytes()
+    except (
+        NotImplementedError,
+        RuntimeError,
+    ):  # sparse, fake and functional tensors have no storage to measure
+        yield tensor.device.type, id(tensor), tensor.numel() * tensor.element_size()
+
+
+def free_memory(device: str) -> int | None:
+    """Return the bytes free on an accelerator, or None where torch cannot tell."""
+    if device != "cuda":
+        return None
+    free, _ = _loaded("cuda").mem_get_info()
+    return int(free)
+
+
+def to_numpy(value: Any) -> Any:
+    """Return a tensor as a NumPy array on the CPU (bfloat16 as float32, which NumPy lacks), the rest as it is."""
+    if not is_tensor(value):
+        return value
+    tensor = value.detach()
+    if tensor.dtype == _loaded("bfloat16"):
+        tensor = tensor.float()
+    return tensor.cpu().resolve_conj().resolve_neg().numpy()
+
+
+def stack(values: list[Any]) -> Any:
+    """Return tensors of one shape as one, with a first axis for the calls."""
+    return _loaded("stack")(values)
+
+
+def code_changed() -> None:
+    """Make compiled models notice that the code of a function is another now.
+
+    dynamo does not guard on the code of functions that it has inlined, so what it compiled is dropped.
+    """
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None and _has_compiled():
+        dynamo.reset()
+
+
+def _has_compiled() -> bool:
+    counters = getattr(sys.modules.get("torch._dynamo.utils"), "counters", {})
+    return bool(counters.get("frames") or counters.get("stats"))

@@ -1,0 +1,387 @@
+"""What a model-zoo adapter is: the base class, and the registry of those installed.
+
+An adapter says where attention lives in its zoo and how the axes are read off a model and its input. The base does the
+rest: it finds the attention functions of a model, records what decides the map, checks versions before it touches
+anything, tells forwards apart, and marks a zoo's own functions for `get_local`.
+
+An adapter is registered by the entry point group ``anylocal.adapters``, which names its module; the module holds it as
+``adapter``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import types
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from anylocal import _get_local
+from anylocal._calls import Assembler, Call, Values
+from anylocal._capture import Capture
+from anylocal._kernel import Reading, read
+from anylocal._record import Record
+from anylocal._request import Request, only
+from anylocal._resolve import Found, Resolution, resolve
+from anylocal._rewrite import Wants
+from anylocal.errors import DependencyError, TargetError, UnsupportedError, VersionError
+
+try:
+    from packaging.requirements import Requirement
+
+    from anylocal.attention import AttentionMap, AttentionMaps, Axis
+except ModuleNotFoundError as error:
+    if error.name != "packaging":
+        raise
+    raise DependencyError('anylocal.adapter needs packaging: pip install "anylocal[torch]".', name=error.name) from error
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Adapter", "AttentionCapture", "Axes", "adapters"]
+
+
+class Axes(NamedTuple):
+    """What the positions of a map are."""
+
+    queries: Axis | None
+    keys: Axis | None
+
+
+class Adapter(ABC):
+    """Where attention lives in a model zoo.
+
+    Attributes
+    ----------
+    distribution : str
+        The adapter's own distribution. Its metadata says which versions of the zoo it knows.
+    zoo : str
+        The zoo's distribution, such as ``"timm"``.
+    """
+
+    distribution: ClassVar[str]
+    zoo: ClassVar[str]
+
+    # What a zoo's adapter says
+
+    @abstractmethod
+    def functions(self) -> Iterable[types.FunctionType]:
+        """Give the zoo's own attention functions, which `install` marks."""
+
+    @abstractmethod
+    def axes(self, model: torch.nn.Module, call: Call, shape: tuple[int, ...], seen: Mapping[str, Any]) -> Axes:
+        """Return the axes of the map of a call.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            The captured model.
+        call : Call
+            The call of the attention function.
+        shape : tuple of int
+            The map's shape, (batch, head, query, key).
+        seen : mapping of str to Values
+            By the names of their modules, the latest call of each function that `also` asked for.
+        """
+
+    def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:  # noqa: ARG002
+        """Give further functions and names that `axes` needs, such as the size of the image."""
+        return ()
+
+    # What all adapters do
+
+    def capture_attention(self, model: torch.nn.Module, *, any_version: bool = False, **options: Any) -> AttentionCapture:
+        """Return a scope that captures every attention map of a model.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            The model.
+        any_version : bool, default False
+            Go on with a version of the zoo that is not known.
+        **options
+            ``modules``, ``keep``, ``limit`` and ``threads``, as `anylocal.capture` has them.
+
+        Raises
+        ------
+        VersionError
+            If the installed version of the zoo is not known.
+        TargetError
+            If the model computes no attention map.
+        UnsupportedError
+            If it computes one in a way that cannot be read exactly.
+        """
+        self.check_version(any_version=any_version)
+        return AttentionCapture(self, model, **options)
+
+    def install(self, *modules: types.ModuleType, any_version: bool = False) -> None:
+        """Mark the zoo's attention functions for `get_local`, whose cache then holds the maps, also of fused layers.
+
+        Parameters
+        ----------
+        *modules : module
+            Python modules to mark instead, such as a fork of the zoo's.
+        any_version : bool, default False
+            Go on with a version of the zoo that is not known.
+
+        Raises
+        ------
+        VersionError
+            If the installed version of the zoo is not known.
+        TargetError
+            If a module holds no attention function.
+        """
+        if not modules:
+            self.check_version(any_version=any_version)
+        marks = [(function, _mark(function)) for function in self._to_mark(modules)]
+        done: list[types.FunctionType] = []
+        try:
+            for function, mark in marks:
+                done.append(function)
+                _get_local.mark(function, mark)
+        except BaseException:
+            for function in done:
+                _get_local.unmark(function)
+            raise
+        self._installed.update(dict.fromkeys(done))
+
+    def uninstall(self) -> None:
+        """Take back what `install` did; without an `install` before, nothing."""
+        while self._installed:
+            function, _ = self._installed.popitem()
+            _get_local.unmark(function)
+
+    def check_version(self, *, any_version: bool = False) -> None:
+        """Refuse a version of the zoo that the adapter's metadata does not allow.
+
+        Raises
+        ------
+        VersionError
+            If it is not among those that the adapter knows.
+        """
+        installed = importlib.metadata.version(self.zoo)
+        wanted = self.requirement
+        if not any_version and not wanted.specifier.contains(installed, prereleases=True):
+            msg = (
+                f"{self.distribution} knows {wanted}, and {self.zoo} {installed} is installed. Install a version that it"
+                f" knows or a newer {self.distribution}, or pass any_version=True to try; nothing was touched."
+            )
+            raise VersionError(msg)
+
+    @property
+    def requirement(self) -> Requirement:
+        """The versions of the zoo that the adapter knows."""
+        required = map(Requirement, importlib.metadata.requires(self.distribution) or ())
+        return next(requirement for requirement in required if requirement.name == self.zoo)
+
+    @cached_property
+    def _installed(self) -> dict[types.FunctionType, None]:
+        return {}
+
+    def _to_mark(self, modules: tuple[types.ModuleType, ...]) -> Iterator[types.FunctionType]:
+        if not modules:
+            yield from self.functions()
+        for module in modules:
+            found = [item.function for item in resolve(module).found if read(item.function) is not None]
+            if not found:
+                raise TargetError(f"{module.__name__} holds no function that computes attention.")
+            yield from found
+
+
+def _mark(function: types.FunctionType) -> _get_local.Mark:
+    reading = read(function)
+    assert reading is not None
+
+    def attn(call: Call, values: Values) -> dict[str, Any]:
+        return {"attn": attention_map(reading, call, values).tensor()}
+
+    return _get_local.Mark(function.__qualname__, ("attn",), reading.wants, reading.joined, attn, keep="detach")
+
+
+def attention_map(reading: Reading, call: Call, values: Values, **labels: Any) -> AttentionMap:
+    """Return the map of one call of an attention function."""
+    if not reading.was_fused(values):
+        return AttentionMap.from_weights(values[reading.weights or ""], name=call.name, fused=False, **labels)
+    given = reading.arguments(call.module, values)
+    return AttentionMap.from_qk(
+        given["query"],
+        given["key"],
+        mask=given.get("attn_mask"),
+        causal=bool(given.get("is_causal", False)),
+        scale=given.get("scale"),
+        name=call.name,
+        fused=True,
+        **labels,
+    )
+
+
+class AttentionCapture:
+    """A scope in which every attention map of a model is captured; `maps` grows while the model runs.
+
+    Used in a ``with`` statement, which gives `maps`; or `open` and `close` it.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        model: torch.nn.Module,
+        *,
+        modules: str | Callable[[str, Any], bool] | None = None,
+        keep: str | Callable[[Any], Any] = "detach",
+        limit: int | str | None = "auto",
+        threads: str = "all",
+    ) -> None:
+        self._adapter = adapter
+        self._model = model
+        resolution = resolve(model)
+        chosen = resolution if modules is None else only(resolution, modules)
+        self._readings = _readings(chosen)
+        if not self._readings:
+            raise TargetError(_has_none(chosen))
+        root = type(model).forward
+        self._root = root if isinstance(root, types.FunctionType) and root not in self._readings else None
+        requests = [*self._requests(resolution, chosen)]
+        self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads)
+        self._made: list[AttentionMap] = []
+        self._read_so_far = 0
+        self.maps = AttentionMaps(self._now)
+
+    def _requests(self, resolution: Resolution, chosen: Resolution) -> Iterator[Request]:
+        for found in chosen.found:
+            if found.function in self._readings:
+                reading = self._readings[found.function]
+                yield Request(found, reading.wants, reading.joined)
+        accepts = {found.function: found.accepts for found in resolution.found}
+        for function, names in self._adapter.also(self._model):
+            if function is not self._root:
+                yield Request(Found(function, accepts.get(function)), Wants(names))
+        if self._root is not None:
+            # It wants nothing, and is there to tell forwards apart.
+            model = self._model
+            yield Request(Found(self._root, lambda owner: owner is model), Wants())
+
+    def open(self) -> Self:
+        """Start capturing."""
+        self._capture.open()
+        return self
+
+    def close(self) -> None:
+        """Stop capturing and give every function its own code back."""
+        self._capture.close()
+
+    @property
+    def count_of_functions(self) -> int:
+        """In how many functions it looks."""
+        return len(self._capture.sites)
+
+    def clear(self) -> None:
+        """Forget the maps, and go on capturing if it is open."""
+        self._capture.clear()
+        self._made.clear()
+
+    def __enter__(self) -> AttentionMaps:
+        """Start capturing and return the maps, which grow while the model runs."""
+        self.open()
+        return self.maps
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop capturing, and say so if there is no map and no exception explains it."""
+        self.close()
+        if kind is None:
+            self._capture.tell("attention map", self._readings)
+
+    def _now(self) -> Sequence[AttentionMap]:
+        records = self._capture.records
+        if len(records) != self._read_so_far:
+            self._made = list(self._all(records))
+            self._read_so_far = len(records)
+        return self._made
+
+    def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
+        seen: dict[str, Values] = {}
+        for call, forward in self._calls(records):
+            reading = self._readings.get(call.function)
+            if reading is None:
+                seen[call.name] = call.values
+                continue
+            shape = attention_map(reading, call, call.values).shape
+            queries, keys = self._adapter.axes(self._model, call, shape, seen)
+            yield attention_map(reading, call, call.values, queries=queries, keys=keys, forward=forward)
+
+    def _calls(self, records: Sequence[Record]) -> Iterator[tuple[Call, int]]:
+        """Give each call with the number of the forward that it belongs to."""
+        assembler = Assembler(self._capture.names_of)
+        forwards = _Forwards()
+        for record in records:
+            if record.subscription.function is self._root:
+                forwards.mark(record)
+                continue
+            for call in assembler.calls([record]):
+                yield call, forwards.of(call)
+
+
+class _Forwards:
+    """Tells forwards apart: by the start and end of the model's own, else by modules that run again."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._current: dict[int | None, int | None] = {}
+        self._loose: dict[int | None, tuple[int, set[tuple[types.FunctionType, str]]]] = {}
+
+    def mark(self, record: Record) -> None:
+        """Take note that the model's forward starts or ends."""
+        if record.kind == "entered":
+            self._current[record.thread] = self._new()
+            self._loose.pop(record.thread, None)
+        else:
+            self._current[record.thread] = None
+
+    def of(self, call: Call) -> int:
+        """Return the number of the forward that a call belongs to."""
+        current = self._current.get(call.thread)
+        if current is not None:
+            return current
+        # A part of the model was called by itself, such as its forward_features.
+        number, ran = self._loose.get(call.thread) or (self._new(), set())
+        if (call.function, call.name) in ran:
+            number, ran = self._new(), set()
+        ran.add((call.function, call.name))
+        self._loose[call.thread] = number, ran
+        return number
+
+    def _new(self) -> int:
+        self._count += 1
+        return self._count - 1
+
+
+def _readings(resolution: Resolution) -> dict[types.FunctionType, Reading]:
+    readings = {found.function: read(found.function) for found in resolution.found if found.accepts is not None}
+    return {function: reading for function, reading in readings.items() if reading is not None}
+
+
+def _has_none(resolution: Resolution) -> str:
+    kinds = sorted({type(module).__qualname__ for module in resolution.modules.values()})
+    listed = ", ".join(kinds[:12]) + (f", … ({len(kinds) - 12} more)" if len(kinds) > 12 else "")  # noqa: PLR2004
+    return (
+        f"{resolution.label} computes no attention map that could be captured: none of its modules calls"
+        f" scaled_dot_product_attention, or assigns a softmax of q and k. It consists of: {listed}."
+    )
+
+
+def adapters() -> dict[str, Adapter]:
+    """Return the adapters that are installed, by the names under which they are registered.
+
+    Raises
+    ------
+    UnsupportedError
+        If what is registered is no adapter.
+    """
+    found: dict[str, Adapter] = {}
+    for entry in importlib.metadata.entry_points(group="anylocal.adapters"):
+        adapter = getattr(importlib.import_module(entry.module), "adapter", None)
+        if not isinstance(adapter, Adapter):
+            raise UnsupportedError(f"{entry.module}, registered as {entry.name!r}, holds no Adapter called adapter.")
+        found[entry.name] = adapter
+    return found

@@ -1,0 +1,160 @@
+"""Attention maps: a layer's softmax, the layers of a model, and rollout over them.
+
+A map is made of weights, or of query, key and mask; then only the rows asked for are computed, and nothing of
+the size query × key exists before. What draws, saves or captures maps is elsewhere.
+
+Needs the extra ``anylocal[torch]``.
+"""
+
+from __future__ import annotations
+
+import html
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, SupportsIndex, overload
+
+from anylocal.errors import ChoiceError, DependencyError, NameNotFoundError, OptionError, PositionError, StateError
+
+try:
+    from anylocal._axes import Axis, Patches
+    from anylocal._map import AttentionMap
+    from anylocal._rollout import rollout
+    from anylocal._tokens import Tokens
+except ModuleNotFoundError as error:
+    if error.name not in {"torch", "numpy"}:
+        raise
+    msg = f'anylocal.attention needs {error.name}, which is not installed: pip install "anylocal[torch]".'
+    raise DependencyError(msg, name=error.name) from error
+
+if TYPE_CHECKING:
+    import torch
+
+    from anylocal._index import Queries
+
+__all__ = ["AttentionMap", "AttentionMaps", "Axis", "Patches", "Tokens", "rollout"]
+
+
+class AttentionMaps(Sequence[AttentionMap]):
+    """The maps of a model's layers, in the order in which the layers ran.
+
+    Take one by position, several by slice, or one by the name of its module.
+
+    Parameters
+    ----------
+    maps : iterable of AttentionMap, or callable
+        A callable takes nothing and returns the maps that there are by now; it is called at every access, so
+        it should keep what it has made.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, AttentionMaps
+    >>> layers = [AttentionMap.from_weights(torch.eye(2), name=f"blocks.{i}.attn") for i in range(3)]
+    >>> maps = AttentionMaps(layers)
+    >>> maps["blocks.1.attn"] is maps[1]
+    True
+    >>> maps[1:].names
+    ['blocks.1.attn', 'blocks.2.attn']
+    """
+
+    def __init__(self, maps: Iterable[AttentionMap] | Callable[[], Sequence[AttentionMap]]) -> None:
+        self._read = maps if callable(maps) else None
+        self._maps = () if callable(maps) else _checked(maps)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the modules, each once, in the order in which they first ran."""
+        return list(dict.fromkeys(item.name for item in self))
+
+    @property
+    def forwards(self) -> list[AttentionMaps]:
+        """The maps of each forward, in order: one `AttentionMaps` each."""
+        maps = list(self)
+        numbers = sorted({item.forward for item in maps})
+        return [AttentionMaps(item for item in maps if item.forward == number) for number in numbers]
+
+    def rollout(self, *, residual: float = 0.5, queries: Queries = None) -> torch.Tensor:
+        """Follow attention through all layers, back to the input positions; see `rollout`."""
+        return rollout(self, residual=residual, queries=queries)
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def __iter__(self) -> Iterator[AttentionMap]:
+        # Sequence's own would read the source once for each map.
+        return iter(self._now())
+
+    def __contains__(self, item: object) -> bool:
+        return any(item in (found, found.name) for found in self)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex | str) -> AttentionMap: ...
+    @overload
+    def __getitem__(self, index: slice) -> AttentionMaps: ...
+    def __getitem__(self, index: slice | SupportsIndex | str) -> AttentionMap | AttentionMaps:
+        maps = self._now()
+        if isinstance(index, slice):
+            return AttentionMaps(maps[index])
+        if isinstance(index, str):
+            return _named(index, maps)
+        position = operator.index(index)
+        if not -len(maps) <= position < len(maps):
+            msg = f"There is no map {position}: there are {len(maps)}."
+            raise PositionError(msg)
+        return maps[position]
+
+    def __repr__(self) -> str:
+        rows = _table(self._now())
+        if not rows:
+            return "AttentionMaps: none"
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n  ".join(["AttentionMaps", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = _table(self._now())
+        cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+        head = "".join(f"<th>{title}</th>" for title in _TITLES)
+        body = "".join(f"<tr>{cell}</tr>" for cell in cells)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _now(self) -> Sequence[AttentionMap]:
+        return self._maps if self._read is None else self._read()
+
+
+_TITLES = ("", "module", "forward", "batch × heads × queries × keys", "")
+
+
+def _table(maps: Sequence[AttentionMap], ends: int = 12) -> list[tuple[str, ...]]:
+    """Describe each map in a row of text; of many, the first and the last."""
+    rows: list[tuple[str, ...]] = [
+        (str(position), item.name, str(item.forward), " × ".join(map(str, item.shape)), "fused" if item.fused else "")
+        for position, item in enumerate(maps)
+    ]
+    return rows if len(rows) <= 2 * ends else [*rows[:ends], ("…", "", "", "", ""), *rows[-ends:]]
+
+
+def _checked(maps: Iterable[object]) -> tuple[AttentionMap, ...]:
+    items = tuple(maps)
+    found = tuple(item for item in items if isinstance(item, AttentionMap))
+    if len(found) < len(items):
+        kinds = ", ".join(sorted({type(item).__name__ for item in items}))
+        msg = f"AttentionMaps takes maps and got {kinds}; make maps first, by AttentionMap.from_weights."
+        raise OptionError(msg)
+    return found
+
+
+def _named(name: str, maps: Sequence[AttentionMap]) -> AttentionMap:
+    if not maps:
+        msg = f"There is no map {name!r}, because there is none at all; run the model inside the capture first."
+        raise StateError(msg)
+    found = [position for position, item in enumerate(maps) if item.name == name]
+    if not found:
+        raise NameNotFoundError(name, "AttentionMaps", (item.name for item in maps), kind="module")
+    if len({item.forward for item in maps}) > 1:
+        msg = f"The maps of {name!r} belong to several forwards; choose one of maps.forwards first."
+        raise ChoiceError(msg)
+    if len(found) > 1:
+        msg = f"{name!r} ran more than once in this forward: its maps are {found}; take one by position."
+        raise ChoiceError(msg)
+    return maps[found[0]]

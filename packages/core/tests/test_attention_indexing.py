@@ -1,0 +1,262 @@
+"""Indexing a map is indexing the tensor, except that only the rows asked for are computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from anylocal.attention import AttentionMap, rollout
+from anylocal.errors import PositionError
+
+B, H, Q, K, D = 3, 4, 5, 6, 8
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape) + sum(shape)))
+
+
+def computed(heads: int = H, batch: int = B, **options: Any) -> AttentionMap:
+    return AttentionMap.from_qk(2 * random(B, H, Q, D), 2 * random(batch, heads, K, D), **options)
+
+
+MAPS = {
+    "weights": AttentionMap.from_weights(random(B, H, Q, K).softmax(-1)),
+    "plain": computed(),
+    "grouped": computed(heads=2, causal=True),
+    "one key head": computed(heads=1, batch=1),
+    "bool": computed(mask=random(B, H, Q, K) > 0),
+    "bool per key": computed(mask=random(B, 1, 1, K) > 0, causal=True),
+    "bias per head": computed(mask=random(H, Q, K)),
+}
+
+INDICES: list[Any] = [
+    (),
+    ...,
+    None,
+    0,
+    -1,
+    np.int64(2),
+    torch.tensor(1),
+    (0, 3),
+    (0, 3, 2),
+    (0, 3, 2, 5),
+    (..., 0),
+    (..., 0, slice(None)),
+    (slice(None), slice(None), 0),
+    (slice(None), slice(None), -2),
+    (slice(None), -1, slice(1, 4)),
+    (slice(None), slice(0, 4, 3), slice(0, 100, 2), slice(-3, None)),
+    (slice(3, 1), slice(None), slice(5, 9)),
+    (1, ..., 2),
+    (None, 1, None, ..., None),
+    [2, 0],
+    (slice(None), [3, -1, 0]),
+    (slice(None), slice(None), [4, 4]),
+    (slice(None), slice(None), slice(None), [5, 0]),
+    (0, slice(None), [1, 2]),
+    (slice(None), 1, [1, 2], 0),
+    ([0, 1], None, 2),
+    (slice(None), []),
+    (slice(None), np.array([1, 3])),
+    (slice(None), np.array([1, 3], dtype=np.uint8)),
+    (slice(None), np.array([1, 2, 3])[::-1]),
+    (slice(None), torch.tensor([1, 3], dtype=torch.int32)),
+    [True, False, True],
+    (slice(None), [True, False, False, True]),
+    (slice(None), slice(None), np.array([False] * 5)),
+    (slice(None), slice(None), slice(None), torch.tensor([True, False] * 3)),
+    ([0, 2], [1, 3]),
+    ([0, 2], slice(None), [1, 3]),
+    ([[0], [2]], slice(None), slice(1, 3), [1, 3]),
+    (slice(None), [[0, 1], [2, 3]]),
+    (1, [0, 2], slice(None), [-1, 0]),
+    (slice(None), torch.ones(H, Q, dtype=torch.bool).tril()),
+    True,
+    (False, 0),
+]
+
+BACKWARDS: list[Any] = [
+    slice(None, None, -1),
+    (0, slice(None, None, -2)),
+    (slice(None), 1, slice(4, 0, -1)),
+    (..., slice(None, None, -1)),
+    (slice(None, None, -1), [0, 1], slice(None, None, -3), slice(2, None, -1)),
+]
+
+
+def plain(index: Any) -> Any:
+    """Make every array one that torch takes: none that runs backwards, and no bytes, which it takes for bool."""
+    if isinstance(index, tuple):
+        return tuple(map(plain, index))
+    return index.astype(np.int64) if isinstance(index, np.ndarray) and index.dtype != bool else index
+
+
+def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize("index", INDICES, ids=repr)
+@pytest.mark.parametrize("name", MAPS)
+def test_index_is_that_of_the_tensor(name: str, index: Any) -> None:
+    """Every index gives what it gives on the whole tensor."""
+    whole = MAPS[name].tensor()
+    expected = whole[plain(index)]
+    result = MAPS[name][index]
+    assert expected.shape == result.shape
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("index", BACKWARDS, ids=repr)
+@pytest.mark.parametrize("name", MAPS)
+def test_slices_may_run_backwards(name: str, index: Any) -> None:
+    """Slices with a negative step, which torch lacks, do as in NumPy."""
+    expected = np.asarray(MAPS[name])[index]
+    np.testing.assert_allclose(MAPS[name][index].numpy(), expected, atol=1e-6, rtol=0)
+
+
+def test_read_only_array_is_an_index() -> None:
+    """An array that torch would warn of is taken."""
+    assert (B, 2, Q, K) == tuple(MAPS["plain"][:, read_only(np.array([0, 1]))].shape)
+
+
+@pytest.mark.parametrize(
+    ("index", "match"),
+    [
+        (3, "Batch index 3 is out of range: there are 3"),
+        ((0, -5), "Head index -5 is out of range: there are 4"),
+        ((slice(None), slice(None), 5), "Query index 5 is out of range: there are 5"),
+        ((..., 6), "Key index 6 is out of range: there are 6"),
+        ((slice(None), [0, 4]), "Head index 4 is out of range"),
+        (([0, 1], [0, -9]), "Head index -9 is out of range"),
+        ((0, 0, 0, 0, 0), "too long for a map, whose axes are batch, head, query, key"),
+        ((..., 0, ...), "too long"),
+        ((0, torch.ones(H, Q, 2, dtype=torch.bool)), r"bool index of shape \(4, 5, 2\) does not fit the head axis"),
+        ([True, False], r"bool index of shape \(2,\) does not fit the batch axis"),
+        ("cls", "A map has no index 'cls'; use integers"),
+        (1.0, "A map has no index 1.0"),
+        ((0, [0.5]), r"A map has no index \[0.5\]"),
+        (torch.tensor([0.5]), "A map has no index"),
+        ([[0, 1], [2]], "A map has no index"),
+    ],
+)
+@pytest.mark.parametrize("name", ["weights", "plain"])
+def test_index_that_does_not_fit_is_refused(name: str, index: Any, match: str) -> None:
+    """An index beyond the map raises an IndexError that names the axis."""
+    with pytest.raises(PositionError, match=match) as caught:
+        MAPS[name][index]
+    assert isinstance(caught.value, IndexError)
+
+
+def test_map_is_a_sequence_of_samples() -> None:
+    """Iterating ends after the last sample, and each is that sample's map."""
+    samples = list(MAPS["plain"])
+    assert B == len(MAPS["plain"]) == len(samples)
+    torch.testing.assert_close(torch.stack(samples), MAPS["plain"].tensor())
+
+
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers the most elements of any tensor that an operation made, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.elements = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        own = {storage(x) for x in tensors([*args, *(kwargs or {}).values()])}
+        made = [x.numel() for x in tensors([result]) if storage(x) not in own]
+        self.elements = max([self.elements, *made])
+        return result
+
+
+def storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def tensors(items: Iterable[Any]) -> Iterable[torch.Tensor]:
+    for item in items:
+        if isinstance(item, torch.Tensor):
+            yield item
+        elif isinstance(item, list | tuple):
+            yield from tensors(item)
+
+
+N = 600
+LARGE: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "causal": {"causal": True},
+    "bool": {"mask": torch.ones(N, N, dtype=torch.bool).tril()},
+    "bias": {"mask": torch.zeros(1, 2, N, N)},
+    "bool per key": {"mask": torch.ones(2, 1, 1, N, dtype=torch.bool)},
+}
+
+
+def large(name: str) -> AttentionMap:
+    return AttentionMap.from_qk(torch.ones(2, 2, N, 4).bfloat16(), torch.ones(2, 1, N, 4).bfloat16(), **LARGE[name])
+
+
+def test_making_a_map_computes_nothing() -> None:
+    """A map that is never read costs nothing, and its operands are not copied."""
+    q = torch.ones(2, 2, N, 4)
+    with Largest() as largest:
+        AttentionMap.from_qk(q, q, mask=torch.ones(N, dtype=torch.bool), causal=True)
+    assert N == largest.elements
+
+
+@pytest.mark.parametrize(
+    "index", [(..., 0, slice(None)), (0, 1, [3, 500]), (..., slice(0, N, 100), slice(None)), (..., 5, 5)], ids=repr
+)
+@pytest.mark.parametrize("name", LARGE)
+def test_rows_cost_rows(name: str, index: Any) -> None:
+    """For some rows, nothing is made of the size query × key, not even for all samples and heads together."""
+    attention = large(name)
+    with Largest() as largest:
+        attention[index]
+    assert largest.elements < N * N / 10
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_head_costs_a_head(name: str) -> None:
+    """For one head of one sample, nothing is made for the others."""
+    attention = large(name)
+    with Largest() as largest:
+        attention[1, 1]
+    assert N * N == largest.elements
+
+
+def test_head_mean_costs_no_map() -> None:
+    """The mean over heads of all queries makes nothing of the size of the map."""
+    q = torch.ones(1, 16, N, 4)
+    attention = AttentionMap.from_qk(q, q, causal=True)
+    with Largest() as largest:
+        attention.head_mean()
+    assert largest.elements < 16 * N * N / 2
+
+
+def test_head_mean_of_rows_costs_rows() -> None:
+    """Of one query, it makes nothing of the size query × key."""
+    attention = large("bias")
+    with Largest() as largest:
+        attention.head_mean(3)
+    assert largest.elements < N * N / 10
+
+
+def test_rollout_of_rows_never_makes_a_matrix() -> None:
+    """The rollout of two queries through three layers makes nothing of the size query × key."""
+    length = 1800
+    q = torch.ones(1, 2, length, 2)
+    layers = [AttentionMap.from_qk(q, q, causal=True) for _ in range(3)]
+    with Largest() as largest:
+        result = rollout(layers, queries=[0, -1])
+    assert (1, 2, length) == tuple(result.shape)
+    assert 0 < largest.elements < length * length
+    assert math.isclose(2.0, result.sum().item(), rel_tol=1e-4)

@@ -1,0 +1,22 @@
+"""Every attention map of a timm vision transformer, from the model as it runs.
+
+>>> import timm, torch
+>>> from anylocal_vit import capture_attention
+>>> model = timm.create_model("vit_tiny_patch16_224", depth=2).eval()
+>>> with capture_attention(model) as maps, torch.no_grad():
+...     logits = model(torch.randn(1, 3, 224, 224))
+>>> maps[1]
+AttentionMap('blocks.1.attn', batch=1, heads=3, queries=197, keys=197, fused)
+>>> maps[1][0, 2].shape
+torch.Size([197, 197])
+"""
+
+from anylocal_vit import plot
+from anylocal_vit._adapter import adapter
+from anylocal_vit._photograph import Photograph, photograph
+
+capture_attention = adapter.capture_attention
+install = adapter.install
+uninstall = adapter.uninstall
+
+__all__ = ["Photograph", "adapter", "capture_attention", "install", "photograph", "plot", "uninstall"]

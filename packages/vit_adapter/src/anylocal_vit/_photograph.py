@@ -1,0 +1,84 @@
+"""A photograph as a model sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import timm.data
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from anylocal.errors import ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """What a model sees of a photograph: resized, cropped, and not yet (`pixels`) or already (`tensor`) normalised.
+
+    Attributes
+    ----------
+    pixels : numpy.ndarray, shape (height, width, 3), uint8
+        To draw on.
+    tensor : torch.Tensor, shape (1, 3, height, width)
+        To run the model with.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    tensor: torch.Tensor
+
+
+def photograph(model: torch.nn.Module, source: str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]) -> Photograph:
+    """Return a photograph as a timm model sees it, by the preprocessing of its own configuration.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A timm model.
+    source : path, PIL image or numpy.ndarray
+        The photograph; an array has shape (height, width, 3) and dtype uint8.
+
+    Returns
+    -------
+    Photograph
+        Its `pixels` and its `tensor` show the same crop.
+
+    Raises
+    ------
+    ShapeError
+        If the source is no image.
+
+    Examples
+    --------
+    >>> import timm, numpy as np
+    >>> model = timm.create_model("vit_tiny_patch16_224", depth=1)
+    >>> photo = photograph(model, np.zeros((300, 400, 3), np.uint8))
+    >>> photo.pixels.shape, photo.tensor.shape
+    ((224, 224, 3), torch.Size([1, 3, 224, 224]))
+    """
+    config: dict[str, Any] = timm.data.resolve_model_data_config(model)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if size is not None:
+        # Of a model made for another size, the configuration still names the one it was trained with.
+        config["input_size"] = (config["input_size"][0], *size)
+    # For its prefetcher timm leaves out the normalisation, and gives the crop as bytes.
+    crop = timm.data.create_transform(**config, is_training=False, use_prefetcher=True)
+    pixels = np.asarray(crop(_opened(source)))
+    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    tensor = (torch.from_numpy(pixels).float() / 255 - mean) / std
+    return Photograph(np.ascontiguousarray(pixels.transpose(1, 2, 0)), tensor[None])
+
+
+def _opened(source: str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source.convert("RGB")
+    try:
+        image = Image.fromarray(source) if isinstance(source, np.ndarray) else Image.open(source)
+        return image.convert("RGB")
+    except (UnidentifiedImageError, TypeError, ValueError) as error:
+        what = f"an array of shape {source.shape} and {source.dtype}" if isinstance(source, np.ndarray) else repr(source)
+        msg = f"{what} is no photograph: give an image file, a PIL image, or an array (height, width, 3) of uint8."
+        raise ShapeError(msg) from error
