@@ -64,7 +64,7 @@ def tests(session: nox.Session) -> None:
 
 def _core_tests(session: nox.Session) -> None:
     """Run core's tests on this Python without torch, which must not be needed."""
-    session.install("-e", "packages/core[test]")
+    session.install("-e", "packages/core[test]", *nox.project.dependency_groups(SETTINGS, "tests"))
     session.run("python", "-m", "pytest", "packages/core/tests", *session.posargs, env=TEST_ENV)
 
 
@@ -126,6 +126,8 @@ def wheels(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", *map(str, room.glob("*/*.*")))
     for name in chosen:
         _test_wheel(session, name, _wheel_environment(session, name, room, full=full), room)
+        # After a failure it stays, to be looked into.
+        shutil.rmtree(room / f"{name}-venv")
 
 
 @nox.session(venv_backend="none")

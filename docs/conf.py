@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from docutils import nodes
@@ -17,6 +18,8 @@ from anylocal import errors
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
+
+log = logging.getLogger(__name__)
 
 project = "anylocal"
 author = "The anylocal authors"
@@ -36,13 +39,14 @@ extensions = [
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 nitpicky = True
-# A link where the name is one of ours, and plain emphasis where it is a parameter or anything else.
+# A link where the name is one of ours; code where it is a parameter, an attribute or anything else.
 default_role = "autolink"
 # No intersphinx: the site must build without a network. So names that others document are not looked for, and
 # all others must resolve.
 libraries = ["matplotlib", "numpy", "PIL", "timm", "torch", "transformers"]
 foreign = "|".join(map(re.escape, [*libraries, *sorted(sys.stdlib_module_names)]))
 nitpick_ignore_regex = [
+    (r"py:obj", r"(?!anylocal).*"),
     (r"py:.*", rf"({foreign})(\..*)?"),
     (r"py:.*", "|".join(name for name in dir(builtins) if name.isidentifier())),
 ]
@@ -78,13 +82,24 @@ html_theme_options = {
 
 def _check_messages(_app: Sphinx, env: BuildEnvironment) -> None:
     """Warn of every slug that ``messages.md`` does not explain: a message promises an entry."""
-    known = {name for section in env.get_doctree("messages").findall(nodes.section) for name in section["ids"]}
+    sections = env.get_doctree("messages").findall(nodes.section)
+    known = {name for section in sections for name in section["ids"]}
     for name in errors.__all__:
         slug = getattr(errors, name).slug
         if slug not in known:
-            logging.getLogger(__name__).warning("messages.md has no entry %r for %s.", slug, name)
+            log.warning("messages.md has no entry %r for %s.", slug, name)
+
+
+def _check_reference(_app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of every public module that ``reference.md`` leaves out."""
+    documented = env.domaindata["py"]["modules"]
+    for path in Path(__file__).parent.parent.glob("packages/*/src/*/*.py"):
+        module = path.parent.name if path.stem == "__init__" else f"{path.parent.name}.{path.stem}"
+        if not path.stem.removeprefix("__init__").startswith("_") and module not in documented:
+            log.warning("reference.md has no entry for the module %s.", module)
 
 
 def setup(app: Sphinx) -> None:
-    """Add the check of the messages to the build."""
+    """Add our own checks to the build."""
     app.connect("env-check-consistency", _check_messages)
+    app.connect("env-check-consistency", _check_reference)

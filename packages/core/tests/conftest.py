@@ -1,0 +1,29 @@
+"""Every test of core finds the process as it was, and leaves it so."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from anylocal import _get_local, _patch, get_local
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_patched() -> Iterator[None]:
+    """Take back marks, the cache and patches; a test that left a function patched fails."""
+    marks = dict(_get_local._marks)
+    yield
+    get_local.deactivate()
+    for function in [function for function in _get_local._marks if function not in marks]:
+        _get_local.unmark(function)
+    for each in (get_local.cache._log.records, get_local.cache._lists, get_local.cache._of):
+        each.clear()
+    if _patch._patched:
+        # A capture in the cycle of an exception and its traceback closes when that is collected.
+        gc.collect()
+    left = list(_patch._patched.values())
+    for entry in left:
+        _patch.detach(tuple(entry.subscriptions))
+    assert not left, f"Left patched: {[entry.function.__qualname__ for entry in left]}"

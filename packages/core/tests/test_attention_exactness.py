@@ -173,11 +173,13 @@ def test_gradients_are_those_of_eager_attention() -> None:
     torch.testing.assert_close(grads[0], grads[1], atol=1e-5, rtol=1e-4)
 
 
-def test_gradients_survive_a_row_without_keys() -> None:
+@pytest.mark.parametrize("kind", ["bool", "infinite"])
+def test_gradients_survive_a_row_without_keys(kind: str) -> None:
     """The gradient of a row that is 0 is 0, not NaN."""
     q, k = (x.requires_grad_() for x in operands())
     mask = BOOL.clone()
     mask[0, 0, 0] = False
+    mask = mask if kind == "bool" else torch.zeros(mask.shape).masked_fill(~mask, -math.inf)
     grads = torch.autograd.grad(AttentionMap.from_qk(q, k, mask=mask).tensor().square().sum(), [q, k])
     assert all(grad.isfinite().all() for grad in grads)
     assert [0.0] * D == grads[0][0, 0, 0].tolist()
@@ -197,6 +199,12 @@ def test_inference_tensors_are_taken() -> None:
         q, k = operands()
         attention = AttentionMap.from_qk(q, k, mask=BOOL)
     assert_same(attention.tensor(), kernel(q, k, attn_mask=BOOL))
+
+
+def test_device_without_autocast_is_taken() -> None:
+    """Operands on a device that knows no autocast make a map."""
+    q, k = (x.to("meta") for x in operands())
+    assert (H, Q, K) == tuple(AttentionMap.from_qk(q, k)[0].shape)
 
 
 def test_operands_are_not_changed() -> None:
@@ -277,7 +285,9 @@ def test_array_is_not_copied_when_forbidden() -> None:
         attention.__array__(np.float64, copy=False)
 
 
-@pytest.mark.parametrize("queries", [None, 2, -1, slice(1, 5, 2), [4, 0, 4], torch.tensor([1])], ids=str)
+@pytest.mark.parametrize(
+    "queries", [None, 2, -1, slice(1, 5, 2), [4, 0, 4], [], slice(5, 2), torch.tensor([1])], ids=str
+)
 @pytest.mark.parametrize("block", [None, 1, H * K * B * 3])
 def test_head_mean(monkeypatch: pytest.MonkeyPatch, queries: Any, block: int | None) -> None:
     """The mean over heads is the same in one block and in many, for all queries and for some."""
@@ -355,7 +365,7 @@ def test_operands_that_do_not_fit_are_refused(q: tuple[int, ...], k: tuple[int, 
         AttentionMap.from_qk(torch.ones(q), torch.ones(k))
 
 
-@pytest.mark.parametrize("shape", [(3, K), (B, 2, Q, K), (B, H, Q, K + 1), (1, B, H, Q, K), (4, 1, 1, 1)])
+@pytest.mark.parametrize("shape", [(3, K), (B, 2, Q, K), (B, H, Q, K + 1), (1, B, H, Q, K), (1,) * 5, (4, 1, 1, 1)])
 def test_masks_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
     """A mask that does not broadcast raises when the map is made, not when it is read."""
     with pytest.raises(ShapeError, match=r"does not broadcast to the map's shape \(2, 4, 7, 9\)"):

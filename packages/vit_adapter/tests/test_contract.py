@@ -5,9 +5,10 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable
 
-import anylocal_vit
 import timm
 import torch
+
+import anylocal_vit
 from anylocal.testing import AdapterContract
 
 
@@ -28,7 +29,7 @@ class TestFused(AdapterContract):
 
     def functions(self) -> Iterable[types.FunctionType]:
         model = self.make_model()
-        return [type(model.blocks[0].attn).forward]  # type: ignore[union-attr, index, list-item]  # timm is untyped
+        return [type(model.blocks[0].attn).forward]  # type: ignore[union-attr, index]  # timm is untyped
 
 
 class TestUnfused(TestFused):

@@ -95,12 +95,12 @@ class Capture:
         """Stop recording, and say so if nothing was recorded and no exception explains it."""
         self.close()
         if kind is None:
-            self._log.tell_that_full()
+            self._log.tell_that_full(stacklevel=3)
             _explain.warn_of_silence(self._label, self._subscriptions, self._log, self.names)
 
     def tell(self, what: str, functions: Container[types.FunctionType]) -> None:
         """Say so if the limit was reached, or if none of some functions has finished a call; for adapters."""
-        self._log.tell_that_full()
+        self._log.tell_that_full(stacklevel=4)
         concerned = [s for s in self._subscriptions if s.function in functions]
         _explain.warn_of_nothing(self._label, what, concerned, self._log)
 
@@ -170,7 +170,8 @@ class Capture:
         """
         if module not in self._modules:
             raise NameNotFoundError(module, self._label, self._modules, kind="submodule")
-        return [call for call in self.calls if call.name == module]
+        # Not by the call's name: that of a call on behalf of no module is empty, as the model's own is.
+        return [call for call in self.calls if call.module is self._modules[module]]
 
     def stack(self, name: str) -> Any:
         """Return the values of a name as one tensor.
@@ -198,7 +199,8 @@ class Capture:
         """How many calls started, finished, and were left unfinished or raised."""
         kinds = [record.kind for record in tuple(self._log.records)]
         started, finished = kinds.count("entered"), kinds.count("returned")
-        return {"started": started, "finished": finished, "unfinished": started - finished}
+        # Of a call that runs as the scope is opened, only the end is seen.
+        return {"started": started, "finished": finished, "unfinished": max(0, started - finished)}
 
     def __len__(self) -> int:
         """Return the number of calls recorded."""
@@ -242,8 +244,8 @@ def capture(
     modules : str or callable, optional
         Only these submodules of a model: an `fnmatch` pattern, or a function of name and module.
     limit : int, str or None, default "auto"
-        Stop recording, and warn once, when tensors and arrays hold so much: bytes, or text such as ``"2GiB"``. By default
-        half of the memory available now, and 100,000 calls; None for no limit.
+        Stop recording, and warn once, when tensors and arrays hold so much: bytes, or text such as ``"2GiB"``. By
+        default half of the memory available now, and 100,000 calls; None for no limit.
     edit : mapping of str to callable, optional
         For each name, a function of the value that is about to be assigned, which returns what is assigned instead.
         Arguments are edited at entry.

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
+from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from anylocal.errors import ChoiceError, PositionError
 
@@ -85,17 +86,24 @@ def positions_of(queries: Any, axis: Axis | None, length: int, sample: int = 0) 
     PositionError, NameNotFoundError, ChoiceError
         Where there is no such position, or none at all is selected.
     """
+    # Arrays and tensors, also those of no dimension.
+    queries = queries.tolist() if hasattr(queries, "tolist") else queries
     if queries is None or isinstance(queries, slice):
         found = list(range(length)[queries or slice(None)])
+    elif isinstance(queries, str) or not isinstance(queries, Sequence):
+        found = [_position(queries, axis, length, sample)]
+    elif len(queries) == length and all(isinstance(query, bool) for query in queries):
+        found = [position for position, chosen in enumerate(queries) if chosen]
     else:
-        # Tensors and arrays of no dimension have a length to ask for, but none to give.
-        single = isinstance(queries, str) or not hasattr(queries, "__len__") or getattr(queries, "ndim", 1) == 0
-        wanted = [queries] if single else queries
-        found = [inside(query, length, "query") if axis is None else axis.position(query, sample) for query in wanted]
+        found = [_position(query, axis, length, sample) for query in queries]
     if not found:
         msg = f"queries={queries!r} selects none of the {length} queries, and there is nothing to draw; select some."
         raise PositionError(msg)
     return found
+
+
+def _position(query: object, axis: Axis | None, length: int, sample: int) -> int:
+    return inside(query, length, "query") if axis is None else axis.position(query, sample)
 
 
 def inside(position: Any, length: int, what: str) -> int:
@@ -124,7 +132,7 @@ def array_of(values: Any) -> Weights:
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values
     array = np.asarray(values)
     # Weights in half precision are few steps apart: their mean must not be rounded to them.
-    return array if array.dtype in {np.float32, np.float64} else array.astype(np.float32)
+    return array if array.dtype.name in {"float32", "float64"} else array.astype(np.float32)
 
 
 def shared_norm(norm: Norm, values: Iterable[Weights]) -> Normalize:
@@ -163,14 +171,35 @@ def add_colorbar(mappable: ScalarMappable, ax: Axes, label: str = LEGEND) -> Col
         # Nobody would make room for an inset: take it from the axes.
         return ax.figure.colorbar(mappable, ax=ax, label=label)
     # An inset is as high as what is drawn, also where that does not fill the axes' place.
-    return ax.figure.colorbar(mappable, cax=ax.inset_axes((1.03, 0.0, 0.05, 1.0)), label=label)
+    return ax.figure.colorbar(mappable, cax=beside(ax, 0.06, 0.12), label=label)
+
+
+def beside(ax: Axes, start: float, width: float, bottom: float = 0.0, height: float = 1.0) -> Axes:
+    """Return an inset to the right of axes, to the left where `start` is negative.
+
+    Across, the unit is the inch, from that edge: an inset that grew with the axes would take room from them in turn,
+    and the layout would not settle. Upwards, the unit is the height of the axes.
+    """
+    edge = ScaledTranslation(0 if start < 0 else 1, 0, ax.transAxes)
+    across = ax.figure.dpi_scale_trans + edge
+    return ax.inset_axes((start, bottom, width, height), transform=blended_transform_factory(across, ax.transAxes))
 
 
 def caption(attention: AttentionMap, sample: int, head: int | None = None) -> list[str]:
     """Return the lines of a title: the layer; the sample where there are several, and the head."""
     heads = attention.shape[1]
     which = f"mean of {heads} heads" if head is None and heads > 1 else f"head {(head or 0) % heads}"
-    return [line for line in (attention.name, ", ".join([*sample_name(attention, sample), which])) if line]
+    return [*layer_name(attention), ", ".join([*sample_name(attention, sample), which])]
+
+
+def layer_name(attention: AttentionMap, most: int = 32) -> list[str]:
+    """Return the name of the layer, broken at a dot where it is too long for the width of a column of a paper."""
+    lines: list[str] = []
+    rest = attention.name
+    while len(rest) > most and "." in rest[:most]:
+        end = rest.rindex(".", 0, most) + 1
+        lines, rest = [*lines, rest[:end]], rest[end:]
+    return [*lines, rest] if rest else []
 
 
 def sample_name(attention: AttentionMap, sample: int) -> list[str]:

@@ -58,7 +58,7 @@ def _reason(subscriptions: list[Subscription], log: Log, names: list[str]) -> st
             f"{listed} was called, but on behalf of other objects than the one captured."
             " Capture the one that runs, or the class."
         )
-    return f"{listed} was not called while the capture was open."
+    return f"{listed} {'were' if len(subscriptions) > 1 else 'was'} not called while the capture was open."
 
 
 def _unbound(subscription: Subscription, line: int, names: list[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
 from anylocal import _patch, _torch
-from anylocal._calls import Assembler, Values
+from anylocal._calls import Assembler, Call
 from anylocal._record import Log, Subscription
 from anylocal._request import check_options
 from anylocal._resolve import functions_in, local_names
@@ -47,7 +47,7 @@ class Mark:
     names: tuple[str, ...]
     wants: Wants
     joined: frozenset[str] = frozenset()
-    read: Callable[[Any, Values], Mapping[str, Any]] | None = None
+    read: Callable[[Call], Mapping[str, Any]] | None = None
     keep: str = "cpu"
 
     def key(self, name: str) -> str:
@@ -79,7 +79,7 @@ class Cache(Mapping[str, list[Any]]):
             records, self._log.records[:] = tuple(self._log.records), ()
             for call in self._assembler.calls(records):
                 mark = self._of[id(call.function)]
-                values = call.values if mark.read is None else mark.read(call, call.values)
+                values = call.values if mark.read is None else mark.read(call)
                 for name in mark.names:
                     if name in values:
                         self._lists.setdefault(mark.key(name), []).append(_torch.to_numpy(values[name]))

@@ -149,7 +149,7 @@ def _axes(item: object) -> int:
 def _slice(item: slice, length: int) -> Pick:
     start, stop, step = item.indices(length)
     # torch slices forwards only; backwards, the positions are written out.
-    return slice(start, max(start, stop), step) if step > 0 else torch.arange(start, stop, step)
+    return slice(start, stop, step) if step > 0 else torch.arange(start, stop, step)
 
 
 def _position(item: SupportsIndex, length: int, name: str) -> int:

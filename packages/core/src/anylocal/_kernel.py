@@ -25,7 +25,13 @@ SOFTMAX: Final = "softmax"
 # The kernel's signature, for arguments given by position.
 _PARAMETERS: Final = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 # What decides the map; the value, dropout and the layout of grouped heads (seen from the shapes) do not.
-_DECISIVE: Final = ("query", "key", "attn_mask", "is_causal", "scale")
+_DECISIVE: Final[tuple[str, ...]] = ("query", "key", "attn_mask", "is_causal", "scale")
+_HARMLESS: Final = {"enable_gqa", "dropout_p"}
+
+# What query and key are called where a softmax is an attention map: elsewhere it gates, pools or classifies.
+_PAIRS: Final = ({"q", "k"}, {"query", "key"}, {"query_layer", "key_layer"}, {"query_states", "key_states"})
+# Methods of a tensor that leave its values as they are, up to precision.
+_CASTS: Final = {"to", "type_as", "float", "half", "bfloat16", "double", "contiguous"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,10 @@ class Reading:
         """The names that are recorded at their assignments."""
         return frozenset() if self.weights is None else frozenset({self.weights})
 
+    def made_map(self, values: Values) -> bool:
+        """Say whether a call came to the softmax or the kernel: it may have left the work to another function."""
+        return not self.was_fused(values) or (self.operands is not None and set(self.locals) <= set(values))
+
     def was_fused(self, values: Values) -> bool:
         """Say whether a call ran the kernel."""
         return self.weights is None or self.weights not in values
@@ -98,7 +108,7 @@ def read(function: types.FunctionType) -> Reading | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _read(file: str, line: int, function: types.FunctionType) -> Reading | None:  # noqa: ARG001  # the key of the cache
+def _read(file: str, line: int, function: types.FunctionType) -> Reading | None:  # the key of the cache
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError) as error:
@@ -109,8 +119,10 @@ def _read(file: str, line: int, function: types.FunctionType) -> Reading | None:
         return None
     calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call) and _called(node) == KERNEL]
     weights = list(dict.fromkeys(_softmaxed(definition)))
-    own = {argument.arg for argument in ast.walk(definition) if isinstance(argument, ast.arg)} | set(_stored(definition))
-    if not calls and not (weights and {"q", "k"} <= own):
+    own = {argument.arg for argument in ast.walk(definition) if isinstance(argument, ast.arg)} | set(
+        _stored(definition)
+    )
+    if not calls and not (weights and any(pair <= own for pair in _PAIRS)):
         return None
     where = f"{function.__qualname__} ({file}:{line})"
     if len(calls) > 1 or len(weights) > 1:
@@ -121,14 +133,22 @@ def _read(file: str, line: int, function: types.FunctionType) -> Reading | None:
 
 def _called(call: ast.Call) -> str | None:
     function = call.func
-    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else None
+    return (
+        function.attr
+        if isinstance(function, ast.Attribute)
+        else function.id
+        if isinstance(function, ast.Name)
+        else None
+    )
 
 
 def _softmaxed(definition: ast.AST) -> Iterator[str]:
     """Give the names that are assigned what a call of softmax returns."""
     for node in ast.walk(definition):
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            value = node.value
+            value: ast.AST = node.value
+            while isinstance(value, ast.Call) and _called(value) in _CASTS and isinstance(value.func, ast.Attribute):
+                value = value.func.value
             if isinstance(value, ast.Call) and _called(value) == SOFTMAX:
                 yield node.targets[0].id
 
@@ -143,13 +163,42 @@ def _operands(call: ast.Call, definition: ast.AST, where: str) -> dict[str, Oper
     given = dict(zip(_PARAMETERS, call.args, strict=False))
     given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
     unknown = set(given) - set(_PARAMETERS)
-    if unknown or len(call.args) > len(_PARAMETERS) or any(keyword.arg is None for keyword in call.keywords):
+    for keyword in call.keywords:
+        if keyword.arg is None:
+            unknown |= _keys(keyword.value, definition) - _HARMLESS
+    if unknown or len(call.args) > len(_PARAMETERS):
         raise UnsupportedError(f"{where} calls {KERNEL} in a way that is not known: {ast.unparse(call)}.")
     operands = {name: _operand(given[name], where) for name in _DECISIVE if name in given}
     rebound = {o.local for o in operands.values() if o.local} & set(_stored_after(call, definition))
     if rebound:
         raise UnsupportedError(f"{where} rebinds {', '.join(sorted(rebound))} after it gave it to {KERNEL}.")
     return operands
+
+
+def _keys(unpacked: ast.expr, definition: ast.AST) -> set[str]:
+    """Return the keys that a dict of further arguments can have; an empty name stands for those that cannot be told."""
+    if not isinstance(unpacked, ast.Name):
+        return {""}
+    keys: set[str] = set()
+    for node in ast.walk(definition):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=unpacked.id)], value=ast.Dict(keys=given)):
+                keys |= {key.value if isinstance(key, ast.Constant) else "" for key in given}
+            case ast.Assign(
+                targets=[ast.Subscript(value=ast.Name(id=unpacked.id), slice=ast.Constant(value=str(key)))]
+            ):
+                keys.add(key)
+            case ast.Name(id=unpacked.id, ctx=ast.Store()) if not _is_assigned_dict(node, definition):
+                keys.add("")
+    return keys
+
+
+def _is_assigned_dict(name: ast.Name, definition: ast.AST) -> bool:
+    """Say whether a name is stored to by the assignment of a dict's display."""
+    return any(
+        isinstance(node, ast.Assign) and node.targets == [name] and isinstance(node.value, ast.Dict)
+        for node in ast.walk(definition)
+    )
 
 
 def _operand(node: ast.expr, where: str) -> Operand:

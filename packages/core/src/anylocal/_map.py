@@ -183,8 +183,9 @@ class AttentionMap:
 
         Notes
         -----
-        Gradients flow to operands that require them. Where the user allows TF32 or lower for float32 products
-        (`torch.set_float32_matmul_precision`), it holds here too; bf16 and fp16 operands are exact even then.
+        The formula is that of the kernel's documentation in torch. Gradients flow to operands that require them.
+        Where the user allows TF32 or lower for float32 products (`torch.set_float32_matmul_precision`), it holds
+        here too; bf16 and fp16 operands are exact even then.
 
         Examples
         --------

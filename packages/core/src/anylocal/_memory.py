@@ -130,10 +130,9 @@ class Budget:
         """Return the limit as a reader knows it."""
         if self._objects > MOST_OBJECTS:
             return f"{MOST_OBJECTS:,} calls"
-        return " and ".join(
-            f"{most / 1024**3:.3g} GiB" + (f" on {device}" if device != "all" else "")
-            for device, most in self._most.items()
-        )
+        if not self._auto:
+            return f"{self.limit:,} bytes" if isinstance(self.limit, int) else str(self.limit)
+        return " and ".join(f"{most / 1024**3:.3g} GiB on {device}" for device, most in self._most.items())
 
 
 def _array(value: object) -> tuple[tuple[str, int, int], ...]:

@@ -7,16 +7,16 @@ gets that very code object back when the last one has gone, in whatever order th
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import types
+from collections import deque
 from collections.abc import Iterable
 from functools import reduce
 from operator import or_
 from typing import Final
 
-from anylocal import _record, _torch
-from anylocal._record import Plan, Subscription, plans
+from anylocal import _torch
+from anylocal._record import Plan, Recorder, Subscription, plans
 from anylocal._rewrite import RECORDER, Wants, rewrite
 from anylocal.errors import StateError
 
@@ -69,6 +69,28 @@ class _Patched:
 _patched: Final[dict[types.FunctionType, _Patched]] = {}
 
 
+class _Leaving:
+    """Subscriptions on their way out. The garbage collector may close a capture in the midst of our own work."""
+
+    def __init__(self) -> None:
+        self.subscriptions: deque[Subscription] = deque()
+        self.at_work = False
+
+    def let_go(self) -> None:
+        """Detach them all, unless that is being done further up the stack."""
+        if self.at_work:
+            return
+        self.at_work = True
+        try:
+            while self.subscriptions:
+                _detach_one(self.subscriptions.popleft())
+        finally:
+            self.at_work = False
+
+
+_leaving: Final = _Leaving()
+
+
 def attach(subscriptions: Iterable[Subscription]) -> None:
     """Let each subscription be served by its function; all of them or, if one fails, none.
 
@@ -79,17 +101,21 @@ def attach(subscriptions: Iterable[Subscription]) -> None:
     """
     done: list[Subscription] = []
     with _lock:
+        was_at_work, _leaving.at_work = _leaving.at_work, True
         try:
             for subscription in subscriptions:
                 done.append(subscription)
-                _attach(subscription)
+                attach_one(subscription)
         except BaseException:
-            detach(done)
+            _leaving.subscriptions.extend(done)
             raise
-        _torch.code_changed()
+        finally:
+            _leaving.at_work = was_at_work
+            _leaving.let_go()
+            _torch.code_changed()
 
 
-def _attach(subscription: Subscription) -> None:
+def attach_one(subscription: Subscription) -> None:
     function = subscription.function
     entry = _patched.get(function)
     if entry is None:
@@ -102,7 +128,7 @@ def _attach(subscription: Subscription) -> None:
         raise StateError(msg)
     # The name must be there before the first call of the new code, in the builtins that this very function uses.
     builtins: dict[str, object] = function.__builtins__  # type: ignore[attr-defined]  # typeshed lacks it
-    builtins.setdefault(RECORDER, sys.modules[_record.__name__])
+    builtins.setdefault(RECORDER, Recorder)
     _patched[function] = entry
     entry.subscriptions.append(subscription)
     entry.update()
@@ -111,18 +137,22 @@ def _attach(subscription: Subscription) -> None:
 def detach(subscriptions: Iterable[Subscription]) -> None:
     """Serve the subscriptions no longer; a function that nobody listens to has its own code back."""
     with _lock:
-        for subscription in subscriptions:
-            entry = _patched.get(subscription.function)
-            if entry is None or subscription not in entry.subscriptions:
-                continue
-            entry.subscriptions.remove(subscription)
-            # Somebody else's code stays: to undo it is theirs, and whatever it calls of ours is silent from now on.
-            if entry.is_ours:
-                entry.update()
-            if not entry.subscriptions:
-                entry.forget()
-                del _patched[subscription.function]
+        _leaving.subscriptions.extend(subscriptions)
+        _leaving.let_go()
         _torch.code_changed()
+
+
+def _detach_one(subscription: Subscription) -> None:
+    entry = _patched.get(subscription.function)
+    if entry is None or subscription not in entry.subscriptions:
+        return
+    entry.subscriptions.remove(subscription)
+    # Somebody else's code stays: to undo it is theirs, and whatever it calls of ours is silent from now on.
+    if entry.is_ours:
+        entry.update()
+    if not entry.subscriptions:
+        entry.forget()
+        del _patched[subscription.function]
 
 
 def own_code(function: types.FunctionType) -> types.CodeType:

@@ -1,8 +1,8 @@
 """What the rewritten code calls: one finished call -> one record.
 
-This module is what the name ``__anylocal__`` in the builtins stands for. Its functions `entered`, `returned`,
-`assigned`, `resulted` and `edited` are called with the number of a plan, which knows who listens to the function. A number that is
-unknown (the function has its own code back, but a frame of the rewritten one still runs) is nobody's business.
+The name ``__anylocal__`` in the builtins stands for `Recorder`. Its functions are called with the number of a plan,
+which knows who listens to the function. A number that is unknown (the function has its own code back, but a frame of
+the rewritten one still runs) is nobody's business.
 """
 
 from __future__ import annotations
@@ -56,22 +56,24 @@ class Log:
         """Take a record, unless the limit is reached, which is said once."""
         if not self.budget.take(record.values):
             self.active, self.full = False, True
-            self.tell_that_full()
+            try:
+                self.tell_that_full(stacklevel=5)
+            except LimitWarning:
+                # Where warnings are errors, the model goes on all the same: the end of the scope says it again.
+                pass
             return
         self.records.append(record)
 
-    def tell_that_full(self) -> None:
-        """Warn once that the limit is reached; the model goes on even where warnings are errors."""
+    def tell_that_full(self, stacklevel: int) -> None:
+        """Warn, once, that the limit is reached."""
         if not self.full or self.full_was_told:
             return
+        recorded = sum(bool(record.names) for record in self.records)
         message = (
-            f"The capture reached its limit ({self.budget}) after {len(self.records)} records and stopped recording;"
+            f"The capture reached its limit ({self.budget}) after {recorded} records and stopped recording;"
             ' the model goes on. Clear it between batches, record less (modules=, keep=), or raise limit="…GiB".'
         )
-        try:
-            warnings.warn(LimitWarning(message), stacklevel=2)
-        except LimitWarning:
-            return
+        warnings.warn(LimitWarning(message), stacklevel=stacklevel)
         self.full_was_told = True
 
 
@@ -261,3 +263,16 @@ def edited(number: int, line: int, name: str, owner: object, value: Any) -> Any:
             if name in subscription.edits and subscription.concerns(owner):
                 value = subscription.edit(line, name, value)
     return value
+
+
+class Recorder:
+    """What rewritten code calls: the functions above under one name.
+
+    A class, for dynamo traces nothing else than callables and constants among the builtins.
+    """
+
+    entered = staticmethod(entered)
+    returned = staticmethod(returned)
+    assigned = staticmethod(assigned)
+    resulted = staticmethod(resulted)
+    edited = staticmethod(edited)

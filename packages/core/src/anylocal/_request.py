@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from anylocal import _torch
-from anylocal._resolve import Found, Resolution, bound_names, local_names
+from anylocal._resolve import Found, Resolution, bound_names, in_model, local_names
 from anylocal._rewrite import Wants
 from anylocal.errors import NameNotFoundError, OptionError
 
@@ -98,13 +98,8 @@ def only(resolution: Resolution, modules: str | Callable[[str, Any], bool]) -> R
             f"modules={modules!r} selects none of the submodules of {resolution.label}. They are named as in: {some}, …"
         )
         raise OptionError(msg)
-    ids = {id(module) for module in chosen.values()}
-
-    def accepts(owner: object) -> bool:
-        return id(owner) in ids
-
-    found = tuple(Found(f.function, accepts) for f in resolution.found if f.accepts is not None)
-    return Resolution(resolution.label, found, chosen)
+    selection = repr(modules) if isinstance(modules, str) else getattr(modules, "__name__", "…")
+    return Resolution(f"{resolution.label} (modules={selection})", tuple(in_model(chosen, alone=True)), chosen)
 
 
 def requests(

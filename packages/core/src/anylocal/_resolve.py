@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final, TypeAlias
@@ -72,6 +72,11 @@ def local_names(function: types.FunctionType) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*bound_names(function), *free)))
 
 
+def owner_of(function: types.FunctionType) -> str | None:
+    """Return the argument of a function that names on whose behalf it runs."""
+    return owner_name(own_code(function))
+
+
 def resolve(target: object) -> Resolution:
     """Return the functions that a target stands for.
 
@@ -92,13 +97,16 @@ def resolve(target: object) -> Resolution:
     modules: Mapping[str, Any] = {}
     if _torch.is_module(target):
         modules = dict(_torch.module_names(target))
-        found = list(_in_model(modules))
+        found = list(in_model(modules))
     elif isinstance(target, types.ModuleType):
         found = list(_in_python_module(target))
     elif isinstance(target, type):
         found = list(_in_class(target))
     else:
-        found = list(_in_callable(target)) or list(_in_object(target))
+        found = list(_in_callable(target))
+        # functools' own wrappers have methods too, which nobody means; a user's object may hold a function by chance.
+        if not found or _package(type(target)) not in sys.stdlib_module_names:
+            found += _in_object(target)
     if not found:
         raise TargetError(_no_code(target, label))
     return Resolution(label, tuple(_once(found)), modules)
@@ -170,7 +178,7 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
     seen: set[int] = set()
 
     def inside(value: object) -> Iterator[types.FunctionType]:
-        if id(value) in seen or value is None:
+        if id(value) in seen or value is None or isinstance(value, type):
             return
         seen.add(id(value))
         for attribute in _INSIDE:
@@ -201,14 +209,14 @@ def _in_callable(target: object) -> Iterator[Found]:
 
 
 def _takes_owner(function: types.FunctionType) -> bool:
-    return owner_name(own_code(function)) is not None
+    return owner_of(function) is not None
 
 
 # Classes and objects
 
 
 def _methods(cls: type, stop: tuple[type, ...]) -> Iterator[tuple[types.FunctionType, str]]:
-    """Give the functions in a class and its bases, each with how it is bound."""
+    """Give the functions in a class and its bases, each with what it is bound to: "self", "class", or "static"."""
     for base in cls.__mro__:
         if base in stop:
             continue
@@ -216,8 +224,9 @@ def _methods(cls: type, stop: tuple[type, ...]) -> Iterator[tuple[types.Function
             kind = (
                 "static" if isinstance(value, staticmethod) else "class" if isinstance(value, classmethod) else "self"
             )
-            if not isinstance(value, type):
-                yield from ((function, kind) for function in functions_in(value))
+            for function in functions_in(value):
+                # Where the object is somewhere in `*args`, whose call it is cannot be told.
+                yield function, kind if _takes_owner(function) else "static"
 
 
 def _in_class(cls: type) -> Iterator[Found]:
@@ -257,8 +266,11 @@ def _in_python_module(module: types.ModuleType) -> Iterator[Found]:
 # Models
 
 
-def _in_model(modules: Mapping[str, Any]) -> Iterator[Found]:
-    """Give the methods of all submodules, and the functions of their Python modules that they name."""
+def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Found]:
+    """Give the methods of all submodules, and the functions of their Python modules that they name.
+
+    `alone` leaves out what may as well run for other modules than these.
+    """
     ids = {id(module) for module in modules.values()}
     classes = {type(module) for module in modules.values()}
     base = _torch.module_base() or object
@@ -272,21 +284,34 @@ def _in_model(modules: Mapping[str, Any]) -> Iterator[Found]:
     methods: dict[types.FunctionType, Accepts] = {}
     for cls in sorted(classes, key=lambda c: c.__qualname__):
         for function, kind in _methods(cls, (object, base)):
-            methods[function] = {"static": None, "class": accepts_class}.get(kind, accepts)
-    for module in modules.values():
-        # A method put onto one object, as many forks do it.
-        for value in vars(module).values():
-            if isinstance(value, (types.MethodType, types.FunctionType)):
-                methods.update(
-                    (function, accepts if _takes_owner(function) else None) for function in functions_in(value)
-                )
+            if kind != "static" or not alone:
+                methods[function] = {"static": None, "class": accepts_class}.get(kind, accepts)
+    for function, is_bound in _put_onto(modules.values()):
+        theirs = _takes_owner(function) if is_bound else _works_for_module(function)
+        methods[function] = accepts if theirs else None
     # The model is built: no __init__ of it can run any more.
     methods = {f: a for f, a in methods.items() if f.__name__ != "__init__"}
     for function, accepts_owner in methods.items():
         yield Found(function, accepts_owner)
     for function in _named_by(methods):
-        owner = owner_name(own_code(function))
-        yield Found(function, accepts if owner == "module" else None)
+        if _works_for_module(function):
+            yield Found(function, accepts)
+        elif not alone:
+            yield Found(function)
+
+
+def _put_onto(modules: Iterable[object]) -> Iterator[tuple[types.FunctionType, bool]]:
+    """Give the functions that stand on modules themselves, as a forward that a fork puts there, and which are bound."""
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, (types.MethodType, types.FunctionType, functools.partial)):
+                is_bound = isinstance(value, types.MethodType)
+                yield from ((function, is_bound) for function in functions_in(value) if not _is_foundation(function))
+
+
+def _works_for_module(function: types.FunctionType) -> bool:
+    """Say whether a function that is no method says by its arguments on behalf of which module it runs."""
+    return owner_of(function) in {"self", "module"}
 
 
 def _named_by(functions: Mapping[types.FunctionType, object]) -> Iterator[types.FunctionType]:
@@ -314,8 +339,12 @@ def _global_names(code: types.CodeType) -> Iterator[str]:
 
 def _is_foundation(function: types.FunctionType) -> bool:
     """Say whether a function belongs to torch or Python itself: their insides are not the model's."""
-    package = (function.__module__ or "").partition(".")[0]
+    package = _package(function)
     return package == "torch" or package in sys.stdlib_module_names
+
+
+def _package(defined: type | types.FunctionType) -> str:
+    return (defined.__module__ or "").partition(".")[0]
 
 
 def _once(found: list[Found]) -> Iterator[Found]:

@@ -23,8 +23,8 @@ Pick: TypeAlias = slice | torch.Tensor
 Shape: TypeAlias = tuple[int, int, int, int]
 
 
-_BLOCK = 2**21
-"""Elements of a map in memory at a time: 8 MiB in float32, small beside a model and large enough to be fast."""
+_BLOCK = 2**22
+"""Elements of a map computed at a time: 16 MiB in float32, small beside a model; smaller blocks are slower."""
 
 
 class Rows(Protocol):
@@ -99,7 +99,7 @@ class Computed:
             k = fitting(self.k, batch, self._key_heads(heads)).to(self.dtype)
             # Scaled afterwards, not q beforehand: bf16 and fp16 operands then stay exact even where the user
             # lets float32 products run in TF32.
-            scores = (q @ k.transpose(-2, -1)).mul_(self.scale)
+            scores = _products(q, k).mul_(self.scale)
             if self.causal:
                 scores = scores.masked_fill_(~self._causal(queries), -math.inf)
             if self.mask is None:
@@ -108,13 +108,26 @@ class Computed:
 
     def _key_heads(self, heads: Pick) -> Pick:
         """Return the key heads of the query heads picked: each serves a group of neighbours."""
-        group = self.shape[1] // self.k.shape[1]
-        return heads if group == 1 else positions(heads, self.shape[1], self.device) // group
+        every = range(self.shape[1])
+        group = len(every) // self.k.shape[1]
+        if group == 1:
+            return heads
+        whole = isinstance(heads, slice) and every[heads] == every
+        return slice(None) if whole else positions(heads, len(every), self.device) // group
 
     def _causal(self, queries: Pick) -> torch.Tensor:
         """Return which keys take part in the rows picked: aligned top left, as `is_causal` of SDPA."""
         rows = positions(queries, self.shape[2], self.device)
         return rows[:, None] >= torch.arange(self.shape[3], device=self.device)
+
+
+def _products(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """Multiply q, (batch, head, query, feature), with the keys of its head or group: (batch, head, query, key)."""
+    batch, heads, queries, features = q.shape
+    groups = k.shape[1]
+    # The heads of a group become rows of one product: repeating their keys would cost as much as the product.
+    rows = q.reshape(batch, groups, heads // max(groups, 1) * queries, features)
+    return (rows @ k.transpose(-2, -1)).reshape(batch, heads, queries, k.shape[2])
 
 
 def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -183,11 +196,12 @@ def _mask(mask: torch.Tensor, shape: Shape) -> torch.Tensor:
     if mask.dtype != torch.bool and not mask.is_floating_point():
         msg = f"The mask is {mask.dtype}; expected bool (True takes part) or floating point (added)."
         raise OptionError(msg)
-    lead = (1,) * (4 - mask.ndim)
-    if mask.ndim > 4 or any(own not in {1, full} for own, full in zip((*lead, *mask.shape), shape, strict=True)):  # noqa: PLR2004
+    missing = len(shape) - mask.ndim
+    sizes = (1,) * missing + tuple(mask.shape)
+    if missing < 0 or any(own not in {1, full} for own, full in zip(sizes, shape, strict=True)):
         msg = f"A mask of shape {tuple(mask.shape)} does not broadcast to the map's shape {shape}."
         raise ShapeError(msg)
-    return mask[(None,) * len(lead)]
+    return mask[(None,) * missing]
 
 
 def _shape(tensor: torch.Tensor) -> Shape:

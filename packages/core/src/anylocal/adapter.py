@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import types
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -24,9 +25,9 @@ from anylocal._capture import Capture
 from anylocal._kernel import Reading, read
 from anylocal._record import Record
 from anylocal._request import Request, only
-from anylocal._resolve import Found, Resolution, resolve
+from anylocal._resolve import Found, Resolution, bound_names, owner_of, resolve
 from anylocal._rewrite import Wants
-from anylocal.errors import DependencyError, TargetError, UnsupportedError, VersionError
+from anylocal.errors import DependencyError, PassedOverWarning, TargetError, UnsupportedError, VersionError
 
 try:
     from packaging.requirements import Requirement
@@ -35,12 +36,14 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "packaging":
         raise
-    raise DependencyError('anylocal.adapter needs packaging: pip install "anylocal[torch]".', name=error.name) from error
+    raise DependencyError(
+        'anylocal.adapter needs packaging: pip install "anylocal[torch]".', name=error.name
+    ) from error
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Adapter", "AttentionCapture", "Axes", "adapters"]
+__all__ = ["Adapter", "AttentionCapture", "Axes", "Scene", "adapters"]
 
 
 class Axes(NamedTuple):
@@ -48,6 +51,24 @@ class Axes(NamedTuple):
 
     queries: Axis | None
     keys: Axis | None
+
+
+class Scene(NamedTuple):
+    """What an adapter reads axes off.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        The captured model.
+    seen : mapping of str to Values
+        By the names of their modules, the latest call of each function that `Adapter.also` asked for.
+    about : object
+        What the user said of the input, such as a tokenizer; None otherwise.
+    """
+
+    model: torch.nn.Module
+    seen: Mapping[str, Mapping[str, Any]]
+    about: Any
 
 
 class Adapter(ABC):
@@ -59,10 +80,13 @@ class Adapter(ABC):
         The adapter's own distribution. Its metadata says which versions of the zoo it knows.
     zoo : str
         The zoo's distribution, such as ``"timm"``.
+    hints : tuple of str
+        Further locals of attention functions that `operands` and `axes` look at, where a function binds them.
     """
 
     distribution: ClassVar[str]
     zoo: ClassVar[str]
+    hints: ClassVar[tuple[str, ...]] = ()
 
     # What a zoo's adapter says
 
@@ -71,34 +95,48 @@ class Adapter(ABC):
         """Give the zoo's own attention functions, which `install` marks."""
 
     @abstractmethod
-    def axes(self, model: torch.nn.Module, call: Call, shape: tuple[int, ...], seen: Mapping[str, Any]) -> Axes:
+    def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
         """Return the axes of the map of a call.
 
         Parameters
         ----------
-        model : torch.nn.Module
-            The captured model.
         call : Call
             The call of the attention function.
         shape : tuple of int
             The map's shape, (batch, head, query, key).
-        seen : mapping of str to Values
-            By the names of their modules, the latest call of each function that `also` asked for.
+        scene : Scene
+            The model, and what it was given.
         """
 
     def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:  # noqa: ARG002
         """Give further functions and names that `axes` needs, such as the size of the image."""
         return ()
 
+    def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Return the kernel's arguments so that the map comes out as (batch, head, query, key).
+
+        Parameters
+        ----------
+        call : Call
+            The call of the attention function.
+        given : dict of str to object
+            What the kernel received: query, key, attn_mask, is_causal, scale, as far as it did.
+        """
+        return given
+
     # What all adapters do
 
-    def capture_attention(self, model: torch.nn.Module, *, any_version: bool = False, **options: Any) -> AttentionCapture:
+    def capture_attention(
+        self, model: torch.nn.Module, *, about: object = None, any_version: bool = False, **options: Any
+    ) -> AttentionCapture:
         """Return a scope that captures every attention map of a model.
 
         Parameters
         ----------
         model : torch.nn.Module
             The model.
+        about : object, optional
+            What is known of the input, handed to `axes`.
         any_version : bool, default False
             Go on with a version of the zoo that is not known.
         **options
@@ -114,7 +152,7 @@ class Adapter(ABC):
             If it computes one in a way that cannot be read exactly.
         """
         self.check_version(any_version=any_version)
-        return AttentionCapture(self, model, **options)
+        return AttentionCapture(self, model, about=about, **options)
 
     def install(self, *modules: types.ModuleType, any_version: bool = False) -> None:
         """Mark the zoo's attention functions for `get_local`, whose cache then holds the maps, also of fused layers.
@@ -132,10 +170,15 @@ class Adapter(ABC):
             If the installed version of the zoo is not known.
         TargetError
             If a module holds no attention function.
+
+        Warns
+        -----
+        PassedOverWarning
+            If a module holds an attention function whose maps cannot be read exactly.
         """
         if not modules:
             self.check_version(any_version=any_version)
-        marks = [(function, _mark(function)) for function in self._to_mark(modules)]
+        marks = [(function, self._mark(function)) for function in self._to_mark(modules)]
         done: list[types.FunctionType] = []
         try:
             for function, mark in marks:
@@ -165,8 +208,8 @@ class Adapter(ABC):
         wanted = self.requirement
         if not any_version and not wanted.specifier.contains(installed, prereleases=True):
             msg = (
-                f"{self.distribution} knows {wanted}, and {self.zoo} {installed} is installed. Install a version that it"
-                f" knows or a newer {self.distribution}, or pass any_version=True to try; nothing was touched."
+                f"{self.distribution} knows {wanted}, and {self.zoo} {installed} is installed. Install a version that"
+                f" it knows or a newer {self.distribution}, or pass any_version=True to try; nothing was touched."
             )
             raise VersionError(msg)
 
@@ -180,41 +223,56 @@ class Adapter(ABC):
     def _installed(self) -> dict[types.FunctionType, None]:
         return {}
 
+    def map_of(self, reading: Reading, call: Call, **labels: Any) -> AttentionMap:
+        """Return the map of one call of an attention function."""
+        values = call.values
+        if not reading.was_fused(values):
+            return AttentionMap.from_weights(values[reading.weights or ""], name=call.name, fused=False, **labels)
+        given = self.operands(call, reading.arguments(call.module, values))
+        return AttentionMap.from_qk(
+            given["query"],
+            given["key"],
+            mask=given.get("attn_mask"),
+            causal=bool(given.get("is_causal", False)),
+            scale=given.get("scale"),
+            name=call.name,
+            fused=True,
+            **labels,
+        )
+
+    def wants(self, function: types.FunctionType, reading: Reading) -> Wants:
+        """Return what is to be recorded of an attention function."""
+        bound = bound_names(function)
+        return reading.wants | Wants(tuple(name for name in self.hints if name in bound))
+
+    def _mark(self, function: types.FunctionType) -> _get_local.Mark:
+        reading = read(function)
+        assert reading is not None
+
+        def attn(call: Call) -> dict[str, Any]:
+            return {"attn": self.map_of(reading, call).tensor()} if reading.made_map(call.values) else {}
+
+        return _get_local.Mark(
+            function.__qualname__, ("attn",), self.wants(function, reading), reading.joined, attn, keep="detach"
+        )
+
     def _to_mark(self, modules: tuple[types.ModuleType, ...]) -> Iterator[types.FunctionType]:
         if not modules:
             yield from self.functions()
         for module in modules:
-            found = [item.function for item in resolve(module).found if read(item.function) is not None]
+            found = [item.function for item in resolve(module).found if _can_be_read(item.function)]
             if not found:
                 raise TargetError(f"{module.__name__} holds no function that computes attention.")
             yield from found
 
 
-def _mark(function: types.FunctionType) -> _get_local.Mark:
-    reading = read(function)
-    assert reading is not None
-
-    def attn(call: Call, values: Values) -> dict[str, Any]:
-        return {"attn": attention_map(reading, call, values).tensor()}
-
-    return _get_local.Mark(function.__qualname__, ("attn",), reading.wants, reading.joined, attn, keep="detach")
-
-
-def attention_map(reading: Reading, call: Call, values: Values, **labels: Any) -> AttentionMap:
-    """Return the map of one call of an attention function."""
-    if not reading.was_fused(values):
-        return AttentionMap.from_weights(values[reading.weights or ""], name=call.name, fused=False, **labels)
-    given = reading.arguments(call.module, values)
-    return AttentionMap.from_qk(
-        given["query"],
-        given["key"],
-        mask=given.get("attn_mask"),
-        causal=bool(given.get("is_causal", False)),
-        scale=given.get("scale"),
-        name=call.name,
-        fused=True,
-        **labels,
-    )
+def _can_be_read(function: types.FunctionType) -> bool:
+    """Say whether the maps of a function can be read; a file may hold others beside those that its models use."""
+    try:
+        return read(function) is not None
+    except UnsupportedError as error:
+        warnings.warn(PassedOverWarning(f"Not marked: {error.args[0]}"), stacklevel=5)
+        return False
 
 
 class AttentionCapture:
@@ -228,6 +286,7 @@ class AttentionCapture:
         adapter: Adapter,
         model: torch.nn.Module,
         *,
+        about: object = None,
         modules: str | Callable[[str, Any], bool] | None = None,
         keep: str | Callable[[Any], Any] = "detach",
         limit: int | str | None = "auto",
@@ -235,8 +294,10 @@ class AttentionCapture:
     ) -> None:
         self._adapter = adapter
         self._model = model
+        self._about = about
         resolution = resolve(model)
         chosen = resolution if modules is None else only(resolution, modules)
+        chosen = _with_shared(chosen, adapter)
         self._readings = _readings(chosen)
         if not self._readings:
             raise TargetError(_has_none(chosen))
@@ -252,7 +313,7 @@ class AttentionCapture:
         for found in chosen.found:
             if found.function in self._readings:
                 reading = self._readings[found.function]
-                yield Request(found, reading.wants, reading.joined)
+                yield Request(found, self._adapter.wants(found.function, reading), reading.joined)
         accepts = {found.function: found.accepts for found in resolution.found}
         for function, names in self._adapter.also(self._model):
             if function is not self._root:
@@ -306,9 +367,11 @@ class AttentionCapture:
             if reading is None:
                 seen[call.name] = call.values
                 continue
-            shape = attention_map(reading, call, call.values).shape
-            queries, keys = self._adapter.axes(self._model, call, shape, seen)
-            yield attention_map(reading, call, call.values, queries=queries, keys=keys, forward=forward)
+            if not reading.made_map(call.values):
+                continue
+            shape = self._adapter.map_of(reading, call).shape
+            queries, keys = self._adapter.axes(call, shape, Scene(self._model, seen, self._about))
+            yield self._adapter.map_of(reading, call, queries=queries, keys=keys, forward=forward)
 
     def _calls(self, records: Sequence[Record]) -> Iterator[tuple[Call, int]]:
         """Give each call with the number of the forward that it belongs to."""
@@ -354,6 +417,18 @@ class _Forwards:
     def _new(self) -> int:
         self._count += 1
         return self._count - 1
+
+
+def _with_shared(resolution: Resolution, adapter: Adapter) -> Resolution:
+    """Add the functions of the zoo that work for any module, and that models look up when they run."""
+    ids = {id(module) for module in resolution.modules.values()}
+    known = {found.function for found in resolution.found}
+    shared = tuple(
+        Found(function, lambda owner: id(owner) in ids)
+        for function in adapter.functions()
+        if function not in known and owner_of(function) == "module"
+    )
+    return Resolution(resolution.label, resolution.found + shared, resolution.modules)
 
 
 def _readings(resolution: Resolution) -> dict[types.FunctionType, Reading]:

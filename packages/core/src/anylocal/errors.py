@@ -21,6 +21,7 @@ __all__ = [
     "NameNotFoundError",
     "NothingRecordedWarning",
     "OptionError",
+    "PassedOverWarning",
     "PositionError",
     "ShapeError",
     "StateError",
@@ -148,6 +149,12 @@ class EditNotAppliedWarning(AnylocalWarning):
     """A capture closed and an edit of its had never been applied."""
 
     slug: ClassVar[str] = "edit-not-applied"
+
+
+class PassedOverWarning(AnylocalWarning):
+    """A function computes attention, but not in a way that can be read exactly, so it was not marked."""
+
+    slug: ClassVar[str] = "passed-over"
 
 
 class ChangedInPlaceWarning(AnylocalWarning):

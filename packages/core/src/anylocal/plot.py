@@ -2,7 +2,8 @@
 
 Each is a function of the map in matplotlib's own conventions: it draws into the axes given by `ax`, else into a new
 figure, obeys the rcParams, never shows anything by itself, and returns what it drew into. Everything in one picture
-is on one scale, whose colorbar says what it means.
+is on one scale, whose colorbar says what it means. Give an axes of yours a figure with ``layout="constrained"``, which
+makes room for labels, and `savefig` the resolution of your printer, which counts for the images in PDF and SVG too.
 
 Needs the extra ``anylocal[plot]``.
 """
@@ -51,7 +52,7 @@ def heatmap(
     *,
     sample: int | None = None,
     head: int | None = None,
-    queries: Queries | str = None,
+    queries: Queries | str | Sequence[object] = None,
     norm: Norm = None,
     cmap: Cmap = _draw.CMAP,
     ax: Axes | None = None,
@@ -77,7 +78,7 @@ def heatmap(
     cmap : str or matplotlib.colors.Colormap
         "magma" by default: its lightness rises evenly, so it reads the same in grey and with any colour vision.
     ax : matplotlib.axes.Axes, optional
-        A new figure's by default.
+        Where to draw; in a new figure by default.
     colorbar : bool
         Whether to draw the legend of the scale.
 
@@ -106,10 +107,10 @@ def heatmap(
     >>> ax.images[0].get_array().shape, ax.get_xlabel()
     ((2, 4), 'key token')
     """
-    drawn = _of_map(attention, sample, head, queries) if _draw.is_map(attention) else _of_array(attention, queries)
-    if not _draw.is_map(attention) and (sample, head) != (None, None):
-        msg = f"sample={sample!r} and head={head!r} choose from a map, and a matrix has neither; leave them out."
-        raise OptionError(msg)
+    if _draw.is_map(attention):
+        drawn = _of_map(attention, sample, head, queries)
+    else:
+        drawn = _of_array(attention, sample, head, queries)
     scale = _draw.shared_norm(norm, [drawn.weights])
     ax = _draw.new_axes(ax)
     image = _show(drawn, ax, scale, cmap)
@@ -177,24 +178,13 @@ def heads(
         msg = f"columns={columns!r} is no number of panels in a row; give 1 or more."
         raise OptionError(msg)
     at = _draw.sample_of(attention, sample)
-    panels = [_of_map(attention, at, head) for head in range(attention.shape[1])]
-    panels.append(replace(panels[0], weights=_draw.mean_of(panel.weights for panel in panels)))
+    panels = [replace(_of_map(attention, at, head), title=f"head {head}") for head in range(attention.shape[1])]
+    panels.append(replace(panels[0], weights=_draw.mean_of(panel.weights for panel in panels), title="mean"))
     scale = _draw.shared_norm(norm, [panel.weights for panel in panels])
     figure, columns = _figure(figure, columns, panels)
-    rows = math.ceil(len(panels) / columns)
-    grid = figure.add_gridspec(rows, columns)
-    for number, panel in enumerate(panels):
-        ax = figure.add_subplot(grid[divmod(number, columns)])
-        _show(panel, ax, scale, cmap, longest=8)
-        ax.set_title(f"head {number}" if number < len(panels) - 1 else "mean", fontsize="medium")
-        # Labels at the outer edge only: below a panel that has none under it, they would push the last row away.
-        ax.tick_params(labelleft=number % columns == 0, labelbottom=number // columns == rows - 1)
-    for write, ruler in ((figure.supxlabel, "xaxis"), (figure.supylabel, "yaxis")):
-        write(getattr(figure.axes[0], ruler).get_label_text(), fontsize=rcParams["axes.labelsize"])
-    for ax in figure.axes:
-        ax.set(xlabel="", ylabel="")
-    figure.suptitle(", ".join(filter(None, [attention.name, *_draw.sample_name(attention, at)])))
-    figure.colorbar(ScalarMappable(scale, cmap), ax=figure.axes, label=_draw.LEGEND, fraction=0.06, pad=0.02)
+    axes = _draw_panels(figure, columns, panels, scale, cmap)
+    figure.suptitle("\n".join([*_draw.layer_name(attention), *_draw.sample_name(attention, at)]))
+    figure.colorbar(ScalarMappable(scale, cmap), ax=axes, label=_draw.LEGEND, fraction=0.06, pad=0.02)
     return figure
 
 
@@ -226,7 +216,10 @@ def _of_map(attention: AttentionMap, sample: int | None, head: int | None, queri
     )
 
 
-def _of_array(matrix: Any, queries: Any) -> _Drawn:
+def _of_array(matrix: Any, sample: int | None, head: int | None, queries: Any) -> _Drawn:
+    if (sample, head) != (None, None):
+        msg = f"sample={sample!r}, head={head!r} choose from a map, and a plain matrix has neither; leave them out."
+        raise OptionError(msg)
     weights = _draw.array_of(matrix)
     if weights.ndim != 2 or not weights.size:  # noqa: PLR2004
         msg = (
@@ -268,6 +261,23 @@ def _figure(figure: Figure | None, columns: int | None, panels: Sequence[_Drawn]
         panel = free / columns * (height / width if _near_square(panels[0].weights) else 1)
         figure.set_figheight(1.2 * inch + math.ceil(len(panels) / columns) * (panel + 0.3 * inch))
     return figure, columns
+
+
+def _draw_panels(figure: Figure, columns: int, panels: Sequence[_Drawn], scale: Normalize, cmap: Cmap) -> list[Axes]:
+    rows = math.ceil(len(panels) / columns)
+    grid = figure.add_gridspec(rows, columns)
+    axes = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(panels))]
+    for number, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
+        _show(panel, ax, scale, cmap, longest=8)
+        ax.set_title(panel.title, fontsize="medium")
+        # Labels at the outer edge only. Below a panel that has none under it, they would push the last row away.
+        ax.tick_params(labelleft=number % columns == 0, labelbottom=number // columns == rows - 1)
+    # What the positions are is said once, not at every panel.
+    figure.supxlabel(axes[0].get_xlabel(), fontsize=rcParams["axes.labelsize"])
+    figure.supylabel(axes[0].get_ylabel(), fontsize=rcParams["axes.labelsize"])
+    for ax in axes:
+        ax.set(xlabel="", ylabel="")
+    return axes
 
 
 def _near_square(weights: Weights) -> bool:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import pytest
@@ -28,6 +28,9 @@ from anylocal.adapter import Adapter
 from anylocal.errors import StateError, VersionError
 
 __all__ = ["AdapterContract", "perturb"]
+
+LEAST_SPREAD: Final = 1e-3
+"""Standard deviation of a map's weights, in units of the uniform weight, under which it counts as uniform."""
 
 
 def perturb(model: torch.nn.Module, *, scale: float = 0.05, seed: int = 0) -> torch.nn.Module:
@@ -119,7 +122,8 @@ class AdapterContract:
         with self.adapter.capture_attention(model) as maps:
             self.run(model)
         for attention in maps:
-            assert attention.tensor().std() * attention.shape[-1] > 1e-3
+            spread = attention.tensor().std() * attention.shape[-1]
+            assert spread > LEAST_SPREAD
 
     def test_axes_count_the_positions(self, model: torch.nn.Module) -> None:
         """The axes of each map have as many positions as it has rows and columns."""
@@ -192,9 +196,7 @@ class AdapterContract:
         self.adapter.uninstall()
         assert all(function.__code__ is code for function, code in codes.items())
 
-    def test_installing_touches_nothing_until_activated(
-        self, codes: dict[types.FunctionType, types.CodeType]
-    ) -> None:
+    def test_installing_touches_nothing_until_activated(self, codes: dict[types.FunctionType, types.CodeType]) -> None:
         """`install` alone leaves every function its own code."""
         self.adapter.install()
         assert all(function.__code__ is code for function, code in codes.items())
@@ -206,7 +208,7 @@ class AdapterContract:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """If the last function cannot be patched, the ones before it have their own code back."""
-        real, count = _patch._attach, 0
+        real, count = _patch.attach_one, 0
         capture = self.adapter.capture_attention(model)
         total = capture.count_of_functions
 
@@ -217,7 +219,7 @@ class AdapterContract:
             if count == total:
                 raise StateError("somebody pulled the plug")
 
-        monkeypatch.setattr(_patch, "_attach", failing)
+        monkeypatch.setattr(_patch, "attach_one", failing)
         with pytest.raises(StateError, match="plug"):
             capture.open()
         assert count == total

@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="NAME", help="a timm model, such as vit_small_patch16_224")
     parser.add_argument("--image", metavar="FILE", help="a photograph (default: a flower)")
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("demo"), help="default: demo")
-    parser.add_argument("--query", metavar="ROW,COLUMN", type=_cell, help="the patch to ask (default: where the object is)")
+    parser.add_argument(
+        "--query", metavar="ROW,COLUMN", type=_cell, help="the patch to ask (default: where the object is)"
+    )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", metavar="FILE", help="weights from a file instead of the Hugging Face hub")
     weights.add_argument("--random-weights", action="store_true", help="an untrained model, which needs no network")

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import timm.layers
 import timm.models.deit
 import timm.models.vision_transformer as vit
+
 from anylocal._kernel import read
-from anylocal.adapter import Adapter, Axes
+from anylocal.adapter import Adapter, Axes, Scene
 from anylocal.attention import Axis, Patches
 
 if TYPE_CHECKING:
     import torch
+
     from anylocal import Call
 
 # The classes of the ViT and DeiT families that compute a map; older timm defines some of them elsewhere, or not yet.
@@ -42,10 +44,10 @@ class TimmAdapter(Adapter):
             if isinstance(forward, types.FunctionType) and {"H", "W"} <= set(forward.__code__.co_varnames):
                 yield forward, ("H", "W")
 
-    def axes(self, model: torch.nn.Module, call: Call, shape: tuple[int, ...], seen: Mapping[str, Any]) -> Axes:
+    def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
         """Return the patches of the image that was given, with the prefix tokens of the model."""
-        name, transformer = _transformer_of(call.name, model)
-        size = seen.get(f"{name}.patch_embed" if name else "patch_embed", {})
+        name, transformer = _transformer_of(call.name, scene.model)
+        size = scene.seen.get(f"{name}.patch_embed" if name else "patch_embed", {})
         patches = _patches(transformer, size)
         return Axes(*(_fitting(patches, length) for length in shape[2:]))
 
@@ -62,23 +64,23 @@ def _transformer_of(name: str, model: torch.nn.Module) -> tuple[str, Any]:
 
 
 def _patches(transformer: Any, size: Mapping[str, int]) -> Patches | None:
-    embedding = getattr(transformer, "patch_embed", None)
-    if "H" in size and hasattr(embedding, "dynamic_feat_size"):
-        image_size = size["H"], size["W"]
-        grid = embedding.dynamic_feat_size(image_size)
-    elif "H" in size and hasattr(embedding, "patch_size"):
-        # Forks from before dynamic sizes; there a patch size may still be one number.
-        image_size = size["H"], size["W"]
-        grid = tuple(s // p for s, p in zip(image_size, _pair(embedding.patch_size), strict=True))
-    else:
-        grid, image_size = getattr(embedding, "grid_size", None), _pair(getattr(embedding, "img_size", None))
-    if grid is None:
+    embedding: Any = getattr(transformer, "patch_embed", None)
+    # Without the actual size, which forks of old source do not name, the one that the model was made for.
+    image_size = (size["H"], size["W"]) if "H" in size else _pair(getattr(embedding, "img_size", None))
+    if image_size is None:
         return None
-    rows, columns = grid
-    return Patches(grid=(rows, columns), prefix=prefix_names(transformer), image_size=image_size)
+    if hasattr(embedding, "dynamic_feat_size"):
+        grid = embedding.dynamic_feat_size(image_size)
+    elif hasattr(embedding, "patch_size"):
+        height, width = _pair(embedding.patch_size) or (1, 1)
+        grid = image_size[0] // height, image_size[1] // width
+    else:
+        return None
+    return Patches(grid=grid, prefix=prefix_names(transformer), image_size=image_size)
 
 
 def _pair(value: Any) -> tuple[int, int] | None:
+    """Return height and width, which old source gives as one number."""
     return (value, value) if isinstance(value, int) else value
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import timm
 import torch
 from matplotlib.figure import Figure
@@ -20,6 +18,10 @@ from anylocal.plot import heads
 from anylocal_vit import _digits, plot
 from anylocal_vit._adapter import adapter
 from anylocal_vit._photograph import photograph
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Cell = tuple[int, int]
 
@@ -39,8 +41,7 @@ def digits_scene() -> Scene:
     model, accuracy = _digits.train()
     print(f"It gets {accuracy:.0%} of the digits right that it was not trained on.")
     image = _digits.sample()
-    grid = model.patch_embed.grid_size
-    return Scene(model, image, _digits.pixels(image), _digits.brightest_patch(image, grid))  # type: ignore[arg-type]
+    return Scene(model, image, _digits.pixels(image), _digits.brightest_patch(image))
 
 
 def photo_scene(name: str, file: str | None, *, checkpoint: str | None, random_weights: bool) -> Scene:
@@ -129,7 +130,7 @@ def describe(maps: AttentionMaps) -> None:
 def _pictures(scene: Scene, maps: AttentionMaps, query: Cell | None) -> Iterator[tuple[str, Any]]:
     last = maps[-1]
     if not isinstance(last.queries, Patches) or not isinstance(last.keys, Patches):
-        raise ShapeError(f"The positions of {last.name!r} are no patches of the image, so it cannot be drawn over it.")
+        raise ShapeError(f"The positions of {last.name!r} are no patches, so it cannot be drawn over the image.")
     rows, columns = last.queries.grid
     where = query or (rows // 2, columns // 2)
     last.queries.position(where)  # refuses a query outside of the grid before anything is drawn
@@ -145,4 +146,3 @@ def _over_image(recipe: Any, attention: object, pixels: npt.NDArray[np.uint8], *
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     return figure
-

@@ -79,6 +79,8 @@ def _opened(source: str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]) -
         image = Image.fromarray(source) if isinstance(source, np.ndarray) else Image.open(source)
         return image.convert("RGB")
     except (UnidentifiedImageError, TypeError, ValueError) as error:
-        what = f"an array of shape {source.shape} and {source.dtype}" if isinstance(source, np.ndarray) else repr(source)
+        what = (
+            f"an array of shape {source.shape} and {source.dtype}" if isinstance(source, np.ndarray) else repr(source)
+        )
         msg = f"{what} is no photograph: give an image file, a PIL image, or an array (height, width, 3) of uint8."
         raise ShapeError(msg) from error

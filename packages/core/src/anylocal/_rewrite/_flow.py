@@ -15,6 +15,7 @@ instruction matters by its net effect on the depth alone.
 
 from __future__ import annotations
 
+import dis
 import types
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
@@ -156,17 +157,37 @@ class Flow:
     def is_assignment(self, index: int) -> bool:
         """Say whether the instruction at `index` assigns to a name of the function itself.
 
-        Not so where a comprehension stores into its own variable, or puts the function's back.
+        Not so where a comprehension stores into its own variable, or puts the function's back; nor where an
+        ``except … as error:`` ends, which compiles to ``error = None; del error``.
         """
         instr = self.elements[index]
-        if not isinstance(instr, Instr) or instr.name not in STORES:
+        if not isinstance(instr, Instr) or instr.name not in STORES or self._clears(index):
             return False
-        name, state = variable(instr), self.before.get(index)
-        return state is not None and not any(slot is not None and slot.name == name for slot in state.stack)
+        return index in self.before and self.saved(variable(instr) or "", index) is None
+
+    def saved(self, name: str, index: int) -> tuple[int, Saved] | None:
+        """Return where on the stack the function's own value of a name is kept, from the top, and what is known of it."""
+        stack = self.before[index].stack if index in self.before else ()
+        places = (i for i, slot in enumerate(stack) if slot is not None and slot.name == name)
+        # Of several comprehensions in each other, the outermost keeps the function's.
+        first = next(places, None)
+        slot = None if first is None else stack[first]
+        return None if first is None or slot is None else (len(stack) - first, slot)
+
+    def _clears(self, index: int) -> bool:
+        """Say whether a store is directly followed by a deletion that stands at the same place in the source."""
+        store, delete = self.elements[index], self.elements[index + 1]
+        return (
+            isinstance(store, Instr)
+            and isinstance(delete, Instr)
+            and delete.name in DELETES
+            and (variable(delete), delete.location) == (variable(store), store.location)
+        )
 
     def deletes(self, name: str) -> bool:
-        """Say whether any instruction of the function deletes the name."""
-        return any(isinstance(e, Instr) and e.name in DELETES and variable(e) == name for e in self.elements)
+        """Say whether the function, or one inside of it, deletes the name."""
+        own = (e for e in self.elements if isinstance(e, Instr) and e.name in DELETES)
+        return any(variable(e) == name for e in own) or _deletes_free(self.code, name)
 
     def assigned(self) -> tuple[str, ...]:
         """Return the names that the function binds: its arguments, then the others as they are first assigned."""
@@ -245,6 +266,14 @@ class Flow:
             return tuple(slots)
         effect = instr.stack_effect(jump=jump)
         return stack[:effect] if effect < 0 else stack + (None,) * effect
+
+
+def _deletes_free(code: types.CodeType, name: str) -> bool:
+    inside = [c for c in code.co_consts if isinstance(c, types.CodeType) and name in c.co_freevars]
+    return any(
+        any(i.opname in DELETES and i.argval == name for i in dis.get_instructions(c)) or _deletes_free(c, name)
+        for c in inside
+    )
 
 
 def _cells(code: types.CodeType, elements: Sequence[Element]) -> dict[str, CellVar | FreeVar]:

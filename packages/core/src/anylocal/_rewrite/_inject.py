@@ -5,7 +5,7 @@ What is injected reads, in Python::
     __anylocal__.entered(17, self)                        # where the function starts
     __anylocal__.returned(17, 42, self, attn, q)          # before each return, the value returned still on the stack
     __anylocal__.assigned(17, 41, "attn", self, attn)     # behind an assignment, where asked for
-    __anylocal__.resulted(17, 41, "attn", self, attn)     # behind one that calls what was asked for, as in attn = softmax(…)
+    __anylocal__.resulted(17, 41, "attn", self, attn)     # behind attn = softmax(…), where asked for
     attn = __anylocal__.edited(17, 41, "attn", self, …)   # on the value about to be assigned, where asked for
 
 17 is the number under which the recorder knows this rewriting, 42 the line. Constants are plain (the pool of a
@@ -52,8 +52,8 @@ class Wants(NamedTuple):
     edited : frozenset of str
         Names whose value may be replaced at each assignment, and at the start for arguments.
     resulted : frozenset of (str, str)
-        A name and what is called: the name's value is recorded at those assignments whose right-hand side calls that, as
-        ``attn = attn.softmax(-1)`` calls ``softmax``.
+        A name and what is called: the name's value is recorded at those assignments whose right-hand side calls that,
+        as ``attn = attn.softmax(-1)`` calls ``softmax``.
     """
 
     returned: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ def owner_name(code: types.CodeType) -> str | None:
     """
     names = argument_names(code)
     positional = names[: code.co_argcount]
-    if "module" in names and positional[:1] != ("self",):
+    if "module" in names and positional[:1] not in {("self",), ("cls",)}:
         return "module"
     return positional[0] if positional else None
 
@@ -221,11 +221,9 @@ class _Injector:
         yield Instr("POP_TOP", location=self._here)
 
     def _call_with_top(self, method: str, name: str, index: int) -> Iterator[Element]:
-        owner = self._constant(None)
-        if self.owner is not None and self._loads_unchecked(self.owner, index):
-            owner = [self._variable_op("LOAD", self.owner)]
         # The value lies below the callable, its NULL or self, and four arguments.
         value: list[Element] = [Instr("COPY", 7, location=self._here)]
+        owner = self._unchecked_owner(index, pushed=5)
         yield from self._call(method, [self._constant(self._line), self._constant(name), owner, value])
 
     # How a call is put together.
@@ -280,12 +278,25 @@ class _Injector:
             Instr("JUMP_BACKWARD_NO_INTERRUPT", resume, location=NOWHERE),
         ]
 
-    def _loads_unchecked(self, name: str, index: int) -> bool:
-        """Say whether a name can be loaded where it is not known how deep the stack is, so that no check can be made.
+    def _unchecked_owner(self, index: int, pushed: int) -> list[Element]:
+        """Load the owner, or None where it may be unbound: how deep the stack is for a handler is not known here.
 
-        An argument in a cell is bound unless something deletes it.
+        A comprehension that uses the owner's name keeps the owner on the stack, below what was `pushed` since.
         """
-        return self.flow.is_bound(name, index) or (name in self.flow.cells and not self.flow.deletes(name))
+        name = self.owner
+        if name is None or (name in self.flow.cells and self.flow.deletes(name)):
+            return self._constant(None)
+        saved = self.flow.saved(name, index)
+        if saved is None:
+            known = name in self.flow.cells or self.flow.is_bound(name, index)
+            return [self._variable_op("LOAD", name)] if known else self._constant(None)
+        depth, slot = saved
+        if slot.may_be_unbound:
+            return self._constant(None)
+        copy: list[Element] = [Instr("COPY", depth + pushed, location=self._here)]
+        if name in self.flow.cells:
+            copy.append(Instr("LOAD_ATTR", (False, "cell_contents"), location=self._here))
+        return copy
 
     def _exists(self, name: str) -> bool:
         return name in self.flow.cells or name in self.flow.code.co_varnames

@@ -1,0 +1,63 @@
+"""Every attention map of a Hugging Face BERT, from the model as it runs.
+
+>>> import torch
+>>> from transformers import BertConfig, BertModel
+>>> from anylocal_bert import capture_attention
+>>> config = BertConfig(num_hidden_layers=2, hidden_size=48, num_attention_heads=3, intermediate_size=96)
+>>> model = BertModel(config).eval()
+>>> with capture_attention(model) as maps, torch.no_grad():
+...     output = model(torch.tensor([[101, 7592, 102]]))
+>>> maps[1]
+AttentionMap('encoder.layer.1.attention.self', batch=1, heads=3, queries=3, keys=3, fused)
+>>> maps[1].keys.labels()
+['101', '7592', '102']
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anylocal_bert._adapter import adapter
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from anylocal.adapter import AttentionCapture
+
+install = adapter.install
+uninstall = adapter.uninstall
+
+
+def capture_attention(
+    model: torch.nn.Module, *, tokenizer: PreTrainedTokenizerBase | None = None, **options: Any
+) -> AttentionCapture:
+    """Return a scope that captures every attention map of a model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A transformers model, or a fork of one.
+    tokenizer : PreTrainedTokenizerBase, optional
+        Gives the axes the text of the tokens; without it they show the tokens' numbers.
+    **options
+        ``modules``, ``keep``, ``limit``, ``threads`` and ``any_version``, as `Adapter.capture_attention` has them.
+
+    Returns
+    -------
+    AttentionCapture
+        To be used in a ``with`` statement, which gives the maps.
+
+    Raises
+    ------
+    VersionError
+        If the installed version of transformers is not known.
+    TargetError
+        If the model computes no attention map.
+    UnsupportedError
+        If it computes one in a way that cannot be read exactly.
+    """
+    return adapter.capture_attention(model, about=tokenizer, **options)
+
+
+__all__ = ["adapter", "capture_attention", "install", "uninstall"]

@@ -1,0 +1,468 @@
+"""The recipes of `anylocal.plot`: what is drawn, on which scale, into which axes, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("torch")
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from anylocal import plot
+from anylocal.attention import AttentionMap, Patches, Tokens
+from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError
+
+PATCHES = Patches(grid=(2, 3), prefix=("cls", "reg"))
+TOKENS = Tokens([["[CLS]", "a", "b"], ["[CLS]", "c", "[PAD]"]])
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Drawing changes no setting of matplotlib, and the tests leave no figure."""
+    before = mpl.rcParams.copy()
+    yield
+    plt.close("all")
+    assert before == mpl.rcParams
+
+
+def make(batch: int = 1, heads: int = 3, axis: Any = PATCHES, **options: Any) -> AttentionMap:
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(batch, heads, len(axis), 4, generator=generator) for _ in "qk")
+    return AttentionMap.from_qk(3 * q, k, queries=axis, keys=axis, name="blocks.3.attn", **options)
+
+
+def empty() -> Axes:
+    """Return axes that pyplot does not know."""
+    return Figure(layout="constrained").subplots()
+
+
+def limits(norm: Any) -> tuple[float, float]:
+    return float(norm.vmin), float(norm.vmax)
+
+
+def lay_out(ax: Axes) -> Figure:
+    assert isinstance(ax.figure, Figure)
+    ax.figure.draw_without_rendering()
+    return ax.figure
+
+
+def drawn(ax: Axes) -> np.ndarray[Any, Any]:
+    (image,) = ax.images
+    array = image.get_array()
+    assert array is not None
+    return np.asarray(array)
+
+
+class TestValues:
+    """What `heatmap` draws are the map's values."""
+
+    def test_one_head(self) -> None:
+        """A chosen head is drawn as it is."""
+        attention = make()
+        np.testing.assert_array_equal(attention[0, 2], drawn(plot.heatmap(attention, head=2, ax=empty())))
+
+    def test_last_head(self) -> None:
+        """A negative head counts from the end, and the title says which it is."""
+        attention = make()
+        ax = plot.heatmap(attention, head=-1, ax=empty())
+        np.testing.assert_array_equal(attention[0, 2], drawn(ax))
+        assert ax.get_title() == "blocks.3.attn\nhead 2"
+
+    def test_mean_over_heads(self) -> None:
+        """Without a head, the mean over heads is drawn."""
+        attention = make()
+        np.testing.assert_allclose(attention.head_mean()[0], drawn(plot.heatmap(attention, ax=empty())), rtol=1e-6)
+
+    def test_mean_in_half_precision(self) -> None:
+        """The mean of weights in half precision is not rounded to half precision."""
+        weights = torch.tensor([1.0, 1.0, 1.0078125], dtype=torch.bfloat16).reshape(1, 3, 1, 1)
+        array = drawn(plot.heatmap(AttentionMap.from_weights(weights), ax=empty()))
+        np.testing.assert_allclose(array, 1 + 0.0078125 / 3, rtol=1e-6)
+
+    def test_sample(self) -> None:
+        """A chosen sample of the batch is drawn, and named."""
+        attention = make(batch=2)
+        ax = plot.heatmap(attention, sample=1, head=0, ax=empty())
+        np.testing.assert_array_equal(attention[1, 0], drawn(ax))
+        assert ax.get_title() == "blocks.3.attn\nsample 1, head 0"
+
+    def test_only_the_sample_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a batch, and of the queries, only what is drawn is computed."""
+        attention = make(batch=4)
+        taken = []
+        take = attention._rows.take
+        monkeypatch.setattr(attention._rows, "take", lambda *picks: taken.append(take(*picks)) or taken[-1])  # type: ignore[func-returns-value]
+        plot.heatmap(attention, sample=2, queries=[0, 5], ax=empty())
+        assert {(1, 1, 2, 8)} == {tuple(rows.shape) for rows in taken}
+
+    @pytest.mark.parametrize(
+        ("queries", "rows"),
+        [
+            (4, [4]),
+            ("reg", [1]),
+            (slice(6, None), [6, 7]),
+            ([-1, 0], [7, 0]),
+            (np.array([3, 2]), [3, 2]),
+            (torch.tensor(5), [5]),
+            (torch.tensor([1, 5]), [1, 5]),
+            (np.arange(8) == 3, [3]),
+            (["cls", (1, 2)], [0, 7]),
+        ],
+    )
+    def test_queries(self, queries: Any, rows: list[int]) -> None:
+        """Chosen queries are the rows, in the order in which they were asked for."""
+        attention = make()
+        array = drawn(plot.heatmap(attention, head=1, queries=queries, ax=empty()))
+        np.testing.assert_array_equal(attention[0, 1, rows], array)
+
+    def test_array(self) -> None:
+        """A plain matrix is drawn as it is, also some of its rows."""
+        matrix = np.arange(12.0).reshape(3, 4)
+        np.testing.assert_array_equal(matrix[[2, 0]], drawn(plot.heatmap(matrix, queries=[-1, 0], ax=empty())))
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64])
+    def test_tensor(self, dtype: torch.dtype) -> None:
+        """A plain tensor of any type is drawn, with its gradient left alone."""
+        matrix = torch.eye(3, dtype=dtype)
+        matrix.requires_grad_(dtype.is_floating_point)
+        np.testing.assert_array_equal(np.eye(3), drawn(plot.heatmap(matrix, ax=empty())))
+
+    def test_array_without_torch(self) -> None:
+        """To draw an array, torch need not be installed, and it takes nothing of pyplot to draw into a figure."""
+        code = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from matplotlib.figure import Figure
+from anylocal import plot
+assert plot.heatmap(np.eye(3), ax=Figure().subplots()).images
+assert "matplotlib.pyplot" not in sys.modules
+"""
+        subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+class TestScale:
+    """One scale, which the colorbar explains."""
+
+    def test_default(self) -> None:
+        """The scale goes from 0 to the greatest weight drawn."""
+        attention = make()
+        norm = plot.heatmap(attention, head=0, queries=[0, 1], ax=empty()).images[0].norm
+        assert limits(norm) == (0, float(attention[0, 0, :2].max()))
+
+    def test_given(self) -> None:
+        """A given scale is used as it is."""
+        norm = Normalize(0, 0.5)
+        image = plot.heatmap(make(), norm=norm, ax=empty()).images[0]
+        assert image.norm is norm
+        assert limits(norm) == (0, 0.5)
+
+    def test_without_limits(self) -> None:
+        """A scale without limits gets those of what is drawn; a logarithmic one starts above 0."""
+        norm = LogNorm()
+        plot.heatmap(np.array([[0.0, 0.01], [0.1, 1.0]]), norm=norm, ax=empty())
+        assert limits(norm) == (0.01, 1.0)
+
+    def test_by_name(self) -> None:
+        """A scale can be named, as in matplotlib."""
+        assert isinstance(plot.heatmap(np.eye(3), norm="log", ax=empty()).images[0].norm, LogNorm)
+
+    @pytest.mark.parametrize(
+        ("matrix", "expected"),
+        [
+            (np.zeros((2, 2)), (0, 1)),
+            (np.array([[-0.5, 0.25]]), (-0.5, 0.25)),
+            (np.array([[-2.0, -1.0]]), (-2, 0)),
+            (np.array([[np.nan, 0.5]]), (0, 0.5)),
+            (np.array([[np.nan, np.nan]]), (0, 1)),
+        ],
+    )
+    def test_odd_values(self, matrix: Any, expected: tuple[float, float]) -> None:
+        """Zeros, negative values and gaps have a scale too."""
+        ax = plot.heatmap(matrix, ax=empty())
+        lay_out(ax)
+        assert limits(ax.images[0].norm) == expected
+
+    def test_default_colormap(self) -> None:
+        """The colormap is the documented one, whatever the settings say."""
+        with mpl.rc_context({"image.cmap": "jet"}):
+            assert plot.heatmap(np.eye(3), ax=empty()).images[0].get_cmap().name == "magma"
+
+    def test_given_colormap(self) -> None:
+        """A given colormap is used."""
+        assert plot.heatmap(np.eye(3), cmap="cividis", ax=empty()).images[0].get_cmap().name == "cividis"
+
+    @pytest.mark.parametrize("layout", [None, "constrained", "tight"])
+    def test_colorbar(self, layout: Any) -> None:
+        """The colorbar belongs to the image and says what it means."""
+        ax = Figure(layout=layout).subplots()
+        image = plot.heatmap(make(), ax=ax).images[0]
+        assert image.colorbar is not None
+        assert image.colorbar.ax.get_ylabel() == "attention weight"
+
+    def test_colorbar_is_as_high_as_the_matrix(self) -> None:
+        """In a figure that lays itself out, the colorbar ends where the matrix ends."""
+        ax = Figure((6, 3), layout="constrained").subplots()
+        bar = plot.heatmap(make(), ax=ax).images[0].colorbar
+        lay_out(ax)
+        assert bar is not None
+        np.testing.assert_allclose(bar.ax.get_window_extent().intervaly, ax.get_window_extent().intervaly)
+
+    def test_no_colorbar(self) -> None:
+        """Without a colorbar there is nothing besides the matrix."""
+        ax = plot.heatmap(make(), colorbar=False, ax=empty())
+        assert ax.images[0].colorbar is None
+        assert not ax.child_axes
+        assert ax.figure.axes == [ax]
+
+
+class TestAxes:
+    """Where it is drawn."""
+
+    def test_given(self) -> None:
+        """The given axes are drawn into and returned, and pyplot has no new figure."""
+        ax = empty()
+        assert plot.heatmap(make(), ax=ax) is ax
+        assert plt.get_fignums() == []
+
+    def test_new(self) -> None:
+        """By default there is a new figure, of the size set, that pyplot will show."""
+        plt.figure()
+        with mpl.rc_context({"figure.figsize": (3.4, 2.5)}):
+            figure = plot.heatmap(make()).figure
+        assert plt.gcf() is figure
+        assert len(plt.get_fignums()) == 2
+        assert figure.get_size_inches().tolist() == [3.4, 2.5]
+
+    def test_subfigure(self) -> None:
+        """Axes of a subfigure are axes too."""
+        right: Any = Figure(layout="constrained").subfigures(1, 2)[1]  # type: ignore[index]
+        ax = plot.heatmap(make(), ax=right.subplots())
+        assert ax.figure is right
+
+    def test_no_figure_of_a_mistake(self) -> None:
+        """What is refused leaves no empty figure behind."""
+        for mistake in ({"sample": 5}, {"head": 5}, {"queries": 99}, {"norm": "no norm"}):
+            with pytest.raises((PositionError, ValueError)):
+                plot.heatmap(make(), **mistake)
+        assert plt.get_fignums() == []
+
+    def test_first_query_on_top(self) -> None:
+        """The first query is on top, and no grid covers the weights, whatever the settings say."""
+        with mpl.rc_context({"image.origin": "lower", "axes.grid": True}):
+            ax = plot.heatmap(make(), ax=empty())
+        bottom, top = ax.get_ylim()
+        assert bottom > top
+        assert ax.images[0].origin == "upper"
+        assert not any(line.get_visible() for line in [*ax.get_xgridlines(), *ax.get_ygridlines()])
+
+    @pytest.mark.parametrize(("shape", "aspect"), [((5, 20), 1), ((21, 5), "auto"), ((1, 200), "auto")])
+    def test_aspect(self, shape: tuple[int, int], aspect: Any) -> None:
+        """Cells are square, unless a few queries would be a thread."""
+        with mpl.rc_context({"image.aspect": "auto"}):
+            assert plot.heatmap(np.ones(shape), ax=empty()).get_aspect() == aspect
+
+    @pytest.mark.parametrize("name", ["svg", "pdf", "png"])
+    def test_saves(self, name: str) -> None:
+        """The picture is saved in vector formats without a warning."""
+        file = io.BytesIO()
+        lay_out(plot.heatmap(make(), ax=empty())).savefig(file, format=name)
+        assert file.getbuffer()
+
+
+class TestTitle:
+    """The title says what is drawn."""
+
+    def test_one_head_only(self) -> None:
+        """There is no mean over one head."""
+        assert plot.heatmap(make(heads=1), ax=empty()).get_title() == "blocks.3.attn\nhead 0"
+
+    def test_mean(self) -> None:
+        """A mean says over how many heads."""
+        assert plot.heatmap(make(), ax=empty()).get_title() == "blocks.3.attn\nmean of 3 heads"
+
+    def test_window(self) -> None:
+        """Of a windowed layer, the image and its window are named."""
+        attention = make(batch=6, windows=3)
+        assert plot.heatmap(attention, sample=4, ax=empty()).get_title().endswith("image 1, window 1, mean of 3 heads")
+
+    def test_long_name(self) -> None:
+        """A long name of a layer is broken at a dot."""
+        attention = AttentionMap.from_weights(torch.eye(2), name="bert.encoder.layer.10.attention.self")
+        assert plot.heatmap(attention, ax=empty()).get_title() == "bert.encoder.layer.10.attention.\nself\nhead 0"
+
+    def test_array(self) -> None:
+        """A plain matrix has no title."""
+        assert not plot.heatmap(np.eye(2), ax=empty()).get_title()
+
+
+class TestHeads:
+    """All heads of a map."""
+
+    def test_values(self) -> None:
+        """Every head is drawn, in order, then their mean."""
+        attention = make(batch=2)
+        figure = plot.heads(attention, sample=1, figure=Figure())
+        *panels, mean, _ = figure.axes
+        for head, ax in enumerate(panels):
+            np.testing.assert_array_equal(attention[1, head], drawn(ax))
+        np.testing.assert_allclose(attention.head_mean()[1], drawn(mean), rtol=1e-6)
+        assert [ax.get_title() for ax in figure.axes] == ["head 0", "head 1", "head 2", "mean", ""]
+
+    def test_one_scale(self) -> None:
+        """All panels and the only colorbar share one scale, up to the greatest weight of any head."""
+        attention = make()
+        *panels, bar = plot.heads(attention, figure=Figure()).axes
+        (norm,) = {ax.images[0].norm for ax in panels}
+        assert limits(norm) == (0, float(attention[...].max()))
+        assert bar.get_ylabel() == "attention weight"
+        np.testing.assert_allclose(bar.get_ylim(), limits(norm))
+
+    def test_given_scale_and_colormap(self) -> None:
+        """A scale without limits gets those of all heads, not of the first."""
+        norm, attention = LogNorm(), make()
+        *panels, _ = plot.heads(attention, norm=norm, cmap="cividis", figure=Figure()).axes
+        assert {norm} == {ax.images[0].norm for ax in panels}
+        assert {"cividis"} == {ax.images[0].get_cmap().name for ax in panels}
+        assert limits(norm) == (float(attention[...].min()), float(attention[...].max()))
+
+    def test_title(self) -> None:
+        """The figure is titled by the layer, and by the sample where there are several."""
+        assert plot.heads(make(), figure=Figure()).get_suptitle() == "blocks.3.attn"
+        assert plot.heads(make(2), sample=1, figure=Figure()).get_suptitle() == "blocks.3.attn\nsample 1"
+
+    @pytest.mark.parametrize(("heads", "columns"), [(1, 2), (3, 2), (6, 4), (12, 5), (16, 6)])
+    def test_columns(self, heads: int, columns: int) -> None:
+        """Panels form a rectangle somewhat wider than high."""
+        assert columns_of(plot.heads(make(heads=heads), figure=Figure((7, 5)))) == columns
+
+    def test_columns_of_a_narrow_figure(self) -> None:
+        """A figure for one column of a paper has fewer, and is higher."""
+        with mpl.rc_context({"figure.figsize": (3.4, 2.5)}):
+            figure = plot.heads(make(heads=12))
+        assert columns_of(figure) == 3
+        assert figure.get_figwidth() == 3.4
+        assert figure.get_figheight() > 4
+
+    def test_columns_given(self) -> None:
+        """The number of panels in a row can be given."""
+        assert columns_of(plot.heads(make(), columns=4, figure=Figure())) == 4
+
+    def test_given_figure(self) -> None:
+        """A given figure keeps its size, is returned, and is not known to pyplot."""
+        figure = Figure((5, 2))
+        assert plot.heads(make(), figure=figure) is figure
+        assert figure.get_size_inches().tolist() == [5, 2]
+        assert plt.get_fignums() == []
+
+    def test_new_figure(self) -> None:
+        """By default there is a new figure that pyplot will show."""
+        assert plt.figure(plot.heads(make()).number) is plt.gcf()
+        assert len(plt.get_fignums()) == 1
+
+    def test_labels_outside_only(self) -> None:
+        """Positions are named at the outer edge only, and what they are is said once."""
+        figure = plot.heads(make(), columns=2, figure=Figure())
+        shown = [(ax.yaxis.get_tick_params()["labelleft"], ax.xaxis.get_tick_params()["labelbottom"])
+                 for ax in figure.axes[:4]]  # fmt: skip
+        assert shown == [(True, False), (False, False), (True, True), (False, True)]
+        assert (figure.get_supxlabel(), figure.get_supylabel()) == ("key (row, column)", "query (row, column)")
+        assert {""} == {ax.get_xlabel() + ax.get_ylabel() for ax in figure.axes[:4]}
+
+    def test_saves(self) -> None:
+        """The picture is saved as SVG without a warning."""
+        file = io.BytesIO()
+        plot.heads(make(), figure=Figure()).savefig(file, format="svg")
+        assert b"</svg>" in file.getvalue()
+
+
+def columns_of(figure: Figure) -> int:
+    return int(figure.axes[0].get_subplotspec().get_gridspec().ncols)  # type: ignore[union-attr]
+
+
+class TestRefusals:
+    """What is refused, and in which words."""
+
+    def test_several_samples(self) -> None:
+        """Of a batch, a sample must be chosen."""
+        with pytest.raises(ChoiceError, match=r"batch=2.* holds 2 samples .* choose it by sample=0 … 1\."):
+            plot.heatmap(make(2), ax=empty())
+        with pytest.raises(ChoiceError, match="choose it by sample"):
+            plot.heads(make(2), figure=Figure())
+
+    def test_no_such_sample(self) -> None:
+        """There must be such a sample."""
+        with pytest.raises(
+            PositionError, match=r"There is no sample of AttentionMap\(.*\) 2: there are 2, counted from 0"
+        ):
+            plot.heatmap(make(2), sample=2, ax=empty())
+
+    @pytest.mark.parametrize("head", [3, -4, "mean"])
+    def test_no_such_head(self, head: Any) -> None:
+        """There must be such a head."""
+        with pytest.raises(PositionError, match=r"There is no head of .*: there are 3"):
+            plot.heatmap(make(), head=head, ax=empty())
+
+    def test_no_such_query(self) -> None:
+        """There must be such a query, by number or by name."""
+        with pytest.raises(PositionError, match="out of range"):
+            plot.heatmap(make(), queries=[0, 8], ax=empty())
+        with pytest.raises(NameNotFoundError, match=r"no prefix token 'clz'\. Did you mean 'cls'\?"):
+            plot.heatmap(make(), queries="clz", ax=empty())
+        with pytest.raises(PositionError, match="There is no query 3: there are 3"):
+            plot.heatmap(np.eye(3), queries=[3], ax=empty())
+
+    def test_token_of_another_text(self) -> None:
+        """Tokens are those of the chosen text."""
+        with pytest.raises(NameNotFoundError, match=r"Text 1 .* has no token 'a'"):
+            plot.heatmap(make(2, axis=TOKENS), sample=1, queries="a", ax=empty())
+
+    def test_no_query_at_all(self) -> None:
+        """Some query must be selected."""
+        with pytest.raises(PositionError, match=r"queries=\[\] selects none of the 8 queries"):
+            plot.heatmap(make(), queries=[], ax=empty())
+
+    @pytest.mark.parametrize("shape", [(4,), (2, 4, 4), (0, 4)])
+    def test_array_that_is_no_matrix(self, shape: tuple[int, ...]) -> None:
+        """A plain array must be one matrix."""
+        with pytest.raises(ShapeError, match=r"shape \(query, key\) and got \(.*AttentionMap\.from_weights"):
+            plot.heatmap(np.zeros(shape), ax=empty())
+
+    @pytest.mark.parametrize("choice", [{"sample": 0}, {"head": 1}])
+    def test_choice_from_a_matrix(self, choice: dict[str, Any]) -> None:
+        """A matrix has no samples and no heads."""
+        with pytest.raises(OptionError, match="a plain matrix has neither; leave them out"):
+            plot.heatmap(np.eye(2), ax=empty(), **choice)
+
+    def test_heads_of_an_array(self) -> None:
+        """An array has no heads, but can be made a map."""
+        with pytest.raises(OptionError, match=r"got ndarray; make one by AttentionMap\.from_weights"):
+            plot.heads(np.ones((3, 4, 4)), figure=Figure())  # type: ignore[arg-type]
+
+    def test_no_columns(self) -> None:
+        """A row has one panel at least."""
+        with pytest.raises(OptionError, match="columns=0 is no number of panels in a row; give 1 or more"):
+            plot.heads(make(), columns=0, figure=Figure())
+
+    def test_no_matplotlib(self) -> None:
+        """Without matplotlib, the message says how to get it."""
+        code = "import sys; sys.modules['matplotlib'] = None; import anylocal.plot"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        last = result.stderr.strip().splitlines()[-1]
+        assert last == (
+            "anylocal.errors.DependencyError: anylocal.plot needs matplotlib, which is not installed: "
+            'pip install "anylocal[plot]". [dependency]'
+        )

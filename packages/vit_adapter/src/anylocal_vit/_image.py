@@ -1,0 +1,114 @@
+"""The picture below the weights: whatever form an image comes in, grey pixels between 0 and 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL.Image import Image as PillowImage
+
+from anylocal.errors import OptionError, ShapeError
+
+Pixels: TypeAlias = npt.NDArray[np.floating[Any]]
+"""Shape (height, width), or (height, width, 3) in colour; between 0 and 1."""
+
+Statistics: TypeAlias = float | Sequence[float] | torch.Tensor | None
+"""A number for each colour, or one for all."""
+
+ImageLike: TypeAlias = torch.Tensor | npt.NDArray[Any] | PillowImage | Any
+
+# Luma of ITU-R BT.601, as in Pillow's mode "L".
+LUMA = (0.299, 0.587, 0.114)
+
+
+def pixels_of(
+    image: ImageLike, *, sample: int = 0, batch: int = 1, mean: Statistics = None, std: Statistics = None
+) -> Pixels:
+    """Return an image as pixels to look at.
+
+    Parameters
+    ----------
+    image : torch.Tensor, numpy.ndarray, PIL.Image.Image, or object with ``pixels``
+        One image, or `batch` of them.
+    sample : int
+        Which image of a batch.
+    batch : int
+        Images that the model saw.
+    mean, std : float or sequence of float, optional
+        What the image was normalised by.
+
+    Raises
+    ------
+    ShapeError
+        Where it is no image, or another number of images.
+    OptionError
+        Where `mean` and `std` do not fit it.
+    """
+    array, first = _read(image)
+    if array.ndim == 4:  # noqa: PLR2004
+        if len(array) not in {1, batch}:
+            msg = f"There are {len(array)} images and the map has {batch}; give the image of the sample that is drawn."
+            raise ShapeError(msg)
+        array = array[sample % len(array)]
+    return _between_0_and_1(_channels_last(array, first=first), mean, std)
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """Return the lightness of pixels: shape (height, width)."""
+    return pixels if pixels.ndim == 2 else pixels @ np.array(LUMA)  # noqa: PLR2004
+
+
+def _read(image: ImageLike) -> tuple[npt.NDArray[Any], bool]:
+    """Return the values, and whether the colours are most likely the first axis of an image."""
+    # What `anylocal_vit.photograph` returns; no other kind of image has this attribute.
+    image = getattr(image, "pixels", image)
+    if isinstance(image, torch.Tensor):
+        values = image.detach().cpu()
+        return (values.float() if values.is_floating_point() else values).numpy(), True
+    if isinstance(image, PillowImage) and image.mode not in {"L", "RGB"}:
+        # A palette's indices, or an alpha channel, are nothing to look at.
+        image = image.convert("RGB")
+    return np.asarray(image), False
+
+
+def _channels_last(array: npt.NDArray[Any], *, first: bool) -> npt.NDArray[Any]:
+    """Return shape (height, width) or (height, width, 3)."""
+    if array.ndim == 3:  # noqa: PLR2004
+        at_start, at_end = array.shape[0] in {1, 3}, array.shape[-1] in {1, 3, 4}
+        if at_start and (first or not at_end):
+            return _channels_last(np.moveaxis(array, 0, -1), first=False)
+        if at_end:
+            return array[..., 0] if array.shape[-1] == 1 else array[..., :3]
+    if array.ndim != 2 or array.dtype.kind not in "buif":  # noqa: PLR2004
+        msg = (
+            f"An array of shape {array.shape} and {array.dtype} is no image; give numbers of shape (3, height, width), "
+            "(height, width, 3), or (height, width) for grey, and a file by anylocal_vit.photograph(model, file)."
+        )
+        raise ShapeError(msg)
+    return array
+
+
+def _between_0_and_1(array: npt.NDArray[Any], mean: Statistics, std: Statistics) -> Pixels:
+    whole = array.dtype.kind in "bui"
+    if mean is not None or std is not None:
+        if whole:
+            msg = f"mean and std undo the normalisation of an image, and one of {array.dtype} is not normalised."
+            raise OptionError(msg)
+        return np.asarray(array * _statistics(std, 1.0, array) + _statistics(mean, 0.0, array)).clip(0, 1)
+    if whole:
+        return np.asarray(array / (1 if array.dtype == np.bool_ else np.iinfo(array.dtype).max))
+    low, high = array.min(), array.max()
+    # A normalised image has lost its black and its white: its own extremes take their places.
+    return array if low >= 0 and high <= 1 else (array - low) / ((high - low) or 1)
+
+
+def _statistics(values: Statistics, default: float, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    given = np.asarray(default if values is None else values, dtype=np.float64).ravel()
+    colours = array.shape[2] if array.ndim == 3 else 1  # noqa: PLR2004
+    if len(given) not in {1, colours}:
+        msg = f"mean and std are one number or {colours} for this image; got {len(given)}."
+        raise OptionError(msg)
+    return given

@@ -1,0 +1,69 @@
+"""What the tests of this package share."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import timm.models.vision_transformer
+import torch
+
+import anylocal_vit
+from anylocal import get_local
+from anylocal.testing import perturb
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _left_as_found() -> Iterator[None]:
+    """Leave no mark and no value behind."""
+    yield
+    get_local.deactivate()
+    anylocal_vit.uninstall()
+    get_local.clear()
+
+
+@pytest.fixture
+def make() -> Callable[..., Any]:
+    """Make a timm model in eval mode whose parameters are far from those of the initialisation."""
+
+    def make(name: str = "vit_tiny_patch16_224", **options: Any) -> Any:
+        torch.manual_seed(0)
+        return perturb(timm.create_model(name, **options)).eval()
+
+    return make
+
+
+@pytest.fixture
+def fork(tmp_path: Path) -> Iterator[Callable[[Callable[[str], str]], types.ModuleType]]:
+    """Import a copy of timm's vision_transformer.py, made now, under a name of its own."""
+    made: list[str] = []
+
+    def copy(change: Callable[[str], str]) -> types.ModuleType:
+        name = f"forked_vit_{len(made)}"
+        source = inspect.getsource(timm.models.vision_transformer)
+        # The copy keeps the classes that it is about, and leaves timm's registry of models alone.
+        source = source.replace("from ._", "from timm.models._").replace("@register_model\n", "")
+        source = change(source.partition("default_cfgs = ")[0].replace("generate_default_cfgs(", "dict("))
+        path = tmp_path / f"{name}.py"
+        path.write_text(source)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        made.append(name)
+        spec.loader.exec_module(module)
+        return module
+
+    yield copy
+    for name in made:
+        del sys.modules[name]

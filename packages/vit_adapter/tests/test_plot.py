@@ -1,0 +1,482 @@
+"""The recipes over an image: weights where the model saw the patches, on one scale with the prefix tokens."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm, Normalize, to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+import anylocal.plot
+from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, Tokens
+from anylocal.errors import (
+    ChoiceError,
+    NameNotFoundError,
+    OptionError,
+    PositionError,
+    ShapeError,
+    StateError,
+    UnsupportedError,
+)
+from anylocal_vit import plot
+
+PATCHES = Patches(grid=(3, 4), prefix=("cls", "reg1", "reg2"), image_size=(48, 80))
+BARE = Patches(grid=(3, 4), prefix=(), image_size=(48, 80))
+IMAGE = np.linspace(0, 255, 48 * 80 * 3).reshape(48, 80, 3).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Drawing changes no setting of matplotlib, and the tests leave no figure."""
+    before = mpl.rcParams.copy()
+    yield
+    plt.close("all")
+    assert before == mpl.rcParams
+
+
+def make(batch: int = 1, axis: Any = PATCHES, seed: int = 0, **options: Any) -> AttentionMap:
+    generator = torch.Generator().manual_seed(seed)
+    q, k = (torch.randn(batch, 3, len(axis), 4, generator=generator) for _ in "qk")
+    return AttentionMap.from_qk(3 * q, k, queries=axis, keys=axis, name="blocks.3.attn", **options)
+
+
+def one_hot(key: int, axis: Patches = PATCHES) -> AttentionMap:
+    """Return a map in which every query attends to one key."""
+    weights = torch.zeros(len(axis), len(axis))
+    weights[:, key] = 1
+    return AttentionMap.from_weights(weights, queries=axis, keys=axis)
+
+
+def empty(**options: Any) -> Axes:
+    """Return axes that pyplot does not know."""
+    figure = Figure(layout="constrained", **options)
+    FigureCanvasAgg(figure)
+    return figure.subplots()
+
+
+def figure_of(ax: Axes) -> Figure:
+    assert isinstance(ax.figure, Figure)
+    return ax.figure
+
+
+def values(image: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(image.get_array())
+
+
+def heat(ax: Axes) -> Any:
+    return ax.images[1]
+
+
+def strip(ax: Axes) -> Any:
+    """Return the axes of the prefix cells."""
+    return ax.child_axes[0]
+
+
+def outline(ax: Axes) -> tuple[float, float, float, float]:
+    """Return (left, top, right, bottom) of the only frame."""
+    (frame,) = ax.patches
+    (left, top), width, height = frame.get_xy(), frame.get_width(), frame.get_height()  # type: ignore[attr-defined]
+    return left, top, left + width, top + height
+
+
+class TestQuery:
+    """What one query attends to."""
+
+    def test_weights(self) -> None:
+        """The patches' weights are those of the query and the head, in the grid's shape."""
+        attention = make()
+        ax = plot.query(attention, IMAGE, query=(1, 2), head=2, ax=empty())
+        np.testing.assert_array_equal(PATCHES.split(attention[0, 2, PATCHES.index(1, 2)])[1], values(heat(ax)))
+
+    def test_mean_over_heads(self) -> None:
+        """Without a head, the mean over heads is drawn."""
+        attention = make()
+        ax = plot.query(attention, IMAGE, query="reg1", ax=empty())
+        np.testing.assert_allclose(PATCHES.split(attention.head_mean(1)[0])[1], values(heat(ax)), rtol=1e-6)
+
+    def test_sample(self) -> None:
+        """Of a batch, the chosen sample and its image are drawn, and named."""
+        attention = make(batch=2)
+        images = torch.stack([torch.zeros(3, 48, 80), torch.ones(3, 48, 80)])
+        ax = plot.query(attention, images, query=0, sample=1, head=0, ax=empty())
+        np.testing.assert_array_equal(PATCHES.split(attention[1, 0, 0])[1], values(heat(ax)))
+        np.testing.assert_allclose(values(ax.images[0]), 1)
+        assert ax.get_title() == "blocks.3.attn\nsample 1, head 0\nquery cls"
+
+    def test_prefix_cells(self) -> None:
+        """Prefix tokens are cells beside the image, in order, with their names."""
+        attention = make()
+        ax = plot.query(attention, IMAGE, query=5, head=0, ax=empty(figsize=(6, 6)))
+        figure_of(ax).draw_without_rendering()
+        np.testing.assert_array_equal(attention[0, 0, 5, :3, None], values(strip(ax).images[0]))
+        assert [label.get_text() for label in strip(ax).get_yticklabels()] == ["cls", "reg1", "reg2"]
+        assert strip(ax).get_yticks() == [0, 1, 2]
+
+    def test_prefix_cells_lie_beside_the_image(self) -> None:
+        """The cells lie to the left, no higher than the image, and end at its top."""
+        ax = plot.query(make(), IMAGE, query=5, ax=empty())
+        figure_of(ax).draw_without_rendering()
+        cells, image = strip(ax).get_window_extent(), ax.get_window_extent()
+        assert cells.x1 < image.x0
+        assert cells.y0 >= image.y0
+        assert cells.y1 == pytest.approx(image.y1)
+
+    def test_no_prefix(self) -> None:
+        """Without prefix tokens there are no cells."""
+        ax = plot.query(make(axis=BARE), IMAGE, query=0, colorbar=False, ax=empty())
+        assert not ax.child_axes
+
+    def test_title(self) -> None:
+        """The title names the layer, the heads and the query."""
+        assert (
+            plot.query(make(), IMAGE, query=3, ax=empty()).get_title() == "blocks.3.attn\nmean of 3 heads\nquery (0, 0)"
+        )
+
+    @pytest.mark.parametrize("query", ["cls", (2, 3), -1, np.int64(4), [1, 1]])
+    def test_any_way_to_name_a_query(self, query: Any) -> None:
+        """A query is named as the map's axis has it."""
+        attention = make()
+        ax = plot.query(attention, IMAGE, query=query, head=1, ax=empty())
+        row = attention[0, 1, PATCHES.position(query)]
+        np.testing.assert_array_equal(PATCHES.split(row)[1], values(heat(ax)))
+
+
+class TestRegistration:
+    """Weights lie where the model saw the patches."""
+
+    @pytest.mark.parametrize("axis", [PATCHES, BARE, Patches(grid=(5, 2), image_size=(52, 31))])
+    def test_cells_are_the_boxes(self, axis: Patches) -> None:
+        """Each cell of the drawn grid is the box of its patch, in pixels."""
+        height, width = axis.image_size or (0, 0)
+        ax = plot.query(make(axis=axis), np.zeros((height, width)), query=0, ax=empty())
+        left, right, bottom, top = heat(ax).get_extent()
+        rows, columns = values(heat(ax)).shape
+        for row, column in np.ndindex(rows, columns):
+            xs = left + (right - left) * np.array([column, column + 1]) / columns
+            ys = top + (bottom - top) * np.array([row, row + 1]) / rows
+            np.testing.assert_allclose((xs[0], ys[0], xs[1], ys[1]), axis.box((row, column)))
+
+    def test_image_and_weights_share_the_pixels(self) -> None:
+        """Image, weights and view end at the edges of the image, and pixels are square."""
+        with mpl.rc_context({"image.aspect": "auto"}):
+            ax = plot.query(make(), IMAGE, query=0, ax=empty())
+        assert [[0, 80, 48, 0]] * 2 == [list(image.get_extent()) for image in ax.images]
+        assert (ax.get_xlim(), ax.get_ylim(), ax.get_aspect()) == ((0, 80), (48, 0), 1)
+
+    @pytest.mark.parametrize("origin", ["upper", "lower"])
+    @pytest.mark.parametrize("cell", [(0, 0), (0, 3), (2, 1), (2, 3)])
+    def test_on_paper(self, cell: tuple[int, int], origin: Any) -> None:
+        """In the rendered picture, all of the one patch attended to is bright and all else is dark."""
+        ax = empty(figsize=(4, 4), dpi=100)
+        with mpl.rc_context({"image.origin": origin}):
+            plot.query(one_hot(PATCHES.index(*cell)), np.zeros((48, 80)), query="cls", colorbar=False, ax=ax)
+        figure = figure_of(ax)
+        figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].sum(-1)  # type: ignore[attr-defined]
+        for row, column in np.ndindex(3, 4):
+            left, top, right, bottom = PATCHES.box((row, column))
+            corners = ax.transData.transform([(left + 1, bottom - 1), (right - 1, top + 1)])
+            (x0, y0), (x1, y1) = corners.round().astype(int)
+            inside = pixels[len(pixels) - y1 : len(pixels) - y0, x0:x1]
+            assert (inside.min() > 300) if (row, column) == cell else (inside.max() < 50)
+
+    def test_image_is_upright(self) -> None:
+        """The image's first row is on top, whatever the settings say."""
+        image = np.zeros((48, 80))
+        image[0] = 1
+        with mpl.rc_context({"image.origin": "lower"}):
+            ax = plot.query(make(), image, query=0, ax=empty())
+        assert values(ax.images[0])[0, 0] == 1
+        assert ax.images[0].origin == "upper"
+
+    def test_axis_without_image_size(self) -> None:
+        """Where the map does not know its image, the image's own size counts."""
+        axis = Patches(grid=(3, 4))
+        ax = plot.query(make(axis=axis), np.zeros((30, 60)), query=(1, 1), ax=empty())
+        assert list(heat(ax).get_extent()) == [0, 60, 30, 0]
+        assert outline(ax) == (15, 10, 30, 20)
+
+
+class TestOutline:
+    """The query is marked."""
+
+    @pytest.mark.parametrize("cell", [(0, 0), (1, 2), (2, 3)])
+    def test_patch(self, cell: tuple[int, int]) -> None:
+        """The frame is the box of the query patch."""
+        ax = plot.query(make(), IMAGE, query=cell, ax=empty())
+        np.testing.assert_allclose(outline(ax), PATCHES.box(cell))
+        assert not strip(ax).patches
+
+    def test_prefix(self) -> None:
+        """A prefix token has the frame around its cell."""
+        ax = plot.query(make(), IMAGE, query="reg2", ax=empty())
+        assert outline(strip(ax)) == (-0.5, 1.5, 0.5, 2.5)
+        assert not ax.patches
+
+    def test_visible_on_dark_and_light(self) -> None:
+        """The frame is black on white: no colour alone tells it."""
+        (frame,) = plot.query(make(), IMAGE, query=(1, 1), ax=empty()).patches
+        (stroke,) = frame.get_path_effects()
+        assert (to_rgb(frame.get_edgecolor()), frame.get_fill()) == ((0, 0, 0), False)
+        assert stroke._gc == {"linewidth": 3, "foreground": "white"}  # type: ignore[attr-defined]
+        assert frame.get_linewidth() < 3
+
+    def test_query_that_is_no_patch(self) -> None:
+        """A query from elsewhere is named, not framed: a pooling layer's, a word's."""
+        weights = torch.full((2, 15), 1 / 15)
+        attention = AttentionMap.from_weights(weights, queries=Tokens(["a", "cat"]), keys=PATCHES)
+        ax = plot.query(attention, IMAGE, query="cat", ax=empty())
+        assert ax.get_title() == "head 0\nquery cat"
+        assert not [*ax.patches, *strip(ax).patches]
+
+    def test_prefix_that_is_no_key(self) -> None:
+        """A prefix query that is no key has no cell to frame."""
+        attention = AttentionMap.from_weights(torch.full((15, 12), 1 / 12), queries=PATCHES, keys=BARE)
+        assert not plot.query(attention, IMAGE, query="cls", ax=empty()).patches
+
+
+class TestScale:
+    """One scale for patches and prefix tokens, which the colorbar explains."""
+
+    @pytest.mark.parametrize("key", [0, 7])
+    def test_default(self, key: int) -> None:
+        """The scale goes from 0 to the greatest weight, be it a patch's or a prefix token's."""
+        attention = make()
+        ax = plot.query(attention, IMAGE, query=key, head=1, ax=empty())
+        norm = heat(ax).norm
+        assert norm is strip(ax).images[0].norm
+        assert (norm.vmin, norm.vmax) == (0, attention[0, 1, key].max())
+
+    def test_prefix_counts(self) -> None:
+        """A prefix token that takes all attention leaves the patches dark."""
+        ax = plot.query(one_hot(1), IMAGE, query=(0, 0), ax=empty())
+        assert (heat(ax).norm.vmax, values(heat(ax)).max()) == (1, 0)
+
+    def test_given(self) -> None:
+        """A given scale and colormap hold for patches and prefix tokens."""
+        norm = Normalize(0, 0.25)
+        ax = plot.query(make(), IMAGE, query=0, norm=norm, cmap="cividis", ax=empty())
+        for image in (heat(ax), strip(ax).images[0]):
+            assert image.norm is norm
+            assert image.get_cmap().name == "cividis"
+        assert (norm.vmin, norm.vmax) == (0, 0.25)
+
+    def test_by_name(self) -> None:
+        """A scale can be named, as in matplotlib."""
+        ax = plot.query(one_hot(4), IMAGE, query=0, norm="log", ax=empty())
+        assert isinstance(heat(ax).norm, LogNorm)
+
+    def test_colorbar(self) -> None:
+        """There is one colorbar, it belongs to the weights, and says what it means."""
+        ax = plot.query(make(), IMAGE, query=0, ax=empty())
+        assert heat(ax).colorbar.ax.get_ylabel() == "attention weight"
+        assert ax.child_axes == [strip(ax), heat(ax).colorbar.ax]
+
+    def test_colours_are_the_same_everywhere(self) -> None:
+        """Cells and colorbar lie over a middle grey with the opacity of the weights over the image."""
+        ax = plot.query(make(), IMAGE, query=0, alpha=0.4, ax=empty())
+        bar = heat(ax).colorbar
+        assert [0.4] * 3 == [heat(ax).get_alpha(), strip(ax).images[0].get_alpha(), bar.alpha]
+        assert [(0.5, 0.5, 0.5)] * 2 == [to_rgb(other.get_facecolor()) for other in (strip(ax), bar.ax)]
+
+    def test_no_colorbar(self) -> None:
+        """Without a colorbar only the prefix cells are beside the image."""
+        ax = plot.query(make(), IMAGE, query=0, colorbar=False, ax=empty())
+        assert heat(ax).colorbar is None
+        assert ax.child_axes == [strip(ax)]
+
+
+class TestAxes:
+    """Where it is drawn."""
+
+    def test_given(self) -> None:
+        """The given axes are drawn into and returned, all else is an inset of theirs, and pyplot has no new figure."""
+        ax = empty()
+        assert plot.query(make(), IMAGE, query=0, ax=ax) is ax
+        assert figure_of(ax).axes == [ax]
+        assert plt.get_fignums() == []
+
+    def test_new(self) -> None:
+        """By default there is a new figure that pyplot will show."""
+        figure = plot.query(make(), IMAGE, query=0).figure
+        assert plt.gcf() is figure
+
+    def test_no_figure_of_a_mistake(self) -> None:
+        """What is refused leaves no empty figure behind."""
+        for mistake in ({"query": 99}, {"query": 0, "head": 9}, {"query": 0, "norm": "no norm"}):
+            with pytest.raises((PositionError, ValueError)):
+                plot.query(make(), IMAGE, **mistake)
+        assert plt.get_fignums() == []
+
+    def test_no_grid(self) -> None:
+        """No grid and no pixel numbers cover the image, whatever the settings say."""
+        with mpl.rc_context({"axes.grid": True}):
+            ax = plot.query(make(), IMAGE, query=0, ax=empty())
+        figure_of(ax).draw_without_rendering()
+        assert not [*ax.get_xticks(), *ax.get_yticks()]
+        assert not any(line.get_visible() for line in strip(ax).get_ygridlines())
+
+    @pytest.mark.parametrize("registers", [1, 4, 16])
+    @pytest.mark.parametrize("grid", [(14, 14), (7, 14), (14, 7)])
+    def test_labels_keep_apart(self, grid: tuple[int, int], registers: int) -> None:
+        """In a column of a paper, the names of prefix tokens do not overlap and are not cut off."""
+        names = ("cls", *(f"reg{n}" for n in range(1, registers + 1)))
+        axis = Patches(grid=grid, prefix=names, image_size=(grid[0] * 16, grid[1] * 16))
+        ax = plot.query(make(axis=axis), np.zeros(axis.image_size or ()), query=0, ax=empty(figsize=(3.4, 2.6)))
+        figure_of(ax).draw_without_rendering()
+        boxes = [label.get_window_extent() for label in strip(ax).get_yticklabels()]
+        assert boxes
+        assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))
+        assert min(box.x0 for box in boxes) >= 0
+        assert figure_of(ax).get_tightbbox().x1 <= 3.4
+
+    def test_vector_formats_look_the_same(self) -> None:
+        """In SVG the weights have the opacity of PNG: matplotlib, merging the images, would square it."""
+        file = io.BytesIO()
+        ax = plot.query(make(), IMAGE, query=0, alpha=0.6, colorbar=False, ax=empty())
+        figure_of(ax).savefig(file, format="svg")
+        pictures = [
+            Image.open(io.BytesIO(base64.b64decode(data)))
+            for data in re.findall(r'xlink:href="data:image/png;base64,([^"]*)"', file.getvalue().decode())
+        ]
+        opacities = [np.asarray(picture.convert("RGBA"))[..., 3] for picture in pictures]
+        assert [(255, 255), (153, 153), (153, 153)] == [(int(array.min()), int(array.max())) for array in opacities]
+
+    def test_saves_as_pdf(self) -> None:
+        """The picture is saved as PDF without a warning."""
+        file = io.BytesIO()
+        figure_of(plot.query(make(), IMAGE, query=0, ax=empty())).savefig(file, format="pdf")
+        assert file.getbuffer()
+
+
+class TestRollout:
+    """Attention followed through all layers."""
+
+    def layers(self, axis: Patches = PATCHES, batch: int = 1) -> AttentionMaps:
+        return AttentionMaps([make(batch, axis, seed=seed) for seed in range(3)])
+
+    def test_weights(self) -> None:
+        """The weights are the rollout of the query, patches and prefix tokens."""
+        maps = self.layers(batch=2)
+        ax = plot.rollout(maps, IMAGE, query=(1, 1), sample=1, residual=0.25, ax=empty())
+        row = maps.rollout(residual=0.25)[1, PATCHES.index(1, 1)]
+        prefix, picture = PATCHES.split(row)
+        np.testing.assert_allclose(values(heat(ax)), picture, rtol=1e-5)
+        np.testing.assert_allclose(values(strip(ax).images[0]), prefix[:, None], rtol=1e-5)
+        np.testing.assert_allclose(outline(ax), PATCHES.box((1, 1)))
+
+    def test_default_query(self) -> None:
+        """By default the class token is followed, wherever it stands."""
+        axis = Patches(grid=(3, 4), prefix=("reg", "cls"), image_size=(48, 80))
+        maps = self.layers(axis)
+        ax = plot.rollout(maps, IMAGE, ax=empty())
+        np.testing.assert_allclose(values(heat(ax)), axis.split(maps.rollout(queries=1)[0])[1], rtol=1e-5)
+        assert ax.get_title() == "rollout of 3 layers\nquery cls"
+
+    def test_default_query_without_class_token(self) -> None:
+        """Without a class token, the first position is followed."""
+        ax = plot.rollout(self.layers(BARE), IMAGE, ax=empty())
+        assert outline(ax) == BARE.box(0)
+
+    def test_legend(self) -> None:
+        """The colorbar says that these are no weights of one layer, and the title how many there are."""
+        ax = plot.rollout(self.layers(batch=2), IMAGE, sample=1, ax=empty())
+        assert heat(ax).colorbar.ax.get_ylabel() == "attention rollout"
+        assert ax.get_title() == "rollout of 3 layers, sample 1\nquery cls"
+
+    def test_options(self) -> None:
+        """Scale, colormap, opacity and axes are those given."""
+        ax, norm = empty(), Normalize(0, 2)
+        options: dict[str, Any] = {"norm": norm, "cmap": "gray", "alpha": 0.3, "colorbar": False}
+        assert plot.rollout(self.layers(), IMAGE, ax=ax, **options) is ax
+        assert (heat(ax).norm, heat(ax).get_cmap().name, heat(ax).get_alpha()) == (norm, "gray", 0.3)
+        assert heat(ax).colorbar is None
+
+    def test_plain_list(self) -> None:
+        """Any iterable of maps will do."""
+        assert plot.rollout(iter(self.layers()), IMAGE, ax=empty()).images
+
+    def test_no_map(self) -> None:
+        """There must be a map."""
+        with pytest.raises(StateError, match="There is no map to roll out; run the model inside the capture first"):
+            plot.rollout([], IMAGE)
+
+    def test_several_samples(self) -> None:
+        """Of a batch, a sample must be chosen."""
+        with pytest.raises(ChoiceError, match="choose it by sample=0 … 1"):
+            plot.rollout(self.layers(batch=2), IMAGE)
+
+    def test_wrong_image(self) -> None:
+        """The image must be what the model saw."""
+        with pytest.raises(ShapeError, match="the model saw 48 × 80"):
+            plot.rollout(self.layers(), IMAGE[:40])
+
+
+class TestRefusals:
+    """What is refused, and in which words."""
+
+    def test_image_of_another_size(self) -> None:
+        """The image must be as large as the one that the model saw, and the message says how to get it."""
+        message = (
+            r"The image is 50 × 80 pixels, and the model saw 48 × 80; give what the model was given, such as "
+            r"anylocal_vit\.photograph\(model, file\)\.pixels\."
+        )
+        with pytest.raises(ShapeError, match=message):
+            plot.query(make(), np.zeros((50, 80, 3)), query=0)
+
+    @pytest.mark.parametrize("axis", [Tokens(["a", "b", "c"]), Axis(3)])
+    def test_keys_that_are_no_patches(self, axis: Axis) -> None:
+        """The keys must lie in an image."""
+        with pytest.raises(
+            ShapeError, match=r"The keys of .* no patches that could be drawn over an image; draw it by heatmap"
+        ):
+            plot.query(make(axis=axis), IMAGE, query=0)
+
+    def test_several_samples(self) -> None:
+        """Of a batch, a sample must be chosen."""
+        with pytest.raises(ChoiceError, match="holds 2 samples and a picture shows one: choose it by sample=0 … 1"):
+            plot.query(make(2), IMAGE, query=0)
+
+    def test_windows(self) -> None:
+        """A window's keys are not spread over the whole image."""
+        with pytest.raises(UnsupportedError, match="attends within windows, and its keys are not the whole image"):
+            plot.query(make(4, windows=4), IMAGE, query=0, sample=0)
+
+    def test_another_number_of_images(self) -> None:
+        """Of several images, there must be one for each sample."""
+        with pytest.raises(ShapeError, match="There are 3 images and the map has 2"):
+            plot.query(make(2), torch.zeros(3, 3, 48, 80), query=0, sample=0)
+
+    @pytest.mark.parametrize("query", [15, (3, 0), None, 1.5])
+    def test_no_such_query(self, query: Any) -> None:
+        """There must be such a query."""
+        with pytest.raises(PositionError):
+            plot.query(make(), IMAGE, query=query)
+
+    def test_no_such_prefix(self) -> None:
+        """There must be such a prefix token."""
+        with pytest.raises(NameNotFoundError, match=r"no prefix token 'register'\..*It has: cls, reg1, reg2"):
+            plot.query(make(), IMAGE, query="register")
+
+    def test_statistics_of_pixels(self) -> None:
+        """Bytes are not normalised."""
+        with pytest.raises(OptionError, match="mean and std undo the normalisation"):
+            plot.query(make(), IMAGE, query=0, mean=0.5, std=0.5)
+
+
+def test_recipes_of_core_are_here() -> None:
+    """The recipes for any map are the same objects here."""
+    assert (plot.heatmap, plot.heads) == (anylocal.plot.heatmap, anylocal.plot.heads)
