@@ -5,10 +5,11 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable
 
-import anylocal_bert
 import torch
-from anylocal.testing import AdapterContract
 from transformers import BertConfig, BertModel
+
+import anylocal_bert
+from anylocal.testing import AdapterContract
 
 
 class TestFused(AdapterContract):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import anylocal_bert
 import pytest
 import torch
+
+import anylocal_bert
 from anylocal.testing import perturb
 
 HEADS, KEY_HEADS, LENGTH = 4, 2, 6

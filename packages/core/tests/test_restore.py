@@ -260,7 +260,7 @@ def test_a_capture_that_is_dropped_takes_its_patches_with_it() -> None:
 
 def test_a_capture_is_collected_while_another_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The garbage collector may run at any time, also in the midst of taking patches out."""
-    dropped, closing = [capture(add, "x").open()], capture(add, "total").open()
+    closing, dropped = capture(add, "total").open(), [capture(add, "x").open()]
     real = _patch.rewrite
 
     def rewrite(*args: Any) -> types.CodeType:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anylocal_bert import plot
 from anylocal_bert._adapter import adapter
 
 if TYPE_CHECKING:
@@ -60,4 +61,4 @@ def capture_attention(
     return adapter.capture_attention(model, about=tokenizer, **options)
 
 
-__all__ = ["adapter", "capture_attention", "install", "uninstall"]
+__all__ = ["adapter", "capture_attention", "install", "plot", "uninstall"]

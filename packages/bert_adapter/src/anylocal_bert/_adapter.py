@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import types
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import transformers.models.bert.modeling_bert as bert
+from transformers.integrations import sdpa_attention
 
-from anylocal._kernel import read
 from anylocal._torch import module_names
-from anylocal.adapter import Adapter, Axes, Scene
+from anylocal.adapter import Adapter, Axes, Scene, attention_functions
 from anylocal.attention import Tokens
 
 if TYPE_CHECKING:
     from anylocal import Call
 
-# Where the fused call of almost every model goes; before transformers 4.50 BERT had a class of its own for it.
-_SHARED = ("transformers.integrations.sdpa_attention", "sdpa_attention_forward")
+# Almost every model's fused call goes through one shared function; transformers 4 had classes of BERT's own for it.
 _OF_BERT = ("eager_attention_forward", "BertSelfAttention", "BertSdpaSelfAttention")
 
 
@@ -32,13 +30,9 @@ class TransformersAdapter(Adapter):
 
     def functions(self) -> Iterator[types.FunctionType]:
         """Give the function that runs the fused kernel, and those of BERT that make the map or run it themselves."""
-        module, name = _SHARED
-        shared = getattr(importlib.import_module(module), name, None)
-        candidates = [shared, *(getattr(bert, name, None) for name in _OF_BERT)]
-        for candidate in candidates:
-            function = candidate.forward if isinstance(candidate, type) else candidate
-            if isinstance(function, types.FunctionType) and read(function) is not None:
-                yield function
+        yield from attention_functions(
+            getattr(sdpa_attention, "sdpa_attention_forward", None), *(getattr(bert, name, None) for name in _OF_BERT)
+        )
 
     def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:
         """Ask the embeddings for the tokens that they look up."""

@@ -83,9 +83,7 @@ def tokens(
     if not isinstance(attention.keys, Tokens):
         msg = f"The keys of {attention.name!r} are no tokens. Capture with tokenizer=…, or draw it with heatmap."
         raise ShapeError(msg)
-    ax = heatmap(
-        attention, sample=sample, head=head, queries=queries, norm=norm, cmap=cmap, ax=ax, colorbar=colorbar
-    )
+    ax = heatmap(attention, sample=sample, head=head, queries=queries, norm=norm, cmap=cmap, ax=ax, colorbar=colorbar)
     _cover(ax, attention.keys.is_padding(sample or 0), axis="x")
     if queries is None and isinstance(attention.queries, Tokens):
         _cover(ax, attention.queries.is_padding(sample or 0), axis="y")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,8 +40,12 @@ class Values(Mapping[str, Any]):
                 f"{name!r} of {self._where} was changed in place after it was recorded, so this is not the value that"
                 ' it had. Capture it with keep="clone" to keep a copy.'
             )
-            warnings.warn(ChangedInPlaceWarning(message), stacklevel=2)
+            warnings.warn(ChangedInPlaceWarning(message), stacklevel=_level_of_reader())
         return value
+
+    def __contains__(self, name: object) -> bool:
+        """Say whether a name was bound, without reading its value."""
+        return name in self._values
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names that were bound."""
@@ -53,6 +58,14 @@ class Values(Mapping[str, Any]):
     def __repr__(self) -> str:
         """Return the values as a dict would show them."""
         return f"{type(self).__name__}({self._values!r})"
+
+
+def _level_of_reader() -> int:
+    """Return the `stacklevel` of whoever reads a value, through however much of anylocal."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("anylocal."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @dataclass(frozen=True, eq=False)

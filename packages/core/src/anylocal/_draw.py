@@ -180,7 +180,8 @@ def beside(ax: Axes, start: float, width: float, bottom: float = 0.0, height: fl
     Across, the unit is the inch, from that edge: an inset that grew with the axes would take room from them in turn,
     and the layout would not settle. Upwards, the unit is the height of the axes.
     """
-    edge = ScaledTranslation(0 if start < 0 else 1, 0, ax.transAxes)
+    # `transAxes` is affine, which its stub does not say.
+    edge = ScaledTranslation(0 if start < 0 else 1, 0, ax.transAxes)  # type: ignore[arg-type]
     across = ax.figure.dpi_scale_trans + edge
     return ax.inset_axes((start, bottom, width, height), transform=blended_transform_factory(across, ax.transAxes))
 

@@ -44,6 +44,7 @@ def warn_of_nothing(label: str, what: str, subscriptions: list[Subscription], lo
 def _reason(subscriptions: list[Subscription], log: Log, names: list[str]) -> str:
     listed = ", ".join(s.function.__qualname__ for s in subscriptions[:_MOST])
     listed += f" and {len(subscriptions) - _MOST} more" if len(subscriptions) > _MOST else ""
+    were = "were" if len(subscriptions) > 1 else "was"
     concerned = set(map(id, subscriptions))
     records = [r for r in tuple(log.records) if id(r.subscription) in concerned]
     finished = [r for r in records if r.kind == "returned"]
@@ -53,12 +54,11 @@ def _reason(subscriptions: list[Subscription], log: Log, names: list[str]) -> st
         return f"{listed} ran without it."
     if records:
         return f"every call of {listed} raised, or was left unfinished."
-    if any(s.others_called for s in subscriptions):
-        return (
-            f"{listed} was called, but on behalf of other objects than the one captured."
-            " Capture the one that runs, or the class."
-        )
-    return f"{listed} {'were' if len(subscriptions) > 1 else 'was'} not called while the capture was open."
+    others = next((s.others_called for s in subscriptions if s.others_called), "")
+    if others:
+        remedy = "Leave threads= out" if "threads" in others else "Capture the one that runs, or the class"
+        return f"{listed} {were} called, but {others}. {remedy}."
+    return f"{listed} {were} not called while the capture was open."
 
 
 def _unbound(subscription: Subscription, line: int, names: list[str]) -> str:

@@ -76,7 +76,9 @@ class Cache(Mapping[str, list[Any]]):
     def _drain(self) -> dict[str, list[Any]]:
         """Bring what was recorded since the last time into the lists."""
         with _lock:
-            records, self._log.records[:] = tuple(self._log.records), ()
+            # Only those taken are removed: other threads go on recording.
+            records = tuple(self._log.records)
+            del self._log.records[: len(records)]
             for call in self._assembler.calls(records):
                 mark = self._of[id(call.function)]
                 values = call.values if mark.read is None else mark.read(call)
@@ -207,8 +209,12 @@ class get_local:  # noqa: N801  # the seed tools' name for it
             cls.is_activate = True
             cls.cache._log.open = True  # noqa: SLF001  # one room
             cls.cache._log.active = not cls.cache._log.full  # noqa: SLF001
-            for function, function_mark in tuple(_marks.items()):
-                cls.cache._subscribe(function, function_mark)  # noqa: SLF001
+            try:
+                for function, function_mark in tuple(_marks.items()):
+                    cls.cache._subscribe(function, function_mark)  # noqa: SLF001
+            except BaseException:
+                cls.deactivate()
+                raise
 
     @classmethod
     def deactivate(cls) -> None:

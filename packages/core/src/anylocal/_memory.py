@@ -34,13 +34,14 @@ def parse_size(limit: int | str) -> int:
     OptionError
         If it is no positive size.
     """
+    size = 0
     if isinstance(limit, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", limit)
         unit = next((u for u in _UNITS if match and u.lower() == match[2].lower()), None)
         size = int(float(match[1]) * _UNITS[unit]) if match and unit is not None else 0
-    else:
+    elif isinstance(limit, int) and not isinstance(limit, bool):
         size = limit
-    if isinstance(limit, bool) or size <= 0:
+    if size <= 0:
         msg = f'limit={limit!r} is no size. Give bytes or text such as "2GiB"; limit=None records without any.'
         raise OptionError(msg)
     return size

@@ -124,7 +124,8 @@ class Subscription:
         self.reported = ("returned",) if joined or not wants.assigned else ("assigned",)
         self.edited: set[str] = set()
         self.called = False
-        self.others_called = False
+        # How calls differed that were made, but not captured.
+        self.others_called = ""
         # A subscription that wants nothing at all is there to see when calls start and finish.
         self.records = bool(wants.returned or wants.assigned or wants.resulted or not wants.edited)
         self.tells_owner = bool(wants.assigned or wants.resulted or not wants.returned)
@@ -136,9 +137,12 @@ class Subscription:
         if not log.open:
             return False
         if self.accepts is not None and not self.accepts(owner):
-            self.others_called = True
+            self.others_called = "on behalf of other objects than the one captured"
             return False
-        return log.thread is None or log.thread == threading.get_ident()
+        if log.thread is not None and log.thread != threading.get_ident():
+            self.others_called = "in other threads than the one that opened the capture"
+            return False
+        return True
 
     def begin(self, owner: object) -> None:
         """Record that a call starts; whose it is matters only where assignments are joined to their call."""

@@ -140,6 +140,8 @@ def _imported(dotted: str) -> object:
             module_name, _, last = module_name.rpartition(".")
             path = f"{last}.{path}" if path else last
     try:
+        if not module_name:
+            raise ModuleNotFoundError(name=dotted)
         target: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         msg = f'There is no module {error.name!r} for the target {dotted!r}. Write "package.module:Class.method".'

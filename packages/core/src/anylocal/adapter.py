@@ -25,7 +25,7 @@ from anylocal._capture import Capture
 from anylocal._kernel import Reading, read
 from anylocal._record import Record
 from anylocal._request import Request, only
-from anylocal._resolve import Found, Resolution, bound_names, owner_of, resolve
+from anylocal._resolve import Found, Resolution, bound_names, functions_in, owner_of, resolve
 from anylocal._rewrite import Wants
 from anylocal.errors import DependencyError, PassedOverWarning, TargetError, UnsupportedError, VersionError
 
@@ -43,7 +43,7 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Adapter", "AttentionCapture", "Axes", "Scene", "adapters"]
+__all__ = ["Adapter", "AttentionCapture", "Axes", "Scene", "adapters", "attention_functions"]
 
 
 class Axes(NamedTuple):
@@ -443,6 +443,19 @@ def _has_none(resolution: Resolution) -> str:
         f"{resolution.label} computes no attention map that could be captured: none of its modules calls"
         f" scaled_dot_product_attention, or assigns a softmax of q and k. It consists of: {listed}."
     )
+
+
+def attention_functions(*candidates: object) -> Iterator[types.FunctionType]:
+    """Give those functions that compute attention, of functions and of classes of modules.
+
+    Parameters
+    ----------
+    *candidates : function, class or None
+        A class stands for its ``forward``; None, for what a version of the zoo does not have, is passed over.
+    """
+    for candidate in candidates:
+        forward = vars(candidate).get("forward") if isinstance(candidate, type) else candidate
+        yield from (function for function in functions_in(forward) if read(function) is not None)
 
 
 def adapters() -> dict[str, Adapter]:

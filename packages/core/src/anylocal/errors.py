@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "AnylocalError",
@@ -77,6 +77,10 @@ class NameNotFoundError(AnylocalError, KeyError):
         listing = f" It has: {_listing(self.available)}." if self.available else " It has none at all."
         reason = f" {hint}" if hint else ""
         super().__init__(f"{where} has no {kind} {name!r}.{suggestion}{reason}{listing}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the finished message: an exception is made of its `args` again, and this one takes others."""
+        return _unpickled, (type(self), self.args, vars(self))
 
 
 class OptionError(AnylocalError, ValueError):
@@ -167,6 +171,12 @@ class LimitWarning(AnylocalWarning):
     """A capture reached its limit and stopped recording."""
 
     slug: ClassVar[str] = "limit"
+
+
+def _unpickled(cls: type[NameNotFoundError], args: tuple[object, ...], state: dict[str, Any]) -> NameNotFoundError:
+    error = cls.__new__(cls, *args)
+    vars(error).update(state)
+    return error
 
 
 def _listing(names: tuple[str, ...], most: int = 30) -> str:

@@ -7,30 +7,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-
-from anylocal.errors import AnylocalError
+from anylocal._command import run
 from anylocal_vit import _demo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
-    mpl.use("Agg")
-    try:
+
+    def command() -> list[Path]:
         if options.model is None:
             scene = _demo.digits_scene()
         else:
             scene = _demo.photo_scene(
                 options.model, options.image, checkpoint=options.checkpoint, random_weights=options.random_weights
             )
-        files = _demo.run(scene, options.out, options.query)
-    except AnylocalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for file in files:
-        print(file)
-    return 0
+        return _demo.run(scene, options.out, options.query)
+
+    return run(command)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,8 +10,7 @@ import timm.layers
 import timm.models.deit
 import timm.models.vision_transformer as vit
 
-from anylocal._kernel import read
-from anylocal.adapter import Adapter, Axes, Scene
+from anylocal.adapter import Adapter, Axes, Scene, attention_functions
 from anylocal.attention import Axis, Patches
 
 if TYPE_CHECKING:
@@ -31,10 +30,8 @@ class TimmAdapter(Adapter):
 
     def functions(self) -> Iterator[types.FunctionType]:
         """Give the forwards of the attention classes of the ViT and DeiT families."""
-        for name in _CLASSES:
-            cls = getattr(vit, name, None) or getattr(timm.layers, name, None)
-            if cls is not None and read(cls.forward) is not None:
-                yield cls.forward
+        classes = (getattr(vit, name, None) or getattr(timm.layers, name, None) for name in _CLASSES)
+        yield from attention_functions(*classes)
 
     def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:
         """Ask the patch embedding for the height and width of the image."""

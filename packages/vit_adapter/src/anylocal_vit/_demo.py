@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import timm
 import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
+from anylocal._command import summary, write
 from anylocal.attention import AttentionMaps, Patches
 from anylocal.errors import OptionError, ShapeError, WeightsError
 from anylocal.plot import heads
@@ -105,26 +105,8 @@ def run(scene: Scene, out: Path, query: Cell | None = None) -> list[Path]:
     """
     with adapter.capture_attention(scene.model) as maps, torch.no_grad():
         scene.model(scene.tensor)
-    describe(maps)
-    out.mkdir(parents=True, exist_ok=True)
-    pictures = list(_pictures(scene, maps, query or scene.query))
-    files = []
-    for name, figure in tqdm(pictures, desc="drawing", unit="picture"):
-        files.append(out / f"{name}.png")
-        figure().savefig(files[-1], dpi=200)
-    return files
-
-
-def describe(maps: AttentionMaps) -> None:
-    """Print what was captured."""
-    first = maps[0]
-    fused = sum(attention.fused for attention in maps)
-    shapes = sorted({" × ".join(map(str, attention.shape)) for attention in maps})
-    print(
-        f"Captured {len(maps)} layers of {first.shape[1]} heads, {fused} of them fused (the model never made their maps;"
-        f" they are computed from what the kernel was given)."
-    )
-    print(f"Shapes (batch × heads × queries × keys): {', '.join(shapes)}. Queries of the first: {first.queries}.")
+    print(f"{summary(maps)} Queries of the first layer: {maps[0].queries}.")
+    return write(_pictures(scene, maps, query or scene.query), out)
 
 
 def _pictures(scene: Scene, maps: AttentionMaps, query: Cell | None) -> Iterator[tuple[str, Any]]:

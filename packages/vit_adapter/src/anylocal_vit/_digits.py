@@ -42,7 +42,7 @@ def make() -> torch.nn.Module:
     with torch.no_grad():
         model.pos_embed.normal_(std=_EMBEDDING_SPREAD)
         model.cls_token.normal_(std=_EMBEDDING_SPREAD)
-    return cast(torch.nn.Module, model)
+    return cast("torch.nn.Module", model)
 
 
 def load() -> tuple[torch.Tensor, torch.Tensor]:

@@ -112,7 +112,7 @@ def _strip(heat: AxesImage, prefix: Weights, keys: Patches, norm: Normalize) -> 
     assert keys.image_size is not None
     height, width = keys.image_size
     # High enough for a name at the side, never higher than the image.
-    cell = min(1 / len(prefix), max(height, width) / height / 10)
+    cell = min(1 / len(prefix), max(height, width) / height / 8)
     strip = beside(heat.axes, -0.24, 0.18, 1 - len(prefix) * cell, len(prefix) * cell)
     strip.set_facecolor(BACKGROUND)
     strip.imshow(

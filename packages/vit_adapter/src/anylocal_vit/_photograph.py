@@ -76,7 +76,7 @@ def _opened(source: str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]) -
     if isinstance(source, Image.Image):
         return source.convert("RGB")
     try:
-        image = Image.fromarray(source) if isinstance(source, np.ndarray) else Image.open(source)
+        image = _from_array(source) if isinstance(source, np.ndarray) else Image.open(source)
         return image.convert("RGB")
     except (UnidentifiedImageError, TypeError, ValueError) as error:
         what = (
@@ -84,3 +84,10 @@ def _opened(source: str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]) -
         )
         msg = f"{what} is no photograph: give an image file, a PIL image, or an array (height, width, 3) of uint8."
         raise ShapeError(msg) from error
+
+
+def _from_array(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    if pixels.shape[2:] != (3,):
+        msg = "not (height, width, 3)"
+        raise ValueError(msg)
+    return Image.fromarray(pixels)

@@ -16,6 +16,7 @@ instruction matters by its net effect on the depth alone.
 from __future__ import annotations
 
 import dis
+import heapq
 import types
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
@@ -142,6 +143,7 @@ class Flow:
         self._handlers = _handlers(self.elements)
         self._follow_stack = any(isinstance(e, Instr) and e.name in SAVES for e in self.elements)
         self.before: dict[int, State] = {}
+        self._pending: list[int] = []
         self._solve()
 
     def is_bound(self, name: str, index: int) -> bool:
@@ -200,42 +202,44 @@ class Flow:
     def _solve(self) -> None:
         arguments = sum(self._bit[name] for name in argument_names(self.code))
         everything = (1 << len(self._bit)) - 1
-        pending = [(0, State(arguments, everything & ~arguments, ()))]
-        while pending:
-            index, state = pending.pop()
-            while True:
-                known = self.before.get(index)
-                if known is not None:
-                    state = known.join(state)
-                    if state == known:
-                        break
-                if index >= len(self.elements):
-                    break
-                self.before[index] = state
-                element = self.elements[index]
-                if not isinstance(element, Instr):
-                    index += 1
-                    continue
-                after = self._after(element, state, jump=False)
-                pending.extend(self._raised(index, state, after))
-                if element.has_jump() and element.name not in NEVER_JUMPS:
-                    assert isinstance(element.arg, Label)
-                    pending.append((self._targets[element.arg], self._after(element, state, jump=True)))
-                if element.is_final():
-                    break
-                index, state = index + 1, after
+        self._reach(0, State(arguments, everything & ~arguments, ()))
+        while self._pending:
+            # By place: what leads to an instruction mostly stands before it, so few are looked at twice.
+            index = heapq.heappop(self._pending)
+            element, state = self.elements[index], self.before[index]
+            if not isinstance(element, Instr):
+                self._reach(index + 1, state)
+                continue
+            after = self._after(element, state, jump=False)
+            self._raise(index, state, after)
+            if element.has_jump() and element.name not in NEVER_JUMPS:
+                assert isinstance(element.arg, Label)
+                self._reach(self._targets[element.arg], self._after(element, state, jump=True))
+            if not element.is_final():
+                self._reach(index + 1, after)
 
-    def _raised(self, index: int, before: State, after: State) -> Iterator[tuple[int, State]]:
-        """Give the states in which the handler around the instruction may start."""
+    def _reach(self, index: int, state: State) -> None:
+        """Note that an instruction may start in a state, and look at it again if that is news."""
+        if index == len(self.elements):
+            return
+        known = self.before.get(index)
+        joined = state if known is None else known.join(state)
+        if joined != known:
+            self.before[index] = joined
+            if index not in self._pending:
+                heapq.heappush(self._pending, index)
+
+    def _raise(self, index: int, before: State, after: State) -> None:
+        """Reach the handler around an instruction, which may raise before or after it has done its work."""
         region = self._handlers[index]
         if region is None:
             return
         assert isinstance(region.target, Label)
         assert isinstance(region.stack_depth, int)
         pushed = (None,) * (1 + region.push_lasti)
-        for state in (before, after):
+        for state in {before, after}:
             stack = state.stack[: region.stack_depth] + pushed if self._follow_stack else ()
-            yield self._targets[region.target], state._replace(stack=stack)
+            self._reach(self._targets[region.target], state._replace(stack=stack))
 
     def _after(self, instr: Instr, state: State, *, jump: bool) -> State:
         bound, unbound, stack = state

@@ -14,9 +14,12 @@ module of the function stays as it was.
 
 A name that is certainly bound at a return is loaded as it is. One that may be unbound there is loaded with a check,
 inside an exception region of its own, whose handler (behind the last instruction) puts `UNBOUND` in its place. Regions
-cannot nest in the table, so a region around it is closed before and opened again behind. Instructions
-keep their places in the line table, and injected ones stand on the line of what they were injected for, so neither
-tracebacks nor tracers see them.
+cannot nest in the table, so a region around it is closed before and opened again behind.
+
+Instructions keep their places in the line table, and injected ones stand on the line of what they were injected for, so
+neither tracebacks nor tracers see them. With one exception: where a name turns out to be unbound at a return, tracers
+(`sys.settrace`, and `sys.monitoring` with it) are told of the exception of the check, and on 3.11 of the line once more.
+Nobody else sees it; no way of asking whether a name is bound without raising was found in the instruction set.
 """
 
 from __future__ import annotations
@@ -250,10 +253,10 @@ class _Injector:
 
     def _load(self, name: str, index: int, depth: int) -> Iterator[Element]:
         """Load a name, or `UNBOUND` where it has no value; `depth` values are on the stack before."""
-        if self.flow.is_bound(name, index):
-            yield self._variable_op("LOAD", name)
-        elif self.flow.is_unbound(name, index) or not self._exists(name):
+        if not self._exists(name) or self.flow.is_unbound(name, index):
             yield from self._constant(UNBOUND)
+        elif self.flow.is_bound(name, index):
+            yield self._variable_op("LOAD", name)
         else:
             yield from self._checked_load(name, depth)
 

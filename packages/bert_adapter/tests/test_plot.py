@@ -1,0 +1,65 @@
+"""The picture of tokens says what is padding."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from anylocal.attention import AttentionMap, Tokens
+from anylocal.errors import ChoiceError, ShapeError
+from anylocal_bert import plot
+
+mpl.use("Agg")
+
+AXIS = Tokens(
+    [["[CLS]", "good", "day", "[SEP]"], ["[CLS]", "hi", "[SEP]", "[PAD]"]],
+    padding=[[False] * 4, [False, False, False, True]],
+)
+
+
+def attention() -> AttentionMap:
+    weights = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    return AttentionMap.from_weights(weights, name="layer.0", queries=AXIS, keys=AXIS)
+
+
+def covers(ax: mpl.axes.Axes) -> list[tuple[float, float, float, float]]:
+    return [(*p.get_xy(), p.get_width(), p.get_height()) for p in ax.patches if p.get_gid() == "padding"]
+
+
+def test_padding_is_covered_in_rows_and_columns() -> None:
+    """The row and the column of padding lie under grey, the others do not."""
+    ax = plot.tokens(attention(), sample=1, ax=Figure().subplots())
+    assert covers(ax) == [(2.5, -0.5, 1, 4), (-0.5, 2.5, 4, 1)]
+
+
+def test_a_full_text_has_no_cover() -> None:
+    """Nothing is covered where there is no padding."""
+    assert covers(plot.tokens(attention(), sample=0, ax=Figure().subplots())) == []
+
+
+def test_chosen_rows_keep_their_height() -> None:
+    """With some queries chosen only columns are covered, over the rows that are drawn."""
+    ax = plot.tokens(attention(), sample=1, queries=["hi"], ax=Figure().subplots())
+    assert covers(ax) == [(2.5, -0.5, 1, 1)]
+
+
+def test_the_weights_are_those_of_the_map() -> None:
+    """The picture holds the chosen head's weights as they are."""
+    ax = plot.tokens(attention(), sample=1, head=2, ax=Figure().subplots())
+    np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), attention()[1, 2].numpy())
+
+
+def test_keys_that_are_no_tokens() -> None:
+    """A map without tokens is refused with the recipe that draws it."""
+    bare = AttentionMap.from_weights(torch.eye(3), name="layer.0")
+    with pytest.raises(ShapeError, match=r"keys of 'layer.0' are no tokens.*heatmap"):
+        plot.tokens(bare)
+
+
+def test_a_batch_needs_a_choice() -> None:
+    """Of several texts one must be chosen."""
+    with pytest.raises(ChoiceError, match="sample"):
+        plot.tokens(attention())

@@ -1,0 +1,42 @@
+"""Importing anylocal brings nothing with it that the user has not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def python(code: str) -> str:
+    """Run code in a fresh Python and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("library", ["torch", "numpy", "matplotlib", "timm", "transformers", "packaging"])
+def test_importing_anylocal_does_not_import(library: str) -> None:
+    """The library stays unimported, and a capture runs without it."""
+    code = (
+        "import sys\nfrom anylocal import capture, find, get_local\n"
+        "def f(x):\n    y = x\n    return y\n"
+        "with capture(f, 'y') as cap:\n    f(1)\n"
+        "find(f)\nget_local('y')(f)\n"
+        "with get_local.active() as cache:\n    f(2)\n"
+        "assert (cap['y'], cache['f']) == ([1], [2])\n"
+        f"print({library!r} in sys.modules)"
+    )
+    assert python(code) == "False"
+
+
+def test_nothing_is_put_into_the_builtins_before_the_first_capture() -> None:
+    """Importing has no effect on anything else."""
+    assert python("import builtins\nbefore = set(vars(builtins))\nimport anylocal\nprint(set(vars(builtins)) - before)") == (
+        "set()"
+    )
+
+
+def test_the_public_names_are_sorted_and_there() -> None:
+    """`from anylocal import *` gives those, and no more."""
+    assert python("import anylocal\nprint(anylocal.__all__ == sorted(anylocal.__all__), len(anylocal.__all__))") == "True 7"

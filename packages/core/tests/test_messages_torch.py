@@ -1,0 +1,144 @@
+"""The text of the exceptions and warnings of the engine that need torch."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor, nn
+
+from anylocal import capture
+from anylocal.errors import (
+    ChangedInPlaceWarning,
+    NameNotFoundError,
+    NothingRecordedWarning,
+    OptionError,
+    ShapeError,
+    TargetError,
+)
+
+
+class Layer(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        return y
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Layer()
+        self.second = Layer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.second(self.first(x))
+        return z
+
+
+class Fused(nn.Module):
+    def forward(self, q: Tensor, fused: bool = True) -> Tensor:
+        if fused:
+            return nn.functional.scaled_dot_product_attention(q, q, q)
+        attn = (q @ q.transpose(-2, -1)).softmax(-1)
+        return attn @ q
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_scripted_model_has_no_python_code() -> None:
+    """It is told before anything is looked for."""
+    scripted = torch.jit.script(Layer())
+    with pytest.raises(TargetError) as caught:
+        capture(scripted, "y")
+    assert str(caught.value) == (
+        "RecursiveScriptModule was compiled by TorchScript: it runs without Python, so there are no locals to capture."
+        " Capture the module that it was scripted from. [target]"
+    )
+
+
+def test_torch_functions_are_implemented_in_c() -> None:
+    """As most of them are."""
+    with pytest.raises(TargetError, match=r"softmax is implemented in C: it has no Python code and no locals\."):
+        capture(torch.softmax, "x")
+
+
+def test_a_name_that_no_module_binds() -> None:
+    """The names are those of the whole model."""
+    with pytest.raises(NameNotFoundError) as caught:
+        capture(Pair(), "yy")
+    assert str(caught.value) == (
+        "Pair has no local variable 'yy'. Did you mean 'y'? It has: self, x, y, z. [name-not-found]"
+    )
+
+
+def test_a_name_that_the_selected_modules_lack() -> None:
+    """The names are those of the selection."""
+    with pytest.raises(NameNotFoundError) as caught:
+        capture(Pair(), "z", modules="first")
+    assert str(caught.value) == (
+        "Pair (modules='first') has no local variable 'z'. It has: self, x, y. [name-not-found]"
+    )
+
+
+def test_a_selection_of_nothing() -> None:
+    """With some of the names that there are."""
+    with pytest.raises(OptionError) as caught:
+        capture(Pair(), "y", modules="third")
+    assert str(caught.value) == (
+        "modules='third' selects none of the submodules of Pair. They are named as in: first, second, … [option]"
+    )
+
+
+def test_a_stack_of_several_shapes() -> None:
+    """With the shapes, and what to do."""
+    layer = Layer()
+    with capture(layer, "y") as cap:
+        layer(torch.ones(1))
+        layer(torch.ones(2))
+    with pytest.raises(ShapeError) as caught:
+        cap.stack("y")
+    assert str(caught.value) == (
+        "The values of 'y' do not stack: (1,), (2,). Read them one by one from capture['y']. [shape]"
+    )
+
+
+def test_a_stack_of_nothing() -> None:
+    """It is told too."""
+    with pytest.raises(ShapeError) as caught:
+        capture(Layer(), "y").stack("y")
+    assert str(caught.value) == (
+        "The values of 'y' do not stack: nothing. Read them one by one from capture['y']. [shape]"
+    )
+
+
+def test_a_value_changed_in_place() -> None:
+    """With the call, and what to do, at the reader's line."""
+    pair = Pair()
+    with capture(pair, "y") as cap:
+        pair(torch.ones(1))
+    cap.calls[0].values["y"].zero_()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _ = cap["y"]
+    (warning,) = caught
+    assert (warning.category, warning.filename) == (ChangedInPlaceWarning, __file__)
+    assert str(warning.message) == (
+        "'y' of call 0 of Layer.forward in 'first' was changed in place after it was recorded, so this is not the value"
+        ' that it had. Capture it with keep="clone" to keep a copy. [changed-in-place]'
+    )
+
+
+def test_a_fused_layer() -> None:
+    """With who computes the map."""
+    layer = Fused()
+    with pytest.warns(NothingRecordedWarning) as caught, capture(layer, "attn"):
+        layer(torch.ones(1, 2, 3))
+    line = Fused.forward.__code__.co_firstlineno + 2
+    assert str(caught[0].message) == (
+        f"The capture of Fused recorded no value of 'attn': Fused.forward returned at line {line} on a path that never"
+        " binds it: it ran the fused kernel scaled_dot_product_attention, which never makes the map. capture_attention of"
+        ' anylocal_vit or anylocal_bert computes it from what the kernel was given; capture(…, "q", "k") takes that.'
+        " [nothing-recorded]"
+    )

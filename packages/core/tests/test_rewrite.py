@@ -1,0 +1,257 @@
+"""Rewriting as a pure function: code object in, code object out."""
+
+from __future__ import annotations
+
+import dis
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from bytecode import Bytecode, ControlFlowGraph
+
+from anylocal._rewrite import UNBOUND, Flow, Wants, owner_name, rewrite
+
+from .samples import SAMPLES
+
+CODES = {sample.function.__qualname__: sample.function.__code__ for sample in SAMPLES}
+codes = pytest.mark.parametrize("code", list(CODES.values()), ids=list(CODES))
+
+SAME = (
+    "co_argcount",
+    "co_cellvars",
+    "co_filename",
+    "co_firstlineno",
+    "co_flags",
+    "co_freevars",
+    "co_kwonlyargcount",
+    "co_name",
+    "co_nlocals",
+    "co_posonlyargcount",
+    "co_qualname",
+    "co_varnames",
+)
+FUSED = {
+    "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
+    "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
+    "LOAD_FAST_LOAD_FAST": ("LOAD_FAST", "LOAD_FAST"),
+    "LOAD_FAST_BORROW_LOAD_FAST_BORROW": ("LOAD_FAST_BORROW", "LOAD_FAST_BORROW"),
+}
+
+
+def names_of(code: types.CodeType) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(code.co_varnames + code.co_cellvars + code.co_freevars))
+
+
+def everything(code: types.CodeType) -> types.CodeType:
+    """Rewrite with all that can be wanted."""
+    names = names_of(code)
+    called = frozenset((name, "len") for name in names)
+    return rewrite(code, 1, Wants(names, frozenset(names), frozenset(names), called))
+
+
+def instructions(code: types.CodeType) -> Iterator[tuple[Any, ...]]:
+    """Give each instruction with its place in the source; fused ones as what they are made of, jumps without target."""
+    for instruction in dis.get_instructions(code):
+        place = instruction.positions
+        if instruction.opname in FUSED:
+            for opname, name in zip(FUSED[instruction.opname], instruction.argval, strict=True):
+                yield opname, name, place
+        elif instruction.opname != "EXTENDED_ARG":
+            is_jump = instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs
+            yield instruction.opname, None if is_jump else instruction.argval, place
+
+
+@codes
+def test_everything_but_the_instructions_stays(code: types.CodeType) -> None:
+    """Names, arguments, cells, flags and where it stands."""
+    rewritten = everything(code)
+    assert {name: getattr(rewritten, name) for name in SAME} == {name: getattr(code, name) for name in SAME}
+
+
+@codes
+def test_the_instructions_are_all_there_in_order_and_in_place(code: types.CodeType) -> None:
+    """Injected ones stand between them; each of the others keeps its line and columns."""
+    found = instructions(everything(code))
+    for instruction in instructions(code):
+        assert any(instruction == other for other in found), instruction
+
+
+@codes
+def test_no_line_is_added(code: types.CodeType) -> None:
+    """What is injected stands on lines that are there, or on none."""
+    lines = {line for _, _, line in code.co_lines()}
+    assert {line for _, _, line in everything(code).co_lines()} <= lines | {None}
+
+
+@codes
+def test_the_stack_is_deep_enough(code: types.CodeType) -> None:
+    """The interpreter does not check."""
+    rewritten = everything(code)
+    parsed = Bytecode.from_code(rewritten)
+    assert rewritten.co_stacksize >= ControlFlowGraph.from_bytecode(parsed).compute_stacksize()
+
+
+@codes
+def test_it_can_be_taken_apart_and_saved(code: types.CodeType) -> None:
+    """`dis` and `marshal` understand it: the constants are plain."""
+    import io
+    import marshal
+
+    rewritten = everything(code)
+    dis.dis(rewritten, file=io.StringIO())
+    assert marshal.loads(marshal.dumps(rewritten)) == rewritten  # noqa: S302  # our own
+
+
+@codes
+def test_the_same_is_the_same(code: types.CodeType) -> None:
+    """Rewriting depends on nothing but its arguments, and leaves what it is given alone."""
+    before = code.co_code, code.co_consts, code.co_linetable
+    assert everything(code) == everything(code)
+    assert (code.co_code, code.co_consts, code.co_linetable) == before
+
+
+@codes
+def test_a_rewritten_code_can_be_rewritten_again(code: types.CodeType) -> None:
+    """As happens where another tool keeps a copy of ours."""
+    again = everything(everything(code))
+    assert {name: getattr(again, name) for name in SAME} == {name: getattr(code, name) for name in SAME}
+
+
+@codes
+def test_nothing_wanted_injects_the_bare_call(code: types.CodeType) -> None:
+    """Starts and returns are told, no names are."""
+    loaded = [instruction.argval for instruction in dis.get_instructions(rewrite(code, 1, Wants()))]
+    assert "entered" in loaded
+    assert "assigned" not in loaded
+    assert "edited" not in loaded
+
+
+def test_names_that_the_function_lacks_are_ignored() -> None:
+    """Asked for in each way."""
+
+    def f(x: int) -> int:
+        y = x
+        return y
+
+    missing = frozenset({"missing"})
+    code = rewrite(f.__code__, 1, Wants(("y", "missing"), missing, missing, frozenset({("missing", "len")})))
+    assert code.co_varnames == ("x", "y")
+
+
+def test_the_placeholder_is_plain_text() -> None:
+    """Unpickled or traced, it stays the one interned string."""
+    import sys
+
+    assert UNBOUND is sys.intern(str(UNBOUND))
+
+
+@pytest.mark.parametrize(
+    ("source", "owner"),
+    [
+        ("def f(): pass", None),
+        ("def f(self, x): pass", "self"),
+        ("def f(x, y): pass", "x"),
+        ("def f(x, module): pass", "module"),
+        ("def f(x, *, module): pass", "module"),
+        ("def f(self, module): pass", "self"),
+        ("def f(cls, module): pass", "cls"),
+        ("def f(*args): pass", None),
+        ("def f(*, x): pass", None),
+    ],
+)
+def test_the_owner_is_self_or_module_or_the_first(source: str, owner: str | None) -> None:
+    """On whose behalf a call runs."""
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)
+    assert owner_name(namespace["f"].__code__) == owner
+
+
+# What flows where
+
+
+def flow_at_return(function: types.FunctionType) -> dict[str, str]:
+    """Say of each plain local what is known of it at the last return."""
+    flow = Flow(function.__code__)
+    last = max(i for i, e in enumerate(flow.elements) if getattr(e, "name", "") in {"RETURN_VALUE", "RETURN_CONST"})
+    names = [name for name in function.__code__.co_varnames if name not in flow.cells]
+    return {
+        name: "bound" if flow.is_bound(name, last) else "unbound" if flow.is_unbound(name, last) else "either"
+        for name in names
+    }
+
+
+def test_flow_tells_bound_from_unbound() -> None:
+    """What is certain needs no check; the rest does."""
+
+    def f(argument: int, deleted: int) -> None:
+        always = 1
+        if argument:
+            sometimes = 1
+        del deleted
+        try:
+            tried = 1 // argument
+        except ZeroDivisionError as error:
+            handled = 1
+        else:
+            handled = 2
+
+    assert flow_at_return(f) == {
+        "argument": "bound",
+        "deleted": "unbound",
+        "always": "bound",
+        "sometimes": "either",
+        "tried": "either",
+        "error": "unbound",
+        "handled": "bound",
+    }
+
+
+def test_flow_knows_that_a_name_that_was_read_is_bound() -> None:
+    """A load that did not raise proves it."""
+
+    def f(flag: bool) -> int:
+        if flag:
+            x = 1
+        print(x, end="")
+        return x
+
+    assert flow_at_return(f)["x"] == "bound"
+
+
+def test_flow_follows_a_name_through_a_comprehension() -> None:
+    """It is afterwards what it was before."""
+
+    def f(xs: list[int], flag: bool) -> int:
+        bound = 1
+        if flag:
+            either = 2
+        a, b = [bound for bound in xs], [either for either in xs]
+        return len(a)
+
+    known = flow_at_return(f)
+    assert (known["bound"], known["either"]) == ("bound", "either")
+
+
+# Wants
+
+
+def test_wants_are_joined() -> None:
+    """In the order of the first, each name once."""
+    both = Wants(("a", "b"), frozenset({"c"})) | Wants(("b", "d"), frozenset({"e"}), frozenset({"f"}))
+    assert both == Wants(("a", "b", "d"), frozenset({"c", "e"}), frozenset({"f"}))
+
+
+def test_joined_wants_cover_both() -> None:
+    """And neither covers the other."""
+    one, other = Wants(("a",)), Wants((), frozenset({"a"}))
+    assert (one | other).covers(one)
+    assert (one | other).covers(other)
+    assert not one.covers(other)
+    assert not other.covers(one)
+
+
+def test_wants_join_wants_only() -> None:
+    """Anything else is an error of type."""
+    with pytest.raises(TypeError):
+        _ = Wants() | ("a",)

@@ -1,0 +1,110 @@
+"""The command ``python -m anylocal_vit``, with a model that was not trained, to save the time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from anylocal.errors import OptionError, WeightsError
+from anylocal_vit import _demo, _digits
+from anylocal_vit.__main__ import main
+
+
+@pytest.fixture
+def _untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train for no epoch at all."""
+
+    def train() -> tuple[torch.nn.Module, float]:
+        return _digits.make().eval(), 0.1
+
+    monkeypatch.setattr(_digits, "train", train)
+
+
+@pytest.mark.usefixtures("_untrained")
+def test_the_demo_writes_every_layer_a_query_and_the_rollout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without any argument but the folder, there is a picture of each layer, of a query and of the rollout."""
+    assert main(["--out", str(tmp_path)]) == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [*(f"layer-{i:02}-heads.png" for i in range(4)), "query.png", "rollout.png"]
+    printed = capsys.readouterr().out
+    assert "Captured 4 layers of 4 heads, 4 of them fused" in printed
+    assert "1 × 4 × 65 × 65" in printed
+    assert all(str(tmp_path / name) in printed for name in names)
+
+
+def test_any_model_and_any_photograph(tmp_path: Path) -> None:
+    """A timm model and a photograph of another size give the same pictures."""
+    photograph = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 140, 3), np.uint8)).save(photograph)
+    arguments = ["--model", "test_vit", "--random-weights", "--image", str(photograph), "--query", "1,2"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "query.png").exists()
+
+
+def test_training_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs lower the loss below that of guessing."""
+    digits, labels = _digits.load()
+    model, _ = _digits.train(epochs=3)
+    with torch.no_grad():
+        logits = model(_digits.place(digits[:200], torch.Generator().manual_seed(0)))
+    assert torch.nn.functional.cross_entropy(logits, labels[:200]) < 2.28  # ln 10 = 2.303
+
+
+def test_a_misspelt_model_names_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that timm does not have is refused with some that it has."""
+    assert main(["--model", "vit_smal_patch16_224"]) == 1
+    assert "timm has no model 'vit_smal_patch16_224'. It has, for example: vit_" in capsys.readouterr().err
+
+
+def test_weights_out_of_reach_say_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network, the error names the ways that need none."""
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("We couldn't connect to the hub.")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(WeightsError, match=r"couldn't connect .* --checkpoint FILE, .* --random-weights"):
+        _demo.load_model("vit_tiny_patch16_224", checkpoint=None, random_weights=False)
+
+
+def test_a_file_that_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that cannot be opened as an image is refused by name."""
+    file = tmp_path / "notes.txt"
+    file.write_text("no image")
+    assert main(["--model", "test_vit", "--random-weights", "--image", str(file)]) == 1
+    assert "notes.txt' is no photograph" in capsys.readouterr().err
+
+
+def test_a_query_outside_of_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A patch that the image does not have is refused before anything is drawn."""
+    assert main(["--model", "test_vit", "--random-weights", "--query", "99,0", "--out", str(tmp_path)]) == 1
+    assert "99" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_query_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """An argument that names no patch is explained by the parser."""
+    with pytest.raises(SystemExit):
+        main(["--query", "six"])
+    assert "'six' is no patch; write row,column as in 6,7" in capsys.readouterr().err
+
+
+def test_the_query_is_where_the_digit_is() -> None:
+    """The demo asks the patch with the most ink."""
+    image = torch.full((1, 1, 32, 32), -0.5)
+    image[..., 8:12, 20:24] = 3
+    assert _digits.brightest_patch(image) == (2, 5)
+
+
+def test_an_option_error_is_one_of_ours() -> None:
+    """The scene refuses unknown models by an error of the tree."""
+    with pytest.raises(OptionError):
+        _demo.photo_scene("nothing", None, checkpoint=None, random_weights=True)

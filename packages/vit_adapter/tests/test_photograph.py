@@ -1,0 +1,58 @@
+"""What the model sees of a photograph, as pixels and as a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import timm.data
+import torch
+from PIL import Image
+
+from anylocal.errors import ShapeError
+from anylocal_vit import photograph
+
+Make = Callable[..., Any]
+
+
+def picture(height: int = 90, width: int = 140) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def test_the_tensor_is_timms_own(make: Make) -> None:
+    """The tensor equals what timm's own transform makes of the photograph."""
+    model = make(depth=1)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    expected = transform(Image.fromarray(picture()))
+    torch.testing.assert_close(photograph(model, picture()).tensor[0], expected, atol=1e-6, rtol=0)
+
+
+def test_pixels_and_tensor_show_the_same_crop(make: Make) -> None:
+    """The pixels, normalised, are the tensor."""
+    model = make(depth=1)
+    photo = photograph(model, picture())
+    config = timm.data.resolve_model_data_config(model)
+    normalised = (photo.pixels / 255 - np.array(config["mean"])) / np.array(config["std"])
+    np.testing.assert_allclose(photo.tensor[0].permute(1, 2, 0), normalised, atol=1e-5)
+
+
+def test_the_size_is_that_of_the_model(make: Make) -> None:
+    """A model made for another size than its configuration's gets that size."""
+    photo = photograph(make(depth=1, img_size=(96, 128)), picture())
+    assert photo.pixels.shape == (96, 128, 3)
+    assert photo.tensor.shape == (1, 3, 96, 128)
+
+
+def test_grey_and_transparent_images(make: Make) -> None:
+    """A PIL image of any mode is taken as colours."""
+    photo = photograph(make(depth=1), Image.new("LA", (50, 60)))
+    assert photo.pixels.shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize("source", [np.zeros((4, 4, 7), np.uint8), np.zeros(3, np.uint8)])
+def test_an_array_that_is_no_image(make: Make, source: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    """An array of another shape is refused with its shape."""
+    with pytest.raises(ShapeError, match=rf"an array of shape \({source.shape[0]},.*is no photograph"):
+        photograph(make(depth=1), source)
