@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -32,10 +34,20 @@ PACKAGES = {path.parent.name: nox.project.load_toml(path) for path in METADATA}
 PYTHONS = nox.project.python_versions(PACKAGES["core"])
 # Of the Python that runs nox, which also is the stack's: the one that is surely there.
 PYTHON = ".".join(map(str, sys.version_info[:3]))
+MINOR = PYTHON.rpartition(".")[0]
 
 # Libraries too big for a light environment; a package that needs one is tested in, or on top of, the stack.
 HEAVY = {"timm", "torch", "transformers"}
 STACK_DISK_GB = 8
+# What users have, from the newest of everything to the oldest that the adapters know: a Python, and what is pinned.
+MATRIX: dict[str, tuple[str, tuple[str, ...]]] = {
+    "3.11": ("3.11", ()),
+    "3.12": ("3.12", ()),
+    "3.14": ("3.14", ()),
+    "3.13-torch2.9": ("3.13", ("torch==2.9.*", "timm==1.0.20", "transformers==4.57.*")),
+    "3.12-transformers4.48": ("3.12", ("transformers==4.48.*",)),
+}
+SUPPORT = ROOT / "docs" / "support"
 # Two threads: CI machines have two cores, and torch's default of one thread per core makes busy ones crawl.
 TEST_ENV = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
 
@@ -45,7 +57,12 @@ def demo(session: nox.Session) -> None:
     """Draw the example pictures into demo/ (arguments after -- go to the demo)."""
     python = _stack(session)
     advice = "The demo stopped; its last lines above say why. The environment is complete and will be reused."
-    _run(session, advice, python, "-m", "anylocal_vit", "--out", "demo", *session.posargs)
+    # Arguments are for one of the two: those of a text are known by --text.
+    modules = ["anylocal_vit", "anylocal_bert"]
+    if session.posargs:
+        modules = ["anylocal_bert" if any(a.startswith("--text") for a in session.posargs) else "anylocal_vit"]
+    for module in modules:
+        _run(session, advice, python, "-m", module, "--out", "demo", *session.posargs)
     session.log("The pictures are in demo/.")
 
 
@@ -60,6 +77,30 @@ def tests(session: nox.Session) -> None:
     paths = [] if chosen else [f"packages/{name}/{part}" for name in PACKAGES for part in ("src", "tests")]
     advice = "Run a failing test alone with: nox -s tests -- packages/<package>/tests/<file>.py::<test>"
     _run(session, advice, python, "-m", "pytest", "--doctest-modules", *paths, *session.posargs, env=TEST_ENV)
+
+
+@nox.session(venv_backend="none")
+def matrix(session: nox.Session) -> None:
+    """Run all tests on each row of the version matrix, and note the result for the docs (-- [row ...])."""
+    if unknown := set(session.posargs) - set(MATRIX):
+        session.error(f"No row named {', '.join(sorted(unknown))}. There is: {', '.join(MATRIX)}")
+    failed = []
+    for row in session.posargs or MATRIX:
+        version, pins = MATRIX[row]
+        if _python(version) is None:
+            session.warn(f"Row {row} is skipped: there is no Python {version} on PATH.")
+            continue
+        python = _stack(session, version=version, pins=pins)
+        report = ROOT / ".nox" / f"matrix-{row}.xml"
+        paths = [f"packages/{name}/tests" for name in PACKAGES]
+        command = (python, "-m", "pytest", f"--junitxml={report}", *paths)
+        if session.run(*command, env=TEST_ENV, external=True, success_codes=[0, 1]) is not True:
+            session.error(f"The tests of row {row} did not finish.")
+        session.run(python, "docs/support.py", row, str(report), external=True)
+        if not json.loads((SUPPORT / f"{row}.json").read_text("utf-8"))["green"]:
+            failed.append(row)
+    if failed:
+        session.error(f"Not green: {', '.join(failed)}")
 
 
 def _core_tests(session: nox.Session) -> None:
@@ -136,12 +177,13 @@ def stack(session: nox.Session) -> None:
     session.log(_stack(session, fresh="--fresh" in session.posargs))
 
 
-def _stack(session: nox.Session, *, fresh: bool = False) -> str:
-    """Return the interpreter of the heavy environment, and make that environment first if it must be."""
-    home = session.cache_dir.resolve().parent / f"stack-{PYTHON.rpartition('.')[0]}"
+def _stack(session: nox.Session, *, version: str = MINOR, pins: tuple[str, ...] = (), fresh: bool = False) -> str:
+    """Return the interpreter of a heavy environment, and make that environment first if it must be."""
+    name = "-".join(["stack", version, *(pin.replace("==", "").removesuffix(".*") for pin in pins)])
+    home = session.cache_dir.resolve().parent / name
     python = _interpreter(home)
     marker = home / "complete"
-    wanted = _stack_key()
+    wanted = _stack_key(pins)
     whole = marker.exists() and python.exists() and not fresh
     if whole and marker.read_text() == wanted:
         return str(python)
@@ -149,21 +191,21 @@ def _stack(session: nox.Session, *, fresh: bool = False) -> str:
         session.log(f"The requirements have changed since {home} was made: bringing it up to date.")
         marker.unlink()
     else:
-        _make_stack_venv(session, home)
-    another = next(f"python{version} -m" for version in PYTHONS[1:] if not PYTHON.startswith(version))
+        _make_stack_venv(session, home, version)
+    another = next(f"python{other} -m" for other in PYTHONS[1:] if other != version)
     advice = (
         f"The environment could not be installed; pip's reason is above. Is there a network, and room on the "
-        f"disk? Has every library a wheel for Python {PYTHON}? If not, run nox on another Python: "
+        f"disk? Has every library a wheel for Python {version}? If not, run nox on another Python: "
         f"{another} pip install nox && {another} nox -s {session.name}. "
         f"The next run starts over, and takes what is already downloaded from pip's cache."
     )
-    _run(session, advice, str(python), "-m", "pip", "install", *_stack_requirements())
+    _run(session, advice, str(python), "-m", "pip", "install", *_stack_requirements(), *pins)
     # Written last: an installation that was interrupted has none, and is made anew.
     marker.write_text(wanted)
     return str(python)
 
 
-def _make_stack_venv(session: nox.Session, home: Path) -> None:
+def _make_stack_venv(session: nox.Session, home: Path, version: str) -> None:
     supported = PACKAGES["core"]["project"]["requires-python"]
     if PYTHON not in SpecifierSet(supported):
         session.error(f"anylocal needs Python {supported}; this nox runs on {PYTHON}")
@@ -177,7 +219,17 @@ def _make_stack_venv(session: nox.Session, home: Path) -> None:
         f"Making {home} (torch, timm, transformers, matplotlib, ...), once. On Linux this downloads about "
         f"2.5 GB and takes 6 GB of disk, elsewhere less; {free:.0f} GB are free. It takes some minutes."
     )
-    _virtualenv(session, home)
+    _virtualenv(session, home, "--python", _python(version) or sys.executable)
+
+
+def _python(version: str) -> str | None:
+    """Return an interpreter of that version; pyenv has commands on PATH for versions that it does not show."""
+    if version == MINOR:
+        return sys.executable
+    found = shutil.which(f"python{version}")
+    if found is None or subprocess.run([found, "--version"], capture_output=True, check=False).returncode:  # noqa: S603  # a Python that was found on PATH
+        return None
+    return found
 
 
 def _stack_requirements() -> list[str]:
@@ -188,9 +240,9 @@ def _stack_requirements() -> list[str]:
     return requirements
 
 
-def _stack_key() -> str:
+def _stack_key(pins: tuple[str, ...]) -> str:
     """Change when the requirements do, or the metadata that an editable installation has copied."""
-    parts = [*_stack_requirements(), *(path.read_text("utf-8") for path in METADATA)]
+    parts = [*_stack_requirements(), *pins, *(path.read_text("utf-8") for path in METADATA)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

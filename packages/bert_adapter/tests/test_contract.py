@@ -24,7 +24,8 @@ class TestFused(AdapterContract):
             vocab_size=50, hidden_size=48, num_hidden_layers=3, num_attention_heads=3, intermediate_size=64
         )
         config._attn_implementation = self.implementation
-        return BertModel(config).eval()
+        model: torch.nn.Module = BertModel(config)
+        return model.eval()
 
     def run(self, model: torch.nn.Module) -> torch.Tensor:
         ids = torch.randint(0, 50, (2, 7), generator=torch.Generator().manual_seed(1))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from anylocal.attention import AttentionMap, Tokens
 from anylocal.errors import ChoiceError, ShapeError
@@ -26,7 +27,8 @@ def attention() -> AttentionMap:
 
 
 def covers(ax: mpl.axes.Axes) -> list[tuple[float, float, float, float]]:
-    return [(*p.get_xy(), p.get_width(), p.get_height()) for p in ax.patches if p.get_gid() == "padding"]
+    found = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_gid() == "padding"]
+    return [(*p.get_xy(), p.get_width(), p.get_height()) for p in found]
 
 
 def test_padding_is_covered_in_rows_and_columns() -> None:

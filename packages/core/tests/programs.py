@@ -136,7 +136,7 @@ def indented(lines: list[str]) -> list[str]:
 @st.composite
 def blocks(draw: st.DrawFn, depth: int, *, loop: bool, generator: bool) -> list[str]:
     lines: list[str] = []
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, 2))):
         lines += draw(statements(depth, loop=loop, generator=generator))
     return lines
 
@@ -229,9 +229,10 @@ def tries(draw: st.DrawFn, body: st.SearchStrategy[list[str]], name: str) -> lis
 def programs(draw: st.DrawFn) -> Program:
     """Give a program."""
     generator = draw(st.booleans()) and draw(st.booleans())
-    body = draw(blocks(3, loop=False, generator=generator))
-    while len(body) < draw(st.integers(3, 12)):
-        body += draw(blocks(3, loop=False, generator=generator))
+    depth = draw(st.integers(1, 3))
+    body = draw(blocks(depth, loop=False, generator=generator))
+    for _ in range(draw(st.integers(0, 2))):
+        body += draw(blocks(depth, loop=False, generator=generator))
     # The compiler wants a binding of each name that is nonlocal below; this one is never run.
     written = [name for name in NAMES if any(f"nonlocal {name};" in line for line in body)]
     head = [f"if never(): {' = '.join(written)} = 0"] if written else []

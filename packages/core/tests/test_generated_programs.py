@@ -43,9 +43,6 @@ def made(program: Program, source: str, **names: Any) -> types.FunctionType:
     return function
 
 
-def _dump(program):
-    import pathlib; pathlib.Path("/tmp/last_program.txt").write_text(repr(tuple(program)))
-
 def once(values: Iterable[str]) -> list[str]:
     return [value for value, _ in itertools.groupby(values)]
 
@@ -69,7 +66,7 @@ def drive(function: types.FunctionType) -> Any:
 def test_returns_are_recorded_as_settrace_sees_them(program: Program) -> None:
     """Values are the very objects of the frame; results, exceptions and events stay as they were."""
     expected = oracle.watch(made(program, program.plain), drive)
-    function = made(program, program.plain); _dump(program)
+    function = made(program, program.plain)
     cap = capture(function, *local_names(function), keep="graph", limit=None).open()
     seen = oracle.watch(function, drive)
     cap.close()
@@ -90,7 +87,7 @@ def test_each_assignment_is_recorded_as_the_program_itself_notes_it(program: Pro
 
     made_noted = made(program, program.noted, note=note)
     expected = oracle.outcome(made_noted, drive)
-    function = made(program, program.plain); _dump(program)
+    function = made(program, program.plain)
     cap = capture(
         function, *local_names(function), every=True, limit=None, keep=lambda value: oracle.plain(repr(value))
     ).open()
@@ -107,7 +104,7 @@ def test_each_assignment_is_recorded_as_the_program_itself_notes_it(program: Pro
 def test_an_edit_that_changes_nothing_changes_nothing(program: Program) -> None:
     """Every name edited to what it is anyway, twice over, with both kinds of recording."""
     expected = oracle.outcome(made(program, program.plain), drive)
-    function = made(program, program.plain); _dump(program)
+    function = made(program, program.plain)
     names = local_names(function)
     same = {name: lambda value: value for name in names}
     caps = [

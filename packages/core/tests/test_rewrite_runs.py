@@ -112,9 +112,10 @@ def test_tracers_see_no_difference_at_all_where_all_names_are_bound() -> None:
 def test_a_tracer_is_told_of_the_check_where_a_name_is_unbound() -> None:
     """It sees an exception that nobody else sees: the price of a check in bytecode, pinned here."""
 
-    def unbound(bind: bool) -> None:
+    def unbound(bind: bool) -> bool:
         if bind:
             y = 1
+        return not bind
 
     plain = [event.kind for event in oracle.watch(unbound, _with_false).events]
     with everything(unbound):

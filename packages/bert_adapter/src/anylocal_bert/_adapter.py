@@ -10,6 +10,7 @@ import torch
 import transformers.models.bert.modeling_bert as bert
 from transformers.integrations import sdpa_attention
 
+from anylocal._resolve import functions_in
 from anylocal._torch import module_names
 from anylocal.adapter import Adapter, Axes, Scene, attention_functions
 from anylocal.attention import Tokens
@@ -37,7 +38,7 @@ class TransformersAdapter(Adapter):
     def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:
         """Ask the embeddings for the tokens that they look up."""
         if _word_embeddings(model) is not None:
-            yield torch.nn.Embedding.forward, ("input",)
+            yield from ((function, ("input",)) for function in functions_in(torch.nn.Embedding.forward))
 
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:
         """Undo the packing of grouped-query heads into the query axis, which a masked decoding step has.

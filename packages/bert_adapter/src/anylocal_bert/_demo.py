@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def run(reader: Reader, text: str, out: Path, word: str | None = None) -> list[P
 
 def _pictures(maps: AttentionMaps, word: str | None) -> Iterator[tuple[str, Callable[[], Figure]]]:
     for number, attention in enumerate(maps):
-        yield f"text-layer-{number:02}-heads", lambda attention=attention: heads_figure(attention)
+        yield f"text-layer-{number:02}-heads", partial(heads_figure, attention)
     yield "text-tokens", lambda: _figure_of(plot.tokens(maps[-1]))
     position = _position(maps[0], word)
     yield f"text-{maps[0].queries.label(position).strip('#')}", lambda: word_figure(maps, position)

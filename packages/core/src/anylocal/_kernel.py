@@ -183,7 +183,7 @@ def _keys(unpacked: ast.expr, definition: ast.AST) -> set[str]:
     for node in ast.walk(definition):
         match node:
             case ast.Assign(targets=[ast.Name(id=unpacked.id)], value=ast.Dict(keys=given)):
-                keys |= {key.value if isinstance(key, ast.Constant) else "" for key in given}
+                keys |= {str(key.value) if isinstance(key, ast.Constant) else "" for key in given}
             case ast.Assign(
                 targets=[ast.Subscript(value=ast.Name(id=unpacked.id), slice=ast.Constant(value=str(key)))]
             ):

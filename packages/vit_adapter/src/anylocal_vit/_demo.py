@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,7 @@ def _pictures(scene: Scene, maps: AttentionMaps, query: Cell | None) -> Iterator
     where = query or (rows // 2, columns // 2)
     last.queries.position(where)  # refuses a query outside of the grid before anything is drawn
     for number, attention in enumerate(maps):
-        yield f"layer-{number:02}-heads", lambda attention=attention: heads(attention, sample=0)
+        yield f"layer-{number:02}-heads", partial(heads, attention, sample=0)
     yield "query", lambda: _over_image(plot.query, last, scene.pixels, query=where, sample=0)
     if all(isinstance(m.keys, Patches) and m.shape[2] == m.shape[3] for m in maps):
         yield "rollout", lambda: _over_image(plot.rollout, maps, scene.pixels, sample=0)
