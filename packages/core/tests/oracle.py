@@ -46,7 +46,7 @@ class Seen(NamedTuple):
     events: list[Event]
 
 
-def outcome(function: types.FunctionType, drive: Callable[[Any], Any]) -> Outcome:
+def outcome(function: Any, drive: Callable[[Any], Any]) -> Outcome:
     """Run a function and return what its caller sees."""
     try:
         result = drive(function)
@@ -55,7 +55,7 @@ def outcome(function: types.FunctionType, drive: Callable[[Any], Any]) -> Outcom
     return Outcome(plain(repr(result)), "", [])
 
 
-def watch(function: types.FunctionType, drive: Callable[[Any], Any]) -> Seen:
+def watch(function: Any, drive: Callable[[Any], Any]) -> Seen:
     """Run a function under a tracer, and return what both its caller and the tracer see."""
     code = function.__code__
     returns: list[Return] = []
@@ -99,16 +99,14 @@ def without_checks(events: list[Event]) -> list[Event]:
     kept: list[Event] = []
     for event in events:
         if event.kind == "return":
-            while kept[-1].kind == "exception" or kept[-2].kind == "exception" and kept[-1].kind == "line":
-                del kept[-1 if kept[-1].kind == "exception" else -2:]
+            while kept[-1].kind == "exception" or (kept[-2].kind == "exception" and kept[-1].kind == "line"):
+                del kept[-1 if kept[-1].kind == "exception" else -2 :]
         kept.append(event)
     return kept
 
 
-def _positions(error: BaseException, function: types.FunctionType) -> list[tuple[str, Any, Any, Any, Any]]:
-    frames = traceback.StackSummary.extract(
-        traceback.walk_tb(error.__traceback__), lookup_lines=False
-    )
+def _positions(error: BaseException, function: Any) -> list[tuple[str, Any, Any, Any, Any]]:
+    frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
     return [
         (frame.name, frame.lineno, frame.end_lineno, frame.colno, frame.end_colno)
         for frame in frames

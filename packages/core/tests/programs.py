@@ -46,11 +46,13 @@ class Program(NamedTuple):
         return _VALUE.sub(r"note('\1', ", behind).replace("»", ")")
 
 
-class Boom(Exception):
-    pass
+class BoomError(Exception):
+    """What programs raise."""
 
 
 class Manager:
+    """What programs put into a `with` statement."""
+
     def __init__(self, *, suppresses: bool) -> None:
         self.suppresses = suppresses
 
@@ -68,12 +70,12 @@ def namespace(program: Program) -> dict[str, Any]:
     def risky() -> int:
         call = next(calls)
         if call in program.failing:
-            raise Boom(call)
+            raise BoomError(call)
         return call % 3
 
     def spend() -> bool:
         if next(fuel, None) is None:
-            raise Boom("no fuel")
+            raise BoomError("no fuel")
         return next(fuel, 0) % 3 != 0
 
     return {
@@ -81,7 +83,7 @@ def namespace(program: Program) -> dict[str, Any]:
         "spend": spend,
         "number": lambda value: value if isinstance(value, int) else 1,
         "never": lambda: False,
-        "Boom": Boom,
+        "Boom": BoomError,
         "Manager": Manager,
     }
 
@@ -90,7 +92,7 @@ names = st.sampled_from(NAMES)
 
 
 @st.composite
-def expressions(draw: st.DrawFn, depth: int = 2) -> str:
+def expressions(draw: st.DrawFn, depth: int = 2) -> str:  # noqa: C901, PLR0911, PLR0912  # one branch for each shape
     if depth == 0 or draw(st.integers(0, 3)) == 0:
         return draw(st.sampled_from(_ATOMS) | names)
     inside = expressions(depth - 1)
@@ -175,7 +177,9 @@ def simple(draw: st.DrawFn, *, loop: bool, generator: bool) -> list[str]:
 
 
 @st.composite
-def statements(draw: st.DrawFn, depth: int, *, loop: bool, generator: bool) -> list[str]:
+def statements(  # noqa: C901  # one branch for each shape
+    draw: st.DrawFn, depth: int, *, loop: bool, generator: bool
+) -> list[str]:
     if depth == 0 or draw(st.booleans()):
         return draw(simple(loop=loop, generator=generator))
     body = blocks(depth - 1, loop=loop, generator=generator)

@@ -3,8 +3,7 @@
 They are the corpus that captures are compared with an oracle on. None is annotated, for a local variable that is
 deleted, never bound or bound to something else in every line is what they are here for.
 """
-# mypy: disable-error-code="no-untyped-def, no-untyped-call", check-untyped-defs=False
-# ruff: noqa: ANN, A001, C4, D, E741, F811, F821, PIE, PLC, RUF, S101, T201, UP, ISC, FURB, ASYNC, SLF, N, PT, PYI, S, E703, E702
+# mypy: ignore-errors
 
 from __future__ import annotations
 

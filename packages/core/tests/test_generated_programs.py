@@ -52,7 +52,7 @@ def drive(function: types.FunctionType) -> Any:
     result = function([1], 2, 3)
     if not isinstance(result, types.GeneratorType):
         return result
-    items = []
+    items: list[Any] = []
     try:
         while len(items) < 30:
             items.append(next(result))

@@ -6,13 +6,14 @@ import contextlib
 import functools
 import gc
 import threading
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from anylocal import _get_local, capture, get_local
+from anylocal import _get_local, _patch, capture, get_local
 from anylocal.errors import NameNotFoundError, OptionError, TargetError
 
 
@@ -133,15 +134,20 @@ def test_a_scope_inside_of_an_active_one_changes_nothing() -> None:
 def test_a_scope_ends_with_an_exception_too() -> None:
     """Functions have their own code back."""
     code = Layer.forward.__code__
-    with pytest.raises(ZeroDivisionError), get_local.active():
-        assert Layer.forward.__code__ is not code
-        _ = 1 // 0
+
+    def fail() -> None:
+        with get_local.active():
+            assert Layer.forward.__code__ is not code
+            _ = 1 // 0
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert Layer.forward.__code__ is code
 
 
 def test_a_failure_to_activate_leaves_nothing_active(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the state nor any function."""
-    real, count = _get_local._patch.attach, iter(range(10))
+    real, count = _patch.attach, iter(range(10))
 
     def failing(subscriptions: Any) -> None:
         if next(count) == 1:
@@ -149,7 +155,7 @@ def test_a_failure_to_activate_leaves_nothing_active(monkeypatch: pytest.MonkeyP
         real(subscriptions)
 
     code = Layer.forward.__code__
-    monkeypatch.setattr(_get_local._patch, "attach", failing)
+    monkeypatch.setattr(_patch, "attach", failing)
     with pytest.raises(MemoryError):
         get_local.activate()
     assert not get_local.is_activate
@@ -324,7 +330,7 @@ def test_a_mark_without_parentheses_raises() -> None:
 def test_what_is_no_function_cannot_be_marked() -> None:
     """With the value."""
     with pytest.raises(TargetError, match="get_local marks Python functions, and 3 holds none"):
-        get_local("x")(3)  # type: ignore[type-var]  # what is refused
+        get_local("x")(3)
 
 
 def test_a_function_marked_twice_has_the_names_of_both() -> None:
@@ -359,7 +365,7 @@ def test_a_mark_may_stand_above_or_below_other_decorators() -> None:
         def class_above(cls) -> None:
             above = 3
 
-        @get_local("above")
+        @get_local("above")  # type: ignore[prop-decorator]  # mypy knows none that takes a property
         @property
         def property_above(self) -> int:
             above = 4
@@ -371,7 +377,7 @@ def test_a_mark_may_stand_above_or_below_other_decorators() -> None:
             below = 5
             return below
 
-        @get_local("above")
+        @get_local("above")  # type: ignore[prop-decorator]  # as above
         @functools.cached_property
         def cached_above(self) -> int:
             above = 6
@@ -490,6 +496,7 @@ def test_unmark_gives_the_code_back_at_once() -> None:
         x = 1
 
     with get_local.active():
+        assert isinstance(function, types.FunctionType)
         _get_local.unmark(function)
         function()
         assert function.__qualname__ not in get_local.cache or get_local.cache[function.__qualname__] == []

@@ -32,11 +32,11 @@ def test_importing_anylocal_does_not_import(library: str) -> None:
 
 def test_nothing_is_put_into_the_builtins_before_the_first_capture() -> None:
     """Importing has no effect on anything else."""
-    assert python("import builtins\nbefore = set(vars(builtins))\nimport anylocal\nprint(set(vars(builtins)) - before)") == (
-        "set()"
-    )
+    code = "import builtins\nbefore = set(vars(builtins))\nimport anylocal\nprint(set(vars(builtins)) - before)"
+    assert python(code) == "set()"
 
 
 def test_the_public_names_are_sorted_and_there() -> None:
     """`from anylocal import *` gives those, and no more."""
-    assert python("import anylocal\nprint(anylocal.__all__ == sorted(anylocal.__all__), len(anylocal.__all__))") == "True 7"
+    code = "import anylocal\nprint(*anylocal.__all__, all(hasattr(anylocal, name) for name in anylocal.__all__))"
+    assert python(code) == "Call Capture Site capture errors find get_local True"

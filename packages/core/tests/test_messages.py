@@ -68,6 +68,25 @@ def warned(go: Callable[[], object]) -> str:
     return str(warning.message)
 
 
+def _open_twice() -> None:
+    cap = capture(area, "squared").open()
+    try:
+        cap.open()
+    finally:
+        cap.close()
+
+
+def _replace() -> None:
+    cap = capture(area, "squared").open()
+    ours = area.__code__
+    area.__code__ = ours.replace(co_name="foreign")
+    try:
+        capture(area, "squared").open()
+    finally:
+        area.__code__ = ours
+        cap.close()
+
+
 # Exceptions
 
 
@@ -96,8 +115,8 @@ def warned(go: Callable[[], object]) -> str:
         pytest.param(
             lambda: capture("colorsys", "attention"),
             NameNotFoundError,
-            "colorsys has no local variable 'attention'. It has: r, g, b, y, i, q, maxc, minc, sumc, rangec, l, s, rc, gc,"
-            " bc, h, m2, m1, hue, v, f, p, t. [name-not-found]",
+            "colorsys has no local variable 'attention'. It has: r, g, b, y, i, q, maxc, minc, sumc, rangec, l, s, rc,"
+            " gc, bc, h, m2, m1, hue, v, f, p, t. [name-not-found]",
             id="nowhere in a Python module",
         ),
         pytest.param(
@@ -148,14 +167,15 @@ def warned(go: Callable[[], object]) -> str:
         pytest.param(
             lambda: capture(3, "x"),
             TargetError,
-            "int (int) holds no Python function. A target is a function, a method, a class, an nn.Module, a Python module,"
-            ' or a dotted name such as "package.module:Class.method". [target]',
+            "int (int) holds no Python function. A target is a function, a method, a class, an nn.Module, a Python"
+            ' module, or a dotted name such as "package.module:Class.method". [target]',
             id="an object without functions",
         ),
         pytest.param(
             lambda: capture("colorsys:rgb_to_hsw", "x"),
             TargetError,
-            "colorsys has no attribute 'rgb_to_hsw' (target 'colorsys:rgb_to_hsw'). Did you mean 'rgb_to_hsv'? [target]",
+            "colorsys has no attribute 'rgb_to_hsw' (target 'colorsys:rgb_to_hsw'). Did you mean 'rgb_to_hsv'?"
+            " [target]",
             id="no such attribute",
         ),
         pytest.param(
@@ -181,11 +201,12 @@ def warned(go: Callable[[], object]) -> str:
         pytest.param(
             lambda: capture(".colorsys", "x"),
             TargetError,
-            "There is no module '.colorsys' for the target '.colorsys'. Write \"package.module:Class.method\". [target]",
+            "There is no module '.colorsys' for the target '.colorsys'."
+            ' Write "package.module:Class.method". [target]',
             id="a relative name",
         ),
         pytest.param(
-            lambda: get_local("x")(3),  # type: ignore[type-var]  # what is refused
+            lambda: get_local("x")(3),
             TargetError,
             "get_local marks Python functions, and 3 holds none. [target]",
             id="mark of no function",
@@ -199,7 +220,8 @@ def warned(go: Callable[[], object]) -> str:
         pytest.param(
             lambda: capture(area),
             OptionError,
-            'Name the local variables to capture, as in capture(model, "attn"); find(model) lists what is there. [option]',
+            'Name the local variables to capture, as in capture(model, "attn"); find(model) lists what is there.'
+            " [option]",
             id="no names given",
         ),
         pytest.param(
@@ -245,13 +267,13 @@ def warned(go: Callable[[], object]) -> str:
             id="limit",
         ),
         pytest.param(
-            lambda: _open_twice(),
+            _open_twice,
             StateError,
             "This capture of area is open already. Make a second one with capture(…). [state]",
             id="open twice",
         ),
         pytest.param(
-            lambda: _replace(),
+            _replace,
             StateError,
             "The code of area was replaced by somebody else while a capture of it is open."
             " Close that capture first, or let the other tool undo its patch. [state]",
@@ -264,25 +286,6 @@ def test_the_text_of_an_exception(make: Callable[[], object], error: type[Anyloc
     with pytest.raises(error) as caught:
         make()
     assert str(caught.value) == text
-
-
-def _open_twice() -> None:
-    cap = capture(area, "squared").open()
-    try:
-        cap.open()
-    finally:
-        cap.close()
-
-
-def _replace() -> None:
-    cap = capture(area, "squared").open()
-    ours = area.__code__
-    area.__code__ = ours.replace(co_name="foreign")
-    try:
-        capture(area, "squared").open()
-    finally:
-        area.__code__ = ours
-        cap.close()
 
 
 def test_many_names_are_listed_in_part() -> None:
@@ -378,13 +381,14 @@ MINE, OTHER = Circle(), Circle()
         ),
         pytest.param(
             _run(area, "squared", go=_in_another_thread, threads="own"),
-            "The capture of area recorded no value of 'squared': area was called, but in other threads than the one that"
-            " opened the capture. Leave threads= out. [nothing-recorded]",
+            "The capture of area recorded no value of 'squared': area was called, but in other threads than the one"
+            " that opened the capture. Leave threads= out. [nothing-recorded]",
             id="another thread",
         ),
         pytest.param(
             _run(area, edit={"squared": abs}),
-            "The edit of 'squared' was never applied: area was not called while the capture was open. [edit-not-applied]",
+            "The edit of 'squared' was never applied: area was not called while the capture was open."
+            " [edit-not-applied]",
             id="edit not called",
         ),
         pytest.param(

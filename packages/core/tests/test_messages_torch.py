@@ -6,8 +6,9 @@ import warnings
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from torch import Tensor, nn
 
 from anylocal import capture
@@ -34,7 +35,7 @@ class Pair(nn.Module):
         self.second = Layer()
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.second(self.first(x))
+        z: Tensor = self.second(self.first(x))
         return z
 
 
@@ -138,7 +139,7 @@ def test_a_fused_layer() -> None:
     line = Fused.forward.__code__.co_firstlineno + 2
     assert str(caught[0].message) == (
         f"The capture of Fused recorded no value of 'attn': Fused.forward returned at line {line} on a path that never"
-        " binds it: it ran the fused kernel scaled_dot_product_attention, which never makes the map. capture_attention of"
-        ' anylocal_vit or anylocal_bert computes it from what the kernel was given; capture(…, "q", "k") takes that.'
+        " binds it: it ran the fused kernel scaled_dot_product_attention, which never makes the map. capture_attention"
+        ' of anylocal_vit or anylocal_bert computes it from what the kernel was given; capture(…, "q", "k") takes that.'
         " [nothing-recorded]"
     )

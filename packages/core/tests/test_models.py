@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from torch import Tensor, nn
 
 from anylocal import capture, find
@@ -27,13 +28,13 @@ def _normalised(rows: Tensor) -> Tensor:
     return normal
 
 
-def rescale(module: nn.Module, x: Tensor) -> Tensor:
-    rescaled = x * module.scale
+def rescale(module: Any, x: Tensor) -> Tensor:
+    rescaled: Tensor = x * module.scale
     return rescaled
 
 
-def residual(self: nn.Module, x: Tensor) -> Tensor:
-    added = x + self.scale
+def residual(self: Any, x: Tensor) -> Tensor:
+    added: Tensor = x + self.scale
     return added
 
 
@@ -65,7 +66,7 @@ class Block(nn.Module):
         return clipped
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.clip(x) * self.doubled + self.attn(x)
+        y: Tensor = self.clip(x) * self.doubled + self.attn(x)
         return y
 
 
@@ -76,11 +77,15 @@ class Model(nn.Module):
         self.blocks = nn.Sequential(*(Block(i + 1.0) for i in range(built)))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.blocks(x)
+        out: Tensor = self.blocks(x)
         return out
 
 
 X = torch.arange(24.0).reshape(2, 3, 4) / 24
+
+
+def layer_of(model: nn.Module, name: str) -> Any:
+    return model.get_submodule(name)
 
 
 @pytest.fixture
@@ -105,7 +110,7 @@ def test_values_are_bit_equal_to_what_the_layer_computes(model: nn.Module) -> No
     """Computed again by hand from the layer's own weights."""
     with capture(model, "attn") as cap:
         model(X)
-    q, k = model.get_submodule("blocks.0.attn").qk(X).chunk(2, -1)
+    q, k = layer_of(model, "blocks.0.attn").qk(X).chunk(2, -1)
     assert torch.equal(cap["attn"][0], (q @ k.transpose(-2, -1)).softmax(-1))
 
 
@@ -167,7 +172,7 @@ def test_a_forward_put_onto_one_object_as_a_method_is_found(model: nn.Module) ->
         replaced = x
         return replaced
 
-    layer = model.get_submodule("blocks.3.attn")
+    layer = layer_of(model, "blocks.3.attn")
     layer.forward = types.MethodType(forward, layer)
     with capture(model, "replaced") as cap:
         model(X)
@@ -176,10 +181,10 @@ def test_a_forward_put_onto_one_object_as_a_method_is_found(model: nn.Module) ->
 
 def test_a_forward_put_onto_one_object_as_a_closure_is_found(model: nn.Module) -> None:
     """It takes no module; every call of it is the layer's."""
-    layer = model.get_submodule("blocks.3.attn")
+    layer = layer_of(model, "blocks.3.attn")
 
     def forward(x: Tensor) -> Tensor:
-        replaced = x * layer.scale
+        replaced: Tensor = x * layer.scale
         return replaced
 
     layer.forward = forward
@@ -195,7 +200,7 @@ def test_a_forward_put_onto_one_object_as_a_partial_is_found(model: nn.Module) -
         replaced = x * module.scale
         return replaced
 
-    layer = model.get_submodule("blocks.3.attn")
+    layer = layer_of(model, "blocks.3.attn")
     layer.forward = functools.partial(forward, layer)
     with capture(model, "replaced") as cap:
         model(X)

@@ -60,7 +60,7 @@ def test_every_leaves_out_how_an_except_clause_ends() -> None:
         try:
             _ = 1 // 0
         except ZeroDivisionError as error:
-            pass
+            text = str(error)
 
     with capture(fail, "error", every=True) as cap:
         fail()
@@ -85,7 +85,7 @@ def test_every_tells_whose_object_it_is_where_a_comprehension_hides_it() -> None
 
     class Thing:
         def method(self, others: list[Any]) -> list[Any]:
-            names = [self for self in others if (last := self)]  # noqa: C416, F841  # both are the point
+            names = [self for self in others if (last := self)]  # both are what this is about
             return names
 
     mine, other = Thing(), Thing()
@@ -100,7 +100,9 @@ def test_every_tells_whose_object_it_is_where_it_is_in_a_cell() -> None:
 
     class Thing:
         def method(self, others: list[Any]) -> Any:
-            read = lambda: self
+            def read() -> Any:
+                return self
+
             names = [self for self in others]  # noqa: C416  # its variable is the point
             return read(), names
 
@@ -170,9 +172,13 @@ def test_an_argument_is_edited_at_entry() -> None:
         return x
 
     def celled(x: int) -> int:
-        return (lambda: x)()
+        def read() -> int:
+            return x
 
-    with capture(plain, edit={"x": lambda x: -x}), capture(celled, edit={"x": lambda x: -x}):
+        return read()
+
+    negate = {"x": lambda x: -x}
+    with capture(plain, edit=negate), capture(celled, edit=negate):
         assert (plain(1), celled(2)) == (-1, -2)
 
 
@@ -182,7 +188,7 @@ def test_every_kind_of_argument_is_edited() -> None:
     def several(a: int, /, b: int, *args: int, c: int = 3, **kwargs: int) -> tuple[Any, ...]:
         return a, b, args, c, kwargs
 
-    shown = {name: repr for name in ("a", "b", "args", "c", "kwargs")}
+    shown = dict.fromkeys(("a", "b", "args", "c", "kwargs"), repr)
     with capture(several, edit=shown):
         assert several(1, 2, 3, d=4) == ("1", "2", "(3,)", "3", "{'d': 4}")
 
@@ -248,7 +254,7 @@ def test_an_edit_does_not_touch_how_an_except_clause_ends() -> None:
         except ZeroDivisionError as error:
             return str(error)
 
-    with capture(fail, edit={"error": str.upper if False else lambda error: repr(error)}):
+    with capture(fail, edit={"error": repr}):
         assert fail() == "ZeroDivisionError('integer division or modulo by zero')"
 
 
@@ -264,9 +270,9 @@ def test_an_exception_of_edit_propagates_with_a_note() -> None:
 
 def test_an_edit_that_is_never_applied_warns() -> None:
     """With the reason."""
-    with pytest.warns(EditNotAppliedWarning, match="The edit of 'total' was never applied: walk was not called"):
-        with capture(walk, edit={"total": lambda total: total}):
-            pass
+    said = "The edit of 'total' was never applied: walk was not called"
+    with pytest.warns(EditNotAppliedWarning, match=said), capture(walk, edit={"total": lambda total: total}):
+        pass
 
 
 def test_an_edit_that_is_no_function_raises() -> None:
@@ -284,6 +290,11 @@ class _Big:
     nbytes = 1000
 
     def __init__(self, *_: object) -> None: ...
+
+
+def _walk_often(times: int) -> None:
+    for _ in range(times):
+        walk(1)
 
 
 def test_a_capture_stops_at_its_limit_and_says_so_once() -> None:
@@ -310,21 +321,19 @@ def test_the_function_goes_on_even_where_warnings_are_errors() -> None:
 
 def test_clear_makes_room_again() -> None:
     """And a limit that is reached again is said again."""
-    with pytest.warns(LimitWarning) as caught, capture(walk, "total", keep=_Big, limit=1500) as cap:
-        for _ in range(3):
-            walk(1)
+    cap = capture(walk, "total", keep=_Big, limit=1500)
+    for _ in range(2):
+        with pytest.warns(LimitWarning), cap:
+            _walk_often(3)
+        assert len(cap) == 1
         cap.clear()
-        for _ in range(3):
-            walk(1)
-    assert (len(caught), len(cap)) == (2, 1)
 
 
 def test_the_same_object_counts_once() -> None:
     """Storage that several values share is held once."""
     shared = _Big()
     with capture(walk, "total", keep=lambda _: shared, limit=1500) as cap:
-        for _ in range(10):
-            walk(1)
+        _walk_often(10)
     assert len(cap) == 10
 
 
@@ -332,8 +341,7 @@ def test_objects_are_bounded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever they hold."""
     monkeypatch.setattr("anylocal._memory.MOST_OBJECTS", 3)
     with pytest.warns(LimitWarning, match=r"its limit \(3 calls\) after 3 records"), capture(walk, "total") as cap:
-        for _ in range(5):
-            walk(1)
+        _walk_often(5)
     assert len(cap) == 3
 
 
@@ -358,8 +366,7 @@ def test_no_limit_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """None records whatever comes."""
     monkeypatch.setattr("anylocal._memory.MOST_OBJECTS", 3)
     with capture(walk, "total", keep=_Big, limit=None) as cap:
-        for _ in range(10):
-            walk(1)
+        _walk_often(10)
     assert len(cap) == 10
 
 
@@ -367,8 +374,7 @@ def test_the_default_limit_is_half_of_what_is_available(monkeypatch: pytest.Monk
     """When the capture is made."""
     monkeypatch.setattr("anylocal._memory.available", lambda: 5000)
     with pytest.warns(LimitWarning, match="GiB on cpu"), capture(walk, "total", keep=_Big) as cap:
-        for _ in range(5):
-            walk(1)
+        _walk_often(5)
     assert len(cap) == 2
 
 
@@ -469,9 +475,9 @@ def test_two_threads_get_their_own_calls() -> None:
 
 def test_calls_in_other_threads_only_are_told_so() -> None:
     """The reason why nothing was recorded."""
-    with pytest.warns(NothingRecordedWarning, match="walk was called, but in other threads"):
-        with capture(walk, "n", threads="own"):
-            _elsewhere(lambda: walk(1))
+    said = "walk was called, but in other threads"
+    with pytest.warns(NothingRecordedWarning, match=said), capture(walk, "n", threads="own"):
+        _elsewhere(lambda: walk(1))
 
 
 def test_threads_that_are_unknown_raise() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from anylocal import Capture, _patch, capture, get_local
 from anylocal._record import plans
+from anylocal._rewrite import rewrite
 from anylocal.errors import StateError
 
 
@@ -71,7 +72,6 @@ def test_a_function_stays_itself_while_it_is_captured() -> None:
 
 def test_a_captured_function_can_be_pickled_and_copied() -> None:
     """By reference, as ever."""
-
     with capture(len_of, "n"):
         assert copy.deepcopy(len_of) is len_of
         assert len_of([1]) == 1
@@ -152,10 +152,8 @@ WANTS: list[dict[str, Any]] = [
 def test_captures_close_in_any_order(order: tuple[int, ...]) -> None:
     """After each that leaves, the others go on; after the last, the code is back."""
     caps = [_open(want) for want in WANTS]
-    calls = 0
-    for leaving in order:
-        assert add(calls) == calls + 1
-        calls += 1
+    for place, leaving in enumerate(order):
+        assert add(place) == place + 1
         assert add.__code__ is not ADD
         caps[leaving].close()
     assert add.__code__ is ADD
@@ -215,12 +213,11 @@ def test_a_capture_closes_in_a_call_of_the_captured_function() -> None:
 
 def test_a_capture_that_fails_to_open_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The functions touched before the failure are put back."""
-    real = _patch.rewrite
 
     def failing(code: types.CodeType, *args: Any) -> types.CodeType:
         if code is SUBTRACT:
             raise MemoryError
-        return real(code, *args)
+        return rewrite(code, *args)
 
     monkeypatch.setattr(_patch, "rewrite", failing)
 
@@ -242,9 +239,10 @@ def test_a_capture_that_fails_to_open_does_not_disturb_another(monkeypatch: pyte
         def failing(*_: object) -> types.CodeType:
             raise MemoryError
 
-        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        with monkeypatch.context() as patch:
             patch.setattr(_patch, "rewrite", failing)
-            capture(add, "x").open()
+            with pytest.raises(MemoryError):
+                capture(add, "x").open()
         add(1)
     assert outer["total"] == [2]
 
@@ -261,15 +259,14 @@ def test_a_capture_that_is_dropped_takes_its_patches_with_it() -> None:
 def test_a_capture_is_collected_while_another_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The garbage collector may run at any time, also in the midst of taking patches out."""
     closing, dropped = capture(add, "total").open(), [capture(add, "x").open()]
-    real = _patch.rewrite
 
-    def rewrite(*args: Any) -> types.CodeType:
-        code = real(*args)
+    def collecting(*args: Any) -> types.CodeType:
+        code = rewrite(*args)
         dropped.clear()
         gc.collect()
         return code
 
-    monkeypatch.setattr(_patch, "rewrite", rewrite)
+    monkeypatch.setattr(_patch, "rewrite", collecting)
     closing.close()
     assert not dropped
     assert add.__code__ is ADD
@@ -278,14 +275,13 @@ def test_a_capture_is_collected_while_another_closes(monkeypatch: pytest.MonkeyP
 def test_a_capture_is_collected_while_another_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that opens is served, and the other is gone."""
     dropped = [capture(add, "x").open()]
-    real = _patch.rewrite
 
-    def rewrite(*args: Any) -> types.CodeType:
+    def collecting(*args: Any) -> types.CodeType:
         dropped.clear()
         gc.collect()
-        return real(*args)
+        return rewrite(*args)
 
-    monkeypatch.setattr(_patch, "rewrite", rewrite)
+    monkeypatch.setattr(_patch, "rewrite", collecting)
     with capture(add, "total") as cap:
         add(1)
     assert cap["total"] == [2]

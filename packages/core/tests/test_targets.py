@@ -72,7 +72,7 @@ class Scale(Base):
         return square
 
     def power(self, exponent: int) -> int:
-        powered = self.factor**exponent
+        powered: int = self.factor**exponent
         return powered
 
     cubed = functools.partialmethod(power, 3)
@@ -104,7 +104,7 @@ def test_a_function_is_captured_at_every_call() -> None:
 
 def test_a_lambda_is_a_function() -> None:
     """A lambda has locals too."""
-    negate = lambda number: -number
+    negate: Callable[[int], int] = lambda number: -number
     with capture(negate, "number") as cap:
         negate(5)
     assert cap["number"] == [5]
@@ -555,8 +555,13 @@ def test_a_generator_that_outlives_the_scope_is_not_recorded() -> None:
         yield step
         step = 2
 
+    started: list[Iterator[int]] = []
     with pytest.warns(NothingRecordedWarning), capture(steps, "step") as cap:
-        running = steps()
-        next(running)
-    assert list(running) == []
+        started.append(_begun(steps()))
+    assert list(started[0]) == []
     assert cap["step"] == []
+
+
+def _begun(iterator: Iterator[int]) -> Iterator[int]:
+    next(iterator)
+    return iterator

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from anylocal.errors import ChoiceError, PositionError
@@ -157,12 +158,28 @@ def new_axes(ax: Axes | None) -> Axes:
     return new_figure().add_subplot() if ax is None else ax
 
 
-def new_figure(size: tuple[float, float] | None = None) -> Figure:
-    """Return a new figure that pyplot shows; its size, in inches, is that of the rcParams by default."""
+def new_figure() -> Figure:
+    """Return a new figure that pyplot shows."""
     # Here only: drawing into a user's own figure needs nothing of pyplot's global state.
     import matplotlib.pyplot as plt
 
-    return plt.figure(figsize=size, layout="constrained")
+    return plt.figure(layout=Settled())
+
+
+class Settled(ConstrainedLayoutEngine):
+    """Constrained layout, repeated until nothing moves any more.
+
+    Each round makes room for what the axes of the round before had around them. A picture of fixed shape may be wider
+    than high in one round and not in the next: labels of a figure laid out once may be cut off.
+    """
+
+    def execute(self, fig: Figure) -> None:
+        """Lay out a figure."""
+        for _ in range(5):
+            before = [ax.get_position(original=True).extents for ax in fig.axes]
+            super().execute(fig)
+            if np.allclose(before, [ax.get_position(original=True).extents for ax in fig.axes], atol=1e-3):
+                return
 
 
 def add_colorbar(mappable: ScalarMappable, ax: Axes, label: str = LEGEND) -> Colorbar:

@@ -100,12 +100,17 @@ class Budget:
         """Forget what was held."""
         self._seen: set[tuple[str, int]] = set()
         self._held: dict[str, int] = {}
-        self._objects = 0
+        self._objects = self._starts = 0
 
     @property
     def held(self) -> int:
         """Bytes held on all devices together, storage that several values share counted once."""
         return sum(self._held.values())
+
+    def take_start(self) -> bool:
+        """Count a call that starts, and say whether there may be so many."""
+        self._starts += 1
+        return self.limit is None or self._starts <= MOST_OBJECTS
 
     def take(self, values: tuple[Any, ...]) -> bool:
         """Add values to what is held, and say whether they fit."""
@@ -129,7 +134,7 @@ class Budget:
 
     def __str__(self) -> str:
         """Return the limit as a reader knows it."""
-        if self._objects > MOST_OBJECTS:
+        if max(self._objects, self._starts) > MOST_OBJECTS:
             return f"{MOST_OBJECTS:,} calls"
         if not self._auto:
             return f"{self.limit:,} bytes" if isinstance(self.limit, int) else str(self.limit)

@@ -7,6 +7,7 @@ the rewritten one still runs) is nobody's business.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import types
 import warnings
@@ -52,17 +53,25 @@ class Log:
         if self.full:
             self.full, self.full_was_told, self.active = False, False, True
 
+    def start(self, record: Record) -> None:
+        """Take the start of a call, unless the limit is reached: calls that all raise are bounded as well."""
+        if self.budget.take_start():
+            self.records.append(record)
+        else:
+            self._stop()
+
     def add(self, record: Record) -> None:
-        """Take a record, unless the limit is reached, which is said once."""
-        if not self.budget.take(record.values):
-            self.active, self.full = False, True
-            try:
-                self.tell_that_full(stacklevel=5)
-            except LimitWarning:
-                # Where warnings are errors, the model goes on all the same: the end of the scope says it again.
-                pass
-            return
-        self.records.append(record)
+        """Take a record, unless the limit is reached."""
+        if self.budget.take(record.values):
+            self.records.append(record)
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        self.active, self.full = False, True
+        # Where warnings are errors, the model goes on all the same, and the end of the scope says it again.
+        with contextlib.suppress(LimitWarning):
+            self.tell_that_full(stacklevel=6)
 
     def tell_that_full(self, stacklevel: int) -> None:
         """Warn, once, that the limit is reached."""
@@ -153,7 +162,7 @@ class Subscription:
         if self.tells_owner:
             module = owner if _torch.is_module(owner) else None
             start = start._replace(module=module, thread=threading.get_ident())
-        self.log.records.append(start)
+        self.log.start(start)
 
     def add(self, kind: str, line: int, owner: object, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
         """Record what names held; those that held nothing are left out."""

@@ -139,16 +139,21 @@ def _imported(dotted: str) -> object:
         while "." in module_name and not _importable(module_name):
             module_name, _, last = module_name.rpartition(".")
             path = f"{last}.{path}" if path else last
-    try:
-        if not module_name:
-            raise ModuleNotFoundError(name=dotted)
-        target: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        msg = f'There is no module {error.name!r} for the target {dotted!r}. Write "package.module:Class.method".'
-        raise TargetError(msg) from error
+    target = _module(module_name, dotted)
     for part in filter(None, path.split(".")):
         target = _attribute(target, part, dotted)
     return target
+
+
+def _module(name: str, dotted: str) -> object:
+    missing = name or dotted
+    try:
+        if name:
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+    msg = f'There is no module {missing!r} for the target {dotted!r}. Write "package.module:Class.method".'
+    raise TargetError(msg)
 
 
 def _importable(name: str) -> bool:
@@ -283,32 +288,30 @@ def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Fou
     def accepts_class(owner: object) -> bool:
         return owner in classes
 
-    methods: dict[types.FunctionType, Accepts] = {}
-    for cls in sorted(classes, key=lambda c: c.__qualname__):
-        for function, kind in _methods(cls, (object, base)):
-            if kind != "static" or not alone:
-                methods[function] = {"static": None, "class": accepts_class}.get(kind, accepts)
-    for function, is_bound in _put_onto(modules.values()):
-        theirs = _takes_owner(function) if is_bound else _works_for_module(function)
-        methods[function] = accepts if theirs else None
-    # The model is built: no __init__ of it can run any more.
-    methods = {f: a for f, a in methods.items() if f.__name__ != "__init__"}
+    accepting: dict[str, Accepts] = {"self": accepts, "class": accepts_class, "static": None}
+    methods = {
+        function: accepting[kind]
+        for cls in sorted(classes, key=lambda c: c.__qualname__)
+        for function, kind in _methods(cls, (object, base))
+        # The model is built: no __init__ of it can run any more.
+        if function.__name__ != "__init__" and not (alone and kind == "static")
+    }
+    methods |= {function: accepts if is_theirs else None for function, is_theirs in _put_onto(modules.values())}
+    helpers = {function: accepts if _works_for_module(function) else None for function in _named_by(methods)}
     for function, accepts_owner in methods.items():
         yield Found(function, accepts_owner)
-    for function in _named_by(methods):
-        if _works_for_module(function):
-            yield Found(function, accepts)
-        elif not alone:
-            yield Found(function)
+    for function, accepts_owner in helpers.items():
+        if accepts_owner is not None or not alone:
+            yield Found(function, accepts_owner)
 
 
 def _put_onto(modules: Iterable[object]) -> Iterator[tuple[types.FunctionType, bool]]:
-    """Give the functions that stand on modules themselves, as a forward that a fork puts there, and which are bound."""
+    """Give the functions that forks put onto modules themselves, and whether they take the module."""
     for module in modules:
         for value in vars(module).values():
             if isinstance(value, (types.MethodType, types.FunctionType, functools.partial)):
-                is_bound = isinstance(value, types.MethodType)
-                yield from ((function, is_bound) for function in functions_in(value) if not _is_foundation(function))
+                takes_module = _takes_owner if isinstance(value, types.MethodType) else _works_for_module
+                yield from ((f, takes_module(f)) for f in functions_in(value) if not _is_foundation(f))
 
 
 def _works_for_module(function: types.FunctionType) -> bool:

@@ -23,6 +23,10 @@ DIGIT = 0.65
 """Width of a digit, in font sizes; it is less in most fonts."""
 
 
+SLACK = 0.6
+"""How far labels must be able to move together before there are more of them."""
+
+
 class Spaced(Locator):
     """Ticks at whole positions, so far apart that their labels do not touch.
 
@@ -44,6 +48,7 @@ class Spaced(Locator):
         self.room = room
         self.named = named
         self.steps = list(range(1, length + 1) if steps is None else steps)
+        self._apart_before = 0.0
 
     def __call__(self) -> list[int]:
         """Return the ticks within the view."""
@@ -69,7 +74,13 @@ class Spaced(Locator):
         points = max(1.0, pixels / ruler.axes.figure.dpi * 72)
         # One tick, made here if there is none yet: asking for all would ask this locator.
         font = float(ruler.get_major_ticks(1)[0].label1.get_fontsize())
-        return self.room * font * width / points
+        needed = self.room * font * width / points
+        # More labels, longer ones among them, would take from the axes the room that they need, and be gone at the
+        # next try: more come only when there is much more room.
+        if SLACK * self._apart_before < needed < self._apart_before:
+            needed = self._apart_before
+        self._apart_before = needed
+        return needed
 
 
 def name_positions(

@@ -168,7 +168,7 @@ class Flow:
         return index in self.before and self.saved(variable(instr) or "", index) is None
 
     def saved(self, name: str, index: int) -> tuple[int, Saved] | None:
-        """Return where on the stack the function's own value of a name is kept, from the top, and what is known of it."""
+        """Return where a comprehension keeps the function's own value of a name, counted from the top of the stack."""
         stack = self.before[index].stack if index in self.before else ()
         places = (i for i, slot in enumerate(stack) if slot is not None and slot.name == name)
         # Of several comprehensions in each other, the outermost keeps the function's.

@@ -16,10 +16,10 @@ A name that is certainly bound at a return is loaded as it is. One that may be u
 inside an exception region of its own, whose handler (behind the last instruction) puts `UNBOUND` in its place. Regions
 cannot nest in the table, so a region around it is closed before and opened again behind.
 
-Instructions keep their places in the line table, and injected ones stand on the line of what they were injected for, so
-neither tracebacks nor tracers see them. With one exception: where a name turns out to be unbound at a return, tracers
-(`sys.settrace`, and `sys.monitoring` with it) are told of the exception of the check, and on 3.11 of the line once more.
-Nobody else sees it; no way of asking whether a name is bound without raising was found in the instruction set.
+Instructions keep their places in the line table, and injected ones stand on the line of what they were injected for,
+so neither tracebacks nor tracers see them. With one exception: where a name turns out to be unbound at a return,
+tracers (`sys.settrace`, `sys.monitoring`) are told of the exception that the check raises, and on 3.11 of the line once
+more. Nobody else sees it. No instruction of CPython asks whether a name is bound without raising.
 """
 
 from __future__ import annotations
