@@ -26,6 +26,3 @@ COMPREHENSIONS_ARE_INLINED: Final = _VERSION >= (3, 12)
 """PEP 709: ``[x for x in xs]`` runs in the frame of its function, which saves its own `x` on the stack
 (LOAD_FAST_AND_CLEAR, possibly a NULL) and puts it back with a plain STORE_FAST.
 """
-
-LOCALS_ARE_SNAPSHOTS: Final = _VERSION >= (3, 13)
-"""PEP 667: ``locals()`` in a function gives a new dict at each call."""

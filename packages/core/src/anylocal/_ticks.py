@@ -23,7 +23,7 @@ DIGIT = 0.65
 """Width of a digit, in font sizes; it is less in most fonts."""
 
 
-SLACK = 0.6
+SLACK = 0.45
 """How far labels must be able to move together before there are more of them."""
 
 
