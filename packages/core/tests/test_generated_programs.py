@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import types
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,7 +38,10 @@ many = settings(
 
 def made(program: Program, source: str, **names: Any) -> types.FunctionType:
     space = {**namespace(program), **names}
-    exec(compile(source, "<program>", "exec"), space)
+    with warnings.catch_warnings():
+        # From 3.14 on the compiler warns of a return in a finally block, which a program may well have.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        exec(compile(source, "<program>", "exec"), space)
     function = space["program"]
     assert isinstance(function, types.FunctionType)
     return function

@@ -142,7 +142,7 @@ def test_tokens_of_the_sample() -> None:
     texts = Tokens([["a", "b"], ["c", "d"]])
     attention = AttentionMap.from_weights(torch.ones(2, 1, 2, 2) / 2, queries=texts, keys=texts)
     ax = plot.heatmap(attention, sample=1, ax=Figure(layout="constrained").subplots())
-    assert shown(lay_out(ax).xaxis) == ["c", "d"]
+    assert shown(lay_out(ax).xaxis) == shown(ax.yaxis) == ["c", "d"]
 
 
 def test_tokens_are_no_formula() -> None:

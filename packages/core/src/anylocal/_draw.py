@@ -189,10 +189,11 @@ def add_colorbar(mappable: ScalarMappable, ax: Axes, label: str = LEGEND) -> Col
     if type(mappable.norm) is Normalize:
         # As many by default as have room; but more of them are longer ones, and take that room (see `Spaced`).
         options["ticks"] = MaxNLocator(4)
-    # An inset is as high as what is drawn, also where that does not fill the axes' place. Where nobody lays out the
-    # figure, nobody would make room for it, and it is taken from the axes.
-    where = {"ax": ax} if ax.figure.get_layout_engine() is None else {"cax": beside(ax, 0.06, 0.12)}
-    return ax.figure.colorbar(mappable, **where, **options)
+    if ax.figure.get_layout_engine() is None:
+        # Nobody would make room for an inset: it is taken from the axes.
+        return ax.figure.colorbar(mappable, ax=ax, **options)
+    # An inset is as high as what is drawn, also where that does not fill the axes' place.
+    return ax.figure.colorbar(mappable, cax=beside(ax, 0.06, 0.12), **options)
 
 
 def beside(ax: Axes, start: float, width: float, bottom: float = 0.0, height: float = 1.0) -> Axes:

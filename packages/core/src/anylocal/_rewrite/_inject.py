@@ -137,7 +137,8 @@ class _Injector:
         self._handlers: list[Element] = []
         self._here: InstrLocation | None = None
         self._line = flow.code.co_firstlineno
-        self._called: set[object] = set()
+        # What was loaded since the last assignment, and from where.
+        self._loaded: list[tuple[object, InstrLocation | None]] = []
 
     def elements(self) -> Iterator[Element]:
         started = False
@@ -166,7 +167,8 @@ class _Injector:
     def _move_to(self, instr: Instr) -> None:
         self._here = instr.location
         if instr.name in NAMED:
-            self._called.add(variable(instr) or (instr.arg[-1] if isinstance(instr.arg, tuple) else instr.arg))
+            name = variable(instr) or (instr.arg[-1] if isinstance(instr.arg, tuple) else instr.arg)
+            self._loaded.append((name, instr.location))
         if isinstance(instr.lineno, int):
             self._line = int(instr.lineno)
 
@@ -201,9 +203,9 @@ class _Injector:
         if name in self.wants.edited:
             yield from self._edit(name, index)
         methods = ["assigned"] if name in self.wants.assigned else []
-        if any(wanted == name and called in self._called for wanted, called in self.wants.resulted):
+        if any(wanted == name and self._is_value_of(instr, called) for wanted, called in self.wants.resulted):
             methods.append("resulted")
-        self._called.clear()
+        self._loaded.clear()
         if methods:
             yield Instr("COPY", 1, location=self._here)
         yield instr
@@ -211,6 +213,11 @@ class _Injector:
             yield from self._announce(method, name, index)
         if methods:
             yield Instr("POP_TOP", location=self._here)
+
+    def _is_value_of(self, store: Instr, called: str) -> bool:
+        """Say whether the right-hand side of an assignment, which stands behind its target, names what is called."""
+        target = _start_of(store.location)
+        return any(name == called and _start_of(location) >= target for name, location in self._loaded)
 
     # Each of the next two finds the value on top of the stack; the first replaces it.
 
@@ -276,9 +283,9 @@ class _Injector:
         yield resume
         self._handlers += [
             handler,
-            Instr("POP_TOP", location=NOWHERE),
-            Instr("LOAD_CONST", UNBOUND, location=NOWHERE),
-            Instr("JUMP_BACKWARD_NO_INTERRUPT", resume, location=NOWHERE),
+            Instr("POP_TOP", location=self._here),
+            Instr("LOAD_CONST", UNBOUND, location=self._here),
+            Instr("JUMP_BACKWARD_NO_INTERRUPT", resume, location=self._here),
         ]
 
     def _unchecked_owner(self, index: int, pushed: int) -> list[Element]:
@@ -310,6 +317,12 @@ class _Injector:
             return Instr(f"{operation}_DEREF", cell, location=self._here)
         suffix = "_CHECK" if checked and LOADS_OF_UNBOUND_CRASH else ""
         return Instr(f"{operation}_FAST{suffix}", name, location=self._here)
+
+
+def _start_of(location: InstrLocation | None) -> tuple[int, int]:
+    # Python can be told to leave the columns out (-X no_debug_ranges).
+    line, column = (None, None) if location is None else (location.lineno, location.col_offset)
+    return line or 0, column or 0
 
 
 def _without_empty_regions(elements: Iterator[Element]) -> Iterator[Element]:
