@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import types
 import warnings
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -21,7 +20,7 @@ from anylocal._python import COMPREHENSIONS_ARE_INLINED
 class Sample(NamedTuple):
     """A function, and the ways in which it is called: each takes the function and gives a plain result."""
 
-    function: types.FunctionType
+    function: Any
     drives: tuple[Callable[[Any], Any], ...]
 
 
@@ -1009,13 +1008,13 @@ from_source(
     lambda f: f(1),
     lambda f: f(0),
 )
-_many = [f"v{i}" for i in range(300)]
+_many = [f"v{i}" for i in range(260)]
 from_source(
     "def many_locals(x):\n"
     + "".join(f"    {name} = x + {i}\n" for i, name in enumerate(_many))
-    + "    if x:\n        del v299, v7\n"
-    + "    ys = [v298 for v298 in range(2)]\n"
-    + "    return v298\n",
+    + "    if x:\n        del v259, v7\n"
+    + "    ys = [v258 for v258 in range(2)]\n"
+    + "    return v258\n",
     "many_locals",
     lambda f: f(0),
     lambda f: f(1),
@@ -1024,8 +1023,8 @@ from_source(
     "def many_cells(x):\n"
     + "".join(f"    {name} = x + {i}\n" for i, name in enumerate(_many))
     + f"    read = lambda: ({', '.join(_many)})\n"
-    + "    if x:\n        del v280\n"
-    + "    return v299\n",
+    + "    if x:\n        del v250\n"
+    + "    return v259\n",
     "many_cells",
     lambda f: f(0),
     lambda f: f(1),
@@ -1051,9 +1050,9 @@ from_source(
     lambda f: f(-1),
 )
 from_source(
-    "def many_arguments(" + ", ".join(_many) + ", **rest):\n    last = v299\n    return last\n",
+    "def many_arguments(" + ", ".join(_many) + ", **rest):\n    last = v259\n    return last\n",
     "many_arguments",
-    lambda f: f(*range(300)),
+    lambda f: f(*range(260)),
 )
 if COMPREHENSIONS_ARE_INLINED:  # which came with PEP 695 in 3.12
     from_source(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from anylocal import capture, find
 from anylocal.errors import ChangedInPlaceWarning, NameNotFoundError, NothingRecordedWarning, OptionError, ShapeError
@@ -266,6 +267,34 @@ def test_modules_of_something_without_any_raises() -> None:
         capture(sharpen, "sharper", modules="blocks.*")
 
 
+def test_a_model_inside_of_another_ones_wrapper_has_its_own_names(model: nn.Module) -> None:
+    """Compilation, data parallelism and checkpointing put it into a module of theirs, whose attribute is in no name."""
+    wrapped = nn.DataParallel(cast("nn.Module", torch.compile(model, backend="eager")))
+    layer = layer_of(model, "blocks.0")
+    layer.attn = checkpoint_wrapper(layer.attn)
+    with capture(wrapped, "attn") as cap:
+        model(X)
+    assert [call.name for call in cap.calls] == [f"blocks.{i}.attn" for i in range(12)]
+
+
+def test_an_own_attribute_called_module_stays_in_the_name() -> None:
+    """Only torch's wrappers are looked through."""
+
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = Block()
+
+        def forward(self, x: Tensor) -> Tensor:
+            held: Tensor = self.module(x)
+            return held
+
+    holder = Holder()
+    with capture(holder, "attn") as cap:
+        holder(X)
+    assert [call.name for call in cap.calls] == ["module.attn"]
+
+
 # Reading
 
 
@@ -478,11 +507,3 @@ def test_a_warning_tells_that_the_fused_kernel_ran() -> None:
         capture(layer, "attn"),
     ):
         layer(X, fused=True)
-
-
-def test_a_model_inside_of_compile_has_its_own_names(model: nn.Module) -> None:
-    """`torch.compile` puts the model into another one, whose attribute is in no name."""
-    compiled = torch.compile(model, backend="eager")
-    assert [site.modules[0] for site in find(compiled) if site.function.__qualname__ == "Attention.forward"] == [
-        "blocks.0.attn"
-    ]

@@ -22,7 +22,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from anylocal import plot
-from anylocal.attention import AttentionMap, Patches, Tokens
+from anylocal.attention import AttentionMap, AttentionMaps, Patches, Tokens
 from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError
 
 PATCHES = Patches(grid=(2, 3), prefix=("cls", "reg"))
@@ -86,16 +86,19 @@ class TestValues:
         attention = make()
         np.testing.assert_allclose(attention.head_mean()[0], drawn(plot.heatmap(attention, ax=empty())), rtol=1e-6)
 
-    def test_mean_in_half_precision(self) -> None:
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_mean_in_half_precision(self, dtype: torch.dtype) -> None:
         """The mean of weights in half precision is not rounded to half precision."""
-        weights = torch.tensor([1.0, 1.0, 1.0078125], dtype=torch.bfloat16).reshape(1, 3, 1, 1)
+        step = torch.finfo(dtype).eps
+        weights = torch.tensor([1, 1, 1 + step], dtype=dtype).reshape(1, 3, 1, 1)
         array = drawn(plot.heatmap(AttentionMap.from_weights(weights), ax=empty()))
-        np.testing.assert_allclose(array, 1 + 0.0078125 / 3, rtol=1e-6)
+        np.testing.assert_allclose(array, 1 + step / 3, rtol=1e-6)
 
-    def test_sample(self) -> None:
-        """A chosen sample of the batch is drawn, and named."""
+    @pytest.mark.parametrize("sample", [1, -1])
+    def test_sample(self, sample: int) -> None:
+        """A chosen sample of the batch is drawn, and named, counted from the start."""
         attention = make(batch=2)
-        ax = plot.heatmap(attention, sample=1, head=0, ax=empty())
+        ax = plot.heatmap(attention, sample=sample, head=0, ax=empty())
         np.testing.assert_array_equal(attention[1, 0], drawn(ax))
         assert ax.get_title() == "blocks.3.attn\nsample 1, head 0"
 
@@ -456,6 +459,15 @@ class TestRefusals:
         """An array has no heads, but can be made a map."""
         with pytest.raises(OptionError, match=r"got ndarray; make one by AttentionMap\.from_weights"):
             plot.heads(np.ones((3, 4, 4)), figure=Figure())  # type: ignore[arg-type]
+
+    def test_several_maps(self) -> None:
+        """Of a model's maps, one must be chosen."""
+        maps = AttentionMaps([make(), make()])
+        for recipe in (plot.heatmap, plot.heads):
+            with pytest.raises(
+                ChoiceError, match=r"draws one map and got 2; take one by position or by name, such as maps\[0\]"
+            ):
+                recipe(maps)  # type: ignore[operator]
 
     def test_no_columns(self) -> None:
         """A row has one panel at least."""

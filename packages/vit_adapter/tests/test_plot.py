@@ -331,17 +331,19 @@ class TestAxes:
 
     @pytest.mark.parametrize("registers", [1, 4, 16])
     @pytest.mark.parametrize("grid", [(14, 14), (7, 14), (14, 7)])
-    def test_labels_keep_apart(self, grid: tuple[int, int], registers: int) -> None:
-        """In a column of a paper, the names of prefix tokens do not overlap and are not cut off."""
+    @pytest.mark.parametrize("size", [(3.4, 2.6), (2.5, 4)])
+    def test_labels_keep_apart(self, size: tuple[float, float], grid: tuple[int, int], registers: int) -> None:
+        """In a column of a paper, the names of prefix tokens do not overlap, and nothing is cut off."""
         names = ("cls", *(f"reg{n}" for n in range(1, registers + 1)))
         axis = Patches(grid=grid, prefix=names, image_size=(grid[0] * 16, grid[1] * 16))
-        ax = plot.query(make(axis=axis), np.zeros(axis.image_size or ()), query=0, ax=empty(figsize=(3.4, 2.6)))
+        with mpl.rc_context({"figure.figsize": size}):
+            ax = plot.rollout([make(axis=axis)] * 3, np.zeros(axis.image_size or ()), query=(1, 1))
         figure_of(ax).draw_without_rendering()
-        boxes = [label.get_window_extent() for label in strip(ax).get_yticklabels()]
-        assert boxes
+        box, labels = figure_of(ax).get_tightbbox(), strip(ax).get_yticklabels()
+        boxes = [label.get_window_extent() for label in labels]
+        assert len(boxes) == len(names) or (registers == 16 or size[0] < 3)
         assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))
-        assert min(box.x0 for box in boxes) >= 0
-        assert figure_of(ax).get_tightbbox().x1 <= 3.4
+        assert min(box.x0, box.y0, size[0] - box.x1, size[1] - box.y1) >= 0
 
     def test_vector_formats_look_the_same(self) -> None:
         """In SVG the weights have the opacity of PNG: matplotlib, merging the images, would square it."""
@@ -449,6 +451,18 @@ class TestRefusals:
         """Of a batch, a sample must be chosen."""
         with pytest.raises(ChoiceError, match="holds 2 samples and a picture shows one: choose it by sample=0 … 1"):
             plot.query(make(2), IMAGE, query=0)
+
+    def test_several_maps(self) -> None:
+        """Of a model's maps, one must be chosen."""
+        with pytest.raises(ChoiceError, match="query draws one map and got 2; take one by position or by name"):
+            plot.query(AttentionMaps([make(), make()]), IMAGE, query=0)  # type: ignore[arg-type]
+
+    def test_no_map(self) -> None:
+        """What is no map must be made one."""
+        with pytest.raises(OptionError, match="query draws an AttentionMap and got Tensor; make one by"):
+            plot.query(torch.eye(15), IMAGE, query=0)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="rollout draws an AttentionMap and got Tensor"):
+            plot.rollout(make(), IMAGE)  # type: ignore[arg-type]
 
     def test_windows(self) -> None:
         """A window's keys are not spread over the whole image."""

@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-from anylocal.errors import ChoiceError, PositionError
+from anylocal.errors import ChoiceError, OptionError, PositionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +43,25 @@ def is_map(attention: object) -> TypeGuard[AttentionMap]:
     """Tell a map from a plain matrix, without importing torch for someone who draws an array."""
     room = sys.modules.get("anylocal._map")
     return room is not None and isinstance(attention, room.AttentionMap)
+
+
+def map_of(attention: object, recipe: str) -> AttentionMap:
+    """Return the map that a recipe was given.
+
+    Raises
+    ------
+    ChoiceError
+        Where it was given several.
+    OptionError
+        Where it was given something else.
+    """
+    if is_map(attention):
+        return attention
+    if isinstance(attention, Sequence) and any(map(is_map, attention)):
+        msg = f"{recipe} draws one map and got {len(attention)}; take one by position or by name, such as maps[0]."
+        raise ChoiceError(msg)
+    msg = f"{recipe} draws an AttentionMap and got {type(attention).__name__}; make one by AttentionMap.from_weights."
+    raise OptionError(msg)
 
 
 def sample_of(attention: AttentionMap, sample: int | None) -> int:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 KEEPS: Final = ("detach", "graph", "clone", "cpu")
 
 
+# Under which attribute torch's own wrappers hold the user's module.
+_WRAPPED: Final = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+
+
 def _loaded(name: str) -> Any:
     torch_module = sys.modules.get("torch")
     # While torch itself is being imported it is listed, but has no Tensor yet.
@@ -57,9 +61,17 @@ def module_names(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]
     ``torch.compile`` and data parallelism put the user's model into a module of their own, whose attribute would
     stand in every name.
     """
+    parallel = _loaded("nn").parallel
+    modules, shown = {}, {"": ""}
     for name, module in model.named_modules():
-        parts = [part for part in name.split(".") if part != "_orig_mod"]
-        yield ".".join(parts), module
+        modules[name] = module
+        outer, _, own = name.rpartition(".")
+        is_parallel = isinstance(modules[outer], (parallel.DataParallel, parallel.DistributedDataParallel))
+        if name and own not in _WRAPPED and not (own == "module" and is_parallel):
+            shown[name] = f"{shown[outer]}.{own}".removeprefix(".")
+        else:
+            shown[name] = shown[outer]
+        yield shown[name], module
 
 
 def keeper(keep: str | Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -90,7 +90,7 @@ def heatmap(
     Raises
     ------
     ChoiceError
-        Where the batch holds several samples and none was chosen.
+        Where the batch holds several samples and none was chosen, or several maps were given.
     PositionError, NameNotFoundError
         Where there is no such sample, head or query.
     ShapeError, OptionError
@@ -107,8 +107,8 @@ def heatmap(
     >>> ax.images[0].get_array().shape, ax.get_xlabel()
     ((2, 4), 'key token')
     """
-    if _draw.is_map(attention):
-        drawn = _of_map(attention, sample, head, queries)
+    if _draw.is_map(attention) or isinstance(attention, Sequence):
+        drawn = _of_map(_draw.map_of(attention, "heatmap"), sample, head, queries)
     else:
         drawn = _of_array(attention, sample, head, queries)
     scale = _draw.shared_norm(norm, [drawn.weights])
@@ -153,7 +153,7 @@ def heads(
     Raises
     ------
     ChoiceError
-        Where the batch holds several samples and none was chosen.
+        Where the batch holds several samples and none was chosen, or several maps were given.
     PositionError, OptionError
         Where there is no such sample, `columns` is not positive, or `attention` is no map.
 
@@ -171,9 +171,7 @@ def heads(
     >>> [ax.get_title() for ax in figure.axes[:4]]
     ['head 0', 'head 1', 'head 2', 'mean']
     """
-    if not _draw.is_map(attention):
-        msg = f"heads draws an AttentionMap and got {type(attention).__name__}; make one by AttentionMap.from_weights."
-        raise OptionError(msg)
+    attention = _draw.map_of(attention, "heads")
     if columns is not None and columns < 1:
         msg = f"columns={columns!r} is no number of panels in a row; give 1 or more."
         raise OptionError(msg)

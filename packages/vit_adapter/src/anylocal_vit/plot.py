@@ -86,7 +86,9 @@ def query(
     ShapeError
         Where the image has another size than the model saw, or the keys are no patches of an image.
     ChoiceError
-        Where the batch holds several samples and none was chosen.
+        Where the batch holds several samples and none was chosen, or several maps were given.
+    OptionError
+        Where `attention` is no map, or `mean` and `std` do not fit the image.
     PositionError, NameNotFoundError
         Where there is no such sample, head or query.
     UnsupportedError
@@ -103,7 +105,7 @@ def query(
     >>> ax.images[1].get_array().tolist()
     [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     """
-    sample = _draw.sample_of(attention, sample)
+    sample = _draw.sample_of(_draw.map_of(attention, "query"), sample)
     keys, pixels = seen(attention, image, sample, mean, std)
     position = attention.queries.position(query, sample)
     return _row(
@@ -155,7 +157,7 @@ def rollout(
 
     Raises
     ------
-    ShapeError, ChoiceError, PositionError, NameNotFoundError, UnsupportedError
+    ShapeError, ChoiceError, OptionError, PositionError, NameNotFoundError, UnsupportedError
         As `query`, and where the layers cannot be multiplied.
     StateError
         Where there is no map.
@@ -171,7 +173,7 @@ def rollout(
     >>> ax.images[1].get_array().round(2).tolist()
     [[0.25, 0.25]]
     """
-    layers = list(maps)
+    layers = [_draw.map_of(layer, "rollout") for layer in maps]
     if not layers:
         msg = "There is no map to roll out; run the model inside the capture first."
         raise StateError(msg)
@@ -185,7 +187,7 @@ def rollout(
         pixels,
         marked=(keys, position),
         title=[
-            ", ".join([f"rollout of {len(layers)} layers", *_draw.sample_name(last, sample)]),
+            ", ".join([f"rollout of {len(layers)} layer{'s' * (len(layers) > 1)}", *_draw.sample_name(last, sample)]),
             f"query {keys.label(position)}",
         ],
         options=_Options(norm, cmap, alpha, ax, label="attention rollout", colorbar=colorbar),
