@@ -462,12 +462,12 @@ class TestRefusals:
 
     def test_several_maps(self) -> None:
         """Of a model's maps, one must be chosen."""
-        maps = AttentionMaps([make(), make()])
+        maps: Any = AttentionMaps([make(), make()])
         for recipe in (plot.heatmap, plot.heads):
             with pytest.raises(
                 ChoiceError, match=r"draws one map and got 2; take one by position or by name, such as maps\[0\]"
             ):
-                recipe(maps)  # type: ignore[operator]
+                recipe(maps)
 
     def test_no_columns(self) -> None:
         """A row has one panel at least."""

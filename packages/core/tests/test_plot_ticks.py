@@ -82,7 +82,7 @@ def test_labels_keep_apart_in_heads(axis: Axis) -> None:
 @pytest.mark.parametrize("size", [(2.5, 4), (3.4, 2.6), (3.4, 3.4)])
 @pytest.mark.parametrize("axis", AXES.values(), ids=AXES)
 def test_nothing_is_cut_off(axis: Axis, size: tuple[float, float]) -> None:
-    """In a new figure, labels keep apart within the edges at the first drawing, and all is of the same size at the next."""
+    """In a new figure, labels keep apart and within the edges at the first drawing, and nothing grows at the next."""
     uniform = torch.full((1, 3, len(axis), len(axis)), 1 / len(axis))
     with mpl.rc_context({"figure.figsize": size}):
         ax = plot.heatmap(AttentionMap.from_weights(uniform, queries=axis, keys=axis))
