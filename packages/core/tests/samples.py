@@ -325,6 +325,28 @@ def bound_in_the_handler_only(x):
     return y
 
 
+@sample(lambda f: f(True), lambda f: f(False))
+def reads_what_may_be_unbound_in_try(x):
+    if x:
+        y = 1
+    try:
+        y
+    except NameError:
+        failed = True
+    return x
+
+
+@sample(lambda f: f(True), lambda f: f(False))
+def deletes_what_may_be_unbound_in_try(x):
+    if x:
+        y = 1
+    try:
+        del y
+    except NameError:
+        failed = True
+    return x
+
+
 # Assignments
 
 
@@ -592,6 +614,32 @@ def deletes_a_cell_argument(x):
     y = inner()
     del x
     return y
+
+
+@sample(lambda f: f(1))
+def argument_deleted_by_an_inner_function(x):
+    def inner():
+        nonlocal x
+        del x
+
+    inner()
+    y = "assigned without it"
+    return y
+
+
+@sample(lambda f: f(1, [2, 3]), lambda f: f(1, []))
+def comprehension_hides_the_first_argument(x, xs):
+    ys = [x for x in xs]
+    zs = {x: y for x in xs if (y := x)}
+    return x, ys, zs
+
+
+@sample(lambda f: f(1, [2, 3]), lambda f: f(1, []))
+def comprehension_hides_the_first_argument_in_a_cell(x, xs):
+    read = lambda: x
+    ys = [x for x in xs]
+    zs = {x: y for x in xs if (y := x)}
+    return read(), ys, zs
 
 
 @sample(lambda f: f())

@@ -12,7 +12,7 @@ import types
 from collections import deque
 from collections.abc import Iterable
 from functools import reduce
-from operator import or_
+from operator import attrgetter, or_
 from typing import Final
 
 from anylocal import _torch
@@ -127,7 +127,8 @@ def attach_one(subscription: Subscription) -> None:
         )
         raise StateError(msg)
     # The name must be there before the first call of the new code, in the builtins that this very function uses.
-    builtins: dict[str, object] = function.__builtins__  # type: ignore[attr-defined]  # typeshed lacks it
+    # typeshed has the attribute for some versions of Python only.
+    builtins: dict[str, object] = attrgetter("__builtins__")(function)
     builtins.setdefault(RECORDER, Recorder)
     _patched[function] = entry
     entry.subscriptions.append(subscription)
