@@ -457,6 +457,18 @@ def test_find_tells_file_and_line() -> None:
     assert (Path(site.file), site.line) == (Path(__file__), triple.__code__.co_firstlineno)
 
 
+def test_find_lists_what_a_comprehension_assigns_to_the_function() -> None:
+    """A `:=` in a comprehension binds a name of the function around it."""
+
+    def last(numbers: list[int]) -> int:
+        _ = [latest := number for number in numbers]
+        return latest
+
+    with capture(last, "latest") as cap:
+        last([1, 2])
+    assert cap["latest"] == [2]
+
+
 def test_find_leaves_out_what_only_a_comprehension_binds() -> None:
     """The variable of a comprehension is not one of its function, whether or not it runs in the same frame."""
 

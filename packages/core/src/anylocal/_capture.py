@@ -237,7 +237,7 @@ def capture(
     *names : str
         The local variables, arguments included. A value is recorded as the function returns.
     every : bool, default False
-        Record each assignment instead, arguments at entry.
+        Record each assignment that the function itself makes instead, arguments at entry.
     keep : {"detach", "graph", "clone", "cpu"} or callable, default "detach"
         What is recorded of a value: the tensor without its graph (sharing memory), with its graph, a copy, a copy on
         the CPU, or whatever a function makes of it.

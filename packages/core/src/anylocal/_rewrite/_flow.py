@@ -192,11 +192,15 @@ class Flow:
         return any(variable(e) == name for e in own) or _deletes_free(self.code, name)
 
     def assigned(self) -> tuple[str, ...]:
-        """Return the names that the function binds: its arguments, then the others as they are first assigned."""
+        """Return the names that the function binds: its arguments, then the others as they are first assigned.
+
+        Last come those that only functions inside of it assign, as a comprehension's ``:=`` is before 3.12.
+        """
         names = dict.fromkeys(argument_names(self.code))
         for index, element in enumerate(self.elements):
             if isinstance(element, Instr) and self.is_assignment(index):
                 names[variable(element) or ""] = None
+        names |= dict.fromkeys(name for name, cell in self.cells.items() if isinstance(cell, CellVar))
         return tuple(name for name in names if not name.startswith("."))
 
     def _solve(self) -> None:
