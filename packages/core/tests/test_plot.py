@@ -364,6 +364,13 @@ class TestHeads:
         """The number of panels in a row can be given."""
         assert columns_of(plot.heads(make(), columns=4, figure=Figure())) == 4
 
+    def test_panels_stand_side_by_side(self) -> None:
+        """In a figure far too wide, square panels stand together all the same."""
+        figure = plot.heads(make(), columns=4, figure=Figure((9, 2)))
+        figure.draw_without_rendering()
+        one, other, *_ = (ax.get_window_extent() for ax in figure.axes)
+        assert 0 < other.x0 - one.x1 < one.width / 2
+
     def test_given_figure(self) -> None:
         """A given figure keeps its size, is returned, and is not known to pyplot."""
         figure = Figure((5, 2))
