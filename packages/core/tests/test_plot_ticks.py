@@ -21,29 +21,14 @@ from matplotlib.figure import Figure
 from anylocal import plot
 from anylocal.attention import AttentionMap, Axis, Patches, Tokens
 
-WORDS = [
-    "[CLS]",
-    "the",
-    "animal",
-    "did",
-    "not",
-    "cross",
-    "the",
-    "street",
-    "because",
-    "it",
-    "was",
-    "too",
-    "tired",
-    "[SEP]",
-]
+WORDS = ["[CLS]", "the", "animal", "did", "not", "cross", "the", "street", "as", "it", "was", "too", "tired", "[SEP]"]
 AXES = {
     "patches": Patches(grid=(14, 14)),
     "registers": Patches(grid=(7, 14), prefix=("cls", "reg1", "reg2", "reg3", "reg4")),
     "no prefix": Patches(grid=(24, 24), prefix=()),
     "tokens": Tokens(WORDS),
     "many tokens": Tokens(WORDS * 20),
-    "a long token": Tokens([*WORDS[:9], "antidisestablishmentarianism", *WORDS[11:]] * 3),
+    "a long token": Tokens([*WORDS, "antidisestablishmentarianism", *WORDS]),
     "counted": Axis(1000),
 }
 
