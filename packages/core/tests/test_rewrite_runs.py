@@ -107,6 +107,28 @@ def test_tracers_see_no_difference_at_all_where_all_names_are_bound() -> None:
         assert oracle.watch(bound, _with_false).events == expected
 
 
+def test_a_capture_may_open_and_close_under_a_tracer() -> None:
+    """While a debugger or a coverage tool looks on, whose instrumented instructions are not copied."""
+
+    def doubled(x: int) -> int:
+        y = 2 * x
+        return y
+
+    code = doubled.__code__
+    recorded: list[int] = []
+
+    def drive(function: Any) -> None:
+        for _ in range(3):
+            function(1)
+            with capture(function, "y") as cap:
+                function(2)
+            recorded.extend(cap["y"])
+
+    oracle.watch(doubled, drive)
+    assert recorded == [4, 4, 4]
+    assert doubled.__code__ is code
+
+
 def test_a_tracer_is_told_of_the_check_where_a_name_is_unbound() -> None:
     """It sees an exception that nobody else sees: the price of a check in bytecode, pinned here."""
 

@@ -131,6 +131,8 @@ class _Injector:
         self.number = number
         self.wants = wants
         self.owner = owner_name(flow.code)
+        # In a cell it is bound at any time, unless something deletes it.
+        self._owner_may_go = self.owner in flow.cells and flow.deletes(self.owner)
         self.extra_stack = 8 + len(wants.returned)
         self._region: TryBegin | None = None
         self._reopened: dict[int, TryBegin] = {}
@@ -294,7 +296,7 @@ class _Injector:
         A comprehension that uses the owner's name keeps the owner on the stack, below what was `pushed` since.
         """
         name = self.owner
-        if name is None or (name in self.flow.cells and self.flow.deletes(name)):
+        if name is None or self._owner_may_go:
             return self._constant(None)
         saved = self.flow.saved(name, index)
         if saved is None:
