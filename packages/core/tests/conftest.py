@@ -22,7 +22,7 @@ def nothing_is_left_patched() -> Iterator[None]:
     get_local.deactivate()
     for function in [function for function in _get_local._marks if function not in marks]:
         _get_local.unmark(function)
-    for each in (get_local.cache._log.records, get_local.cache._lists, get_local.cache._of):
+    for each in (get_local.cache._log, get_local.cache._lists, get_local.cache._of):
         each.clear()
     if _patch._patched:
         # A capture in the cycle of an exception and its traceback closes when that is collected.

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from anylocal import Capture, _patch, capture, get_local
-from anylocal._record import plans
+from anylocal._listen import recorder
 from anylocal._rewrite import rewrite
 from anylocal.errors import StateError
 
@@ -41,7 +41,7 @@ def own_code_at_last() -> Iterator[None]:
     assert add.__code__ is ADD
     assert subtract.__code__ is SUBTRACT
     assert not _patch._patched
-    assert not plans
+    assert not vars(recorder)
 
 
 # Off is free

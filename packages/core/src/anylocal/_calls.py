@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from anylocal import _torch
 from anylocal._record import Record
-from anylocal.errors import ChangedInPlaceWarning
+from anylocal.errors import ChangedInPlaceWarning, level_of_user
 
 
 class Values(Mapping[str, Any]):
@@ -40,7 +39,7 @@ class Values(Mapping[str, Any]):
                 f"{name!r} of {self._where} was changed in place after it was recorded, so this is not the value that"
                 ' it had. Capture it with keep="clone" to keep a copy.'
             )
-            warnings.warn(ChangedInPlaceWarning(message), stacklevel=_level_of_reader())
+            warnings.warn(ChangedInPlaceWarning(message), stacklevel=level_of_user())
         return value
 
     def __contains__(self, name: object) -> bool:
@@ -58,14 +57,6 @@ class Values(Mapping[str, Any]):
     def __repr__(self) -> str:
         """Return the values as a dict would show them."""
         return f"{type(self).__name__}({self._values!r})"
-
-
-def _level_of_reader() -> int:
-    """Return the `stacklevel` of whoever reads a value, through however much of anylocal."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("anylocal."):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 @dataclass(frozen=True, eq=False)

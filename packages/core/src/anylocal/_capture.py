@@ -139,7 +139,7 @@ class Capture:
     @property
     def records(self) -> tuple[Record, ...]:
         """What was recorded, as it came; adapters read it."""
-        return tuple(self._log.records)
+        return self._log.records
 
     def __getitem__(self, name: str) -> list[Any]:
         """Return the values of a name, in the order in which the calls finished.
@@ -197,8 +197,8 @@ class Capture:
     @property
     def counts(self) -> dict[str, int]:
         """How many calls started, finished, and were left unfinished or raised."""
-        kinds = [record.kind for record in tuple(self._log.records)]
-        started, finished = kinds.count("entered"), kinds.count("returned")
+        kinds = [record.kind for record in self._log.records]
+        started, finished = kinds.count("entered") + self._log.starts.read(), kinds.count("returned")
         # Of a call that runs as the scope is opened, only the end is seen.
         return {"started": started, "finished": finished, "unfinished": max(0, started - finished)}
 

@@ -16,43 +16,42 @@ def warn_of_silence(label: str, subscriptions: Iterable[Subscription], log: Log,
     subscriptions = tuple(subscriptions)
     if log.full:
         return
-    records = tuple(log.records)
+    records = log.records
     seen = {name for record in records for name in record.names}
     silent = [name for name in names if name not in seen]
     if silent:
         concerned = [s for s in subscriptions if {*s.wants.returned, *s.wants.assigned} & set(silent)]
         what = ", ".join(map(repr, silent))
-        message = f"The capture of {label} recorded no value of {what}: {_reason(concerned, log, silent)}"
+        message = f"The capture of {label} recorded no value of {what}: {_reason(concerned, silent)}"
         warnings.warn(NothingRecordedWarning(message), stacklevel=3)
     applied = {name for s in subscriptions for name in s.edited}
     idle = sorted({name for s in subscriptions for name in s.wants.edited} - applied)
     if idle:
         concerned = [s for s in subscriptions if s.wants.edited & set(idle)]
-        message = f"The edit of {', '.join(map(repr, idle))} was never applied: {_reason(concerned, log, idle)}"
+        message = f"The edit of {', '.join(map(repr, idle))} was never applied: {_reason(concerned, idle)}"
         warnings.warn(EditNotAppliedWarning(message), stacklevel=3)
 
 
 def warn_of_nothing(label: str, what: str, subscriptions: list[Subscription], log: Log) -> None:
     """Warn if none of the functions has finished a call."""
     concerned = set(map(id, subscriptions))
-    finished = any(r.kind == "returned" and id(r.subscription) in concerned for r in tuple(log.records))
+    finished = any(r.kind == "returned" and id(r.subscription) in concerned for r in log.records)
     if not finished and not log.full:
-        message = f"The capture of {label} recorded no {what}: {_reason(subscriptions, log, [])}"
+        message = f"The capture of {label} recorded no {what}: {_reason(subscriptions, [])}"
         warnings.warn(NothingRecordedWarning(message), stacklevel=4)
 
 
-def _reason(subscriptions: list[Subscription], log: Log, names: list[str]) -> str:
+def _reason(subscriptions: list[Subscription], names: list[str]) -> str:
     listed = ", ".join(s.function.__qualname__ for s in subscriptions[:_MOST])
     listed += f" and {len(subscriptions) - _MOST} more" if len(subscriptions) > _MOST else ""
     were = "were" if len(subscriptions) > 1 else "was"
-    concerned = set(map(id, subscriptions))
-    records = [r for r in tuple(log.records) if id(r.subscription) in concerned]
-    finished = [r for r in records if r.kind == "returned"]
+    finished = [s for s in subscriptions if s.last_line is not None]
     if finished:
-        return _unbound(finished[-1].subscription, finished[-1].line, names)
-    if any(s.called for s in subscriptions) and not records:
+        return _unbound(finished[-1], names)
+    called = [s for s in subscriptions if s.called]
+    if called and not any(s.records for s in called):
         return f"{listed} ran without it."
-    if records:
+    if called:
         return f"every call of {listed} raised, or was left unfinished."
     others = next((s.others_called for s in subscriptions if s.others_called), "")
     if others:
@@ -61,8 +60,8 @@ def _reason(subscriptions: list[Subscription], log: Log, names: list[str]) -> st
     return f"{listed} {were} not called while the capture was open."
 
 
-def _unbound(subscription: Subscription, line: int, names: list[str]) -> str:
-    function = subscription.function
+def _unbound(subscription: Subscription, names: list[str]) -> str:
+    function, line = subscription.function, subscription.last_line
     reason = (
         f"{function.__qualname__} returned at line {line} on a path that never binds it"
         if len(names) == 1

@@ -76,10 +76,7 @@ class Cache(Mapping[str, list[Any]]):
     def _drain(self) -> dict[str, list[Any]]:
         """Bring what was recorded since the last time into the lists."""
         with _lock:
-            # Only those taken are removed: other threads go on recording.
-            records = tuple(self._log.records)
-            del self._log.records[: len(records)]
-            for call in self._assembler.calls(records):
+            for call in self._assembler.calls(self._log.take_out()):
                 mark = self._of[id(call.function)]
                 values = call.values if mark.read is None else mark.read(call)
                 for name in mark.names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from anylocal import _torch
 from anylocal.errors import OptionError
 
 MOST_OBJECTS: Final = 100_000
+# How many records may come between two looks; a prime number, for what comes in turns is not to hide behind it.
+_MOST_AHEAD: Final = 31
 
 _UNITS: Final = {"": 1, "B": 1} | {
     f"{prefix}{infix}B": base**power
@@ -101,6 +104,8 @@ class Budget:
         self._seen: set[tuple[str, int]] = set()
         self._held: dict[str, int] = {}
         self._objects = self._starts = 0
+        # What was looked at, but not counted.
+        self._guessed = self._guessed_objects = 0
 
     @property
     def held(self) -> int:
@@ -110,6 +115,7 @@ class Budget:
     def take_start(self) -> bool:
         """Count a call that starts, and say whether there may be so many."""
         self._starts += 1
+        self._guessed = self._guessed_objects = 0
         return self.limit is None or self._starts <= MOST_OBJECTS
 
     def take(self, values: tuple[Any, ...]) -> bool:
@@ -118,19 +124,50 @@ class Budget:
         if self.limit is None:
             return True
         fits = self._objects <= MOST_OBJECTS
-        for value in values:
-            for device, address, size in (*_torch.storages(value), *_array(value)):
-                if (device, address) not in self._seen:
-                    self._seen.add((device, address))
-                    fits = self._hold(device if self._auto else "all", size) and fits
+        for device, address, size in _held_by(values):
+            if (device, address) not in self._seen:
+                self._seen.add((device, address))
+                fits = self._hold(device if self._auto else "all", size) and fits
+        self._guessed = self._guessed_objects = 0
         return fits
 
+    def surely_fits(self, values: Sequence[Any], count: int) -> bool:
+        """Say whether values, and what came with them unseen, leave what is held far below the limit.
+
+        Parameters
+        ----------
+        values : sequence
+            What one record holds.
+        count : int
+            The number of records for which it stands.
+        """
+        if self.limit is None:
+            return True
+        size = 0
+        for device, _, each in _held_by(values):
+            self._room(device)
+            size += each
+        self._guessed += count * size
+        self._guessed_objects += count
+        objects = max(self._objects, self._starts) + self._guessed_objects + _MOST_AHEAD
+        most = min(most - self._held.get(device, 0) for device, most in self._most.items())
+        return 2 * (self._guessed + _MOST_AHEAD * size) < most and 2 * objects < MOST_OBJECTS
+
+    def headroom(self) -> int:
+        """Return how many records may come before the next one must be looked at."""
+        return _MOST_AHEAD if self._guessed_objects or self.limit is None else 0
+
     def _hold(self, device: str, size: int) -> bool:
+        self._held[device] = self._held.get(device, 0) + size
+        return self._held[device] <= self._room(device)
+
+    def _room(self, device: str) -> int:
+        """Return how much may be held on a device; that of one not seen before is found out."""
+        device = device if self._auto else "all"
         if device not in self._most:
             free = _torch.free_memory(device)
             self._most[device] = self._most["cpu"] if free is None else free // 2
-        self._held[device] = self._held.get(device, 0) + size
-        return self._held[device] <= self._most[device]
+        return self._most[device]
 
     def __str__(self) -> str:
         """Return the limit as a reader knows it."""
@@ -139,6 +176,12 @@ class Budget:
         if not self._auto:
             return f"{self.limit:,} bytes" if isinstance(self.limit, int) else str(self.limit)
         return " and ".join(f"{most / 1024**3:.3g} GiB on {device}" for device, most in self._most.items())
+
+
+def _held_by(values: Sequence[Any]) -> Iterator[tuple[str, int, int]]:
+    for value in values:
+        yield from _torch.storages(value)
+        yield from _array(value)
 
 
 def _array(value: object) -> tuple[tuple[str, int, int], ...]:

@@ -15,8 +15,9 @@ from functools import reduce
 from operator import attrgetter, or_
 from typing import Final
 
-from anylocal import _torch
-from anylocal._record import Plan, Recorder, Subscription, plans
+from anylocal import _compiled, _torch
+from anylocal._listen import Plan, recorder
+from anylocal._record import Subscription
 from anylocal._rewrite import RECORDER, Wants, rewrite
 from anylocal.errors import StateError
 
@@ -32,7 +33,7 @@ class _Patched:
         self.own = function.__code__
         self.installed = function.__code__
         self.subscriptions: list[Subscription] = []
-        self._rewritings: dict[Wants, tuple[int, types.CodeType]] = {}
+        self._rewritings: dict[Wants, tuple[Plan, types.CodeType]] = {}
 
     @property
     def is_ours(self) -> bool:
@@ -47,23 +48,21 @@ class _Patched:
             wants = reduce(or_, (subscription.wants for subscription in self.subscriptions))
             code = self._rewriting(wants)
         # Frames that run an earlier rewriting go on to report under its number.
-        for number, _ in self._rewritings.values():
-            plans[number].listen(self.subscriptions)
+        for plan, _ in self._rewritings.values():
+            plan.listen(self.subscriptions)
         if code is not self.installed:
             self.function.__code__ = self.installed = code
 
     def _rewriting(self, wants: Wants) -> types.CodeType:
         if wants not in self._rewritings:
             number = next(_numbers)
-            code = rewrite(self.own, number, wants)
-            plans[number] = Plan(wants)
-            self._rewritings[wants] = number, code
+            self._rewritings[wants] = Plan(number, wants), rewrite(self.own, number, wants)
         return self._rewritings[wants][1]
 
     def forget(self) -> None:
         """Drop all plans of the function."""
-        for number, _ in self._rewritings.values():
-            plans.pop(number, None)
+        for plan, _ in self._rewritings.values():
+            plan.forget()
 
 
 _patched: Final[dict[types.FunctionType, _Patched]] = {}
@@ -100,6 +99,7 @@ def attach(subscriptions: Iterable[Subscription]) -> None:
         If somebody else has replaced the code of a function while a capture of it is open.
     """
     done: list[Subscription] = []
+    _compiled.watch()
     with _lock:
         was_at_work, _leaving.at_work = _leaving.at_work, True
         try:
@@ -129,7 +129,7 @@ def attach_one(subscription: Subscription) -> None:
     # The name must be there before the first call of the new code, in the builtins that this very function uses.
     # typeshed has the attribute for some versions of Python only.
     builtins: dict[str, object] = attrgetter("__builtins__")(function)
-    builtins.setdefault(RECORDER, Recorder)
+    builtins.setdefault(RECORDER, recorder)
     _patched[function] = entry
     entry.subscriptions.append(subscription)
     entry.update()

@@ -1,24 +1,28 @@
-"""What the rewritten code calls: one finished call -> one record.
+"""What is recorded of calls, and for whom: one finished call -> one record.
 
-The name ``__anylocal__`` in the builtins stands for `Recorder`. Its functions are called with the number of a plan,
-which knows who listens to the function. A number that is unknown (the function has its own code back, but a frame of
-the rewritten one still runs) is nobody's business.
+Records lie flat in one list, for tuples that last are looked at by each garbage collection; memory is counted for
+several records at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from anylocal import _torch
+from anylocal import _compiled, _torch
 from anylocal._memory import Budget
 from anylocal._rewrite import UNBOUND, Wants
-from anylocal.errors import LimitWarning
+from anylocal.errors import LimitWarning, level_of_user
+
+OTHER_OBJECTS: Final = "on behalf of other objects than the one captured"
+OTHER_THREADS: Final = "in other threads than the one that opened the capture"
 
 
 class Record(NamedTuple):
@@ -38,42 +42,84 @@ class Log:
     """All records of one capture, in the order in which they came, and the switch that stops them."""
 
     def __init__(self, limit: int | str | None) -> None:
-        self.records: list[Record] = []
+        # Of each record: its head, line, module, thread, and the values and versions of the names.
+        self.raw: list[Any] = []
         self.open = False
         self.active = False
         self.full = False
         self.full_was_told = False
         self.thread: int | None = None
         self.budget = Budget(limit)
+        self.starts = _Count()
+        # Up to where the budget has counted, and has looked at, what is recorded.
+        self._counted = self._looked = 0
+        self._lock = threading.RLock()
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """All records so far."""
+        _compiled.collect()
+        return tuple(record for record, _ in _read(self.raw.copy()))
+
+    def take_out(self) -> tuple[Record, ...]:
+        """Return all records so far, and remove them; what other threads record meanwhile stays."""
+        _compiled.collect()
+        with self._lock:
+            self.settle()
+            raw = self.raw[: self._counted]
+            del self.raw[: self._counted]
+            self._counted = self._looked = 0
+        return tuple(record for record, _ in _read(raw))
 
     def clear(self) -> None:
         """Forget everything, and record again if the limit had been reached."""
-        self.records.clear()
-        self.budget.clear()
+        _compiled.collect()
+        with self._lock:
+            self.raw.clear()
+            self._counted = self._looked = 0
+            self.budget.clear()
+            self.starts.clear()
         if self.full:
             self.full, self.full_was_told, self.active = False, False, True
 
-    def start(self, record: Record) -> None:
-        """Take the start of a call, unless the limit is reached: calls that all raise are bounded as well."""
-        if self.budget.take_start():
-            self.records.append(record)
-        else:
-            self._stop()
+    def look(self, values: Sequence[Any], length: int) -> int:
+        """Look at how much is held, and return how many records more may come before the next look.
 
-    def add(self, record: Record) -> None:
-        """Take a record, unless the limit is reached."""
-        if self.budget.take(record.values):
-            self.records.append(record)
-        else:
-            self._stop()
+        What is too much is dropped, and recording stops. As long as much less than the limit is held, a look at one
+        record stands for those since the last.
 
-    def _stop(self) -> None:
-        self.active, self.full = False, True
-        # Where warnings are errors, the model goes on all the same, and the end of the scope says it again.
-        with contextlib.suppress(LimitWarning):
-            self.tell_that_full(stacklevel=6)
+        Parameters
+        ----------
+        values : sequence
+            The values of the last record.
+        length : int
+            How long that is, as it lies in the log.
+        """
+        with self._lock:
+            fresh = len(self.raw) - self._looked
+            if self.budget.surely_fits(values, max(1, fresh // length)):
+                self._looked = len(self.raw)
+            else:
+                self.settle()
+        if self.full:
+            # Where warnings are errors, the model goes on all the same, and the end of the scope says it again.
+            with contextlib.suppress(LimitWarning):
+                self.tell_that_full()
+        return self.budget.headroom()
 
-    def tell_that_full(self, stacklevel: int) -> None:
+    def settle(self) -> None:
+        """Count all that has been recorded and not been counted yet."""
+        with self._lock:
+            for record, length in _read(self.raw[self._counted :]):
+                is_start = record.kind == "entered"
+                if not (self.budget.take_start() if is_start else self.budget.take(record.values)):
+                    self.active, self.full = False, True
+                    del self.raw[self._counted :]
+                    break
+                self._counted += length
+            self._looked = self._counted
+
+    def tell_that_full(self, stacklevel: int | None = None) -> None:
         """Warn, once, that the limit is reached."""
         if not self.full or self.full_was_told:
             return
@@ -82,8 +128,51 @@ class Log:
             f"The capture reached its limit ({self.budget}) after {recorded} records and stopped recording;"
             ' the model goes on. Clear it between batches, record less (modules=, keep=), or raise limit="…GiB".'
         )
-        warnings.warn(LimitWarning(message), stacklevel=stacklevel)
+        warnings.warn(LimitWarning(message), stacklevel=stacklevel or level_of_user())
         self.full_was_told = True
+
+
+# How long a record is besides its values and their versions.
+HEAD: Final = 4
+
+
+class Head(NamedTuple):
+    """What records of one kind share."""
+
+    subscription: Subscription
+    kind: str
+    names: tuple[str, ...] = ()
+
+
+def _read(raw: list[Any]) -> Iterator[tuple[Record, int]]:
+    """Give each record, and its length as it lies in a log."""
+    place = 0
+    while place < len(raw):
+        (subscription, kind, names), line, module, thread = raw[place : place + HEAD]
+        middle = place + HEAD + len(names)
+        values, end = tuple(raw[place + HEAD : middle]), middle + len(names)
+        versions = tuple(raw[middle:end])
+        yield Record(subscription, kind, line, module, thread, names, values, versions), end - place
+        place = end
+
+
+class _Count:
+    """How often something happened, in several threads at once."""
+
+    def __init__(self) -> None:
+        # Its `next` is one step, in which no other thread can come between.
+        self.counter = itertools.count()
+        self._looks = 0
+        self._before = 0
+
+    def read(self) -> int:
+        """Return the number since the last time it was cleared."""
+        self._looks += 1
+        return next(self.counter) - self._looks - self._before + 1
+
+    def clear(self) -> None:
+        """Begin again."""
+        self._before += self.read()
 
 
 class Subscription:
@@ -108,8 +197,21 @@ class Subscription:
     """
 
     __slots__ = (
-        "accepts", "called", "edited", "edits", "function", "joined", "keep", "log", "others_called", "records",
-        "reported", "start", "tells_owner", "wants",
+        "accepts",
+        "called",
+        "edited",
+        "edits",
+        "function",
+        "joined",
+        "keep",
+        "last_line",
+        "log",
+        "others_called",
+        "recomputing",
+        "records",
+        "reported",
+        "tells_start",
+        "wants",
     )  # fmt: skip
 
     def __init__(
@@ -133,12 +235,17 @@ class Subscription:
         self.reported = ("returned",) if joined or not wants.assigned else ("assigned",)
         self.edited: set[str] = set()
         self.called = False
+        # Of a call that was recorded; None until there is one.
+        self.last_line: int | None = None
         # How calls differed that were made, but not captured.
         self.others_called = ""
+        # The threads in which a call runs that is made again for a backward pass.
+        self.recomputing: set[int] = set()
         # A subscription that wants nothing at all is there to see when calls start and finish.
-        self.records = bool(wants.returned or wants.assigned or wants.resulted or not wants.edited)
-        self.tells_owner = bool(wants.assigned or wants.resulted or not wants.returned)
-        self.start = Record(self, "entered", function.__code__.co_firstlineno, None, None, (), (), ())
+        wants_nothing = wants == Wants()
+        self.records = wants_nothing or wants._replace(edited=frozenset()) != Wants()
+        # Where it matters between which other records a call starts; elsewhere starts are only counted.
+        self.tells_start = wants_nothing or bool(joined)
 
     def concerns(self, owner: object) -> bool:
         """Say whether a call is one of those that are captured."""
@@ -146,54 +253,78 @@ class Subscription:
         if not log.open:
             return False
         if self.accepts is not None and not self.accepts(owner):
-            self.others_called = "on behalf of other objects than the one captured"
+            self.others_called = OTHER_OBJECTS
             return False
-        if log.thread is not None and log.thread != threading.get_ident():
-            self.others_called = "in other threads than the one that opened the capture"
+        if log.thread is not None and log.thread != get_ident():
+            self.others_called = OTHER_THREADS
             return False
         return True
 
-    def begin(self, owner: object) -> None:
-        """Record that a call starts; whose it is matters only where assignments are joined to their call."""
-        self.called = True
-        if not self.records or not self.log.active:
-            return
-        start = self.start
-        if self.tells_owner:
-            module = owner if _torch.is_module(owner) else None
-            start = start._replace(module=module, thread=threading.get_ident())
-        self.log.start(start)
+    def start(self, owner: object) -> None:
+        """Take note that a call starts, and whether it is one that was made before."""
+        log, thread = self.log, get_ident()
+        if _torch.task_function()() != _torch.NO_TASK and _torch.is_recomputing():
+            self.recomputing.add(thread)
+        elif self.concerns(owner):
+            self.recomputing.discard(thread)
+            self.called = True
+            if self.tells_start and log.active:
+                self._put("entered", self.function.__code__.co_firstlineno, owner, thread)
+            elif self.records and log.active:
+                next(log.starts.counter)
 
     def add(self, kind: str, line: int, owner: object, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
         """Record what names held; those that held nothing are left out."""
-        if not self.records or not self.log.active:
+        log, thread = self.log, get_ident()
+        if not self.records or not log.active or thread in self.recomputing:
             return
         bound = [i for i, value in enumerate(values) if value is not UNBOUND]
         if len(bound) != len(values):
             names, values = tuple(names[i] for i in bound), tuple(values[i] for i in bound)
-        kept = tuple(self._keep(name, line, value) for name, value in zip(names, values, strict=True))
-        self.log.add(
-            Record(
-                self,
-                kind,
-                line,
-                owner if _torch.is_module(owner) else None,
-                threading.get_ident(),
-                names,
-                kept,
-                tuple(map(_torch.version, kept)),
-            )
-        )
+        kept = [self._keep(name, line, value) for name, value in zip(names, values, strict=True)]
+        versions = [_torch.version(value) for value in kept]
+        self._put(kind, line, owner, thread, names=names, values=kept, versions=versions)
+
+    def receive(
+        self, kind: str, line: int, owner: object, names: tuple[str, ...] = (), values: tuple[Any, ...] = ()
+    ) -> None:
+        """Take what compiled code has left; in which thread it ran is not known."""
+        log = self.log
+        if not self.concerns(owner) or get_ident() in self.recomputing:
+            return
+        self.called = True
+        if kind == "edited":
+            self.edited.update(names)
+        elif self.records and log.active:
+            if kind == "returned" and not self.tells_start:
+                next(log.starts.counter)
+            self._put(kind, line, owner, None, names=names, values=values, versions=[None] * len(values))
+
+    def _put(
+        self,
+        kind: str,
+        line: int,
+        owner: object,
+        thread: int | None,
+        *,
+        names: tuple[str, ...] = (),
+        values: Sequence[Any] = (),
+        versions: Sequence[int | None] = (),
+    ) -> None:
+        if kind == "returned":
+            self.last_line = line
+        module = owner if _torch.is_module(owner) else None
+        # In one step, for other threads record as well.
+        self.log.raw += (Head(self, kind, names), line, module, thread, *values, *versions)
+        self.log.look(values, HEAD + 2 * len(values))
 
     def edit(self, line: int, name: str, value: Any) -> Any:
         """Return what the user makes of a value."""
         try:
-            edited = self.edits[name](value)
+            return self.edits[name](value)
         except Exception as error:
             error.add_note(f"Raised by edit= for {self._place(name, line)}")
             raise
-        self.edited.add(name)
-        return edited
 
     def _keep(self, name: str, line: int, value: Any) -> Any:
         try:
@@ -204,88 +335,3 @@ class Subscription:
 
     def _place(self, name: str, line: int) -> str:
         return f"{name!r} in {self.function.__qualname__}, line {line} of {self.function.__code__.co_filename}"
-
-
-class Plan:
-    """One rewriting of one function: what its recorder calls carry, and who listens.
-
-    `listeners` is replaced as a whole when it changes, so that a running call sees one state or the other.
-    """
-
-    __slots__ = ("listeners", "wants")
-
-    def __init__(self, wants: Wants) -> None:
-        self.wants = wants
-        self.listeners: tuple[tuple[Subscription, tuple[int, ...]], ...] = ()
-
-    def listen(self, subscriptions: list[Subscription]) -> None:
-        """Serve those subscriptions whose wants this rewriting covers, by the places of their names in it."""
-        place = {name: i for i, name in enumerate(self.wants.returned)}
-        self.listeners = tuple(
-            (subscription, tuple(place[name] for name in subscription.wants.returned))
-            for subscription in subscriptions
-            if self.wants.covers(subscription.wants)
-        )
-
-
-plans: Final[dict[int, Plan]] = {}
-
-
-def entered(number: int, owner: object) -> None:
-    """Note that a call starts."""
-    plan = plans.get(number)
-    if plan is not None:
-        for subscription, _ in plan.listeners:
-            if subscription.concerns(owner):
-                subscription.begin(owner)
-
-
-def returned(number: int, line: int, owner: object, *values: Any) -> None:
-    """Record what the names hold as a call returns."""
-    plan = plans.get(number)
-    if plan is not None:
-        for subscription, places in plan.listeners:
-            if subscription.concerns(owner):
-                picked = tuple(values[i] for i in places)
-                subscription.add("returned", line, owner, subscription.wants.returned, picked)
-
-
-def assigned(number: int, line: int, name: str, owner: object, value: Any) -> None:
-    """Record a value that was just assigned."""
-    plan = plans.get(number)
-    if plan is not None:
-        for subscription, _ in plan.listeners:
-            if name in subscription.wants.assigned and subscription.concerns(owner):
-                subscription.add("assigned", line, owner, (name,), (value,))
-
-
-def resulted(number: int, line: int, name: str, owner: object, value: Any) -> None:
-    """Record a value that was just assigned from a call of what was asked for."""
-    plan = plans.get(number)
-    if plan is not None:
-        for subscription, _ in plan.listeners:
-            if any(wanted == name for wanted, _ in subscription.wants.resulted) and subscription.concerns(owner):
-                subscription.add("assigned", line, owner, (name,), (value,))
-
-
-def edited(number: int, line: int, name: str, owner: object, value: Any) -> Any:
-    """Return what is to be assigned instead of a value."""
-    plan = plans.get(number)
-    if plan is not None:
-        for subscription, _ in plan.listeners:
-            if name in subscription.edits and subscription.concerns(owner):
-                value = subscription.edit(line, name, value)
-    return value
-
-
-class Recorder:
-    """What rewritten code calls: the functions above under one name.
-
-    A class, for dynamo traces nothing else than callables and constants among the builtins.
-    """
-
-    entered = staticmethod(entered)
-    returned = staticmethod(returned)
-    assigned = staticmethod(assigned)
-    resulted = staticmethod(resulted)
-    edited = staticmethod(edited)

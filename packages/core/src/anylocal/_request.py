@@ -117,7 +117,7 @@ def requests(
         if not binding:
             raise _not_found(name, resolution)
     for found in resolution.found:
-        own = tuple(name for name in names if found in binders[name])
+        own = tuple(name for name in dict.fromkeys(names) if found in binders[name])
         edited = frozenset(name for name in edits if found in binders[name])
         if own or edited:
             yield Request(found, Wants((), frozenset(own), edited) if every else Wants(own, frozenset(), edited))

@@ -25,6 +25,28 @@ from anylocal.errors import TargetError
 
 Accepts: TypeAlias = Callable[[object], bool] | None
 
+
+class Among:
+    """Accepts some objects, each as itself.
+
+    Parameters
+    ----------
+    objects : iterable
+        The objects.
+    """
+
+    def __init__(self, objects: Iterable[object]) -> None:
+        kept = list(objects)
+        self._ids = {id(item): item for item in kept}
+        # To look an object up in a set is faster than its `id`, but asks the object.
+        plain = all(type(item).__hash__ is object.__hash__ for item in kept)
+        self.members = frozenset(kept) if plain else None
+
+    def __call__(self, owner: object) -> bool:
+        """Say whether it is one of them."""
+        return id(owner) in self._ids
+
+
 # The parts of a wrapper that may hold a Python function, in the order in which they are tried.
 _INSIDE: Final = ("__func__", "func", "__wrapped__", "fget", "fset", "fdel")
 
@@ -278,12 +300,9 @@ def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Fou
 
     `alone` leaves out what may as well run for other modules than these.
     """
-    ids = {id(module) for module in modules.values()}
+    accepts = Among(modules.values())
     classes = {type(module) for module in modules.values()}
     base = _torch.module_base() or object
-
-    def accepts(owner: object) -> bool:
-        return id(owner) in ids
 
     def accepts_class(owner: object) -> bool:
         return owner in classes

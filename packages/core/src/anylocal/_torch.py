@@ -7,8 +7,9 @@ among the imported modules each time it matters.
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 if TYPE_CHECKING:
     import torch
@@ -78,14 +79,15 @@ def keeper(keep: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return the function that makes of a value what is recorded of it."""
     if callable(keep):
         return keep
-    return {"detach": _detached, "graph": _as_is, "clone": _cloned, "cpu": _on_cpu}[keep]
+    return {"detach": detached, "graph": _as_is, "clone": _cloned, "cpu": _on_cpu}[keep]
 
 
 def _as_is(value: Any) -> Any:
     return value
 
 
-def _detached(value: Any) -> Any:
+def detached(value: Any) -> Any:
+    """Return a tensor, or those in a container, without the graph."""
     return _map_tensors(_detach, value)
 
 
@@ -115,6 +117,53 @@ def _map_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -
     if kind is dict and any(isinstance(item, tensor_class) for item in value.values()):
         return {key: _map_tensors(function, item) for key, item in value.items()}
     return value
+
+
+def tensor_type() -> type | None:
+    """Return the class of tensors, if torch is imported."""
+    kind = _loaded("Tensor")
+    return kind if isinstance(kind, type) else None
+
+
+class Compiler(NamedTuple):
+    """What we need of dynamo: a function that it knows, and a way to keep it away from a code and what that calls."""
+
+    is_tracing: Callable[[], bool]
+    skip: Callable[[types.CodeType], None]
+
+
+def compiler() -> Compiler | None:
+    """Return what we need of dynamo, if torch is imported; dynamo itself need not be."""
+    is_tracing = getattr(_loaded("compiler"), "is_dynamo_compiling", None)
+    if is_tracing is None:
+        return None
+    frames = _loaded("_C")._dynamo.eval_frame
+    action = frames._FrameAction.SKIP  # noqa: SLF001  # there is no public way that does not import dynamo
+    strategy = frames._FrameExecStrategy(action, action)  # noqa: SLF001  # as above
+    return Compiler(is_tracing, lambda code: frames.set_code_exec_strategy(code, strategy))
+
+
+NO_TASK: Final = -1
+
+
+def task_function() -> Callable[[], int]:
+    """Return the function that gives the number of the backward pass that runs in this thread, or `NO_TASK`."""
+    current: Callable[[], int] | None = getattr(_loaded("_C"), "_current_graph_task_id", None)
+    return current or (lambda: NO_TASK)
+
+
+def is_recomputing() -> bool:
+    """Say whether activation checkpointing is running a forward once more, for a backward pass.
+
+    A backward pass may run Python code for other reasons too; that code is called for the first time.
+    """
+    checkpoint = sys.modules.get("torch.utils.checkpoint")
+    frame = sys._getframe() if checkpoint is not None else None  # noqa: SLF001  # the fast way to a frame
+    while frame is not None:
+        if frame.f_globals is vars(checkpoint):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def version(value: object) -> int | None:

@@ -25,7 +25,7 @@ from anylocal._capture import Capture
 from anylocal._kernel import Reading, read
 from anylocal._record import Record
 from anylocal._request import Request, only
-from anylocal._resolve import Found, Resolution, bound_names, functions_in, owner_of, resolve
+from anylocal._resolve import Among, Found, Resolution, bound_names, functions_in, owner_of, resolve
 from anylocal._rewrite import Wants
 from anylocal.errors import DependencyError, PassedOverWarning, TargetError, UnsupportedError, VersionError
 
@@ -421,10 +421,10 @@ class _Forwards:
 
 def _with_shared(resolution: Resolution, adapter: Adapter) -> Resolution:
     """Add the functions of the zoo that work for any module, and that models look up when they run."""
-    ids = {id(module) for module in resolution.modules.values()}
+    among = Among(resolution.modules.values())
     known = {found.function for found in resolution.found}
     shared = tuple(
-        Found(function, lambda owner: id(owner) in ids)
+        Found(function, among)
         for function in adapter.functions()
         if function not in known and owner_of(function) == "module"
     )

@@ -7,6 +7,7 @@ brackets behind its message; ``docs/messages.md`` has one entry for each slug.
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -182,3 +183,11 @@ def _unpickled(cls: type[NameNotFoundError], args: tuple[object, ...], state: di
 def _listing(names: tuple[str, ...], most: int = 30) -> str:
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown}, … ({len(names) - most} more)"
+
+
+def level_of_user() -> int:
+    """Return the `stacklevel` at which a warning of the caller's points at the user, through whatever of anylocal."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("anylocal."):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -178,7 +178,7 @@ class _Injector:
 
     def _start(self, index: int) -> Iterator[Element]:
         self._here = NOWHERE
-        yield from self._call("entered", [self._owner(index, depth=3)])
+        yield from self._call("entered", [self._owner(index, depth=2)])
         yield Instr("POP_TOP", location=self._here)
         for name in argument_names(self.flow.code):
             if name in self.wants.edited:
@@ -192,9 +192,9 @@ class _Injector:
 
     def _return(self, index: int, instr: Instr) -> Iterator[Element]:
         depth = 1 if instr.name == "RETURN_VALUE" else 0
-        arguments = [self._constant(self._line), self._owner(index, depth + 4)]
+        arguments = [self._constant(self._line), self._owner(index, depth + 3)]
         for i, name in enumerate(self.wants.returned):
-            arguments.append(list(self._load(name, index, depth=depth + 5 + i)))
+            arguments.append(list(self._load(name, index, depth=depth + 4 + i)))
         yield from self._call("returned", arguments)
         yield Instr("POP_TOP", location=self._here)
         yield instr
@@ -233,23 +233,23 @@ class _Injector:
         yield Instr("POP_TOP", location=self._here)
 
     def _call_with_top(self, method: str, name: str, index: int) -> Iterator[Element]:
-        # The value lies below the callable, its NULL or self, and four arguments.
-        value: list[Element] = [Instr("COPY", 7, location=self._here)]
-        owner = self._unchecked_owner(index, pushed=5)
+        # The value lies below the callable, its NULL or self, and three arguments.
+        value: list[Element] = [Instr("COPY", 6, location=self._here)]
+        owner = self._unchecked_owner(index, pushed=4)
         yield from self._call(method, [self._constant(self._line), self._constant(name), owner, value])
 
     # How a call is put together.
 
     def _call(self, method: str, arguments: list[list[Element]]) -> Iterator[Element]:
+        attribute = f"{method}_{self.number}"
         yield Instr("LOAD_GLOBAL", (False, RECORDER), location=self._here)
         if CALLS_ARE_PRECALLED:
-            yield Instr("LOAD_METHOD", method, location=self._here)
+            yield Instr("LOAD_METHOD", attribute, location=self._here)
         else:
-            yield Instr("LOAD_ATTR", (True, method), location=self._here)
-        yield from self._constant(self.number)
+            yield Instr("LOAD_ATTR", (True, attribute), location=self._here)
         for argument in arguments:
             yield from argument
-        count = 1 + len(arguments)
+        count = len(arguments)
         if CALLS_ARE_PRECALLED:
             yield Instr("PRECALL", count, location=self._here)
         yield Instr("CALL", count, location=self._here)

@@ -1,0 +1,228 @@
+"""What rewritten code calls, and who hears of it.
+
+The name ``__anylocal__`` in the builtins stands for `recorder`, which has an attribute for each thing that each
+rewriting tells: ``__anylocal__.returned_17(42, self, attn)``. One that it does not have (the function has its own code
+back, but a frame of the rewritten one still runs) is nobody's business.
+
+This runs at each call, so it is written for speed, which ``benchmarks/engine.py`` measures: a listener is a closure
+over all that can be decided beforehand. Where dynamo traces a listener, it takes another way (see `_compiled`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, Final, TypeAlias
+
+from anylocal import _compiled, _torch
+from anylocal._record import HEAD, Head, Subscription
+from anylocal._rewrite import UNBOUND, Wants
+
+# What is heard of a call. A listener is made for one subscription to one rewriting, out of all that is known then.
+OnStart: TypeAlias = Callable[[Any], None]
+OnReturn: TypeAlias = Callable[..., None]
+OnAssignment: TypeAlias = Callable[[int, str, Any, Any], None]
+OnEdit: TypeAlias = Callable[[int, str, Any, Any], Any]
+
+
+def _on_start(subscription: Subscription) -> OnStart:
+    tracing, graph_task, no_task = _compiled.tracing, _torch.task_function(), _torch.NO_TASK
+    log, recomputing, tells = subscription.log, subscription.recomputing, subscription.tells_start
+    line, counter = subscription.function.__code__.co_firstlineno, log.starts.counter
+    accepts = subscription.accepts
+    members = getattr(accepts, "members", None)
+
+    def start(owner: Any) -> None:
+        if not tracing():
+            subscription.start(owner)
+        elif tells:
+            _compiled.leave(subscription, "entered", line, owner)
+
+    def start_fast(owner: Any) -> None:
+        if tracing():
+            return
+        try:
+            is_ours = owner in members if members is not None else accepts is None or accepts(owner)
+        except Exception:  # noqa: BLE001  # somebody else's object, which may do anything when asked
+            is_ours = False
+        if not is_ours or recomputing or graph_task() != no_task:
+            subscription.start(owner)
+        elif log.active:
+            subscription.called = True
+            next(counter)
+
+    return start_fast if subscription.records and not tells and log.thread is None else start
+
+
+def _on_return(subscription: Subscription, places: tuple[int, ...], *, alone: bool) -> OnReturn:
+    tracing, names = _compiled.tracing, subscription.wants.returned
+
+    def take(line: int, owner: Any, *values: Any) -> None:
+        if tracing():
+            _leave(subscription, line, owner, tuple([values[i] for i in places]))
+        elif subscription.concerns(owner):
+            subscription.add("returned", line, owner, names, tuple([values[i] for i in places]))
+
+    tensor_type = _torch.tensor_type()
+    is_plain = subscription.keep is _torch.detached and subscription.log.thread is None
+    if tensor_type is None or not (is_plain and alone and names):
+        return take
+    return _on_return_of_tensor(subscription, tensor_type)
+
+
+def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any, ...]) -> None:
+    if subscription.records:
+        names = subscription.wants.returned
+        bound = [(name, value) for name, value in zip(names, values, strict=True) if value is not UNBOUND]
+        kept = tuple([subscription.keep(value) for _, value in bound])
+        _compiled.leave(subscription, "returned", line, owner, tuple([name for name, _ in bound]), kept)
+
+
+def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> OnReturn:
+    """Return the listener for what matters most: one name, its tensor detached, all threads."""
+    tracing, module_type = _compiled.tracing, _torch.module_base() or ()
+    log, raw, recomputing = subscription.log, subscription.log.raw, subscription.recomputing
+    accepts, names = subscription.accepts, subscription.wants.returned
+    members = getattr(accepts, "members", None)
+    head = Head(subscription, "returned", names)
+    length = HEAD + 2
+    left = 0
+
+    def take(line: int, owner: Any, value: Any) -> None:
+        nonlocal raw, left
+        if tracing():
+            _leave(subscription, line, owner, (value,))
+            return
+        try:
+            is_ours = owner in members if members is not None else accepts is None or accepts(owner)
+        except Exception:  # noqa: BLE001  # somebody else's object, which may do anything when asked
+            is_ours = False
+        if type(value) is not tensor_type or recomputing or not is_ours:
+            if subscription.concerns(owner):
+                subscription.add("returned", line, owner, names, (value,))
+        elif log.active:
+            value = value.detach()
+            try:
+                version = value._version
+            except RuntimeError:
+                version = None  # an inference tensor does not count its changes
+            # Members are modules; anything else would be kept alive.
+            module = owner if members is not None or isinstance(owner, module_type) else None
+            raw += (head, line, module, get_ident(), value, version)
+            left -= 1
+            if left < 0:
+                left = log.look((value,), length)
+
+    return take
+
+
+def _on_assignment(subscription: Subscription, wanted: frozenset[str]) -> OnAssignment:
+    tracing = _compiled.tracing
+
+    def assign(line: int, name: str, owner: Any, value: Any) -> None:
+        if name not in wanted:
+            return
+        if tracing():
+            _compiled.leave(subscription, "assigned", line, owner, (name,), (subscription.keep(value),))
+        elif subscription.concerns(owner):
+            subscription.add("assigned", line, owner, (name,), (value,))
+
+    return assign
+
+
+def _on_edit(subscription: Subscription) -> OnEdit:
+    tracing, wanted = _compiled.tracing, subscription.wants.edited
+
+    def edit(line: int, name: str, owner: Any, value: Any) -> Any:
+        if name not in wanted or not subscription.concerns(owner):
+            return value
+        value = subscription.edit(line, name, value)
+        if tracing():
+            _compiled.leave(subscription, "edited", line, owner, (name,))
+        else:
+            subscription.edited.add(name)
+        return value
+
+    return edit
+
+
+class Recorder:
+    """What rewritten code calls, an attribute for each thing that each rewriting tells.
+
+    It can be called, for dynamo traces nothing else than callables and constants among the builtins.
+    """
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return what does nothing, for a rewriting that nobody listens to any more."""
+        kind, _, _ = name.partition("_")
+        if kind not in KINDS:
+            raise AttributeError(name)
+        return _unchanged if kind == "edited" else _nobody
+
+
+KINDS: Final = ("entered", "returned", "assigned", "resulted", "edited")
+recorder: Final = Recorder()
+
+
+def _nobody(*_: Any) -> None:
+    pass
+
+
+def _unchanged(_line: int, _name: str, _owner: Any, value: Any) -> Any:
+    return value
+
+
+def _each(listeners: tuple[Callable[..., None], ...]) -> Callable[..., None]:
+    def tell(*arguments: Any) -> None:
+        for listener in listeners:
+            listener(*arguments)
+
+    return listeners[0] if len(listeners) == 1 else tell
+
+
+def _one_after_another(edits: tuple[OnEdit, ...]) -> OnEdit:
+    def edit(line: int, name: str, owner: Any, value: Any) -> Any:
+        for listener in edits:
+            value = listener(line, name, owner, value)
+        return value
+
+    return edits[0] if len(edits) == 1 else edit
+
+
+class Plan:
+    """One rewriting of one function, by its number: what its calls of the recorder carry, and who listens.
+
+    A listener is replaced as a whole when it changes, so that a running call sees one state or the other.
+    """
+
+    def __init__(self, number: int, wants: Wants) -> None:
+        self.number = number
+        self.wants = wants
+
+    def listen(self, subscriptions: list[Subscription]) -> None:
+        """Serve those subscriptions whose wants this rewriting covers."""
+        served = [s for s in subscriptions if self.wants.covers(s.wants)]
+        place = {name: i for i, name in enumerate(self.wants.returned)}
+        alone = len(place) == 1
+        resulting = [(s, frozenset(name for name, _ in s.wants.resulted)) for s in served]
+        editing = [s for s in served if s.wants.edited]
+        heard: dict[str, list[Callable[..., Any]]] = {
+            "entered": [_on_start(s) for s in served],
+            "returned": [_on_return(s, tuple(place[n] for n in s.wants.returned), alone=alone) for s in served],
+            "assigned": [_on_assignment(s, s.wants.assigned) for s in served if s.wants.assigned],
+            "resulted": [_on_assignment(s, wanted) for s, wanted in resulting if wanted],
+            "edited": [_on_edit(s) for s in editing],
+        }
+        for kind, listeners in heard.items():
+            if listeners:
+                join = _one_after_another if kind == "edited" else _each
+                setattr(recorder, f"{kind}_{self.number}", join(tuple(listeners)))
+            else:
+                vars(recorder).pop(f"{kind}_{self.number}", None)
+
+    def forget(self) -> None:
+        """Serve nobody any more."""
+        self.listen([])
