@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Self
 
-from anylocal import _explain, _patch, _torch
+from anylocal import _compiled, _explain, _patch, _torch
 from anylocal._calls import Assembler, Call
 from anylocal._record import Log, Record, Subscription
 from anylocal._request import Request, Site, check_options, only, requests, site
@@ -53,6 +53,8 @@ class Capture:
             for r in self._requests
         )
         self._finalizer: weakref.finalize[..., Any] | None = None
+        # Records know their subscription, and that its log: without this they would wait for the garbage collector.
+        weakref.finalize(self, self._log.raw.clear).atexit = False
 
     # The scope
 
@@ -79,6 +81,7 @@ class Capture:
     def close(self) -> None:
         """Stop recording and give every function its own code back; closing twice does nothing."""
         if self._finalizer is not None and self._finalizer.alive:
+            _compiled.collect()
             self._log.open = self._log.active = False
             self._finalizer()
 

@@ -11,12 +11,10 @@ A chain that another thread's replaces before it is brought in brings itself in 
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Final
 
 from anylocal import _torch
-
-_lock: Final = threading.RLock()
+from anylocal._lock import lock
 
 
 def tracing() -> bool:
@@ -59,41 +57,47 @@ class _Tick:
     def __del__(self) -> None:
         """Bring in what compiled calls have left."""
         # As the interpreter goes down, the names of a module are None.
-        if _top is not None:
+        if top is not None:
             collect()
 
 
-_ROOT: Final = Cell(None, None, ())
+ROOT: Final = Cell(None, None, ())
 
 
 class _Top:
     """Where compiled code finds the chain."""
 
     def __init__(self) -> None:
-        self.cell = _ROOT
-        self.tick: _Tick | None = None
+        self.cell = ROOT
+        self.tick = _Tick()
 
 
-_top: Final = _Top()
+top: Final = _Top()
+
+
+def is_pending() -> bool:
+    """Say whether compiled code has left something that was not brought in, as its first call does."""
+    return top.cell is not ROOT
 
 
 def leave(listener: Any, *record: Any) -> None:
     """Leave a record, from traced code."""
-    _top.cell = Cell(_top.cell, listener, record)
-    _top.tick = _Tick()
+    # In this order, in which it is replayed too: the tick must find the cell in its place.
+    top.cell = Cell(top.cell, listener, record)
+    top.tick = _Tick()
 
 
 def collect() -> None:
     """Bring in what compiled code has left."""
-    if _top.cell is not _ROOT:
-        cell, _top.cell = _top.cell, _ROOT
+    if is_pending():
+        cell, top.cell = top.cell, ROOT
         _bring_in(cell)
 
 
-def _bring_in(top: Cell) -> None:
-    with _lock:
+def _bring_in(last: Cell) -> None:
+    with lock:
         left = []
-        cell: Cell | None = top
+        cell: Cell | None = last
         while cell is not None and cell.listener is not None:
             left.append((cell.listener, cell.record))
             below, cell.below, cell.listener, cell.record = cell.below, None, None, ()

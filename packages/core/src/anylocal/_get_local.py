@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from anylocal import _patch, _torch
 from anylocal._calls import Assembler, Call
+from anylocal._lock import lock
 from anylocal._record import Log, Subscription
 from anylocal._request import check_options
 from anylocal._resolve import functions_in, local_names
@@ -19,8 +19,6 @@ from anylocal._rewrite import Wants
 from anylocal.errors import NameNotFoundError, TargetError
 
 F = TypeVar("F")
-
-_lock: Final = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Cache(Mapping[str, list[Any]]):
 
     def _drain(self) -> dict[str, list[Any]]:
         """Bring what was recorded since the last time into the lists."""
-        with _lock:
+        with lock:
             for call in self._assembler.calls(self._log.take_out()):
                 mark = self._of[id(call.function)]
                 values = call.values if mark.read is None else mark.read(call)
@@ -114,7 +112,7 @@ class Cache(Mapping[str, list[Any]]):
         return f"{{{', '.join(f'{key!r}: {len(values)} values' for key, values in self._drain().items())}}}"
 
     def _clear(self) -> None:
-        with _lock:
+        with lock:
             self._log.clear()
             for values in self._lists.values():
                 values.clear()
@@ -202,7 +200,7 @@ class get_local:  # noqa: N801  # the seed tools' name for it
     @classmethod
     def activate(cls) -> None:
         """Capture the marked functions from now on, those marked later too."""
-        with _lock:
+        with lock:
             cls.is_activate = True
             cls.cache._log.open = True  # noqa: SLF001  # one room
             cls.cache._log.active = not cls.cache._log.full  # noqa: SLF001
@@ -216,7 +214,7 @@ class get_local:  # noqa: N801  # the seed tools' name for it
     @classmethod
     def deactivate(cls) -> None:
         """Give the marked functions their own code back; what is in the cache stays."""
-        with _lock:
+        with lock:
             cls.is_activate = False
             cls.cache._log.open = cls.cache._log.active = False  # noqa: SLF001
             for function in tuple(_active):
@@ -242,7 +240,7 @@ class get_local:  # noqa: N801  # the seed tools' name for it
 
 def mark(function: types.FunctionType, function_mark: Mark) -> None:
     """Mark a function, and capture it if `get_local` is active; marked again, it has the names of both."""
-    with _lock:
+    with lock:
         known = _marks.get(function)
         if known is not None and known.read is None and function_mark.read is None:
             names = tuple(dict.fromkeys((*known.names, *function_mark.names)))
@@ -255,6 +253,6 @@ def mark(function: types.FunctionType, function_mark: Mark) -> None:
 
 def unmark(function: types.FunctionType) -> None:
     """Take the mark off a function, which has its own code back at once."""
-    with _lock:
+    with lock:
         _marks.pop(function, None)
         get_local.cache._unsubscribe(function)  # noqa: SLF001  # one room

@@ -80,7 +80,8 @@ def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any,
 
 def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> OnReturn:
     """Return the listener for what matters most: one name, its tensor detached, all threads."""
-    tracing, module_type = _compiled.tracing, _torch.module_base() or ()
+    tracing, top, root = _compiled.tracing, _compiled.top, _compiled.ROOT
+    module_type = _torch.module_base() or ()
     log, raw, recomputing = subscription.log, subscription.log.raw, subscription.recomputing
     accepts, names = subscription.accepts, subscription.wants.returned
     members = getattr(accepts, "members", None)
@@ -101,6 +102,8 @@ def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> 
             if subscription.concerns(owner):
                 subscription.add("returned", line, owner, names, (value,))
         elif log.active:
+            if top.cell is not root:
+                _compiled.collect()
             value = value.detach()
             try:
                 version = value._version

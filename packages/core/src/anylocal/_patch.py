@@ -7,7 +7,6 @@ gets that very code object back when the last one has gone, in whatever order th
 from __future__ import annotations
 
 import itertools
-import threading
 import types
 from collections import deque
 from collections.abc import Iterable
@@ -17,11 +16,11 @@ from typing import Final
 
 from anylocal import _compiled, _torch
 from anylocal._listen import Plan, recorder
+from anylocal._lock import lock
 from anylocal._record import Subscription
 from anylocal._rewrite import RECORDER, Wants, rewrite
 from anylocal.errors import StateError
 
-_lock: Final = threading.RLock()
 _numbers: Final = itertools.count(1)
 
 
@@ -100,7 +99,7 @@ def attach(subscriptions: Iterable[Subscription]) -> None:
     """
     done: list[Subscription] = []
     _compiled.watch()
-    with _lock:
+    with lock:
         was_at_work, _leaving.at_work = _leaving.at_work, True
         try:
             for subscription in subscriptions:
@@ -112,7 +111,14 @@ def attach(subscriptions: Iterable[Subscription]) -> None:
         finally:
             _leaving.at_work = was_at_work
             _leaving.let_go()
-            _torch.code_changed()
+            _tell_compiler()
+
+
+def _tell_compiler() -> None:
+    open_ = [subscription for entry in _patched.values() for subscription in entry.subscriptions]
+    # An edit is of some modules' calls only, so that each of them is compiled by itself.
+    owners = [len(getattr(s.accepts, "members", None) or ()) for s in open_ if s.edits]
+    _torch.code_changed(captured=bool(open_), variants=max(owners, default=0))
 
 
 def attach_one(subscription: Subscription) -> None:
@@ -137,10 +143,11 @@ def attach_one(subscription: Subscription) -> None:
 
 def detach(subscriptions: Iterable[Subscription]) -> None:
     """Serve the subscriptions no longer; a function that nobody listens to has its own code back."""
-    with _lock:
+    _compiled.collect()
+    with lock:
         _leaving.subscriptions.extend(subscriptions)
         _leaving.let_go()
-        _torch.code_changed()
+        _tell_compiler()
 
 
 def _detach_one(subscription: Subscription) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from anylocal import _compiled, _torch
+from anylocal._lock import lock
 from anylocal._memory import Budget
 from anylocal._rewrite import UNBOUND, Wants
 from anylocal.errors import LimitWarning, level_of_user
@@ -51,9 +51,10 @@ class Log:
         self.thread: int | None = None
         self.budget = Budget(limit)
         self.starts = _Count()
+        # How many records may come before the next look.
+        self.ahead = 0
         # Up to where the budget has counted, and has looked at, what is recorded.
         self._counted = self._looked = 0
-        self._lock = threading.RLock()
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -64,7 +65,7 @@ class Log:
     def take_out(self) -> tuple[Record, ...]:
         """Return all records so far, and remove them; what other threads record meanwhile stays."""
         _compiled.collect()
-        with self._lock:
+        with lock:
             self.settle()
             raw = self.raw[: self._counted]
             del self.raw[: self._counted]
@@ -74,9 +75,9 @@ class Log:
     def clear(self) -> None:
         """Forget everything, and record again if the limit had been reached."""
         _compiled.collect()
-        with self._lock:
+        with lock:
             self.raw.clear()
-            self._counted = self._looked = 0
+            self._counted = self._looked = self.ahead = 0
             self.budget.clear()
             self.starts.clear()
         if self.full:
@@ -95,7 +96,7 @@ class Log:
         length : int
             How long that is, as it lies in the log.
         """
-        with self._lock:
+        with lock:
             fresh = len(self.raw) - self._looked
             if self.budget.surely_fits(values, max(1, fresh // length)):
                 self._looked = len(self.raw)
@@ -109,7 +110,7 @@ class Log:
 
     def settle(self) -> None:
         """Count all that has been recorded and not been counted yet."""
-        with self._lock:
+        with lock:
             for record, length in _read(self.raw[self._counted :]):
                 is_start = record.kind == "entered"
                 if not (self.budget.take_start() if is_start else self.budget.take(record.values)):
@@ -263,7 +264,7 @@ class Subscription:
     def start(self, owner: object) -> None:
         """Take note that a call starts, and whether it is one that was made before."""
         log, thread = self.log, get_ident()
-        if _torch.task_function()() != _torch.NO_TASK and _torch.is_recomputing():
+        if _torch.is_recomputing():
             self.recomputing.add(thread)
         elif self.concerns(owner):
             self.recomputing.discard(thread)
@@ -290,7 +291,7 @@ class Subscription:
     ) -> None:
         """Take what compiled code has left; in which thread it ran is not known."""
         log = self.log
-        if not self.concerns(owner) or get_ident() in self.recomputing:
+        if not self.concerns(owner) or _torch.is_recomputing():
             return
         self.called = True
         if kind == "edited":
@@ -315,8 +316,14 @@ class Subscription:
             self.last_line = line
         module = owner if _torch.is_module(owner) else None
         # In one step, for other threads record as well.
-        self.log.raw += (Head(self, kind, names), line, module, thread, *values, *versions)
-        self.log.look(values, HEAD + 2 * len(values))
+        log = self.log
+        if thread is not None and _compiled.is_pending():
+            _compiled.collect()
+        log.raw += (Head(self, kind, names), line, module, thread, *values, *versions)
+        # Not exact where threads meet, and need not be: it only tells how often to look.
+        log.ahead -= 1
+        if log.ahead < 0:
+            log.ahead = log.look(values, HEAD + 2 * len(values))
 
     def edit(self, line: int, name: str, value: Any) -> Any:
         """Return what the user makes of a value."""

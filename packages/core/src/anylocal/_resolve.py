@@ -47,6 +47,8 @@ class Among:
         return id(owner) in self._ids
 
 
+_ENGINE: Final = "anylocal._"
+
 # The parts of a wrapper that may hold a Python function, in the order in which they are tried.
 _INSIDE: Final = ("__func__", "func", "__wrapped__", "fget", "fset", "fdel")
 
@@ -131,6 +133,11 @@ def resolve(target: object) -> Resolution:
             found += _in_object(target)
     if not found:
         raise TargetError(_no_code(target, label))
+    # What runs at each recorded call would record itself without end.
+    found = [item for item in found if not str(item.function.__module__).startswith(_ENGINE)]
+    if not found:
+        msg = f"{label} is a part of what records calls: a capture of it would run in circles. Use a debugger."
+        raise TargetError(msg)
     return Resolution(label, tuple(_once(found)), modules)
 
 

@@ -158,7 +158,9 @@ def is_recomputing() -> bool:
     A backward pass may run Python code for other reasons too; that code is called for the first time.
     """
     checkpoint = sys.modules.get("torch.utils.checkpoint")
-    frame = sys._getframe() if checkpoint is not None else None  # noqa: SLF001  # the fast way to a frame
+    if checkpoint is None or task_function()() == NO_TASK:
+        return False
+    frame: types.FrameType | None = sys._getframe()  # noqa: SLF001  # the fast way to a frame
     while frame is not None:
         if frame.f_globals is vars(checkpoint):
             return True
@@ -222,14 +224,45 @@ def stack(values: list[Any]) -> Any:
     return _loaded("stack")(values)
 
 
-def code_changed() -> None:
+def code_changed(*, captured: bool, variants: int = 0) -> None:
     """Make compiled models notice that the code of a function is another now.
 
     dynamo does not guard on the code of functions that it has inlined, so what it compiled is dropped.
+
+    Parameters
+    ----------
+    captured : bool
+        Whether any function is captured now.
+    variants : int
+        For how many modules one function may have to be compiled, each by itself.
     """
     dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is not None and _has_compiled():
+    if dynamo is None:
+        return
+    settings = vars(_settings(dynamo.config, variants)) if captured else {}
+    for name in set(_before) - set(settings):
+        setattr(dynamo.config, name, _before.pop(name))
+    for name, value in settings.items():
+        _before.setdefault(name, getattr(dynamo.config, name))
+        setattr(dynamo.config, name, value)
+    if _has_compiled():
         dynamo.reset()
+
+
+# dynamo's settings as they were before a capture was opened.
+_before: Final[dict[str, Any]] = {}
+
+
+def _settings(config: Any, variants: int) -> types.SimpleNamespace:
+    """Return how dynamo is to be set while functions are captured."""
+    settings = types.SimpleNamespace()
+    # dynamo does not compile a checkpoint that records, unless it records in the forward and not when that is
+    # recomputed: as an eager one does.
+    if hasattr(config, "skip_fwd_side_effects_in_bwd_under_checkpoint"):
+        settings.skip_fwd_side_effects_in_bwd_under_checkpoint = True
+    if variants and hasattr(config, "recompile_limit"):
+        settings.recompile_limit = _before.get("recompile_limit", config.recompile_limit) + variants
+    return settings
 
 
 def _has_compiled() -> bool:
