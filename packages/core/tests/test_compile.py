@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from anylocal import Capture, capture
-from anylocal.errors import LimitWarning
+from anylocal.errors import LimitWarning, UnsupportedError
 
 from . import subprocesses
 
@@ -398,3 +398,51 @@ def test_dynamos_settings_are_put_back(model: Model) -> None:
     with capture(model, "attn"):
         model(torch.randn(1, 2, 4))
     assert dynamo.config.save_config() == before
+
+
+@pytest.mark.parametrize("backend", [None, "eager"])
+def test_gradients_with_respect_to_a_value(backend: str | None, model: Model, x: Tensor) -> None:
+    """Where the graph is kept, by `retain_grad` and by `autograd.grad` alike."""
+    run = model if backend is None else torch.compile(model, fullgraph=True, backend=backend)
+    with capture(model, "attn", keep="graph") as cap:
+        output = run(x).sum()
+    values = cap["attn"]
+    expected = torch.autograd.grad(output, values, retain_graph=True)
+    for value in values:
+        value.retain_grad()
+    output.backward()
+    torch.testing.assert_close([value.grad for value in values], list(expected))
+    assert expected[0].abs().max() > 0
+
+
+def test_a_gradient_that_a_compiled_graph_cannot_give_is_refused(model: Model, x: Tensor) -> None:
+    """Instead of being None."""
+    run = compiled_whole(model, "aot_eager")
+    with capture(model, "attn", keep="graph") as cap:
+        run(x)
+    with pytest.raises(UnsupportedError, match="compiled by AOTAutograd"):
+        cap["attn"][0].retain_grad()
+
+
+def test_a_loss_on_a_value_of_a_compiled_model_trains_it(model: Model, x: Tensor) -> None:
+    """What is computed from it has the eager model's gradients."""
+    gradients = []
+    for run in (model, compiled_whole(model, "aot_eager")):
+        with capture(model, "attn", keep="graph") as cap:
+            run(x)
+        (gradient,) = torch.autograd.grad(cap["attn"][-1].square().sum(), model.layers[0].project.weight)  # type: ignore[arg-type, union-attr]  # a parameter
+        gradients.append(gradient)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_is_refused(model: Model, x: Tensor, *, strict: bool) -> None:
+    """With what to do instead, however the model is traced."""
+    with pytest.raises((UnsupportedError, dynamo.exc.Unsupported), match="Export the model outside of the scope"):
+        _export(model, x, strict=strict)
+    torch.export.export(model, (x,), strict=strict)
+
+
+def _export(model: Model, x: Tensor, *, strict: bool) -> None:
+    with capture(model, "attn"):
+        torch.export.export(model, (x,), strict=strict)

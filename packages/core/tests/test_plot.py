@@ -106,8 +106,8 @@ class TestValues:
         """Of a batch, and of the queries, only what is drawn is computed."""
         attention = make(batch=4)
         taken = []
-        take = attention._rows.take
-        monkeypatch.setattr(attention._rows, "take", lambda *picks: taken.append(take(*picks)) or taken[-1])  # type: ignore[func-returns-value]
+        take = attention.rows.take
+        monkeypatch.setattr(attention.rows, "take", lambda *picks: taken.append(take(*picks)) or taken[-1])  # type: ignore[func-returns-value]
         plot.heatmap(attention, sample=2, queries=[0, 5], ax=empty())
         assert {(1, 1, 2, 8)} == {tuple(rows.shape) for rows in taken}
 

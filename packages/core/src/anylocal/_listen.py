@@ -15,8 +15,9 @@ from threading import get_ident
 from typing import Any, Final, TypeAlias
 
 from anylocal import _compiled, _torch
-from anylocal._record import HEAD, Head, Subscription
+from anylocal._record import HEAD, NO_EXPORT, Head, Subscription
 from anylocal._rewrite import UNBOUND, Wants
+from anylocal.errors import UnsupportedError
 
 # What is heard of a call. A listener is made for one subscription to one rewriting, out of all that is known then.
 OnStart: TypeAlias = Callable[[Any], None]
@@ -71,6 +72,8 @@ def _on_return(subscription: Subscription, places: tuple[int, ...], *, alone: bo
 
 
 def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any, ...]) -> None:
+    if _torch.is_exporting():
+        raise UnsupportedError(NO_EXPORT)
     if subscription.records:
         names = subscription.wants.returned
         bound = [(name, value) for name, value in zip(names, values, strict=True) if value is not UNBOUND]

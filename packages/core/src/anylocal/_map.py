@@ -73,7 +73,7 @@ class AttentionMap:
         windows: int = 1,
         mixed: torch.Tensor | None = None,
     ) -> None:
-        self._rows = rows
+        self.rows = rows
         self.name = name
         self.fused = fused
         self.forward = forward
@@ -210,7 +210,7 @@ class AttentionMap:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(batch, head, query, key)."""
-        return self._rows.shape
+        return self.rows.shape
 
     @property
     def ndim(self) -> int:
@@ -220,12 +220,12 @@ class AttentionMap:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the values: float32 or float64 where they are computed, that of the weights where given."""
-        return self._rows.dtype
+        return self.rows.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the operands lie and the rows are computed."""
-        return self._rows.device
+        return self.rows.device
 
     @property
     def images(self) -> int:
@@ -240,7 +240,7 @@ class AttentionMap:
 
     def __getitem__(self, index: Index) -> torch.Tensor:
         picks, rest = resolve(index, self.shape, self.device)
-        rows = self._rows.take(*picks[:3])
+        rows = self.rows.take(*picks[:3])
         return picked(rows, slice(None), slice(None), slice(None), picks[3])[rest]
 
     def tensor(self) -> torch.Tensor:
@@ -292,7 +292,7 @@ class AttentionMap:
         dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         whole = slice(None)
         blocks = chunks(pick, self.shape[2], block_rows(self.shape))
-        means = [self._rows.take(whole, whole, block).mean(1, dtype=dtype) for block in blocks]
+        means = [self.rows.take(whole, whole, block).mean(1, dtype=dtype) for block in blocks]
         return torch.cat(means, 1)[:, kept]
 
     def __repr__(self) -> str:

@@ -19,8 +19,12 @@ from anylocal import _compiled, _torch
 from anylocal._lock import lock
 from anylocal._memory import Budget
 from anylocal._rewrite import UNBOUND, Wants
-from anylocal.errors import LimitWarning, level_of_user
+from anylocal.errors import LimitWarning, UnsupportedError, level_of_user
 
+NO_EXPORT: Final = (
+    "torch.export writes a model down without its Python code, and a capture would end up in it or see no real values."
+    " Export the model outside of the scope."
+)
 OTHER_OBJECTS: Final = "on behalf of other objects than the one captured"
 OTHER_THREADS: Final = "in other threads than the one that opened the capture"
 
@@ -282,6 +286,8 @@ class Subscription:
         bound = [i for i, value in enumerate(values) if value is not UNBOUND]
         if len(bound) != len(values):
             names, values = tuple(names[i] for i in bound), tuple(values[i] for i in bound)
+        if _torch.is_exporting():
+            raise UnsupportedError(NO_EXPORT)
         kept = [self._keep(name, line, value) for name, value in zip(names, values, strict=True)]
         versions = [_torch.version(value) for value in kept]
         self._put(kind, line, owner, thread, names=names, values=kept, versions=versions)
@@ -294,6 +300,9 @@ class Subscription:
         if not self.concerns(owner) or _torch.is_recomputing():
             return
         self.called = True
+        if self.keep is _torch.as_is:
+            for value in values:
+                _torch.refuse_to_retain_gradient(value, self._no_gradient)
         if kind == "edited":
             self.edited.update(names)
         elif self.records and log.active:
@@ -339,6 +348,14 @@ class Subscription:
         except Exception as error:
             error.add_note(f"Raised by keep= for {self._place(name, line)}")
             raise
+
+    def _no_gradient(self) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self.function.__qualname__} was compiled by AOTAutograd, which differentiates a graph as a whole: there"
+            " is no gradient with respect to a value inside of it. Run the model eagerly, or compile it with"
+            ' backend="eager".'
+            " What is computed from the value has gradients with respect to the parameters all the same."
+        )
 
     def _place(self, name: str, line: int) -> str:
         return f"{name!r} in {self.function.__qualname__}, line {line} of {self.function.__code__.co_filename}"

@@ -73,7 +73,10 @@ def rollout(
     tensor([[0.5000, 0.5000]])
     """
     layers = list(maps)
-    _check(layers, residual)
+    if not 0 <= residual <= 1:
+        msg = f"residual={residual!r} is no share; give a number between 0 and 1."
+        raise OptionError(msg)
+    check_layers(layers, "rollout")
     last = layers[-1]
     pick, kept = query_rows(queries, last.shape, last.device)
     batch, _, length, _ = last.shape
@@ -102,28 +105,26 @@ def _down(flow: torch.Tensor, layer: AttentionMap, pick: Pick, residual: float) 
     return below
 
 
-def _check(layers: Sequence[AttentionMap], residual: float) -> None:
-    if not 0 <= residual <= 1:
-        msg = f"residual={residual!r} is no share; give a number between 0 and 1."
-        raise OptionError(msg)
+def check_layers(layers: Sequence[AttentionMap], what: str) -> None:
+    """Raise where layers cannot be followed one after the other."""
     if not layers:
-        msg = "rollout needs at least one map and there is none; run the model inside the capture first."
+        msg = f"{what} needs at least one map and there is none; run the model inside the capture first."
         raise StateError(msg)
     if len({layer.forward for layer in layers}) > 1:
-        msg = "rollout follows one forward and the maps belong to several; choose one of maps.forwards."
+        msg = f"{what} follows one forward and the maps belong to several; choose one of maps.forwards."
         raise ChoiceError(msg)
     for layer in layers:
-        _check_layer(layer, layers[-1])
+        _check_layer(layer, layers[-1], what)
 
 
-def _check_layer(layer: AttentionMap, last: AttentionMap) -> None:
+def _check_layer(layer: AttentionMap, last: AttentionMap, what: str) -> None:
     if layer.windows != 1:
-        msg = f"{layer!r} attends within windows, and rollout needs the same positions in every layer."
+        msg = f"{layer!r} attends within windows, and {what} needs the same positions in every layer."
         raise UnsupportedError(msg)
     known = type(layer.queries) is not Axis and type(layer.keys) is not Axis
     if layer.shape[2] != layer.shape[3] or (known and layer.queries != layer.keys):
-        msg = f"{layer!r} is no self-attention, and rollout needs it; leave the layer out."
+        msg = f"{layer!r} is no self-attention, and {what} needs it; leave the layer out."
         raise ShapeError(msg)
     if (layer.shape[0], layer.shape[2]) != (last.shape[0], last.shape[2]):
-        msg = f"{layer!r} and {last!r} differ in batch or length, and rollout multiplies them; choose layers that fit."
+        msg = f"{layer!r} and {last!r} differ in batch or length, and {what} multiplies them; choose layers that fit."
         raise ShapeError(msg)

@@ -42,6 +42,8 @@ class Given:
     """Rows that somebody else has computed: a view of the weights."""
 
     def __init__(self, weights: torch.Tensor) -> None:
+        # What a gradient can be taken of: a view of it is another tensor.
+        self.given = weights
         self.weights = promoted(weights, "weights")
         self.shape: Shape = _shape(self.weights)
         self.dtype = weights.dtype

@@ -79,10 +79,11 @@ def keeper(keep: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return the function that makes of a value what is recorded of it."""
     if callable(keep):
         return keep
-    return {"detach": detached, "graph": _as_is, "clone": _cloned, "cpu": _on_cpu}[keep]
+    return {"detach": detached, "graph": as_is, "clone": _cloned, "cpu": _on_cpu}[keep]
 
 
-def _as_is(value: Any) -> Any:
+def as_is(value: Any) -> Any:
+    """Return a value as it is, a tensor with its graph."""
     return value
 
 
@@ -141,6 +142,24 @@ def compiler() -> Compiler | None:
     action = frames._FrameAction.SKIP  # noqa: SLF001  # there is no public way that does not import dynamo
     strategy = frames._FrameExecStrategy(action, action)  # noqa: SLF001  # as above
     return Compiler(is_tracing, lambda code: frames.set_code_exec_strategy(code, strategy))
+
+
+def is_exporting() -> bool:
+    """Say whether torch.export is writing a model down."""
+    # Not the public function: where dynamo traces, torch 2.9 takes it to be true whatever is being done.
+    return bool(getattr(_loaded("compiler"), "_is_exporting_flag", False))
+
+
+def refuse_to_retain_gradient(value: object, message: Callable[[], Exception]) -> None:
+    """Have a tensor that has left a compiled graph refuse to wait for a gradient that will never come."""
+    grad_fn = value.grad_fn if is_tensor(value) else None
+    if grad_fn is None or grad_fn.name() != "CompiledFunctionBackward":
+        return
+
+    def retain_grad() -> None:
+        raise message()
+
+    value.retain_grad = retain_grad  # type: ignore[attr-defined]  # of this one tensor
 
 
 NO_TASK: Final = -1

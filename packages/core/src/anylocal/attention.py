@@ -18,6 +18,7 @@ from anylocal.errors import ChoiceError, DependencyError, NameNotFoundError, Opt
 try:
     from anylocal._axes import Axis, Patches
     from anylocal._map import AttentionMap
+    from anylocal._relevance import relevance
     from anylocal._rollout import rollout
     from anylocal._tokens import Tokens
 except ModuleNotFoundError as error:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from anylocal._index import Queries
 
-__all__ = ["AttentionMap", "AttentionMaps", "Axis", "Patches", "Tokens", "rollout"]
+__all__ = ["AttentionMap", "AttentionMaps", "Axis", "Patches", "Tokens", "relevance", "rollout"]
 
 
 class AttentionMaps(Sequence[AttentionMap]):
@@ -76,6 +77,10 @@ class AttentionMaps(Sequence[AttentionMap]):
     def rollout(self, *, residual: float = 0.5, queries: Queries = None) -> torch.Tensor:
         """Follow attention through all layers, back to the input positions; see `rollout`."""
         return rollout(self, residual=residual, queries=queries)
+
+    def relevance(self, output: torch.Tensor) -> torch.Tensor:
+        """Say how much each input position contributed to an output; see `relevance`."""
+        return relevance(self, output)
 
     def __len__(self) -> int:
         return len(self._now())
