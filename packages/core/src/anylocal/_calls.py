@@ -79,6 +79,8 @@ class Call:
         What the captured names held.
     line : int
         The line at which it returned, or assigned.
+    rank : int or None
+        The process in which it ran, by its number in torch.distributed; None where there is only one.
     """
 
     function: types.FunctionType
@@ -88,6 +90,7 @@ class Call:
     thread: int | None
     values: Values
     line: int
+    rank: int | None = None
 
     def __repr__(self) -> str:
         """Return which call it is, and the names it has values of."""
@@ -99,8 +102,9 @@ class Call:
 class Assembler:
     """Makes finished calls of records, which may come in several portions."""
 
-    def __init__(self, names: Mapping[int, str]) -> None:
+    def __init__(self, names: Mapping[int, str], rank: int | None = None) -> None:
         self._names = names
+        self._rank = rank
         self._counts: dict[tuple[int, int], int] = {}
         self._assignments: dict[tuple[int, int, int | None], list[Record]] = {}
 
@@ -126,7 +130,8 @@ class Assembler:
     def _call(self, record: Record, index: int) -> Call:
         function, name = record.subscription.function, self._names.get(id(record.module), "")
         where = f"call {index} of {function.__qualname__}" + (f" in {name!r}" if name else "")
-        return Call(function, record.module, name, index, record.thread, Values(record, where), record.line)
+        values = Values(record, where)
+        return Call(function, record.module, name, index, record.thread, values, record.line, self._rank)
 
 
 def _join(record: Record, assignments: list[Record]) -> Record:

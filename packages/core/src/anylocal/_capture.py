@@ -39,6 +39,8 @@ class Capture:
         self._requests = tuple(requests)
         self._log = Log(limit)
         self._own_thread = threads == "own"
+        # Of torch.distributed, when it was opened.
+        self.rank: int | None = None
         keeper = _torch.keeper(keep)
         self._subscriptions = tuple(
             Subscription(
@@ -69,6 +71,7 @@ class Capture:
         if self.is_open:
             msg = f"This capture of {self._label} is open already. Make a second one with capture(…)."
             raise StateError(msg)
+        self.rank = _torch.rank()
         self._log.thread = threading.get_ident() if self._own_thread else None
         _patch.attach(self._subscriptions)
         self._log.open = True
@@ -137,7 +140,7 @@ class Capture:
     @property
     def calls(self) -> list[Call]:
         """All calls that finished, in the order in which they did."""
-        return list(Assembler(self.names_of).calls(self.records))
+        return list(Assembler(self.names_of, self.rank).calls(self.records))
 
     @property
     def records(self) -> tuple[Record, ...]:

@@ -11,7 +11,7 @@ import torch
 
 from anylocal._axes import Axis
 from anylocal._index import Index, Queries, query_rows, resolve
-from anylocal._softmax import Computed, Given, Rows, block_rows, chunks, picked
+from anylocal._softmax import Computed, Given, Rows, block_rows, chunks, compact, picked
 from anylocal._tokens import Tokens
 from anylocal.errors import OptionError, ShapeError
 
@@ -38,6 +38,8 @@ class AttentionMap:
         Windows in each image: the batch axis is images × windows.
     mixed : torch.Tensor, optional
         What the layer made of the map afterwards (talking heads, a gated or a difference map).
+    rank : int, optional
+        In which process of torch.distributed the layer ran.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class AttentionMap:
         forward: int = 0,
         windows: int = 1,
         mixed: torch.Tensor | None = None,
+        rank: int | None = None,
     ) -> None:
         self.rows = rows
         self.name = name
@@ -79,6 +82,7 @@ class AttentionMap:
         self.forward = forward
         self.windows = windows
         self.mixed = mixed
+        self.rank = rank
         if windows < 1 or self.shape[0] % windows:
             msg = f"{name!r} has a batch of {self.shape[0]}, which is not images × {windows} windows."
             raise ShapeError(msg)
@@ -97,6 +101,7 @@ class AttentionMap:
         forward: int = 0,
         windows: int = 1,
         mixed: torch.Tensor | None = None,
+        rank: int | None = None,
     ) -> AttentionMap:
         """Make a map of weights that were computed already.
 
@@ -104,7 +109,7 @@ class AttentionMap:
         ----------
         w : torch.Tensor or numpy.ndarray, shape (batch, head, query, key), (head, query, key) or (query, key)
             The weights; not copied, and kept in their own precision.
-        name, queries, keys, fused, forward, windows, mixed
+        name, queries, keys, fused, forward, windows, mixed, rank
             See `AttentionMap`.
 
         Raises
@@ -132,6 +137,7 @@ class AttentionMap:
             forward=forward,
             windows=windows,
             mixed=mixed,
+            rank=rank,
         )
 
     @classmethod
@@ -150,6 +156,7 @@ class AttentionMap:
         forward: int = 0,
         windows: int = 1,
         mixed: torch.Tensor | None = None,
+        rank: int | None = None,
     ) -> AttentionMap:
         """Make a map of the operands of `torch.nn.functional.scaled_dot_product_attention`.
 
@@ -168,7 +175,7 @@ class AttentionMap:
             1 / sqrt(features) by default.
         causal : bool
             Query i sees keys 0 … i, also where there are more keys than queries; besides any mask.
-        name, queries, keys, fused, forward, windows, mixed
+        name, queries, keys, fused, forward, windows, mixed, rank
             See `AttentionMap`.
 
         Raises
@@ -205,6 +212,7 @@ class AttentionMap:
             forward=forward,
             windows=windows,
             mixed=mixed,
+            rank=rank,
         )
 
     @property
@@ -262,6 +270,23 @@ class AttentionMap:
             msg = f"A map of {whole.dtype} becomes {array.dtype} by a copy only; leave copy=False out."
             raise OptionError(msg)
         return array
+
+    def cpu(self) -> AttentionMap:
+        """Return the map with what it is made of in main memory, without a graph, and holding nothing else alive.
+
+        The operands of a layer are often views of a larger tensor, which they hold.
+        """
+        return AttentionMap(
+            self.rows.cpu(),
+            name=self.name,
+            queries=self.queries,
+            keys=self.keys,
+            fused=self.fused,
+            forward=self.forward,
+            windows=self.windows,
+            mixed=None if self.mixed is None else compact(self.mixed),
+            rank=self.rank,
+        )
 
     def head_mean(self, queries: Queries = None) -> torch.Tensor:
         """Average over heads, in blocks of rows: the map itself is never there whole.

@@ -110,7 +110,7 @@ def check_layers(layers: Sequence[AttentionMap], what: str) -> None:
     if not layers:
         msg = f"{what} needs at least one map and there is none; run the model inside the capture first."
         raise StateError(msg)
-    if len({layer.forward for layer in layers}) > 1:
+    if len({(layer.rank, layer.forward) for layer in layers}) > 1:
         msg = f"{what} follows one forward and the maps belong to several; choose one of maps.forwards."
         raise ChoiceError(msg)
     for layer in layers:

@@ -37,6 +37,9 @@ class Rows(Protocol):
     def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         """Return the rows picked, shape (batch', head', query', key)."""
 
+    def cpu(self) -> Rows:
+        """Return the same rows, made of copies in main memory."""
+
 
 class Given:
     """Rows that somebody else has computed: a view of the weights."""
@@ -52,6 +55,10 @@ class Given:
     def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         """Return the rows picked, shape (batch', head', query', key); a view where all picks are slices."""
         return picked(self.weights, batch, heads, queries)
+
+    def cpu(self) -> Given:
+        """Return the same rows, made of a copy in main memory."""
+        return Given(compact(self.weights))
 
 
 class Computed:
@@ -107,6 +114,11 @@ class Computed:
             if self.mask is None:
                 return scores.softmax(-1)
             return _masked(scores, fitting(self.mask, batch, heads, queries))
+
+    def cpu(self) -> Computed:
+        """Return the same rows, made of copies in main memory."""
+        mask = None if self.mask is None else compact(self.mask)
+        return Computed(compact(self.q), compact(self.k), mask, self.scale, self.causal)
 
     def _key_heads(self, heads: Pick) -> Pick:
         """Return the key heads of the query heads picked: each serves a group of neighbours."""
@@ -204,6 +216,11 @@ def _mask(mask: torch.Tensor, shape: Shape) -> torch.Tensor:
         msg = f"A mask of shape {tuple(mask.shape)} does not broadcast to the map's shape {shape}."
         raise ShapeError(msg)
     return mask[(None,) * missing]
+
+
+def compact(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy in main memory that holds its own values and nothing else."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _shape(tensor: torch.Tensor) -> Shape:

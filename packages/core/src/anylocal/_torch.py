@@ -238,6 +238,15 @@ def to_numpy(value: Any) -> Any:
     return tensor.cpu().resolve_conj().resolve_neg().numpy()
 
 
+def rank() -> int | None:
+    """Return the number of this process among those of torch.distributed, if it is one of them."""
+    # While torch is being imported, or where it was built without, there is no such module.
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return int(distributed.get_rank())
+
+
 def stack(values: list[Any]) -> Any:
     """Return tensors of one shape as one, with a first axis for the calls."""
     return _loaded("stack")(values)

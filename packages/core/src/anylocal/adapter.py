@@ -371,11 +371,12 @@ class AttentionCapture:
                 continue
             shape = self._adapter.map_of(reading, call).shape
             queries, keys = self._adapter.axes(call, shape, Scene(self._model, seen, self._about))
-            yield self._adapter.map_of(reading, call, queries=queries, keys=keys, forward=forward)
+            labels = {"queries": queries, "keys": keys, "forward": forward, "rank": call.rank}
+            yield self._adapter.map_of(reading, call, **labels)
 
     def _calls(self, records: Sequence[Record]) -> Iterator[tuple[Call, int]]:
         """Give each call with the number of the forward that it belongs to."""
-        assembler = Assembler(self._capture.names_of)
+        assembler = Assembler(self._capture.names_of, self._capture.rank)
         forwards = _Forwards()
         for record in records:
             if record.subscription.function is self._root:

@@ -69,10 +69,51 @@ class AttentionMaps(Sequence[AttentionMap]):
 
     @property
     def forwards(self) -> list[AttentionMaps]:
-        """The maps of each forward, in order: one `AttentionMaps` each."""
-        maps = list(self)
-        numbers = sorted({item.forward for item in maps})
-        return [AttentionMaps(item for item in maps if item.forward == number) for number in numbers]
+        """The maps of each forward (of each rank), in order: one `AttentionMaps` each."""
+        of: dict[tuple[int, int], list[AttentionMap]] = {}
+        for item in self:
+            of.setdefault((item.rank or 0, item.forward), []).append(item)
+        return [AttentionMaps(of[key]) for key in sorted(of)]
+
+    def gather(self, dst: int = 0) -> AttentionMaps | None:
+        """Bring the maps of all ranks to one, by torch.distributed.
+
+        Every rank must call it. Maps travel as what they are made of: of a fused layer, that is q, k and the mask.
+
+        Parameters
+        ----------
+        dst : int, default 0
+            The rank that gets them.
+
+        Returns
+        -------
+        AttentionMaps or None
+            On that rank, the maps of rank 0, then those of rank 1, and so on, in main memory; on the others None.
+            `forwards` keeps ranks apart.
+
+        Raises
+        ------
+        StateError
+            If torch.distributed is not initialized.
+
+        Examples
+        --------
+        >>> everything = maps.gather()                      # doctest: +SKIP
+        >>> [maps.names for maps in everything.forwards]    # doctest: +SKIP
+        """
+        from torch import distributed
+
+        if not (distributed.is_available() and distributed.is_initialized()):
+            msg = (
+                "There are no other ranks: torch.distributed is not initialized. One process has all its maps already."
+            )
+            raise StateError(msg)
+        here = distributed.get_rank() == dst
+        everything: list[list[AttentionMap]] | None = (
+            [[] for _ in range(distributed.get_world_size())] if here else None
+        )
+        distributed.gather_object([item.cpu() for item in self], everything, dst)
+        return None if everything is None else AttentionMaps(item for maps in everything for item in maps)
 
     def rollout(self, *, residual: float = 0.5, queries: Queries = None) -> torch.Tensor:
         """Follow attention through all layers, back to the input positions; see `rollout`."""
@@ -156,7 +197,7 @@ def _named(name: str, maps: Sequence[AttentionMap]) -> AttentionMap:
     found = [position for position, item in enumerate(maps) if item.name == name]
     if not found:
         raise NameNotFoundError(name, "AttentionMaps", (item.name for item in maps), kind="module")
-    if len({item.forward for item in maps}) > 1:
+    if len({(item.rank, item.forward) for item in maps}) > 1:
         msg = f"The maps of {name!r} belong to several forwards; choose one of maps.forwards first."
         raise ChoiceError(msg)
     if len(found) > 1:
