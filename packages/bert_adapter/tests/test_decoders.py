@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from transformers.cache_utils import Cache
+
 import anylocal_bert
+from anylocal import capture
+from anylocal.attention import Tokens
 from anylocal.testing import perturb
 
 HEADS, KEY_HEADS, LENGTH = 4, 2, 6
@@ -72,3 +76,68 @@ def test_decoding_step(masked: bool) -> None:
         assert attention.fused
         assert not reference.fused
         torch.testing.assert_close(attention.tensor(), reference.tensor(), atol=5e-6, rtol=0)
+
+
+# Generation
+
+
+def language_model() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KEY_HEADS,
+    )
+    return perturb(LlamaForCausalLM(config), scale=0.3).eval()
+
+
+def generate(model: Any, **options: Any) -> torch.Tensor:
+    tokens = ids()
+    generated: torch.Tensor = model.generate(
+        tokens, attention_mask=torch.ones_like(tokens), pad_token_id=0, max_new_tokens=4, **options
+    )
+    return generated
+
+
+@pytest.mark.parametrize("options", [{"do_sample": False}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_generation_tells_the_prefill_from_its_steps(options: dict[str, Any]) -> None:
+    """Each is a forward of its own: all tokens first, then one query that sees one key more each time."""
+    model = language_model()
+    with anylocal_bert.capture_attention(model) as maps:
+        generate(model, **options)
+    assert [maps[0].shape[2:] for maps in maps.forwards] == [(6, 6), (1, 7), (1, 8), (1, 9)]
+    assert {len(maps) for maps in maps.forwards} == {2}
+
+
+def test_the_keys_of_a_step_are_the_tokens_before_it() -> None:
+    """And its query is the last of them, at its place."""
+    model = language_model()
+    with anylocal_bert.capture_attention(model) as maps:
+        generated = generate(model, do_sample=False).tolist()
+    for place, step in enumerate(maps.forwards[1:], start=LENGTH):
+        for attention in step:
+            assert attention.keys.labels(1) == [str(token) for token in generated[1][: place + 1]]
+            assert attention.queries == Tokens([[str(row[place])] for row in generated], start=place)
+
+
+def test_the_keys_of_a_beam_are_its_own_tokens() -> None:
+    """Beams change places between steps, and their tokens with them."""
+    model = language_model()
+    inputs: list[torch.Tensor] = []
+    model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: inputs.append(kwargs["input_ids"].clone()), with_kwargs=True
+    )
+    with anylocal_bert.capture_attention(model) as maps, capture(Cache.reorder_cache, "beam_idx") as caches:
+        generate(model, num_beams=3, do_sample=False)
+    orders = caches["beam_idx"]
+    assert any(order.tolist() != sorted(order.tolist()) for order in orders), "no beam ever changed places"
+    text = inputs[0]
+    for tokens, order, step in zip(inputs[1:], orders, maps.forwards[1:], strict=False):
+        text = torch.cat([text[order], tokens], dim=1)
+        for row, tokens_of_row in enumerate(text.tolist()):
+            assert step[0].keys.labels(row) == [str(token) for token in tokens_of_row]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import transformers.models.bert.modeling_bert as bert
+from transformers.cache_utils import Cache
 from transformers.integrations import sdpa_attention
 
 from anylocal._resolve import functions_in
@@ -36,9 +37,16 @@ class TransformersAdapter(Adapter):
         )
 
     def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:
-        """Ask the embeddings for the tokens that they look up."""
+        """Ask the embeddings for the tokens that they look up, and caches whose beams change places for the order."""
         if _word_embeddings(model) is not None:
             yield from ((function, ("input",)) for function in functions_in(torch.nn.Embedding.forward))
+            yield from ((function, ("beam_idx",)) for function in functions_in(Cache.reorder_cache))
+
+    def heard(self, call: Call, scene: Scene) -> None:
+        """Have what was remembered of each beam change places as well."""
+        order, before = call.values.get("beam_idx"), scene.memory.get("whole")
+        if order is not None and before is not None:
+            scene.memory["whole"] = before[order.to(before.device)]
 
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:
         """Undo the packing of grouped-query heads into the query axis, which a masked decoding step has.
@@ -55,12 +63,34 @@ class TransformersAdapter(Adapter):
         return unpacked
 
     def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
-        """Return the tokens of the text that was given, with its padding."""
-        tokens = _tokens(call, scene)
-        if tokens is None:
+        """Return the tokens of the text that was given, with its padding.
+
+        A step that generates asks with its last tokens only, and its keys reach back into the cache: to the tokens of
+        the forwards before it.
+        """
+        ids = scene.seen.get(_word_embeddings(scene.model) or "", {}).get("input")
+        if ids is None or ids.dim() != 2:  # noqa: PLR2004  # (batch, token)
             return Axes(None, None)
-        # A step that generates asks with its last token only, and its keys reach back into the cache.
-        return Axes(*(tokens if len(tokens) == length else None for length in shape[2:]))
+        whole = _reaching_back(ids, shape[3], scene.memory)
+        keys = None if whole is None else _tokens(whole, call, scene)
+        if shape[2] != ids.shape[1]:
+            return Axes(keys if len(keys or ()) == shape[2] else None, keys)
+        start = 0 if whole is None else whole.shape[1] - ids.shape[1]
+        return Axes(keys if keys is not None and start == 0 else _tokens(ids, call, scene, start), keys)
+
+
+def _reaching_back(ids: torch.Tensor, length: int, memory: dict[str, Any]) -> torch.Tensor | None:
+    """Return as many tokens as there are keys: those given, with those of the forwards before in front of them."""
+    if memory.get("ids") is not ids:
+        memory.update(ids=ids, before=memory.get("whole"), whole=None)
+    before = memory["before"]
+    candidates = [ids]
+    if before is not None and len(before) == len(ids):
+        candidates.append(torch.cat([before.to(ids.device), ids], dim=1))
+    whole = next((candidate for candidate in candidates if candidate.shape[1] == length), None)
+    # A layer that sees a part of the text only says nothing of the rest.
+    memory["whole"] = memory["whole"] if whole is None else whole
+    return whole
 
 
 def _word_embeddings(model: torch.nn.Module) -> str | None:
@@ -70,17 +100,14 @@ def _word_embeddings(model: torch.nn.Module) -> str | None:
     return next((name for name, module in module_names(model) if module is embeddings), None)
 
 
-def _tokens(call: Call, scene: Scene) -> Tokens | None:
-    ids = scene.seen.get(_word_embeddings(scene.model) or "", {}).get("input")
-    if ids is None or ids.dim() != 2:  # noqa: PLR2004  # (batch, token)
-        return None
+def _tokens(ids: torch.Tensor, call: Call, scene: Scene, start: int = 0) -> Tokens:
     rows = ids.tolist()
-    padding = _padding(call.values.get("attention_mask"), *ids.shape)
+    padding = _padding(call.values.get("attention_mask"), *ids.shape) if start == 0 else None
     if scene.about is None:
-        return Tokens([[str(token) for token in row] for row in rows], padding=padding)
+        return Tokens([[str(token) for token in row] for row in rows], padding=padding, start=start)
     texts = [scene.about.convert_ids_to_tokens(row) for row in rows]
     special = [[token in scene.about.all_special_ids for token in row] for row in rows]
-    return Tokens(texts, padding=padding, special=special)
+    return Tokens(texts, padding=padding, special=special, start=start)
 
 
 def _padding(mask: torch.Tensor | None, batch: int, length: int) -> torch.Tensor | None:

@@ -1,8 +1,8 @@
 """What rewritten code calls, and who hears of it.
 
 The name ``__anylocal__`` in the builtins stands for `recorder`, which has an attribute for each thing that each
-rewriting tells: ``__anylocal__.returned_17(42, self, attn)``. One that it does not have (the function has its own code
-back, but a frame of the rewritten one still runs) is nobody's business.
+rewriting tells: ``__anylocal__.returned_17(42, self, attn)``. What a frame tells that still runs a rewriting after its
+function has its own code back is nobody's business.
 
 This runs at each call, so it is written for speed, which ``benchmarks/engine.py`` measures: a listener is a closure
 over all that can be decided beforehand. Where dynamo traces a listener, it takes another way (see `_compiled`).
@@ -10,6 +10,8 @@ over all that can be decided beforehand. Where dynamo traces a listener, it take
 
 from __future__ import annotations
 
+import types
+import weakref
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final, TypeAlias
@@ -39,11 +41,29 @@ def _on_start(subscription: Subscription) -> OnStart:
         elif tells:
             _compiled.leave(subscription, "entered", line, owner)
 
-    def start_fast(owner: Any) -> None:
+    def start_of_any(owner: Any) -> None:
+        if tracing():
+            return
+        if recomputing or graph_task() != no_task or not (accepts is None or accepts(owner)):
+            subscription.start(owner)
+        elif log.active:
+            subscription.called = True
+            next(counter)
+
+    if not subscription.records or tells or log.thread is not None:
+        return start
+    return start_of_any if members is None else _on_start_of_member(subscription, members)
+
+
+def _on_start_of_member(subscription: Subscription, members: frozenset[object]) -> OnStart:
+    tracing, graph_task, no_task = _compiled.tracing, _torch.task_function(), _torch.NO_TASK
+    log, recomputing, counter = subscription.log, subscription.recomputing, subscription.log.starts.counter
+
+    def start(owner: Any) -> None:
         if tracing():
             return
         try:
-            is_ours = owner in members if members is not None else accepts is None or accepts(owner)
+            is_ours = owner in members
         except Exception:  # noqa: BLE001  # somebody else's object, which may do anything when asked
             is_ours = False
         if not is_ours or recomputing or graph_task() != no_task:
@@ -52,7 +72,7 @@ def _on_start(subscription: Subscription) -> OnStart:
             subscription.called = True
             next(counter)
 
-    return start_fast if subscription.records and not tells and log.thread is None else start
+    return start
 
 
 def _on_return(subscription: Subscription, places: tuple[int, ...], *, alone: bool) -> OnReturn:
@@ -66,9 +86,11 @@ def _on_return(subscription: Subscription, places: tuple[int, ...], *, alone: bo
 
     tensor_type = _torch.tensor_type()
     is_plain = subscription.keep is _torch.detached and subscription.log.thread is None
-    if tensor_type is None or not (is_plain and alone and names):
+    if tensor_type is None or not names or not is_plain:
         return take
-    return _on_return_of_tensor(subscription, tensor_type)
+    if alone and getattr(subscription.accepts, "members", None) is not None:
+        return _on_return_of_tensor(subscription, tensor_type)
+    return _on_return_of_tensors(subscription, tensor_type, places)
 
 
 def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any, ...]) -> None:
@@ -81,25 +103,25 @@ def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any,
         _compiled.leave(subscription, "returned", line, owner, tuple([name for name, _ in bound]), kept)
 
 
+# What matters most: tensors that are detached, in all threads. The first is for one name in the modules of a model.
+
+
 def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> OnReturn:
-    """Return the listener for what matters most: one name, its tensor detached, all threads."""
     tracing, top, root = _compiled.tracing, _compiled.top, _compiled.ROOT
-    module_type = _torch.module_base() or ()
-    log, raw, recomputing = subscription.log, subscription.log.raw, subscription.recomputing
-    accepts, names = subscription.accepts, subscription.wants.returned
-    members = getattr(accepts, "members", None)
+    log, recomputing, names = subscription.log, subscription.recomputing, subscription.wants.returned
+    extend, members = log.raw.extend, getattr(subscription.accepts, "members", ())
     head = Head(subscription, "returned", names)
     length = HEAD + 2
     left = 0
 
     def take(line: int, owner: Any, value: Any) -> None:
-        nonlocal raw, left
+        nonlocal left
         if tracing():
             _leave(subscription, line, owner, (value,))
             return
         try:
-            is_ours = owner in members if members is not None else accepts is None or accepts(owner)
-        except Exception:  # noqa: BLE001  # somebody else's object, which may do anything when asked
+            is_ours = owner in members
+        except Exception:  # noqa: BLE001  # as above
             is_ours = False
         if type(value) is not tensor_type or recomputing or not is_ours:
             if subscription.concerns(owner):
@@ -112,12 +134,48 @@ def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> 
                 version = value._version
             except RuntimeError:
                 version = None  # an inference tensor does not count its changes
-            # Members are modules; anything else would be kept alive.
-            module = owner if members is not None or isinstance(owner, module_type) else None
-            raw += (head, line, module, get_ident(), value, version)
+            extend((head, line, owner, get_ident(), value, version))
             left -= 1
             if left < 0:
                 left = log.look((value,), length)
+
+    return take
+
+
+def _on_return_of_tensors(subscription: Subscription, tensor_type: type[Any], places: tuple[int, ...]) -> OnReturn:
+    tracing, top, root = _compiled.tracing, _compiled.top, _compiled.ROOT
+    log, recomputing, names = subscription.log, subscription.recomputing, subscription.wants.returned
+    extend, module_type = log.raw.extend, _torch.module_base() or ()
+    head = Head(subscription, "returned", names)
+    length = HEAD + 2 * len(places)
+    left = 0
+
+    def take(line: int, owner: Any, *values: Any) -> None:
+        nonlocal left
+        if tracing():
+            _leave(subscription, line, owner, tuple([values[i] for i in places]))
+            return
+        if not subscription.concerns(owner) or not log.active:
+            return
+        record = [head, line, owner if isinstance(owner, module_type) else None, get_ident()]
+        versions = []
+        for place in places:
+            value = values[place]
+            if type(value) is not tensor_type or recomputing:
+                subscription.add("returned", line, owner, names, tuple([values[i] for i in places]))
+                return
+            value = value.detach()
+            record.append(value)
+            try:
+                versions.append(value._version)
+            except RuntimeError:
+                versions.append(None)
+        if top.cell is not root:
+            _compiled.collect()
+        extend(record + versions)
+        left -= 1
+        if left < 0:
+            left = log.look(record[HEAD:], length)
 
     return take
 
@@ -161,16 +219,9 @@ class Recorder:
     def __call__(self) -> None:
         """Do nothing."""
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Return what does nothing, for a rewriting that nobody listens to any more."""
-        kind, _, _ = name.partition("_")
-        if kind not in KINDS:
-            raise AttributeError(name)
-        return _unchanged if kind == "edited" else _nobody
 
-
-KINDS: Final = ("entered", "returned", "assigned", "resulted", "edited")
 recorder: Final = Recorder()
+_KINDS: Final = ("entered", "returned", "assigned", "resulted", "edited")
 
 
 def _nobody(*_: Any) -> None:
@@ -181,7 +232,15 @@ def _unchanged(_line: int, _name: str, _owner: Any, value: Any) -> Any:
     return value
 
 
+def _remove(names: list[str]) -> None:
+    for name in names:
+        vars(recorder).pop(name, None)
+
+
 def _each(listeners: tuple[Callable[..., None], ...]) -> Callable[..., None]:
+    if not listeners:
+        return _nobody
+
     def tell(*arguments: Any) -> None:
         for listener in listeners:
             listener(*arguments)
@@ -190,6 +249,9 @@ def _each(listeners: tuple[Callable[..., None], ...]) -> Callable[..., None]:
 
 
 def _one_after_another(edits: tuple[OnEdit, ...]) -> OnEdit:
+    if not edits:
+        return _unchanged
+
     def edit(line: int, name: str, owner: Any, value: Any) -> Any:
         for listener in edits:
             value = listener(line, name, owner, value)
@@ -208,6 +270,11 @@ class Plan:
         self.number = number
         self.wants = wants
 
+    def end_with(self, code: types.CodeType) -> None:
+        """Forget all about it as its code goes, which a frame may run long after nobody listens any more."""
+        names = [f"{kind}_{self.number}" for kind in _KINDS]
+        weakref.finalize(code, _remove, names).atexit = False
+
     def listen(self, subscriptions: list[Subscription]) -> None:
         """Serve those subscriptions whose wants this rewriting covers."""
         served = [s for s in subscriptions if self.wants.covers(s.wants)]
@@ -223,11 +290,8 @@ class Plan:
             "edited": [_on_edit(s) for s in editing],
         }
         for kind, listeners in heard.items():
-            if listeners:
-                join = _one_after_another if kind == "edited" else _each
-                setattr(recorder, f"{kind}_{self.number}", join(tuple(listeners)))
-            else:
-                vars(recorder).pop(f"{kind}_{self.number}", None)
+            join = _one_after_another if kind == "edited" else _each
+            setattr(recorder, f"{kind}_{self.number}", join(tuple(listeners)))
 
     def forget(self) -> None:
         """Serve nobody any more."""

@@ -13,7 +13,7 @@ from anylocal.errors import OptionError
 
 MOST_OBJECTS: Final = 100_000
 # How many records may come between two looks; a prime number, for what comes in turns is not to hide behind it.
-_MOST_AHEAD: Final = 31
+_MOST_AHEAD: Final = 127
 
 _UNITS: Final = {"": 1, "B": 1} | {
     f"{prefix}{infix}B": base**power

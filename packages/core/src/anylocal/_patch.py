@@ -55,7 +55,10 @@ class _Patched:
     def _rewriting(self, wants: Wants) -> types.CodeType:
         if wants not in self._rewritings:
             number = next(_numbers)
-            self._rewritings[wants] = Plan(number, wants), rewrite(self.own, number, wants)
+            code = rewrite(self.own, number, wants)
+            plan = Plan(number, wants)
+            plan.end_with(code)
+            self._rewritings[wants] = plan, code
         return self._rewritings[wants][1]
 
     def forget(self) -> None:

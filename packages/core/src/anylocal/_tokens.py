@@ -27,6 +27,8 @@ class Tokens(Axis):
     padding, special : bool array of the same shape, optional
         Which tokens fill up a shorter text, and which the tokenizer added (``[CLS]``, ``</s>``). Beware that
         a tokenizer's ``attention_mask`` says the opposite of `padding`.
+    start : int, default 0
+        The place of the first token in its text: a step that generates asks with its last tokens only.
 
     Attributes
     ----------
@@ -54,7 +56,9 @@ class Tokens(Axis):
         tokens: Sequence[str] | Sequence[Sequence[str]],
         padding: Mask | None = None,
         special: Mask | None = None,
+        start: int = 0,
     ) -> None:
+        self.start = start
         self.texts = _texts(tokens)
         super().__init__(len(self.texts[0]))
         self._padding = self._flags(padding, "padding")
@@ -63,7 +67,7 @@ class Tokens(Axis):
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Tokens)
-            and self.texts == other.texts
+            and (self.texts, self.start) == (other.texts, other.start)
             and np.array_equal(self._padding, other._padding)
             and np.array_equal(self._special, other._special)
         )
@@ -72,7 +76,8 @@ class Tokens(Axis):
         return hash((type(self), self.texts))
 
     def __repr__(self) -> str:
-        return f"Tokens({len(self)}, texts={len(self.texts)})"
+        start = f", start={self.start}" if self.start else ""
+        return f"Tokens({len(self)}, texts={len(self.texts)}{start})"
 
     def label(self, position: SupportsIndex, sample: int = 0) -> str:
         """Return the token at a position of one text.

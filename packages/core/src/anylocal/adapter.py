@@ -64,11 +64,14 @@ class Scene(NamedTuple):
         By the names of their modules, the latest call of each function that `Adapter.also` asked for.
     about : object
         What the user said of the input, such as a tokenizer; None otherwise.
+    memory : dict of str to object
+        What the adapter wants to remember from one forward to the next.
     """
 
     model: torch.nn.Module
     seen: Mapping[str, Mapping[str, Any]]
     about: Any
+    memory: dict[str, Any]
 
 
 class Adapter(ABC):
@@ -111,6 +114,9 @@ class Adapter(ABC):
     def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:  # noqa: ARG002
         """Give further functions and names that `axes` needs, such as the size of the image."""
         return ()
+
+    def heard(self, call: Call, scene: Scene) -> None:  # noqa: B027  # not every adapter has something to note
+        """Take note of a call that `also` asked for, at its place between the others."""
 
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Return the kernel's arguments so that the map comes out as (batch, head, query, key).
@@ -362,15 +368,17 @@ class AttentionCapture:
 
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
         seen: dict[str, Values] = {}
+        scene = Scene(self._model, seen, self._about, {})
         for call, forward in self._calls(records):
             reading = self._readings.get(call.function)
             if reading is None:
                 seen[call.name] = call.values
+                self._adapter.heard(call, scene)
                 continue
             if not reading.made_map(call.values):
                 continue
             shape = self._adapter.map_of(reading, call).shape
-            queries, keys = self._adapter.axes(call, shape, Scene(self._model, seen, self._about))
+            queries, keys = self._adapter.axes(call, shape, scene)
             labels = {"queries": queries, "keys": keys, "forward": forward, "rank": call.rank}
             yield self._adapter.map_of(reading, call, **labels)
 
