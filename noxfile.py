@@ -48,6 +48,7 @@ MATRIX: dict[str, tuple[str, tuple[str, ...]]] = {
     "3.12-transformers4.48": ("3.12", ("transformers==4.48.*",)),
 }
 SUPPORT = ROOT / "docs" / "support"
+CORPUS = ROOT / "docs" / "corpus"
 # Two threads: CI machines have two cores, and torch's default of one thread per core makes busy ones crawl.
 TEST_ENV = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
 
@@ -103,6 +104,27 @@ def matrix(session: nox.Session) -> None:
         session.error(f"Not green: {', '.join(failed)}")
 
 
+@nox.session(venv_backend="none")
+def corpus(session: nox.Session) -> None:
+    """Rewrite every function of Python itself, torch, timm and transformers, and count them (-- [python ...])."""
+    if unknown := set(session.posargs) - set(PYTHONS):
+        session.error(f"No Python {', '.join(sorted(unknown))} is supported. There is: {', '.join(PYTHONS)}")
+    failed = []
+    for version in session.posargs or PYTHONS:
+        if _python(version) is None:
+            session.warn(f"Python {version} is skipped: there is none on PATH.")
+            continue
+        python = _stack(session, version=version)
+        note = CORPUS / f"{version}.json"
+        command = (python, "-X", "faulthandler", "packages/core/tests/corpus.py", f"--json={note}")
+        session.run(*command, external=True, success_codes=[0, 1])
+        session.run(python, "docs/corpus.py", external=True)
+        if any(counts["failed"] for counts in json.loads(note.read_text("utf-8"))["libraries"].values()):
+            failed.append(version)
+    if failed:
+        session.error(f"Functions could not be rewritten on Python {', '.join(failed)}; each is named above.")
+
+
 def _core_tests(session: nox.Session) -> None:
     """Run core's tests on this Python without torch, which must not be needed."""
     session.install("-e", "packages/core[test]", *nox.project.dependency_groups(SETTINGS, "tests"))
@@ -149,6 +171,21 @@ def docs(session: nox.Session) -> None:
     for builder in ("html", "doctest"):
         command = (python, "-m", "sphinx", "-W", "-n", "-b", builder, "-d", "docs/_build/doctrees")
         session.run(*command, "docs", f"docs/_build/{builder}", env=TEST_ENV, external=True)
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Make the tables in benchmarks/ anew, best on a machine with nothing else to do (-- [script ...])."""
+    scripts = {path.stem: path for path in sorted(ROOT.glob("benchmarks/[!_]*.py"))}
+    if unknown := set(session.posargs) - set(scripts):
+        session.error(f"No script named {', '.join(sorted(unknown))}. There is: {', '.join(scripts)}")
+    python = _stack(session)
+    peers = _peers(session, python)
+    others = [found for version in PYTHONS if version != MINOR and (found := _python(version))]
+    for name in session.posargs or scripts:
+        advice = f"benchmarks/{name}.py stopped, its last lines above say why; the table that was there has stayed."
+        options = ("--peers", peers, *(f"--other={other}" for other in others))
+        _run(session, advice, python, str(scripts[name]), *options)
 
 
 @nox.session
@@ -246,6 +283,26 @@ def _stack_key(pins: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def _peers(session: nox.Session, stack: str) -> str:
+    """Return the interpreter of an environment that has what we compare with, at its newest, and the stack's torch."""
+    home = session.cache_dir.resolve().parent / f"bench-{MINOR}"
+    python = str(_interpreter(home))
+    if not Path(python).exists():
+        _virtualenv(session, home, "--no-seed")
+    _lend(session, stack, python)
+    # One by one: a table without one of them is a table still, and says what is missing.
+    for requirement in nox.project.dependency_groups(SETTINGS, "bench"):
+        command = (stack, "-m", "pip", "--python", python, "install", "--quiet", "--upgrade", requirement)
+        if session.run(*command, external=True, success_codes=range(256)) is not True:
+            session.warn(f"{requirement} could not be installed; pip's reason is above.")
+    return python
+
+
+def _lend(session: nox.Session, lender: str, borrower: str) -> None:
+    """Let one environment import what another one has, its editable installations excepted."""
+    (_site_packages(session, borrower) / "stack.pth").write_text(f"{_site_packages(session, lender)}\n")
+
+
 def _build(session: nox.Session, name: str, outdir: Path) -> None:
     # `build` makes the wheel from the sdist, so that the sdist is known to be whole.
     session.run("python", "-m", "build", f"packages/{name}", "--outdir", str(outdir))
@@ -268,7 +325,7 @@ def _wheel_environment(session: nox.Session, name: str, room: Path, *, full: boo
     # dependency that the package forgot to declare and the stack has: `--full` installs anew, and can.
     stack = _stack(session)
     _virtualenv(session, home, "--no-seed")
-    (_site_packages(session, python) / "stack.pth").write_text(f"{_site_packages(session, stack)}\n")
+    _lend(session, stack, python)
     install = (stack, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--ignore-installed")
     session.run(*install, str(own), *map(str, siblings), external=True)
     return python

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from transformers.cache_utils import Cache
 
 import anylocal_bert

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dis
 import functools
 import warnings
 from collections.abc import Callable
@@ -627,6 +628,20 @@ def argument_deleted_by_an_inner_function(x):
     return y
 
 
+def _with_a_free_variable():
+    x = "free"
+
+    def comprehension_closes_over_the_name_of_a_free_variable(xs):
+        read = [lambda: x for x in xs]
+        return x, [inner() for inner in read]
+
+    return comprehension_closes_over_the_name_of_a_free_variable
+
+
+# From 3.12 on CPython returns the last of the xs, instead of what is free.
+sample(lambda f: f([1, 2]), lambda f: f([]))(_with_a_free_variable())
+
+
 @sample(lambda f: f(1, [2, 3]), lambda f: f(1, []))
 def comprehension_hides_the_first_argument(x, xs):
     ys = [x for x in xs]
@@ -1011,6 +1026,15 @@ def raises_on_a_long_line(x):
     )
 
 
+@sample(lambda f: f(0), lambda f: f(1))
+def raises_below_lines_with_more_than_128_columns(x):
+    first = 1
+    second = {                                                                                                          "key": x}
+    third = {                                                                                                                                                                             "key": x}
+    fourth = first / x
+    return fourth
+
+
 @sample(lambda f: f(1), lambda f: f(2))
 def assertion(x):
     y = x
@@ -1119,4 +1143,11 @@ if COMPREHENSIONS_ARE_INLINED:  # which came with PEP 695 in 3.12
         "generic_method = C.m\n",
         "generic_method",
         lambda f: f(None, 1),
+    )
+if "BUILD_INTERPOLATION" in dis.opmap:  # which came with t-strings in 3.14
+    from_source(
+        "def t_strings(x):\n    y = x, 2\n    z = t'{x!r:>{x}} {y} {x:>5} {y!s}'\n"
+        "    return [(part.value, part.conversion, part.format_spec) for part in z.interpolations]\n",
+        "t_strings",
+        lambda f: f(7),
     )

@@ -17,7 +17,7 @@ import torch._dynamo as dynamo
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from anylocal import Capture, capture
+from anylocal import Capture, _compiled, capture
 from anylocal.errors import LimitWarning, UnsupportedError
 
 from . import subprocesses
@@ -312,11 +312,12 @@ def _often(run: Callable[[Tensor], Tensor], x: Tensor) -> None:
         run(x)
 
 
-def test_eager_and_compiled_calls_come_in_order(model: Model, x: Tensor) -> None:
+@pytest.mark.parametrize("keep", ["detach", "clone"])
+def test_eager_and_compiled_calls_come_in_order(keep: str, model: Model, x: Tensor) -> None:
     """A model some of whose blocks are compiled."""
     for layer in model.layers[::2]:
         layer.compile(backend="eager")
-    with torch.no_grad(), capture(model, "attn") as cap:
+    with torch.no_grad(), capture(model, "attn", keep=keep) as cap:
         model(x)
         model(x)
     assert [call.name for call in cap.calls] == 2 * [f"layers.{i}" for i in range(LAYERS)]
@@ -343,6 +344,25 @@ def test_a_capture_that_opens_before_dynamo_is_there_serves_it_too() -> None:
         assert sum(torch._dynamo.utils.counters["graph_break"].values()) == 0
         """
     )
+
+
+def test_a_chain_that_another_replaces_brings_itself_in() -> None:
+    """Two threads put theirs on what both found, and the second takes the place of the first."""
+    received: list[str] = []
+
+    class Listener:
+        def receive(self, record: str) -> None:
+            received.append(record)
+
+    found = _compiled.top.cell
+    first = _compiled.Cell(_compiled.Cell(found, Listener(), ("one",)), Listener(), ("two",))
+    second = _compiled.Cell(found, Listener(), ("three",))
+    _compiled.top.cell = first
+    _compiled.top.cell = second
+    del first, second
+    assert received == ["one", "two"]
+    _compiled.collect()
+    assert received == ["one", "two", "three"]
 
 
 # Gradients

@@ -495,3 +495,11 @@ def test_each_exception_survives_pickling(cls: type[Any]) -> None:
 def test_each_class_is_what_python_would_have_raised(cls: type[Any], base: type[Any]) -> None:
     """Code that catches that keeps working."""
     assert issubclass(cls, base)
+
+
+def test_what_records_calls_is_no_target() -> None:
+    """A capture of it would run in circles."""
+    from anylocal._record import Subscription
+
+    with pytest.raises(TargetError, match="run in circles"):
+        capture(Subscription, "log")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -477,6 +478,23 @@ def test_each_value_warns_for_itself() -> None:
     assert cap.calls[0].values["y"].item() == 0.5
     with pytest.warns(ChangedInPlaceWarning, match="call 1"):
         _ = cap.calls[1].values["y"]
+
+
+def test_an_object_that_is_no_module_is_not_kept() -> None:
+    """Though the tensors that its method computed are."""
+
+    class Layer:
+        def forward(self, x: Tensor) -> Tensor:
+            y = x * 2
+            return y
+
+    layer = Layer()
+    watched = weakref.ref(layer)
+    with capture(Layer, "y") as cap:
+        layer.forward(torch.ones(1))
+        del layer
+        assert watched() is None
+    assert len(cap["y"]) == 1
 
 
 def test_inference_tensors_have_no_version_and_do_no_harm() -> None:

@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import dis
 import types
+import typing
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from bytecode import Bytecode, ControlFlowGraph
 
 from anylocal._rewrite import UNBOUND, Flow, Wants, owner_name, rewrite
 
+from .corpus import FUSED, SAME, Anatomy, check, functions, names_of
 from .samples import SAMPLES
 
 CODES = {sample.function.__qualname__: sample.function.__code__ for sample in SAMPLES}
 codes = pytest.mark.parametrize("code", list(CODES.values()), ids=list(CODES))
-
-SAME = (
-    "co_argcount",
-    "co_cellvars",
-    "co_filename",
-    "co_firstlineno",
-    "co_flags",
-    "co_freevars",
-    "co_kwonlyargcount",
-    "co_name",
-    "co_nlocals",
-    "co_posonlyargcount",
-    "co_qualname",
-    "co_varnames",
-)
-FUSED = {
-    "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
-    "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
-    "LOAD_FAST_LOAD_FAST": ("LOAD_FAST", "LOAD_FAST"),
-    "LOAD_FAST_BORROW_LOAD_FAST_BORROW": ("LOAD_FAST_BORROW", "LOAD_FAST_BORROW"),
-}
-
-
-def names_of(code: types.CodeType) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(code.co_varnames + code.co_cellvars + code.co_freevars))
 
 
 def everything(code: types.CodeType) -> types.CodeType:
@@ -85,11 +61,9 @@ def test_no_line_is_added(code: types.CodeType) -> None:
 
 
 @codes
-def test_the_stack_is_deep_enough(code: types.CodeType) -> None:
+def test_the_stack_is_deep_enough_and_the_same_on_every_path(code: types.CodeType) -> None:
     """The interpreter does not check."""
-    rewritten = everything(code)
-    parsed = Bytecode.from_code(rewritten)
-    assert rewritten.co_stacksize >= ControlFlowGraph.from_bytecode(parsed).compute_stacksize()
+    Anatomy(everything(code))
 
 
 @codes
@@ -125,6 +99,16 @@ def test_nothing_wanted_injects_the_bare_call(code: types.CodeType) -> None:
     assert "entered_1" in loaded
     assert "assigned_1" not in loaded
     assert "edited_1" not in loaded
+
+
+@pytest.mark.skipif(not hasattr(typing, "NoDefault"), reason="Python has it from 3.13 on")
+def test_type_parameters_with_a_default_can_be_rewritten() -> None:
+    """What makes them is a function of its own."""
+    module = compile("def f[S: (int, str), T = int](x: T) -> S:\n    return x\n", "<text>", "exec")
+    codes = list(functions(module))
+    assert len(codes) > 2
+    for code in codes:
+        check(code)
 
 
 def test_names_that_the_function_lacks_are_ignored() -> None:

@@ -16,13 +16,14 @@ import types
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from anylocal import _get_local
 from anylocal._calls import Assembler, Call, Values
 from anylocal._capture import Capture
 from anylocal._kernel import Reading, read
+from anylocal._multihead import MultiHead, Nesting
 from anylocal._record import Record
 from anylocal._request import Request, only
 from anylocal._resolve import Among, Found, Resolution, bound_names, functions_in, owner_of, resolve
@@ -305,7 +306,8 @@ class AttentionCapture:
         chosen = resolution if modules is None else only(resolution, modules)
         chosen = _with_shared(chosen, adapter)
         self._readings = _readings(chosen)
-        if not self._readings:
+        self._heads = MultiHead(resolution, chosen)
+        if not self._readings and not self._heads.functions:
             raise TargetError(_has_none(chosen))
         root = type(model).forward
         self._root = root if isinstance(root, types.FunctionType) and root not in self._readings else None
@@ -324,7 +326,8 @@ class AttentionCapture:
         for function, names in self._adapter.also(self._model):
             if function is not self._root:
                 yield Request(Found(function, accepts.get(function)), Wants(names))
-        if self._root is not None:
+        yield from self._heads.requests()
+        if self._root is not None and self._root not in self._heads.functions:
             # It wants nothing, and is there to tell forwards apart.
             model = self._model
             yield Request(Found(self._root, lambda owner: owner is model), Wants())
@@ -346,6 +349,7 @@ class AttentionCapture:
     def clear(self) -> None:
         """Forget the maps, and go on capturing if it is open."""
         self._capture.clear()
+        self._heads.weights.clear()
         self._made.clear()
 
     def __enter__(self) -> AttentionMaps:
@@ -357,7 +361,7 @@ class AttentionCapture:
         """Stop capturing, and say so if there is no map and no exception explains it."""
         self.close()
         if kind is None:
-            self._capture.tell("attention map", self._readings)
+            self._capture.tell("attention map", {*self._readings, *self._heads.functions})
 
     def _now(self) -> Sequence[AttentionMap]:
         records = self._capture.records
@@ -371,27 +375,33 @@ class AttentionCapture:
         scene = Scene(self._model, seen, self._about, {})
         for call, forward in self._calls(records):
             reading = self._readings.get(call.function)
-            if reading is None:
+            map_of: Callable[..., AttentionMap]
+            if self._heads.owns(call):
+                made, map_of = self._heads.made_map(call), self._heads.map_of
+            elif reading is not None:
+                made, map_of = reading.made_map(call.values), partial(self._adapter.map_of, reading)
+            else:
                 seen[call.name] = call.values
                 self._adapter.heard(call, scene)
                 continue
-            if not reading.made_map(call.values):
-                continue
-            shape = self._adapter.map_of(reading, call).shape
-            queries, keys = self._adapter.axes(call, shape, scene)
-            labels = {"queries": queries, "keys": keys, "forward": forward, "rank": call.rank}
-            yield self._adapter.map_of(reading, call, **labels)
+            if made:
+                shape = map_of(call).shape
+                queries, keys = self._adapter.axes(call, shape, scene)
+                yield map_of(call, queries=queries, keys=keys, forward=forward, rank=call.rank)
 
     def _calls(self, records: Sequence[Record]) -> Iterator[tuple[Call, int]]:
         """Give each call with the number of the forward that it belongs to."""
         assembler = Assembler(self._capture.names_of, self._capture.rank)
         forwards = _Forwards()
+        nesting = Nesting(self._heads)
         for record in records:
-            if record.subscription.function is self._root:
+            is_root = record.subscription.function is self._root and record.module is self._model
+            if is_root and record.kind == "entered":
                 forwards.mark(record)
-                continue
-            for call in assembler.calls([record]):
+            for call in assembler.calls(nesting.of(record)):
                 yield call, forwards.of(call)
+            if is_root and record.kind == "returned":
+                forwards.mark(record)
 
 
 class _Forwards:
@@ -449,8 +459,9 @@ def _has_none(resolution: Resolution) -> str:
     kinds = sorted({type(module).__qualname__ for module in resolution.modules.values()})
     listed = ", ".join(kinds[:12]) + (f", … ({len(kinds) - 12} more)" if len(kinds) > 12 else "")  # noqa: PLR2004
     return (
-        f"{resolution.label} computes no attention map that could be captured: none of its modules calls"
-        f" scaled_dot_product_attention, or assigns a softmax of q and k. It consists of: {listed}."
+        f"{resolution.label} computes no attention map that could be captured: none of its modules is an"
+        " nn.MultiheadAttention, calls scaled_dot_product_attention, or assigns a softmax of q and k. It consists of:"
+        f" {listed}."
     )
 
 

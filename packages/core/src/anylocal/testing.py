@@ -108,6 +108,24 @@ class AdapterContract:
             captured = self.run(model)
         assert torch.equal(alone, captured)
 
+    # torch says so of the very first 3.13.
+    @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
+    def test_a_compiled_model_gives_the_same_maps(self, model: torch.nn.Module) -> None:
+        """Compiled as a whole, without a graph break, it is captured in every forward as the eager one is."""
+        with self.adapter.capture_attention(model) as maps:
+            self.run(model)
+        expected = [(attention.name, attention.tensor()) for attention in maps]
+        model.compile(fullgraph=True, backend="aot_eager")
+        with self.adapter.capture_attention(model) as maps:
+            self.run(model)
+            self.run(model)
+        forwards = maps.forwards
+        assert len(forwards) == 2  # noqa: PLR2004  # it ran twice
+        for forward in forwards:
+            assert [attention.name for attention in forward] == [name for name, _ in expected]
+            for attention, (_, map_) in zip(forward, expected, strict=True):
+                torch.testing.assert_close(attention.tensor(), map_, atol=1e-5, rtol=0)
+
     def test_rows_sum_to_one(self, model: torch.nn.Module) -> None:
         """Every row of every map is a softmax."""
         with self.adapter.capture_attention(model) as maps:

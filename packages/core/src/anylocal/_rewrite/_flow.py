@@ -21,8 +21,10 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from bytecode import Bytecode, Instr, Label, SetLineno
+from bytecode import Bytecode, ConcreteBytecode, ConcreteInstr, Instr, Label, SetLineno
 from bytecode.instr import CellVar, FreeVar, TryBegin, TryEnd
+
+from anylocal._rewrite._lines import repair
 
 Element: TypeAlias = Instr | Label | TryBegin | TryEnd | SetLineno
 
@@ -44,6 +46,17 @@ FUSED: Final = {
 
 # Carries a target for monitoring only (3.14+): it never jumps there.
 NEVER_JUMPS: Final = frozenset({"END_ASYNC_FOR"})
+
+
+# `bytecode` (0.19) has a list of what the number of such an instruction may be, and newer Pythons have more: t-strings
+# (3.14) and defaults of type parameters (3.13) could not be assembled. While we work, BUILD_LIST stands in for them.
+UNLISTED: Final = frozenset({"BUILD_INTERPOLATION", "CALL_INTRINSIC_2"})
+
+
+class StandIn(int):
+    """The number of a BUILD_LIST that does to the stack what another instruction does, and that instruction."""
+
+    instr: ConcreteInstr
 
 
 class Saved(NamedTuple):
@@ -81,14 +94,38 @@ def _join_slots(a: Saved | None, b: Saved | None) -> Saved | None:
 
 def parse(code: types.CodeType) -> Bytecode:
     """Return the instructions of `code`, fused ones taken apart, with the names in their own order."""
-    parsed = Bytecode.from_code(code, conserve_exception_block_stackdepth=True)
+    concrete = ConcreteBytecode.from_code(code)
+    for i, instr in enumerate(concrete):
+        if isinstance(instr, ConcreteInstr) and instr.name in UNLISTED:
+            stand_in = StandIn(1 - dis.stack_effect(instr.opcode, instr.arg))
+            stand_in.instr = instr
+            concrete[i] = ConcreteInstr("BUILD_LIST", stand_in, location=instr.location)
+    # Where a comprehension is inlined, its variable can have the name of a free one of the function, and both are in
+    # use. `bytecode` (0.19) would miscount the variables then, so the free ones are called otherwise meanwhile.
+    called = {name if name not in code.co_varnames else f"{name}, free": name for name in code.co_freevars}
+    concrete.freevars = list(called)
+    parsed = concrete.to_bytecode(conserve_exception_block_stackdepth=True)
+    parsed.freevars = list(code.co_freevars)
     elements: list[Element] = []
     for element in parsed:
-        elements.extend(_take_apart(element))
+        for part in _take_apart(element):
+            if isinstance(part, Instr) and isinstance(part.arg, FreeVar):
+                part.arg = FreeVar(called[part.arg.name])
+            elements.append(part)
     parsed[:] = elements
     # bytecode lists the arguments first and the rest as it meets them; locals() shows the order, so keep all.
     parsed.argnames = list(code.co_varnames)
     return parsed
+
+
+def assemble(parsed: Bytecode, stacksize: int) -> types.CodeType:
+    """Return the code of instructions that `parse` has made."""
+    concrete = parsed.to_concrete_bytecode(compute_exception_stack_depths=False)
+    for i, instr in enumerate(concrete):
+        if isinstance(instr, ConcreteInstr) and isinstance(instr.arg, StandIn):
+            concrete[i] = instr.arg.instr
+    code = concrete.to_code(stacksize=stacksize, compute_exception_stack_depths=False)
+    return code.replace(co_linetable=repair(code.co_linetable))
 
 
 def _take_apart(element: Element) -> Iterator[Element]:
@@ -287,7 +324,8 @@ def _deletes_free(code: types.CodeType, name: str) -> bool:
 def _cells(code: types.CodeType, elements: Sequence[Element]) -> dict[str, CellVar | FreeVar]:
     """Return the names whose value the function itself keeps in a cell.
 
-    A cell that only an inlined comprehension needs is made in it, behind the function's start, and is not ours.
+    A cell that only an inlined comprehension needs is made in it, behind the function's start, and is not ours. Nor is
+    one beside a free variable of its name: the function reads the free one.
     """
     cells: dict[str, CellVar | FreeVar] = {name: FreeVar(name) for name in code.co_freevars}
     for element in elements:
@@ -295,7 +333,7 @@ def _cells(code: types.CodeType, elements: Sequence[Element]) -> dict[str, CellV
             if element.name == "RESUME":
                 break
             if element.name == "MAKE_CELL" and isinstance(element.arg, CellVar):
-                cells[element.arg.name] = element.arg
+                cells.setdefault(element.arg.name, element.arg)
     return cells
 
 

@@ -33,7 +33,7 @@ from bytecode import Instr, Label
 from bytecode.instr import InstrArg, InstrLocation, TryBegin, TryEnd
 
 from anylocal._python import CALLS_ARE_PRECALLED, LOADS_OF_UNBOUND_CRASH
-from anylocal._rewrite._flow import NAMED, RETURNS, STORES, Element, Flow, argument_names, variable
+from anylocal._rewrite._flow import NAMED, RETURNS, STORES, Element, Flow, argument_names, assemble, variable
 
 RECORDER: Final = "__anylocal__"
 
@@ -119,10 +119,7 @@ def rewrite(code: types.CodeType, number: int, wants: Wants) -> types.CodeType:
     injector = _Injector(flow, number, wants)
     result = flow.elements
     result[:] = list(_without_empty_regions(injector.elements()))
-    return result.to_code(
-        stacksize=code.co_stacksize + injector.extra_stack,
-        compute_exception_stack_depths=False,
-    )
+    return assemble(result, code.co_stacksize + injector.extra_stack)
 
 
 class _Injector:

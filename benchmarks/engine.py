@@ -1,0 +1,414 @@
+"""What it costs to capture one local variable, per call, beside other ways to get at it.
+
+The variants of a group run in one process, in turns, and each group measures the plain module and the hand-written
+line as well, so that ratios can be compared across groups. Peers have groups of their own: one that is not there, or
+that crashes, takes nothing else with it.
+
+``nox -s bench -- engine`` runs this with the peers installed; alone, it says which of them it lacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import _count
+import _report
+import torch
+from _ways import (
+    CAPTURE,
+    GROUPS,
+    HAND,
+    HOOK,
+    LAYERS,
+    MOST_CALLS,
+    PEERS,
+    PLAIN,
+    argument,
+    cache,
+    forward_by_hand,
+    hooked,
+    module,
+)
+
+ROUNDS: Final = 150
+# A batch is long beside the clock's steps and short beside whatever else the machine does.
+BATCH_S: Final = 0.008
+PATIENCE_S: Final = 600
+# What the counter makes of nothing: a list that grows, a collection that falls into one run and not into the other.
+GRAIN: Final = 1.0
+TWICE: Final = 2.0
+OFF: Final = Path(_count.__file__)
+
+TITLES: Final = {
+    PLAIN: "nothing",
+    "another": "nothing, in a second such module: what is measured of no difference",
+    "released": "nothing, after a capture was closed",
+    HAND: "a line in the source: `cache.append(attn.detach())`",
+    "hand3": "three such lines",
+    HOOK: "PyTorch's `register_forward_hook`, which sees only the output",
+    CAPTURE: '**anylocal** `capture(model, "attn")`',
+    "class": '**anylocal** `capture(Class.forward, "attn")`',
+    "three": '**anylocal** `capture(model, "q", "k", "attn")`',
+    "every": '**anylocal** `capture(model, "attn", every=True)`',
+    "get_local": '**anylocal** `@get_local("attn")`, which copies the values',
+    "anycapture": 'AnyCapture `@get_local("attn")`',
+    "anycapture_off": "AnyCapture, not activated",
+    "monitoring": "`sys.monitoring`, reading `f_locals` as the function returns",
+    "setprofile": "`sys.setprofile`, reading `f_locals` as the function returns",
+    "nnsight": "nnsight, a trace for each call, `.output`",
+    "nnsight_source": "nnsight, a trace for each call, `.source.attn_0.output`",
+    "nnsight_layers": f"nnsight, one trace of {LAYERS} layers, `.source.attn_0.output` of each",
+}
+GOALS: Final = (
+    "at most twice the line in the source",
+    "cheaper than a forward hook",
+    "off: not one instruction more",
+)
+INTRODUCTION: Final = (
+    "For one value of one call: `attn`, a 4 × 4 float32 tensor that requires grad, in the `forward` of a small module"
+    " that is called as `module(x)`. That call alone takes {plain:.2f} µs; the table tells what recording adds to it"
+    " (median, and in brackets the quartiles)."
+)
+WHY_MORE: Final = (
+    "The first goal is missed. The line in the source makes a tensor and puts it into a list. A capture does the same,"
+    " and keeps books in Python: the function calls the recorder twice, as it starts and as it returns, and each time"
+    " it is asked whether a compiler is tracing and whether this is one of the objects that are captured; at the start"
+    " also whether a backward pass is making the call once more. Recorded with the value are the module, the line, the"
+    " thread, and torch's count of in-place changes, which tells later whether the value was overwritten; and every"
+    " 32nd record is held against the memory limit."
+)
+WHY_OFF: Final = (
+    "The third goal is met where Python lets it be met. From 3.13 on it makes no fast call any more of a function whose"
+    " `__code__` was ever set, whoever set it and to whatever; a function that was never captured costs nothing."
+)
+HOW_TIMED: Final = (
+    f"{ROUNDS} rounds; in each a batch of every variant, in shuffled turns, of at most {MOST_CALLS} calls and about"
+    f" {BATCH_S * 1e3:.0f} ms of this process's own time on the processor, in one thread, with garbage collection. The"
+    " plain module's time is subtracted, and ratios are taken, within each round."
+)
+HOW_SHARED: Final = (
+    "one for anylocal and PyTorch, one for Python's tracers, one for AnyCapture, one for nnsight. Each measures the"
+    " plain module and the line in the source too, and its ratios are to those."
+)
+
+
+# Time
+
+
+def time_group(group: str) -> dict[str, Any]:
+    """Measure the variants of a group in this process, and return their rows."""
+    torch.set_num_threads(1)
+    x = argument()
+    variants = list(GROUPS[group]())
+    for variant in variants:
+        variant.check(x)
+        variant.calls = 50
+        variant.calls = max(3, min(MOST_CALLS, int(BATCH_S / variant.batch(x))))
+    gc.collect()
+    # Collections are a part of what recording costs, but not those of all that was there before.
+    gc.freeze()
+    times: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    order = random.Random(0)  # noqa: S311  # a fair order, not a secret
+    for _ in range(ROUNDS):
+        # Each leaves the processor's caches in a state that the next one finds.
+        order.shuffle(variants)
+        for variant in variants:
+            times[variant.name].append(variant.batch(x) * 1e6)
+    more = {
+        v.name: [(own - base) / v.share for own, base in zip(times[v.name], times[v.base], strict=True)]
+        for v in variants
+    }
+    rows: dict[str, dict[str, Any]] = {}
+    for v in variants:
+        rows[v.name] = {"microseconds": quartiles(times[v.name]), "calls_per_batch": v.calls}
+        if v.name != v.base:
+            rows[v.name]["more"] = quartiles(more[v.name])
+        for key, name in (("of_hand", HAND), ("of_hook", HOOK)):
+            if v.name != v.base and name in more:
+                rows[v.name][key] = quartiles(a / b for a, b in zip(more[v.name], more[name], strict=True))
+    versions = {group: importlib.metadata.version(group)} if group in PEERS else {}
+    return {"rows": rows, "versions": versions}
+
+
+def quartiles(values: Iterable[float]) -> list[float]:
+    """Return the three of them, the median in the middle."""
+    return [round(value, 4) for value in statistics.quantiles(values, n=4)]
+
+
+# Instructions
+
+
+def run_counted() -> None:
+    """Run, under callgrind, what is to be counted, and print the names in the order of the runs."""
+    from anylocal import capture
+
+    torch.set_num_threads(1)
+    x = argument()
+    names = []
+
+    def measure(name: str, call: Callable[[torch.Tensor], Any], clear: Callable[[], object] = cache.clear) -> None:
+        names.append(name)
+        _count.measure(lambda calls: _count.run(call, x, calls), clear)
+
+    plain = module()
+    measure(PLAIN, plain)
+    measure(HAND, module(forward_by_hand))
+    measure(HOOK, hooked())
+    model = module()
+    measure("before", model)
+    with capture(model, "attn") as scope:
+        measure(CAPTURE, model, scope.clear)
+        model(x)  # for a scope that ends empty warns
+    measure("after", model)
+    model = module()
+    with capture(type(model).forward, "attn") as scope:
+        measure("class", model, scope.clear)
+        model(x)
+    measure("again", plain)
+    print(json.dumps(names))
+
+
+def count(pythons: Iterable[str]) -> dict[str, Any]:
+    """Return the instructions of a call of each variant, or why there are none."""
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        return {"failure": "valgrind is not installed (on Debian: `apt install valgrind`)"}
+    version = subprocess.run([valgrind, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    off: dict[str, Any] = {}
+    for python in (sys.executable, *pythons):
+        print(f"Counting the instructions of a function after its capture, on {python} …", flush=True)
+        try:
+            # Behind a name on PATH may be a script that finds the Python.
+            real = attempt(python, "-c", "import sys; print(sys.executable)")
+            printed, (before, after) = instructions(valgrind, real, str(OFF))
+        except RuntimeError as error:
+            print(f"Left out: {error}")
+        else:
+            off[printed] = {"before": before, "after": after}
+    print("Counting the instructions of the modules; to import torch takes callgrind more than a minute …", flush=True)
+    try:
+        printed, each = instructions(valgrind, sys.executable, __file__, "--count")
+    except RuntimeError as error:
+        return {"failure": str(error)}
+    return {"version": version, "off": off, "modules": dict(zip(json.loads(printed), each, strict=True))}
+
+
+def instructions(valgrind: str, *command: str) -> tuple[str, list[float]]:
+    """Return what a command prints, and the instructions of a call in each of its measurements."""
+    lent = (str(_report.HERE.parent / "packages/core/src"), sysconfig.get_path("purelib"))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(lent)}
+    with tempfile.TemporaryDirectory() as folder:
+        profile = Path(folder, "profile")
+        options = ("--tool=callgrind", f"--callgrind-out-file={profile}", f"--dump-before={_count.MARK}*")
+        printed = attempt(valgrind, *options, *command, env=env)
+        # The first part is what came before the first mark; then a run and what lies between two runs, in turns.
+        last = len(list(Path(folder).glob("profile.*")))
+        totals = [total(Path(f"{profile}.{part}")) for part in range(2, last + 1, 2)]
+    differences = [
+        (long - short) / (_count.LONG - _count.SHORT) for short, long in zip(totals[::2], totals[1::2], strict=True)
+    ]
+    medians = [
+        round(statistics.median(differences[start : start + _count.REPEATS]), 2)
+        for start in range(0, len(differences), _count.REPEATS)
+    ]
+    return printed, medians
+
+
+def total(part: Path) -> int:
+    """Return the instructions of one part of a profile."""
+    lines = part.read_text("utf-8", errors="replace").splitlines()
+    return next(int(line.split()[1]) for line in reversed(lines) if line.startswith("totals:"))
+
+
+def attempt(*command: str, env: dict[str, str] | None = None) -> str:
+    """Run a command, and return what it printed.
+
+    Raises
+    ------
+    RuntimeError
+        If it failed, with the reason in a line.
+    """
+    try:
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, errors="replace", timeout=PATIENCE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RuntimeError(str(error)) from error
+    if done.returncode < 0:
+        raise RuntimeError(f"the process crashed ({signal.Signals(-done.returncode).name})")
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("==")]
+        raise RuntimeError(said[-1].strip() if said else f"exit status {done.returncode}, without a word")
+    return done.stdout.strip()
+
+
+# The page
+
+
+def page(groups: dict[str, Any], counts: dict[str, Any], made: dict[str, str]) -> str:
+    """Return the page that the numbers make."""
+    own = groups["anylocal"]["rows"]
+    paragraphs = [
+        "# What a capture costs",
+        INTRODUCTION.format(plain=own[PLAIN]["microseconds"][1]),
+        time_table(groups),
+        *missing(groups),
+        "## Goals",
+        goals(own, counts),
+        *([WHY_MORE] if own[CAPTURE]["of_hand"][0] > TWICE else []),
+        *([WHY_OFF] if any(abs(more) >= GRAIN for more in off(counts).values()) else []),
+        "## Instructions",
+        *instruction_tables(counts),
+        "## How it was made",
+        _report.facts({**made, "timing": HOW_TIMED, "processes": HOW_SHARED}),
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def time_table(groups: dict[str, Any]) -> str:
+    """Return the table of times."""
+    found = {name: row for group in groups.values() for name, row in group.get("rows", {}).items()}
+    # The limits, which every group has measured, as our own group has.
+    found |= groups["anylocal"]["rows"]
+    rows = [
+        (title, spread(found[name]["more"]), "1" if name == HAND else spread(found[name]["of_hand"]))
+        for name, title in TITLES.items()
+        if "more" in found.get(name, {})
+    ]
+    return _report.table(("what records `attn`", "µs more", "× the line in the source"), rows)
+
+
+def spread(values: list[float]) -> str:
+    """Write a median with its quartiles, to three digits."""
+    digits = max(0, 2 - len(str(int(abs(values[1]))).lstrip("0")) + 1)
+    low, middle, high = (f"{value:.{min(2, digits)}f}".replace("-", "−") for value in values)
+    return f"{middle} ({low} … {high})"
+
+
+def missing(groups: dict[str, Any]) -> Iterator[str]:
+    """Say what is not in the table, and why."""
+    for name, group in groups.items():
+        if "failure" in group:
+            yield f"{name} is missing: {group['failure']}"
+    if "monitoring" not in groups["Python"].get("rows", {"monitoring"}):
+        yield "`sys.monitoring` is missing: Python has it from 3.12 on."
+
+
+def goals(own: dict[str, Any], counts: dict[str, Any]) -> str:
+    """Return the table of goals."""
+    of_hand, of_hook = own[CAPTURE]["of_hand"], own[CAPTURE]["of_hook"]
+    rows = [
+        (GOALS[0], f"{spread(of_hand)} ×", verdict(of_hand, TWICE)),
+        (GOALS[1], f"{spread(of_hook)} × the hook", verdict(of_hook, 1)),
+        *(
+            (f"{GOALS[2]}, Python {python}", signed(more), verdict([abs(more)] * 3, GRAIN))
+            for python, more in off(counts).items()
+        ),
+    ]
+    if "failure" in counts:
+        rows.append((GOALS[2], "the very same code object; not counted", "–"))
+    return _report.table(("goal", 'measured: `capture(model, "attn")`', "met"), rows)
+
+
+def verdict(quartiles_: list[float], most: float) -> str:
+    """Write whether a goal is met; on a machine that is too busy, nobody knows."""
+    low, _, high = quartiles_
+    return "yes" if high <= most else "**no**" if low > most else "unclear"
+
+
+def off(counts: dict[str, Any]) -> dict[str, float]:
+    """Return how many instructions more a call takes after a capture, for each Python."""
+    return {python: each["after"] - each["before"] for python, each in sorted(counts.get("off", {}).items())}
+
+
+def signed(value: float) -> str:
+    """Write a difference; one that is nothing as nothing."""
+    return f"{value:+.1f}".replace("-", "−") if abs(value) >= GRAIN else "0"
+
+
+def instruction_tables(counts: dict[str, Any]) -> Iterator[str]:
+    """Give the tables of instructions, or why there are none."""
+    if "failure" in counts:
+        yield f"Not counted: {counts['failure']}."
+        return
+    each = counts["modules"]
+    hand = each[HAND] - each[PLAIN]
+    rows = [(TITLES[PLAIN], f"{each[PLAIN]:,.0f}", "", "")]
+    for name in (HAND, HOOK, CAPTURE, "class"):
+        more = each[name] - each[PLAIN]
+        rows.append((TITLES[name], f"{each[name]:,.0f}", f"{more:,.0f}", f"{more / hand:.2f}"))
+    yield (
+        f"Of one call of the same modules, counted by callgrind ({counts['version']}): the difference of runs of"
+        f" {_count.LONG:,} and {_count.SHORT:,} calls, median of {_count.REPEATS}."
+    )
+    yield _report.table(("what records `attn`", "instructions", "more", "× the line in the source"), rows)
+    yield (
+        "Off: one and the same function, before it was captured and after its capture was closed, when it has its own"
+        f" code object back (`is`). Less than {GRAIN:.0f} in a call is the grain of the counting. For a module torch's"
+        " allocator takes some more or less each time, so the last row counts one that was never captured, at the same"
+        " two times."
+    )
+    rows_off = [
+        (f"a function of two lines, Python {python}", f"{n['before']:,.1f}", f"{n['after']:,.1f}")
+        for python, n in sorted(counts["off"].items())
+    ]
+    rows_off.append(("the module", f"{each['before']:,.1f}", f"{each['after']:,.1f}"))
+    rows_off.append(("another module, never captured", f"{each[PLAIN]:,.1f}", f"{each['again']:,.1f}"))
+    yield _report.table(("instructions of a call", "before", "after"), rows_off)
+
+
+def main() -> None:
+    """Measure everything and write the table, or do one part of it as a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", metavar="PYTHON", default=sys.executable, help="a Python that has the peers")
+    parser.add_argument("--other", metavar="PYTHON", action="append", default=[], help="count on this one too")
+    parser.add_argument("--group", choices=GROUPS, help="time one group, and print its rows")
+    parser.add_argument("--count", action="store_true", help="make the runs that are counted under callgrind")
+    options = parser.parse_args()
+    if options.count:
+        run_counted()
+    elif options.group:
+        print(json.dumps(time_group(options.group)))
+    else:
+        measure_all(options.peers, options.other)
+
+
+def measure_all(peers: str, others: Iterable[str]) -> None:
+    """Measure everything, each part in a process of its own, and write the table."""
+    groups: dict[str, Any] = {}
+    for group in GROUPS:
+        print(f"Timing {group} …", flush=True)
+        python = peers if group in PEERS else sys.executable
+        try:
+            # What libraries print comes before.
+            groups[group] = json.loads(attempt(python, __file__, "--group", group).splitlines()[-1])
+        except RuntimeError as error:
+            print(f"{group} will be missing: {error}")
+            groups[group] = {"failure": str(error)}
+    if "failure" in groups["anylocal"]:
+        sys.exit("Without our own rows there is no table. Alone: python benchmarks/engine.py --group anylocal")
+    counts = count(others)
+    made = _report.made("engine", ["torch"])
+    for group in PEERS:
+        made |= groups[group].get("versions", {group: "missing"})
+    numbers = {"made": made, "rounds": ROUNDS, "timing": groups, "callgrind": counts}
+    _report.write("engine", page(groups, counts, made), numbers)
+
+
+if __name__ == "__main__":
+    main()
