@@ -419,6 +419,27 @@ def test_a_model_may_have_attention_of_both_kinds() -> None:
     assert [(each.name, each.forward) for each in maps] == [(n, f) for f in (0, 1) for n in ("first", "own", "last")]
 
 
+def test_a_layer_that_runs_twice_belongs_to_one_forward() -> None:
+    """Forwards are told apart by the model's own, and a part that runs by itself afterwards is another one."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = attention()
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(2):
+                x = self.layer(x, x, x)[0]
+            return x
+
+    model, x = Tied(), drawn(BATCH, LENGTH, WIDTH)
+    with capture_attention(model) as maps:
+        model(x)
+        model(x)
+        model.layer(x, x, x)
+    assert [each.forward for each in maps] == [0, 0, 1, 1, 2]
+
+
 def test_modules_may_be_chosen() -> None:
     """The maps of those modules come that were asked for, on each path."""
     model, x = encoder(), drawn(BATCH, LENGTH, WIDTH)
@@ -630,6 +651,18 @@ def test_a_model_that_is_compiled_as_a_whole_gives_the_same_maps(
         assert all(each.fused is not need_weights for each in maps)
         close(maps[2].tensor(), oracle(layers[0], x, memory, memory, **masks))
         close(maps[3].tensor(), oracle(layers[1], between, memory, memory, **masks))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_only_what_makes_the_maps_is_held(compiled: bool) -> None:
+    """The input is not kept beside query and key, and nothing of what dynamo tries out."""
+    layer, x = attention(batch_first=True), drawn(BATCH, LENGTH, WIDTH)
+    run: Any = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer
+    scope = capture_attention(layer).open()
+    run(x, x, x)
+    scope.close()
+    names = {name for record in scope._capture.records for name in record.names}
+    assert {"query", "q"} & names == {"query" if compiled else "q"}
 
 
 def test_a_causal_hint_holds_in_a_compiled_model() -> None:
