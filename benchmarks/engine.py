@@ -89,8 +89,8 @@ WHY_MORE: Final = (
     " and keeps books in Python: the function calls the recorder twice, as it starts and as it returns, and each time"
     " it is asked whether a compiler is tracing and whether this is one of the objects that are captured; at the start"
     " also whether a backward pass is making the call once more. Recorded with the value are the module, the line, the"
-    " thread, and torch's count of in-place changes, which tells later whether the value was overwritten; and every"
-    " 32nd record is held against the memory limit."
+    " thread, and torch's count of in-place changes, which tells later whether the value was overwritten; and"
+    " every now and then what has been recorded is held against the memory limit."
 )
 WHY_OFF: Final = (
     "The third goal is met where Python lets it be met. From 3.13 on it makes no fast call any more of a function whose"
