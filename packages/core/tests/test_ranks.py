@@ -98,7 +98,8 @@ else:
 def torchrun(program: str, folder: Path) -> None:
     """Run a program in two processes, and raise with what they said if it failed."""
     script = folder / "program.py"
-    script.write_text(HEAD + textwrap.dedent(program) + "\ndistributed.destroy_process_group()\n")
+    # Left at once: as an interpreter goes down, threads of gloo that still run may abort it.
+    script.write_text(HEAD + textwrap.dedent(program) + "\ndistributed.barrier()\nimport os\nos._exit(0)\n")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from anylocal import _torch
@@ -47,7 +48,8 @@ class Among:
         return id(owner) in self._ids
 
 
-_ENGINE: Final = "anylocal._"
+# The files of what runs at each recorded call: this one, and those beside it.
+_ENGINE: Final = str(Path(__file__).with_name("_"))
 
 # The parts of a wrapper that may hold a Python function, in the order in which they are tried.
 _INSIDE: Final = ("__func__", "func", "__wrapped__", "fget", "fset", "fdel")
@@ -134,7 +136,7 @@ def resolve(target: object) -> Resolution:
     if not found:
         raise TargetError(_no_code(target, label))
     # What runs at each recorded call would record itself without end.
-    found = [item for item in found if not str(item.function.__module__).startswith(_ENGINE)]
+    found = [item for item in found if not item.function.__code__.co_filename.startswith(_ENGINE)]
     if not found:
         msg = f"{label} is a part of what records calls: a capture of it would run in circles. Use a debugger."
         raise TargetError(msg)
