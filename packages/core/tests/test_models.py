@@ -497,11 +497,14 @@ def test_an_object_that_is_no_module_is_not_kept() -> None:
     assert len(cap["y"]) == 1
 
 
-def test_inference_tensors_have_no_version_and_do_no_harm() -> None:
+@pytest.mark.parametrize("keep", ["detach", "clone"])
+def test_inference_tensors_have_no_version_and_do_no_harm(keep: str) -> None:
     """They cannot be watched, nor do they raise."""
-    with capture(half, "y") as cap, torch.inference_mode():
+    with capture(half, "y", keep=keep) as cap, torch.inference_mode():
+        expected = half(torch.ones(2)) if keep == "clone" else torch.zeros(2)
+        cap.clear()
         half(torch.ones(2)).zero_()
-    assert cap["y"][0].tolist() == [0, 0]
+    assert cap["y"][0].tolist() == expected.tolist()
 
 
 # TorchScript
