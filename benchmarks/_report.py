@@ -32,7 +32,7 @@ def made(script: str, libraries: Iterable[str]) -> dict[str, str]:
         "command": f"nox -s bench -- {script}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": f"{_processor()}, {usable} cores",
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         **{name: importlib.metadata.version(name) for name in libraries},
         "anylocal": f"commit {_commit()}",
