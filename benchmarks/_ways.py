@@ -238,7 +238,7 @@ class Layers(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
             y = layer(x)
-        return y  # type: ignore[no-any-return]
+        return y  # type: ignore[no-any-return]  # as a user writes it
 
 
 def of_nnsight() -> Iterator[Variant]:

@@ -16,8 +16,8 @@ from anylocal.testing import perturb
 HEADS, KEY_HEADS, LENGTH = 4, 2, 6
 
 
-def llama(implementation: str) -> Any:
-    from transformers import LlamaConfig, LlamaModel
+def llama(implementation: str, *, generates: bool = False) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -29,7 +29,7 @@ def llama(implementation: str) -> Any:
         num_key_value_heads=KEY_HEADS,
     )
     config._attn_implementation = implementation
-    return perturb(LlamaModel(config), scale=0.3).eval()
+    return perturb((LlamaForCausalLM if generates else LlamaModel)(config), scale=0.3).eval()
 
 
 def ids(length: int = LENGTH) -> torch.Tensor:
@@ -80,21 +80,6 @@ def test_decoding_step(masked: bool) -> None:
 # Generation
 
 
-def language_model() -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KEY_HEADS,
-    )
-    return perturb(LlamaForCausalLM(config), scale=0.3).eval()
-
-
 def generate(model: Any, **options: Any) -> torch.Tensor:
     tokens = ids()
     generated: torch.Tensor = model.generate(
@@ -106,7 +91,7 @@ def generate(model: Any, **options: Any) -> torch.Tensor:
 @pytest.mark.parametrize("options", [{"do_sample": False}, {"num_beams": 3}], ids=["greedy", "beams"])
 def test_generation_tells_the_prefill_from_its_steps(options: dict[str, Any]) -> None:
     """Each is a forward of its own: all tokens first, then one query that sees one key more each time."""
-    model = language_model()
+    model = llama("sdpa", generates=True)
     with anylocal_bert.capture_attention(model) as maps:
         generate(model, **options)
     assert [maps[0].shape[2:] for maps in maps.forwards] == [(6, 6), (1, 7), (1, 8), (1, 9)]
@@ -115,7 +100,7 @@ def test_generation_tells_the_prefill_from_its_steps(options: dict[str, Any]) ->
 
 def test_the_keys_of_a_step_are_the_tokens_before_it() -> None:
     """And its query is the last of them, at its place."""
-    model = language_model()
+    model = llama("sdpa", generates=True)
     with anylocal_bert.capture_attention(model) as maps:
         generated = generate(model, do_sample=False).tolist()
     for place, step in enumerate(maps.forwards[1:], start=LENGTH):
@@ -126,7 +111,7 @@ def test_the_keys_of_a_step_are_the_tokens_before_it() -> None:
 
 def test_the_keys_of_a_beam_are_its_own_tokens() -> None:
     """Beams change places between steps, and their tokens with them."""
-    model = language_model()
+    model = llama("sdpa", generates=True)
     inputs: list[torch.Tensor] = []
     model.register_forward_pre_hook(
         lambda _module, _args, kwargs: inputs.append(kwargs["input_ids"].clone()), with_kwargs=True

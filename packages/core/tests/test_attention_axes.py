@@ -68,7 +68,7 @@ def test_axes_differ_by_value(a: Axis, b: Axis) -> None:
 @pytest.mark.parametrize("axis", [Axis(3), PATCHES, BATCH], ids=repr)
 def test_axes_can_be_pickled(axis: Axis) -> None:
     """Axes travel between processes."""
-    assert axis == pickle.loads(pickle.dumps(axis))  # noqa: S301
+    assert axis == pickle.loads(pickle.dumps(axis))  # noqa: S301  # our own pickle
 
 
 def test_patches_count_prefix_and_grid() -> None:
@@ -185,14 +185,14 @@ def test_patches_refuse_equal_names() -> None:
 
 def test_patches_take_lists_and_one_name() -> None:
     """Lists become tuples, and one name is not taken apart into letters."""
-    axis = Patches(grid=[2, 2], prefix="cls")  # type: ignore[arg-type]
+    axis = Patches(grid=[2, 2], prefix="cls")  # type: ignore[arg-type]  # wrong on purpose
     assert ((2, 2), ("cls",)) == (axis.grid, axis.prefix)
 
 
 def test_patches_are_immutable() -> None:
     """An axis that several maps share cannot be changed."""
     with pytest.raises(AttributeError):
-        PATCHES.grid = (3, 2)  # type: ignore[misc]
+        PATCHES.grid = (3, 2)  # type: ignore[misc]  # wrong on purpose
 
 
 def test_tokens_of_a_batch() -> None:

@@ -138,7 +138,7 @@ def test_generator_is_kept() -> None:
 def test_tensors_are_refused() -> None:
     """What a model returns are no maps yet, and the message says how to make them."""
     with pytest.raises(OptionError, match=r"got Tensor; make maps first, by AttentionMap\.from_weights"):
-        AttentionMaps([torch.eye(2)])  # type: ignore[list-item]
+        AttentionMaps([torch.eye(2)])  # type: ignore[list-item]  # wrong on purpose
 
 
 def test_repr_is_a_table() -> None:

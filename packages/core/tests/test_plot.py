@@ -107,7 +107,7 @@ class TestValues:
         attention = make(batch=4)
         taken = []
         take = attention.rows.take
-        monkeypatch.setattr(attention.rows, "take", lambda *picks: taken.append(take(*picks)) or taken[-1])  # type: ignore[func-returns-value]
+        monkeypatch.setattr(attention.rows, "take", lambda *picks: taken.append(take(*picks)) or taken[-1])  # type: ignore[func-returns-value]  # more is known here than is typed
         plot.heatmap(attention, sample=2, queries=[0, 5], ax=empty())
         assert {(1, 1, 2, 8)} == {tuple(rows.shape) for rows in taken}
 
@@ -252,7 +252,7 @@ class TestAxes:
 
     def test_subfigure(self) -> None:
         """Axes of a subfigure are axes too."""
-        right: Any = Figure(layout="constrained").subfigures(1, 2)[1]  # type: ignore[index]
+        right: Any = Figure(layout="constrained").subfigures(1, 2)[1]  # type: ignore[index]  # more is known here than is typed
         ax = plot.heatmap(make(), ax=right.subplots())
         assert ax.figure is right
 
@@ -405,7 +405,7 @@ class TestHeads:
 
 
 def columns_of(figure: Figure) -> int:
-    return int(figure.axes[0].get_subplotspec().get_gridspec().ncols)  # type: ignore[union-attr]
+    return int(figure.axes[0].get_subplotspec().get_gridspec().ncols)  # type: ignore[union-attr]  # more is known here than is typed
 
 
 class TestRefusals:
@@ -465,7 +465,7 @@ class TestRefusals:
     def test_heads_of_an_array(self) -> None:
         """An array has no heads, but can be made a map."""
         with pytest.raises(OptionError, match=r"got ndarray; make one by AttentionMap\.from_weights"):
-            plot.heads(np.ones((3, 4, 4)), figure=Figure())  # type: ignore[arg-type]
+            plot.heads(np.ones((3, 4, 4)), figure=Figure())  # type: ignore[arg-type]  # wrong on purpose
 
     def test_several_maps(self) -> None:
         """Of a model's maps, one must be chosen."""

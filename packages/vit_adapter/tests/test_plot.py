@@ -88,7 +88,7 @@ def strip(ax: Axes) -> Any:
 def outline(ax: Axes) -> tuple[float, float, float, float]:
     """Return (left, top, right, bottom) of the only frame."""
     (frame,) = ax.patches
-    (left, top), width, height = frame.get_xy(), frame.get_width(), frame.get_height()  # type: ignore[attr-defined]
+    (left, top), width, height = frame.get_xy(), frame.get_width(), frame.get_height()  # type: ignore[attr-defined]  # more is known here than is typed
     return left, top, left + width, top + height
 
 
@@ -185,7 +185,7 @@ class TestRegistration:
             plot.query(one_hot(PATCHES.index(*cell)), np.zeros((48, 80)), query="cls", colorbar=False, ax=ax)
         figure = figure_of(ax)
         figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].sum(-1)  # type: ignore[attr-defined]
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].sum(-1)  # type: ignore[attr-defined]  # more is known here than is typed
         for row, column in np.ndindex(3, 4):
             left, top, right, bottom = PATCHES.box((row, column))
             corners = ax.transData.transform([(left + 1, bottom - 1), (right - 1, top + 1)])
@@ -231,7 +231,7 @@ class TestOutline:
         (frame,) = plot.query(make(), IMAGE, query=(1, 1), ax=empty()).patches
         (stroke,) = frame.get_path_effects()
         assert (to_rgb(frame.get_edgecolor()), frame.get_fill()) == ((0, 0, 0), False)
-        assert stroke._gc == {"linewidth": 3, "foreground": "white"}  # type: ignore[attr-defined]
+        assert stroke._gc == {"linewidth": 3, "foreground": "white"}  # type: ignore[attr-defined]  # more is known here than is typed
         assert frame.get_linewidth() < 3
 
     def test_query_that_is_no_patch(self) -> None:
@@ -455,14 +455,14 @@ class TestRefusals:
     def test_several_maps(self) -> None:
         """Of a model's maps, one must be chosen."""
         with pytest.raises(ChoiceError, match="query draws one map and got 2; take one by position or by name"):
-            plot.query(AttentionMaps([make(), make()]), IMAGE, query=0)  # type: ignore[arg-type]
+            plot.query(AttentionMaps([make(), make()]), IMAGE, query=0)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_no_map(self) -> None:
         """What is no map must be made one."""
         with pytest.raises(OptionError, match="query draws an AttentionMap and got Tensor; make one by"):
-            plot.query(torch.eye(15), IMAGE, query=0)  # type: ignore[arg-type]
+            plot.query(torch.eye(15), IMAGE, query=0)  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(OptionError, match="rollout draws an AttentionMap and got Tensor"):
-            plot.rollout(make(), IMAGE)  # type: ignore[arg-type]
+            plot.rollout(make(), IMAGE)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_windows(self) -> None:
         """A window's keys are not spread over the whole image."""

@@ -90,7 +90,7 @@ class Axis:
 
     def _checked(self, position: object) -> int:
         try:
-            found = operator.index(position)  # type: ignore[arg-type]
+            found = operator.index(position)  # type: ignore[arg-type]  # what is no integer raises, and is caught
         except TypeError:
             msg = f"{position!r} is no position of {self!r}; give an integer below {len(self)}."
             raise PositionError(msg) from None
@@ -189,7 +189,7 @@ class Patches(Axis):
             if query not in self.prefix:
                 raise NameNotFoundError(query, repr(self), self.prefix, kind="prefix token")
             return self.prefix.index(query)
-        if isinstance(query, Sequence | np.ndarray) and len(query) == 2:  # noqa: PLR2004
+        if isinstance(query, Sequence | np.ndarray) and len(query) == 2:  # noqa: PLR2004  # the number of axes
             return self.index(*query)
         return super().position(query, sample)
 

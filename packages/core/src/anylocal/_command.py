@@ -31,7 +31,7 @@ def run(command: Callable[[], Iterable[Path]]) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  # a command prints
         return 1
     for file in files:
-        print(file)  # noqa: T201
+        print(file)  # noqa: T201  # a command prints
     return 0
 
 

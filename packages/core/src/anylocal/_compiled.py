@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from anylocal import _torch
 from anylocal._lock import lock
+from anylocal.errors import UnsupportedError
 
 
 def tracing() -> bool:
@@ -75,13 +76,30 @@ class _Top:
 top: Final = _Top()
 
 
+def refuse_export() -> None:
+    """Raise if torch.export is writing a model down."""
+    if _torch.is_exporting():
+        msg = (
+            "torch.export writes a model down without its Python code, and a capture would end up in it or see no real"
+            " values. Export the model outside of the scope."
+        )
+        raise UnsupportedError(msg)
+
+
 def is_pending() -> bool:
     """Say whether compiled code has left something that was not brought in, as its first call does."""
     return top.cell is not ROOT
 
 
 def leave(listener: Any, *record: Any) -> None:
-    """Leave a record, from traced code."""
+    """Leave a record, from traced code.
+
+    Raises
+    ------
+    UnsupportedError
+        If torch.export traces, whose graph has no place to leave it in.
+    """
+    refuse_export()
     # In this order, in which it is replayed too: the tick must find the cell in its place.
     top.cell = Cell(top.cell, listener, record)
     top.tick = _Tick()

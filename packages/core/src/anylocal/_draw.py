@@ -222,7 +222,7 @@ def beside(ax: Axes, start: float, width: float, bottom: float = 0.0, height: fl
     and the layout would not settle. Upwards, the unit is the height of the axes.
     """
     # `transAxes` is affine, which its stub does not say.
-    edge = ScaledTranslation(0 if start < 0 else 1, 0, ax.transAxes)  # type: ignore[arg-type]
+    edge = ScaledTranslation(0 if start < 0 else 1, 0, ax.transAxes)  # type: ignore[arg-type]  # a transform is right
     across = ax.figure.dpi_scale_trans + edge
     return ax.inset_axes((start, bottom, width, height), transform=blended_transform_factory(across, ax.transAxes))
 

@@ -203,10 +203,10 @@ class get_local:  # noqa: N801  # the seed tools' name for it
         with lock:
             cls.is_activate = True
             cls.cache._log.open = True  # noqa: SLF001  # one room
-            cls.cache._log.active = not cls.cache._log.full  # noqa: SLF001
+            cls.cache._log.active = not cls.cache._log.full  # noqa: SLF001  # its own cache
             try:
                 for function, function_mark in tuple(_marks.items()):
-                    cls.cache._subscribe(function, function_mark)  # noqa: SLF001
+                    cls.cache._subscribe(function, function_mark)  # noqa: SLF001  # its own cache
             except BaseException:
                 cls.deactivate()
                 raise
@@ -216,9 +216,9 @@ class get_local:  # noqa: N801  # the seed tools' name for it
         """Give the marked functions their own code back; what is in the cache stays."""
         with lock:
             cls.is_activate = False
-            cls.cache._log.open = cls.cache._log.active = False  # noqa: SLF001
+            cls.cache._log.open = cls.cache._log.active = False  # noqa: SLF001  # its own cache
             for function in tuple(_active):
-                cls.cache._unsubscribe(function)  # noqa: SLF001
+                cls.cache._unsubscribe(function)  # noqa: SLF001  # its own cache
 
     @classmethod
     @contextmanager
@@ -235,7 +235,7 @@ class get_local:  # noqa: N801  # the seed tools' name for it
     @classmethod
     def clear(cls) -> None:
         """Empty all lists of the cache."""
-        cls.cache._clear()  # noqa: SLF001
+        cls.cache._clear()  # noqa: SLF001  # its own cache
 
 
 def mark(function: types.FunctionType, function_mark: Mark) -> None:
@@ -248,7 +248,7 @@ def mark(function: types.FunctionType, function_mark: Mark) -> None:
         _marks[function] = function_mark
         if get_local.is_activate:
             get_local.cache._unsubscribe(function)  # noqa: SLF001  # one room
-            get_local.cache._subscribe(function, function_mark)  # noqa: SLF001
+            get_local.cache._subscribe(function, function_mark)  # noqa: SLF001  # its own cache
 
 
 def unmark(function: types.FunctionType) -> None:

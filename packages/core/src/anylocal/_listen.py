@@ -17,9 +17,8 @@ from threading import get_ident
 from typing import Any, Final, TypeAlias
 
 from anylocal import _compiled, _torch
-from anylocal._record import HEAD, NO_EXPORT, Head, Subscription
+from anylocal._record import HEAD, Head, Subscription
 from anylocal._rewrite import UNBOUND, Wants
-from anylocal.errors import UnsupportedError
 
 # What is heard of a call. A listener is made for one subscription to one rewriting, out of all that is known then.
 OnStart: TypeAlias = Callable[[Any], None]
@@ -94,8 +93,6 @@ def _on_return(subscription: Subscription, places: tuple[int, ...], *, alone: bo
 
 
 def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any, ...]) -> None:
-    if _torch.is_exporting():
-        raise UnsupportedError(NO_EXPORT)
     if subscription.records:
         names = subscription.wants.returned
         bound = [(name, value) for name, value in zip(names, values, strict=True) if value is not UNBOUND]
@@ -112,10 +109,8 @@ def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> 
     extend, members = log.raw.extend, getattr(subscription.accepts, "members", ())
     head = Head(subscription, "returned", names)
     length = HEAD + 2
-    left = 0
 
     def take(line: int, owner: Any, value: Any) -> None:
-        nonlocal left
         if tracing():
             _leave(subscription, line, owner, (value,))
             return
@@ -135,9 +130,9 @@ def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> 
             except RuntimeError:
                 version = None  # an inference tensor does not count its changes
             extend((head, line, owner, get_ident(), value, version))
-            left -= 1
-            if left < 0:
-                left = log.look((value,), length)
+            log.ahead -= 1
+            if log.ahead < 0:
+                log.look((value,), length)
 
     return take
 
@@ -148,10 +143,8 @@ def _on_return_of_tensors(subscription: Subscription, tensor_type: type[Any], pl
     extend, module_type = log.raw.extend, _torch.module_base() or ()
     head = Head(subscription, "returned", names)
     length = HEAD + 2 * len(places)
-    left = 0
 
     def take(line: int, owner: Any, *values: Any) -> None:
-        nonlocal left
         if tracing():
             _leave(subscription, line, owner, tuple([values[i] for i in places]))
             return
@@ -173,9 +166,9 @@ def _on_return_of_tensors(subscription: Subscription, tensor_type: type[Any], pl
         if top.cell is not root:
             _compiled.collect()
         extend(record + versions)
-        left -= 1
-        if left < 0:
-            left = log.look(record[HEAD:], length)
+        log.ahead -= 1
+        if log.ahead < 0:
+            log.look(record[HEAD:], length)
 
     return take
 

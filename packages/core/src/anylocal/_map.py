@@ -261,7 +261,7 @@ class AttentionMap:
         array: npt.NDArray[np.floating[Any]] = (whole.float() if whole.dtype == torch.bfloat16 else whole).numpy()
         return array
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001  # as NumPy's protocol has it
         whole = self.numpy()
         if copy:
             return np.array(whole, dtype=dtype)

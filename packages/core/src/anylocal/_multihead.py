@@ -305,7 +305,7 @@ class _Projected:
         self._lengths = [len(sample) for sample in query.unbind()] if query.is_nested else None
         if self._lengths is None and not self._is_fast:
             # The slow path has the batch in the middle, or none.
-            query, key = ((each if each.dim() == 3 else each[:, None]).transpose(0, 1) for each in (query, key))  # noqa: PLR2004
+            query, key = ((each if each.dim() == 3 else each[:, None]).transpose(0, 1) for each in (query, key))  # noqa: PLR2004  # the number of axes
             self._inputs = [query, key]
         lengths = [each.shape[1] if self._lengths is None else max(self._lengths, default=0) for each in (query, key)]
         self._more = int(self._module.bias_k is not None) + int(self._module.add_zero_attn)

@@ -21,10 +21,6 @@ from anylocal._memory import Budget
 from anylocal._rewrite import UNBOUND, Wants
 from anylocal.errors import LimitWarning, UnsupportedError, level_of_user
 
-NO_EXPORT: Final = (
-    "torch.export writes a model down without its Python code, and a capture would end up in it or see no real values."
-    " Export the model outside of the scope."
-)
 OTHER_OBJECTS: Final = "on behalf of other objects than the one captured"
 OTHER_THREADS: Final = "in other threads than the one that opened the capture"
 
@@ -55,7 +51,7 @@ class Log:
         self.thread: int | None = None
         self.budget = Budget(limit)
         self.starts = _Count()
-        # How many records may come before the next look.
+        # How many records may come before the next look; not exact where threads meet, and need not be.
         self.ahead = 0
         # Up to where the budget has counted, and has looked at, what is recorded.
         self._counted = self._looked = 0
@@ -87,8 +83,8 @@ class Log:
         if self.full:
             self.full, self.full_was_told, self.active = False, False, True
 
-    def look(self, values: Sequence[Any], length: int) -> int:
-        """Look at how much is held, and return how many records more may come before the next look.
+    def look(self, values: Sequence[Any], length: int) -> None:
+        """Look at how much is held, and say how many records more may come before the next look.
 
         What is too much is dropped, and recording stops. As long as much less than the limit is held, a look at one
         record stands for those since the last.
@@ -110,7 +106,7 @@ class Log:
             # Where warnings are errors, the model goes on all the same, and the end of the scope says it again.
             with contextlib.suppress(LimitWarning):
                 self.tell_that_full()
-        return self.budget.headroom()
+        self.ahead = self.budget.headroom()
 
     def settle(self) -> None:
         """Count all that has been recorded and not been counted yet."""
@@ -217,7 +213,7 @@ class Subscription:
         "reported",
         "tells_start",
         "wants",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
@@ -286,8 +282,7 @@ class Subscription:
         bound = [i for i, value in enumerate(values) if value is not UNBOUND]
         if len(bound) != len(values):
             names, values = tuple(names[i] for i in bound), tuple(values[i] for i in bound)
-        if _torch.is_exporting():
-            raise UnsupportedError(NO_EXPORT)
+        _compiled.refuse_export()
         kept = [self._keep(name, line, value) for name, value in zip(names, values, strict=True)]
         versions = [_torch.version(value) for value in kept]
         self._put(kind, line, owner, thread, names=names, values=kept, versions=versions)
@@ -329,10 +324,9 @@ class Subscription:
         if thread is not None and _compiled.is_pending():
             _compiled.collect()
         log.raw += (Head(self, kind, names), line, module, thread, *values, *versions)
-        # Not exact where threads meet, and need not be: it only tells how often to look.
         log.ahead -= 1
         if log.ahead < 0:
-            log.ahead = log.look(values, HEAD + 2 * len(values))
+            log.look(values, HEAD + 2 * len(values))
 
     def edit(self, line: int, name: str, value: Any) -> Any:
         """Return what the user makes of a value."""

@@ -70,7 +70,7 @@ class Computed:
         k: torch.Tensor,
         mask: torch.Tensor | None,
         scale: float | None,
-        causal: bool,  # noqa: FBT001
+        causal: bool,  # noqa: FBT001  # as the kernel has it
     ) -> None:
         self.q, self.k = promoted(q, "q"), promoted(k, "k")
         batch, heads, queries, features = self.q.shape

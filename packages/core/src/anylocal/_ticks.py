@@ -156,6 +156,6 @@ def _steps(axis: Axis | None, shown: Sequence[int]) -> list[int] | None:
     if tokens or list(shown) != list(range(shown[0], shown[0] + length)):
         return None
     if patches:
-        columns = axis.grid[1]  # type: ignore[union-attr]
+        columns = axis.grid[1]  # type: ignore[union-attr]  # patches have a grid
         return [*(n for n in range(1, columns) if columns % n == 0), *range(columns, length + columns, columns)]
     return [n * 10**power for power in range(len(str(length))) for n in (1, 2, 5)]

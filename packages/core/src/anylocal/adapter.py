@@ -112,14 +112,14 @@ class Adapter(ABC):
             The model, and what it was given.
         """
 
-    def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:  # noqa: ARG002
+    def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:  # noqa: ARG002  # for those that override it
         """Give further functions and names that `axes` needs, such as the size of the image."""
         return ()
 
     def heard(self, call: Call, scene: Scene) -> None:  # noqa: B027  # not every adapter has something to note
         """Take note of a call that `also` asked for, at its place between the others."""
 
-    def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  # for those that override it
         """Return the kernel's arguments so that the map comes out as (batch, head, query, key).
 
         Parameters
@@ -457,7 +457,7 @@ def _readings(resolution: Resolution) -> dict[types.FunctionType, Reading]:
 
 def _has_none(resolution: Resolution) -> str:
     kinds = sorted({type(module).__qualname__ for module in resolution.modules.values()})
-    listed = ", ".join(kinds[:12]) + (f", … ({len(kinds) - 12} more)" if len(kinds) > 12 else "")  # noqa: PLR2004
+    listed = ", ".join(kinds[:12]) + (f", … ({len(kinds) - 12} more)" if len(kinds) > 12 else "")  # noqa: PLR2004  # so many are listed
     return (
         f"{resolution.label} computes no attention map that could be captured: none of its modules is an"
         " nn.MultiheadAttention, calls scaled_dot_product_attention, or assigns a softmax of q and k. It consists of:"

@@ -219,7 +219,7 @@ def _of_array(matrix: Any, sample: int | None, head: int | None, queries: Any) -
         msg = f"sample={sample!r}, head={head!r} choose from a map, and a plain matrix has neither; leave them out."
         raise OptionError(msg)
     weights = _draw.array_of(matrix)
-    if weights.ndim != 2 or not weights.size:  # noqa: PLR2004
+    if weights.ndim != 2 or not weights.size:  # noqa: PLR2004  # the number of axes
         msg = (
             f"A heatmap needs weights of shape (query, key) and got {weights.shape}; give one matrix, "
             "or a map made by AttentionMap.from_weights."

@@ -48,7 +48,7 @@ def pixels_of(
         Where `mean` and `std` do not fit it.
     """
     array, first = _read(image)
-    if array.ndim == 4:  # noqa: PLR2004
+    if array.ndim == 4:  # noqa: PLR2004  # the number of axes
         if len(array) not in {1, batch}:
             msg = f"There are {len(array)} images and the map has {batch}; give the image of the sample that is drawn."
             raise ShapeError(msg)
@@ -58,7 +58,7 @@ def pixels_of(
 
 def grey(pixels: Pixels) -> Pixels:
     """Return the lightness of pixels: shape (height, width)."""
-    return pixels if pixels.ndim == 2 else pixels @ np.array(LUMA)  # noqa: PLR2004
+    return pixels if pixels.ndim == 2 else pixels @ np.array(LUMA)  # noqa: PLR2004  # the number of axes
 
 
 def _read(image: ImageLike) -> tuple[npt.NDArray[Any], bool]:
@@ -76,13 +76,13 @@ def _read(image: ImageLike) -> tuple[npt.NDArray[Any], bool]:
 
 def _channels_last(array: npt.NDArray[Any], *, first: bool) -> npt.NDArray[Any]:
     """Return shape (height, width) or (height, width, 3)."""
-    if array.ndim == 3:  # noqa: PLR2004
+    if array.ndim == 3:  # noqa: PLR2004  # the number of axes
         at_start, at_end = array.shape[0] in {1, 3}, array.shape[-1] in {1, 3, 4}
         if at_start and (first or not at_end):
             return _channels_last(np.moveaxis(array, 0, -1), first=False)
         if at_end:
             return array[..., 0] if array.shape[-1] == 1 else array[..., :3]
-    if array.ndim != 2 or array.dtype.kind not in "buif":  # noqa: PLR2004
+    if array.ndim != 2 or array.dtype.kind not in "buif":  # noqa: PLR2004  # the number of axes
         msg = (
             f"An array of shape {array.shape} and {array.dtype} is no image; give numbers of shape (3, height, width), "
             "(height, width, 3), or (height, width) for grey, and a file by anylocal_vit.photograph(model, file)."
@@ -107,7 +107,7 @@ def _between_0_and_1(array: npt.NDArray[Any], mean: Statistics, std: Statistics)
 
 def _statistics(values: Statistics, default: float, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     given = np.asarray(default if values is None else values, dtype=np.float64).ravel()
-    colours = array.shape[2] if array.ndim == 3 else 1  # noqa: PLR2004
+    colours = array.shape[2] if array.ndim == 3 else 1  # noqa: PLR2004  # the number of axes
     if len(given) not in {1, colours}:
         msg = f"mean and std are one number or {colours} for this image; got {len(given)}."
         raise OptionError(msg)
