@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from anylocal.attention import Axis, Patches, Tokens
+from anylocal.attention import AttentionMap, Axis, Patches, PlacedPatches, Tokens
 from anylocal.errors import ChoiceError, NameNotFoundError, PositionError, ShapeError
 
 PATCHES = Patches(grid=(2, 3), prefix=("cls", "reg"), image_size=(32, 60))
@@ -272,3 +273,102 @@ def test_tokens_refuse_masks_that_do_not_fit(mask: Any, name: str) -> None:
     """A mask has one bool for each token, and the message says which mask does not."""
     with pytest.raises(ShapeError, match=f"{name} has .*give one bool for each token"):
         Tokens(["a", "b"], **{name: mask})
+
+
+# Two windows of 2 x 2 in a grid of 2 x 3: the second hangs over the edge, and its patches there are padding.
+WINDOWS = PlacedPatches(grid=(2, 3), places=[[0, 1, 3, 4], [2, -1, 5, -1]], prefix=["cls"], image_size=(32, 48))
+
+
+def test_placed_patches_lie_where_they_say() -> None:
+    """Each position of each window has its own cell; prefix tokens and padding have none."""
+    assert [WINDOWS.cell(i) for i in range(5)] == [None, (0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [WINDOWS.cell(i, sample=1) for i in range(5)] == [None, (0, 2), None, (1, 2), None]
+
+
+def test_placed_patches_go_round_the_images_of_a_batch() -> None:
+    """The third sample is the first window of the second image."""
+    assert WINDOWS.cell(4, sample=2) == (1, 1)
+
+
+def test_placed_patches_name_positions() -> None:
+    """Positions are named by their prefix token, their row and column, or as padding."""
+    assert WINDOWS.labels(1) == ["cls", "(0, 2)", "padding", "(1, 2)", "padding"]
+
+
+def test_placed_patches_find_a_cell() -> None:
+    """A cell is found in its window, counted from the end where negative."""
+    assert [WINDOWS.find(1, 1), WINDOWS.find(-1, -1)] == [(0, 4), (1, 3)]
+
+
+def test_placed_patches_know_what_a_query_means() -> None:
+    """A query is a position, a prefix name, or a cell that the window holds."""
+    assert [WINDOWS.position(q, 1) for q in (-1, "cls", (1, 2))] == [4, 0, 3]
+
+
+def test_placed_patches_say_which_window_holds_a_cell() -> None:
+    """A cell of another window is refused with the number of that window."""
+    with pytest.raises(PositionError, match=r"Window 0 .* does not hold the patch \(1, 2\); window 1 does"):
+        WINDOWS.position((1, 2), 0)
+
+
+@pytest.mark.parametrize("cell", [(2, 0), (0, 3)])
+def test_placed_patches_refuse_cells_outside_of_the_grid(cell: tuple[int, int]) -> None:
+    """A row or column that the grid does not have is refused."""
+    with pytest.raises(PositionError, match="out of range"):
+        WINDOWS.find(*cell)
+
+
+def test_placed_patches_refuse_a_cell_that_no_window_holds() -> None:
+    """A patch that was left out is in no window."""
+    with pytest.raises(PositionError, match="No window"):
+        PlacedPatches(grid=(1, 2), places=[[0]]).find(0, 1)
+
+
+def test_placed_patches_refuse_unknown_prefix_tokens() -> None:
+    """A name that no prefix token has is answered by those that there are."""
+    with pytest.raises(NameNotFoundError, match="cls"):
+        WINDOWS.position("reg")
+
+
+def test_placed_patches_make_one_picture_of_all_windows() -> None:
+    """Values of windows are put where the patches lie, padding left out; the mean where windows overlap."""
+    axis = PlacedPatches(grid=(1, 3), places=[[0, 1], [1, -1]])
+    picture = axis.picture(np.array([[[1.0, 2.0], [4.0, 9.0]]]))
+    np.testing.assert_array_equal(picture, [[[1.0, 3.0, np.nan]]])
+
+
+def test_placed_patches_refuse_values_of_another_shape() -> None:
+    """A picture needs a value for each position of each window."""
+    with pytest.raises(ShapeError, match="2 windows and 5 positions"):
+        WINDOWS.picture(np.zeros((1, 5)))
+
+
+@pytest.mark.parametrize("places", [[0, 1], [[6]], [[-2]], np.zeros((1, 0))])
+def test_placed_patches_refuse_places_outside(places: Any) -> None:
+    """Places are a matrix of positions in the grid, or -1."""
+    with pytest.raises(ShapeError, match="places must be of shape"):
+        PlacedPatches(grid=(2, 3), places=places)
+
+
+def test_placed_patches_are_keys_like_other_axes() -> None:
+    """Two of the same places are equal and hash alike, others are not, and a copy is equal."""
+    same = PlacedPatches((2, 3), torch.tensor([[0, 1, 3, 4], [2, -1, 5, -1]]), prefix=("cls",), image_size=(32, 48))
+    assert (same, hash(same), copy.deepcopy(same)) == (WINDOWS, hash(WINDOWS), WINDOWS)
+    assert PlacedPatches((2, 3), [[0, 1, 3, 4], [2, -1, -1, -1]], prefix=("cls",), image_size=(32, 48)) != WINDOWS
+
+
+def test_places_do_not_change_with_the_array_they_came_from() -> None:
+    """The array that was given may be used for something else afterwards."""
+    places = np.array([[0, 1]])
+    axis = PlacedPatches((1, 2), places)
+    places[:] = -1
+    assert axis.places.tolist() == [[0, 1]]
+
+
+def test_a_map_has_the_windows_of_its_axes() -> None:
+    """Placed patches of other windows than the map's are refused."""
+    weights = torch.eye(2).expand(6, 1, 2, 2)
+    three = PlacedPatches((1, 6), [[0, 1], [2, 3], [4, 5]])
+    assert AttentionMap.from_weights(weights, windows=3, keys=three).images == 2
+    with pytest.raises(ShapeError, match="windows=2, and its key patches are those of 3 windows"):
+        AttentionMap.from_weights(weights, windows=2, keys=three)

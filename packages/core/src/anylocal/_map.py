@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anylocal._axes import Axis
+from anylocal._axes import Axis, PlacedPatches
 from anylocal._index import Index, Queries, query_rows, resolve
 from anylocal._softmax import Computed, Given, Rows, block_rows, chunks, compact, picked
 from anylocal._tokens import Tokens
@@ -333,5 +333,11 @@ class AttentionMap:
             raise ShapeError(msg)
         if isinstance(axis, Tokens) and len(axis.texts) not in {1, self.images}:
             msg = f"{self.name!r} has a batch of {self.images}, and its {kind} tokens are {len(axis.texts)} texts."
+            raise ShapeError(msg)
+        if isinstance(axis, PlacedPatches) and axis.windows not in {1, self.windows, self.shape[0]}:
+            msg = (
+                f"{self.name!r} has a batch of {self.shape[0]} with windows={self.windows}, and its {kind} patches are"
+                f" those of {axis.windows} windows."
+            )
             raise ShapeError(msg)
         return axis

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, SupportsIndex, overload
 from anylocal.errors import ChoiceError, DependencyError, NameNotFoundError, OptionError, PositionError, StateError
 
 try:
-    from anylocal._axes import Axis, Patches
+    from anylocal._axes import Axis, Patches, PlacedPatches
     from anylocal._map import AttentionMap
     from anylocal._relevance import relevance
     from anylocal._rollout import rollout
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from anylocal._index import Queries
 
-__all__ = ["AttentionMap", "AttentionMaps", "Axis", "Patches", "Tokens", "relevance", "rollout"]
+__all__ = ["AttentionMap", "AttentionMaps", "Axis", "Patches", "PlacedPatches", "Tokens", "relevance", "rollout"]
 
 
 class AttentionMaps(Sequence[AttentionMap]):

@@ -196,13 +196,13 @@ class _Drawn:
     rows: Sequence[int]
     """Positions of the queries."""
     text: int = 0
-    """Which text of the batch the tokens are of."""
+    """By which number the axes know the sample: which text of the batch it is, or which window of an image."""
     title: str = ""
 
 
 def _of_map(attention: AttentionMap, sample: int | None, head: int | None, queries: Any = None) -> _Drawn:
     sample = _draw.sample_of(attention, sample)
-    text = sample // attention.windows
+    text = _draw.place_of(attention, sample)
     rows = _draw.positions_of(queries, attention.queries, attention.shape[2], text)
     return _Drawn(
         weights=_draw.rows_of(attention, sample, head, rows),
