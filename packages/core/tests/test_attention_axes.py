@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from anylocal.attention import AttentionMap, Axis, Patches, PlacedPatches, Tokens
+from anylocal.attention import AttentionMap, Axis, Named, Patches, PlacedPatches, Tokens
 from anylocal.errors import ChoiceError, NameNotFoundError, PositionError, ShapeError
 
 PATCHES = Patches(grid=(2, 3), prefix=("cls", "reg"), image_size=(32, 60))
@@ -273,6 +273,24 @@ def test_tokens_refuse_masks_that_do_not_fit(mask: Any, name: str) -> None:
     """A mask has one bool for each token, and the message says which mask does not."""
     with pytest.raises(ShapeError, match=f"{name} has .*give one bool for each token"):
         Tokens(["a", "b"], **{name: mask})
+
+
+def test_named_positions_are_found_by_name() -> None:
+    """A position is asked for by its number or its name."""
+    axis = Named(("cls", "dist"))
+    assert (len(axis), axis.labels(), axis.position("dist"), axis.position(-1)) == (2, ["cls", "dist"], 1, 1)
+
+
+def test_named_positions_refuse_other_names() -> None:
+    """A name that no position has is answered by those that there are."""
+    with pytest.raises(NameNotFoundError, match="latent"):
+        Named(("latent",)).position("cls")
+
+
+def test_named_positions_have_a_name_each() -> None:
+    """Two positions cannot share a name."""
+    with pytest.raises(ShapeError, match="share a name"):
+        Named(("cls", "cls"))
 
 
 # Two windows of 2 x 2 in a grid of 2 x 3: the second hangs over the edge, and its patches there are padding.

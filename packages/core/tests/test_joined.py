@@ -11,7 +11,7 @@ import pytest
 from anylocal._capture import Capture
 from anylocal._request import Request
 from anylocal._resolve import Found, resolve
-from anylocal._rewrite import Wants
+from anylocal._rewrite import Result, Wants
 
 
 def softmax(x: float) -> float:
@@ -28,11 +28,18 @@ class Torch:
 torch = Torch()
 
 
-def joined(function: Any, *returned: str, name: str = "attn") -> Capture:
+def joined(function: Any, *returned: str, name: str = "attn", gathered: bool = False) -> Capture:
     """Capture what `softmax` gave a name, besides names at the return."""
+    return capture_results(function, Result(name, "softmax"), returned=returned, gathered=gathered)
+
+
+def capture_results(function: Any, *results: Result, returned: tuple[str, ...] = (), gathered: bool = False) -> Capture:
     assert isinstance(function, types.FunctionType)
-    wants = Wants(returned, resulted=frozenset({(name, "softmax")}))
-    return Capture(resolve(function), [Request(Found(function), wants, frozenset({name}))])
+    keys = frozenset(result.key for result in results)
+    request = Request(
+        Found(function), Wants(returned, resulted=frozenset(results)), keys, keys if gathered else frozenset()
+    )
+    return Capture(resolve(function), [request])
 
 
 def values(cap: Capture) -> list[dict[str, Any]]:
@@ -138,3 +145,61 @@ def test_a_call_that_makes_none_has_none() -> None:
     attention(2, fused=True)
     cap.close()
     assert values(cap) == [{"x": 1, "attn": 0.5}, {"x": 2}]
+
+
+def test_assignments_of_one_name_are_told_apart() -> None:
+    """By what their right-hand sides use: a function, a local variable; each under a name of its own."""
+
+    def attention(x: float, weight: float) -> float:
+        attn = softmax(x)
+        attn = attn - weight * attn
+        return attn
+
+    cap = capture_results(attention, Result("attn", "softmax", "softmax"), Result("attn", "weight", "mixed"))
+    with cap:
+        attention(1, 0.5)
+    assert values(cap) == [{"softmax": 0.5, "mixed": 0.25}]
+
+
+def test_a_change_in_place_counts_as_an_assignment() -> None:
+    """As in ``attn /= attn.sum()``."""
+
+    def attention(x: float) -> float:
+        attn = x
+        attn /= softmax(x)
+        return attn
+
+    cap = joined(attention)
+    with cap:
+        attention(3)
+    assert values(cap) == [{"attn": 2.0}]
+
+
+def test_all_assignments_are_gathered() -> None:
+    """In a loop, the value of each round is handed over, in order; a call that makes none has none."""
+
+    def attention(x: int) -> None:
+        for i in range(x):
+            attn = softmax(i)
+
+    cap = joined(attention, gathered=True)
+    with cap:
+        attention(3)
+        attention(0)
+        attention(2)
+    assert values(cap) == [{"attn": (0.0, 0.5, 1.0)}, {}, {"attn": (0.0, 0.5)}]
+
+
+def test_arguments_are_recorded_as_they_are_given() -> None:
+    """Once, as the call starts, whatever they are bound to later."""
+
+    def forward(x: int, y: int = 2) -> int:
+        x = x + y
+        return x
+
+    assert isinstance(forward, types.FunctionType)
+    request = Request(Found(forward), Wants(given=frozenset({"x"})), keep=lambda value: [value])
+    cap = Capture(resolve(forward), [request])
+    with cap:
+        assert forward(1) == 3
+    assert [dict(call.values) for call in cap.calls] == [{"x": [1]}]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from anylocal._rewrite import UNBOUND, Flow, Wants, owner_name, rewrite
+from anylocal._rewrite import UNBOUND, Flow, Result, Wants, owner_name, rewrite
 
 from .corpus import FUSED, SAME, Anatomy, check, functions, names_of
 from .samples import SAMPLES
@@ -22,8 +22,8 @@ codes = pytest.mark.parametrize("code", list(CODES.values()), ids=list(CODES))
 def everything(code: types.CodeType) -> types.CodeType:
     """Rewrite with all that can be wanted."""
     names = names_of(code)
-    called = frozenset((name, "len") for name in names)
-    return rewrite(code, 1, Wants(names, frozenset(names), frozenset(names), called))
+    called = frozenset(Result(name, "len") for name in names)
+    return rewrite(code, 1, Wants(names, frozenset(names), frozenset(names), called, frozenset(names)))
 
 
 def instructions(code: types.CodeType) -> Iterator[tuple[Any, ...]]:
@@ -119,7 +119,9 @@ def test_names_that_the_function_lacks_are_ignored() -> None:
         return y
 
     missing = frozenset({"missing"})
-    code = rewrite(f.__code__, 1, Wants(("y", "missing"), missing, missing, frozenset({("missing", "len")})))
+    code = rewrite(
+        f.__code__, 1, Wants(("y", "missing"), missing, missing, frozenset({Result("missing", "len")}), missing)
+    )
     assert code.co_varnames == ("x", "y")
 
 
@@ -224,6 +226,14 @@ def test_wants_are_joined() -> None:
     """In the order of the first, each name once."""
     both = Wants(("a", "b"), frozenset({"c"})) | Wants(("b", "d"), frozenset({"e"}), frozenset({"f"}))
     assert both == Wants(("a", "b", "d"), frozenset({"c", "e"}), frozenset({"f"}))
+
+
+def test_wants_of_arguments_join() -> None:
+    """What serves both records the arguments of both, and serves each."""
+    one, other = Wants(given=frozenset({"x"})), Wants(given=frozenset({"y"}))
+    assert (one | other).given == {"x", "y"}
+    assert (one | other).covers(other)
+    assert not one.covers(other)
 
 
 def test_joined_wants_cover_both() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import anylocal_vit
-from anylocal.attention import Axis, Patches
+from anylocal.attention import Axis, Named, Patches
 
 Make = Callable[..., Any]
 
@@ -81,5 +81,5 @@ def test_attention_pool_has_queries_of_its_own(make: Make) -> None:
     """The pool at the end of a SigLIP model asks with one latent query, and its keys are the patches."""
     maps = captured(make("vit_base_patch16_siglip_224", img_size=64, depth=1, embed_dim=96, num_heads=3), 64, 64)
     pool = maps["attn_pool"]
-    assert pool.queries == Axis(1)
+    assert pool.queries == Named(("latent",))
     assert pool.keys == Patches(grid=(4, 4), prefix=(), image_size=(64, 64))

@@ -13,7 +13,7 @@ from transformers.integrations import sdpa_attention
 
 from anylocal._resolve import functions_in
 from anylocal._torch import module_names
-from anylocal.adapter import Adapter, Axes, Scene, attention_functions
+from anylocal.adapter import Adapter, Also, Axes, Scene, attention_functions
 from anylocal.attention import Tokens
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class TransformersAdapter(Adapter):
             getattr(sdpa_attention, "sdpa_attention_forward", None), *(getattr(bert, name, None) for name in _OF_BERT)
         )
 
-    def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:
+    def also(self, model: torch.nn.Module) -> Iterable[Also]:
         """Ask the embeddings for the tokens that they look up, and caches whose beams change places for the order."""
         if _word_embeddings(model) is not None:
-            yield from ((function, ("input",)) for function in functions_in(torch.nn.Embedding.forward))
-            yield from ((function, ("beam_idx",)) for function in functions_in(Cache.reorder_cache))
+            yield from (Also(function, ("input",)) for function in functions_in(torch.nn.Embedding.forward))
+            yield from (Also(function, ("beam_idx",)) for function in functions_in(Cache.reorder_cache))
 
     def heard(self, call: Call, scene: Scene) -> None:
         """Have what was remembered of each beam change places as well."""

@@ -98,6 +98,55 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Named(Axis):
+    """Positions that have names and lie nowhere: the class token as the only query, the latents of a pool.
+
+    Parameters
+    ----------
+    names : tuple of str
+        One for each position.
+
+    Raises
+    ------
+    ShapeError
+        Where two positions share a name.
+
+    Examples
+    --------
+    >>> from anylocal.attention import Named
+    >>> axis = Named(("cls",))
+    >>> len(axis), axis.label(0), axis.position("cls")
+    (1, 'cls', 0)
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        # A frozen dataclass leaves no other way to store what was given as a list.
+        object.__setattr__(self, "names", _distinct(tuple(self.names)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def label(self, position: SupportsIndex, sample: int = 0) -> str:
+        """Return the name of a position."""
+        del sample
+        return self.names[self._checked(position)]
+
+    def position(self, query: object, sample: int = 0) -> int:
+        """Return the position that a query means: an integer or a name.
+
+        Raises
+        ------
+        NameNotFoundError
+            Where no position has the name.
+        PositionError
+            Where there is no such position.
+        """
+        return _named(query, self.names, self) if isinstance(query, str) else super().position(query, sample)
+
+
+@dataclass(frozen=True)
 class Patches(Axis):
     """Positions that are patches of an image, row by row, behind prefix tokens such as ``cls``.
 

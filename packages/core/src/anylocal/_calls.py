@@ -34,7 +34,8 @@ class Values(Mapping[str, Any]):
         """
         value = self._values[name]
         recorded = self._versions[name]
-        if recorded is not None and _torch.version(value) != recorded:
+        now = tuple(map(_torch.version, value)) if isinstance(recorded, tuple) else _torch.version(value)
+        if recorded is not None and now != recorded:
             message = (
                 f"{name!r} of {self._where} was changed in place after it was recorded, so this is not the value that"
                 ' it had. Capture it with keep="clone" to keep a copy.'
@@ -135,12 +136,19 @@ class Assembler:
 
 
 def _join(record: Record, assignments: list[Record]) -> Record:
-    """Return the record of a call with the last value of each joined assignment in it."""
-    joined: dict[str, tuple[Any, int | None]] = {}
+    """Return the record of a call with its joined assignments in it: the last of each name, or all of them."""
+    joined: dict[str, list[Record]] = {}
     for assignment in assignments:
-        joined[assignment.names[0]] = (assignment.values[0], assignment.versions[0])
-    return record._replace(
-        names=(*record.names, *joined),
-        values=(*record.values, *(value for value, _ in joined.values())),
-        versions=(*record.versions, *(version for _, version in joined.values())),
-    )
+        joined.setdefault(assignment.names[0], []).append(assignment)
+    gathered = record.subscription.gathered
+    values = list(record.values)
+    versions: list[int | tuple[int | None, ...] | None] = list(record.versions)
+    for name, each in joined.items():
+        values.append(tuple(one.values[0] for one in each) if name in gathered else each[-1].values[0])
+        versions.append(_each_version(each) if name in gathered else each[-1].versions[0])
+    return record._replace(names=(*record.names, *joined), values=tuple(values), versions=tuple(versions))
+
+
+def _each_version(assignments: list[Record]) -> tuple[int | None, ...]:
+    versions = (assignment.versions[0] for assignment in assignments)
+    return tuple(version if isinstance(version, int) else None for version in versions)

@@ -47,10 +47,11 @@ class Capture:
                 r.found.function,
                 self._log,
                 wants=r.wants,
-                keep=keeper,
+                keep=r.keep or keeper,
                 edits=edit or {},
                 accepts=r.found.accepts,
                 joined=r.joined,
+                gathered=r.gathered,
             )
             for r in self._requests
         )

@@ -33,8 +33,8 @@ class Mark:
         What the cache lists.
     wants : Wants
         What is recorded.
-    joined : frozenset of str
-        Names recorded at their assignments and handed over with their call.
+    joined, gathered : frozenset of str
+        Names recorded at their assignments and handed over with their call; see `Request`.
     read : callable, optional
         Makes the values for `names` of what was recorded in a call; None takes them as they are.
     keep : str
@@ -45,6 +45,7 @@ class Mark:
     names: tuple[str, ...]
     wants: Wants
     joined: frozenset[str] = frozenset()
+    gathered: frozenset[str] = frozenset()
     read: Callable[[Call], Mapping[str, Any]] | None = None
     keep: str = "cpu"
 
@@ -121,7 +122,12 @@ class Cache(Mapping[str, list[Any]]):
         if function in _active:
             return
         subscription = Subscription(
-            function, self._log, wants=mark.wants, keep=_torch.keeper(mark.keep), joined=mark.joined
+            function,
+            self._log,
+            wants=mark.wants,
+            keep=_torch.keeper(mark.keep),
+            joined=mark.joined,
+            gathered=mark.gathered,
         )
         _patch.attach([subscription])
         _active[function] = subscription, mark

@@ -1,7 +1,9 @@
 """What an attention function hands to the fused kernel, and where it makes the softmax itself, read from its source.
 
-The operands are taken as locals when the function returns, so they must be plain names that nothing rebinds behind the
-call; a function where that cannot be shown is refused, for its map would not be certain to be exact.
+The operands are taken as locals when the function returns, so they must be plain names (or views of plain names) that
+nothing rebinds behind the call; a function where that cannot be shown is refused, for its map would not be certain to
+be exact. A softmax is one of attention if what goes into it is a product of matrices, along its last axis: others
+gate, pool or classify.
 """
 
 from __future__ import annotations
@@ -9,14 +11,15 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import sys
 import textwrap
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any, Final
 
-from anylocal._calls import Values
-from anylocal._rewrite import Wants
+from anylocal._reading import Operand, Reading
+from anylocal._rewrite import Result
 from anylocal.errors import UnsupportedError
 
 KERNEL: Final = "scaled_dot_product_attention"
@@ -28,69 +31,19 @@ _PARAMETERS: Final = ("query", "key", "value", "attn_mask", "dropout_p", "is_cau
 _DECISIVE: Final[tuple[str, ...]] = ("query", "key", "attn_mask", "is_causal", "scale")
 _HARMLESS: Final = {"enable_gqa", "dropout_p"}
 
-# What query and key are called where a softmax is an attention map: elsewhere it gates, pools or classifies.
+# What query and key are called; without them, a softmax is an attention map if its own name says so.
 _PAIRS: Final = ({"q", "k"}, {"query", "key"}, {"query_layer", "key_layer"}, {"query_states", "key_states"})
+_NAMED_SO: Final = ("att", "dots")
+_PRODUCTS: Final = {"matmul", "bmm", "baddbmm", "einsum", "mm"}
 # Methods of a tensor that leave its values as they are, up to precision.
-_CASTS: Final = {"to", "type_as", "float", "half", "bfloat16", "double", "contiguous"}
-
-
-@dataclass(frozen=True)
-class Operand:
-    """One argument of the kernel: a local, an attribute of the module, or a constant."""
-
-    local: str | None = None
-    attribute: str | None = None
-    constant: Any = None
-
-    def of(self, module: object, values: Mapping[str, Any]) -> Any:
-        """Return what it was in a call."""
-        if self.local is not None:
-            return values[self.local]
-        return self.constant if self.attribute is None else getattr(module, self.attribute)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the map is read off a call of an attention function.
-
-    Parameters
-    ----------
-    operands : mapping of str to Operand, or None
-        The kernel's arguments that decide the map, where the function can run the kernel.
-    weights : str or None
-        The local that is assigned the softmax, where the function can make it itself.
-    """
-
-    operands: Mapping[str, Operand] | None
-    weights: str | None
-
-    @property
-    def locals(self) -> tuple[str, ...]:
-        """The locals that are needed as the function returns."""
-        return tuple(dict.fromkeys(o.local for o in (self.operands or {}).values() if o.local is not None))
-
-    @property
-    def wants(self) -> Wants:
-        """What is to be recorded."""
-        softmaxes = frozenset() if self.weights is None else frozenset({(self.weights, SOFTMAX)})
-        return Wants(self.locals, resulted=softmaxes)
-
-    @property
-    def joined(self) -> frozenset[str]:
-        """The names that are recorded at their assignments."""
-        return frozenset() if self.weights is None else frozenset({self.weights})
-
-    def made_map(self, values: Values) -> bool:
-        """Say whether a call came to the softmax or the kernel: it may have left the work to another function."""
-        return not self.was_fused(values) or (self.operands is not None and set(self.locals) <= set(values))
-
-    def was_fused(self, values: Values) -> bool:
-        """Say whether a call ran the kernel."""
-        return self.weights is None or self.weights not in values
-
-    def arguments(self, module: object, values: Values) -> dict[str, Any]:
-        """Return the kernel's arguments that decide the map, as they were in a call."""
-        return {name: operand.of(module, values) for name, operand in (self.operands or {}).items()}
+_CASTS: Final = {"to", "type", "type_as", "float", "half", "bfloat16", "double", "contiguous"}
+# Those that leave even the precision, and only say where each value stands.
+_VIEWS: Final = {"transpose", "permute", "contiguous", "unsqueeze", "squeeze", "flatten", "unflatten"}
+_LAYOUTS: Final = _VIEWS | {"view", "reshape", "expand"}
+# Names that stand in too many assignments to know one by.
+_SAY_NOTHING: Final = {"self", "torch", "nn", "F", "functional"} | _LAYOUTS | _CASTS
+# Axes that are the last one of a matrix, or of a stack of matrices.
+_LAST: Final = {-1, 2, 3}
 
 
 def read(function: types.FunctionType) -> Reading | None:
@@ -101,62 +54,217 @@ def read(function: types.FunctionType) -> Reading | None:
     UnsupportedError
         If it does, but in a way that cannot be read exactly.
     """
-    names = function.__code__.co_names
-    if KERNEL not in names and SOFTMAX not in names:
+    names = set(function.__code__.co_names)
+    softmaxes = frozenset({SOFTMAX, *(_softmax_modules(function) & names)})
+    if KERNEL not in names and not names & softmaxes:
         return None
-    return _read(function.__code__.co_filename, function.__code__.co_firstlineno, function)
+    return _read(function.__code__, function, softmaxes)
 
 
 @functools.lru_cache(maxsize=1024)
-def _read(file: str, line: int, function: types.FunctionType) -> Reading | None:  # the key of the cache
+def _read(_code: types.CodeType, function: types.FunctionType, softmaxes: frozenset[str]) -> Reading | None:
+    definition = _definition(function)
+    return None if definition is None else _Reader(function, definition, softmaxes).reading()
+
+
+def _definition(function: types.FunctionType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError) as error:
         msg = f"The source of {function.__qualname__} cannot be read ({error}), so what it computes is not known."
         raise UnsupportedError(msg) from error
     definition = tree.body[0]
-    if not isinstance(definition, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        return None
-    calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call) and _called(node) == KERNEL]
-    weights = list(dict.fromkeys(_softmaxed(definition)))
-    own = {argument.arg for argument in ast.walk(definition) if isinstance(argument, ast.arg)} | set(
-        _stored(definition)
-    )
-    if not calls and not (weights and any(pair <= own for pair in _PAIRS)):
-        return None
-    where = f"{function.__qualname__} ({file}:{line})"
-    if len(calls) > 1 or len(weights) > 1:
-        raise UnsupportedError(f"{where} makes several maps, which are not known apart. Capture its locals by name.")
-    operands = _operands(calls[0], definition, where) if calls else None
-    return Reading(operands, weights[0] if weights else None)
+    return definition if isinstance(definition, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
 
 
-def _called(call: ast.Call) -> str | None:
-    function = call.func
-    return (
-        function.attr
-        if isinstance(function, ast.Attribute)
-        else function.id
-        if isinstance(function, ast.Name)
-        else None
-    )
+@functools.lru_cache(maxsize=1024)
+def _softmax_modules(function: types.FunctionType) -> frozenset[str]:
+    """Return the attributes that the class of a method makes ``nn.Softmax``, whatever it calls them."""
+    owner: Any = sys.modules.get(function.__module__)
+    for part in function.__qualname__.split(".")[:-1]:
+        owner = getattr(owner, part, None)
+    found: set[str] = set()
+    for base in owner.__mro__ if isinstance(owner, type) else ():
+        init = vars(base).get("__init__")
+        if isinstance(init, types.FunctionType) and "Softmax" in init.__code__.co_names:
+            for node in ast.walk(_definition(init) or ast.Module([], [])):
+                match node:
+                    case ast.Assign(targets=[ast.Attribute(attr=attribute)], value=ast.Call() as call):
+                        found |= {attribute} if _called(call) == "Softmax" else set()
+    return frozenset(found)
 
 
-def _softmaxed(definition: ast.AST) -> Iterator[str]:
-    """Give the names that are assigned what a call of softmax returns."""
-    for node in ast.walk(definition):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            value: ast.AST = node.value
-            while isinstance(value, ast.Call) and _called(value) in _CASTS and isinstance(value.func, ast.Attribute):
-                value = value.func.value
-            if isinstance(value, ast.Call) and _called(value) == SOFTMAX:
-                yield node.targets[0].id
+class _Reader:
+    """Reads one function."""
+
+    def __init__(self, function: types.FunctionType, definition: ast.AST, softmaxes: frozenset[str]) -> None:
+        self.definition = definition
+        self.softmaxes = softmaxes
+        self.where = f"{function.__qualname__} ({function.__code__.co_filename}:{function.__code__.co_firstlineno})"
+
+    def reading(self) -> Reading | None:
+        calls = [node for node in ast.walk(self.definition) if isinstance(node, ast.Call) and _called(node) == KERNEL]
+        made = list(self._softmaxed())
+        if not calls and not made:
+            return None
+        if self._several(made, {_target(node) for node in made}) or self._several(calls, map(_given, calls)):
+            msg = f"{self.where} makes several maps, which are not known apart. Capture its locals by name."
+            raise UnsupportedError(msg)
+        weights = _result(made[0], self._callee(made[0])) if made else None
+        return Reading(
+            _operands(calls[0], self.definition, self.where) if calls else None,
+            weights,
+            None if weights is None else self._mixed(made, weights.name),
+        )
+
+    def _softmaxed(self) -> Iterator[ast.Assign]:
+        """Give the assignments of what a call of softmax returns, where it is attention."""
+        own = {argument.arg for argument in ast.walk(self.definition) if isinstance(argument, ast.arg)}
+        own |= set(_stored(self.definition))
+        has_pair = any(pair <= own for pair in _PAIRS)
+        for node in ast.walk(self.definition):
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)]) if self._callee(node) is not None:
+                    call = _without_casts(node.value)
+                    said = has_pair or any(part in name for part in _NAMED_SO)
+                    if said and _is_along_last(call) and self._is_product(call, node.lineno):
+                        yield node
+
+    def _callee(self, node: ast.Assign) -> str | None:
+        """Return by which name an assignment calls softmax."""
+        called = _called(_without_casts(node.value))
+        return called if called in self.softmaxes else None
+
+    def _is_product(self, expression: ast.AST, line: int, known: frozenset[str] = frozenset()) -> bool:
+        """Say whether a value comes of a product of matrices, by what was assigned above a line."""
+        for node in ast.walk(expression):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+                return True
+            if isinstance(node, ast.Call) and _called(node) in _PRODUCTS:
+                return True
+            if isinstance(node, ast.Name) and node.id not in known:
+                above = [value for at, value in self._assigned(node.id) if at < line]
+                if any(self._is_product(value, line, known | {node.id}) for value in above):
+                    return True
+        return False
+
+    def _assigned(self, name: str) -> Iterator[tuple[int, ast.AST]]:
+        for node in ast.walk(self.definition):
+            if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if any(name in _stored(target) for target in targets):
+                    yield node.lineno, node.value
+
+    def _several(self, nodes: Sequence[ast.AST], kinds: Any) -> bool:
+        """Say whether more than one of these can come about in one call, or are not the same."""
+        if len(nodes) > 1 and len(set(kinds)) > 1:
+            return True
+        loops = [node for node in ast.walk(self.definition) if isinstance(node, (ast.For, ast.AsyncFor, ast.While))]
+        if any(node in ast.walk(loop) for loop in loops for node in nodes):
+            return True
+        return not all(self._exclude(*pair) for pair in combinations(nodes, 2))
+
+    def _exclude(self, one: ast.AST, other: ast.AST) -> bool:
+        """Say whether two places stand in different branches of one `if`."""
+        for node in ast.walk(self.definition):
+            if isinstance(node, ast.If):
+                body, orelse = (list(_walk(branch)) for branch in (node.body, node.orelse))
+                if (one in body and other in orelse) or (one in orelse and other in body):
+                    return True
+        return False
+
+    def _mixed(self, made: Sequence[ast.Assign], name: str) -> Result | None:
+        """Return the last assignment that makes something else of the softmax under its own name.
+
+        Dropout is no such thing, nor is another precision or layout.
+        """
+        line = max(node.lineno for node in made)
+        found: Result | None = None
+        for node in sorted(_statements(self.definition), key=lambda node: node.lineno):
+            if node.lineno <= line or _target(node) != name:
+                continue
+            value = _without_layouts(node.value)
+            uses = [n.attr for n in ast.walk(value) if isinstance(n, ast.Attribute)]
+            uses += [n.id for n in ast.walk(value) if isinstance(n, ast.Name) and n.id != name]
+            uses = [use for use in uses if use not in _SAY_NOTHING]
+            callee = _called(value)
+            kept = callee is not None and "drop" in callee
+            made_of_it = isinstance(node, ast.AugAssign) or name in {
+                n.id for n in ast.walk(value) if isinstance(n, ast.Name)
+            }
+            if uses and not kept and made_of_it and not self._is_product(value, 0):
+                found = Result(name, uses[0], f"{name} = {ast.unparse(node.value)}")
+        return found
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.Assign | ast.AugAssign]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AugAssign)):
+            yield node
+
+
+def _target(node: ast.AST) -> str | None:
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AugAssign(target=ast.Name(id=name)):
+            return name
+    return None
+
+
+def _result(node: ast.Assign, callee: str | None) -> Result:
+    name = _target(node)
+    assert name is not None
+    assert callee is not None
+    return Result(name, callee, f"{name} = {callee}(…)")
+
+
+def _called(node: ast.AST) -> str | None:
+    match node:
+        case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)):
+            return name
+    return None
+
+
+def _without_casts(value: ast.AST) -> ast.AST:
+    while isinstance(value, ast.Call) and _called(value) in _CASTS and isinstance(value.func, ast.Attribute):
+        value = value.func.value
+    return value
+
+
+def _without_layouts(value: ast.expr) -> ast.expr:
+    while isinstance(value, ast.Call) and _called(value) in _CASTS | _LAYOUTS and isinstance(value.func, ast.Attribute):
+        value = value.func.value
+    return value
+
+
+def _is_along_last(call: ast.AST) -> bool:
+    """Say whether a softmax is along the last axis, as far as its own arguments tell."""
+    assert isinstance(call, ast.Call)
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "dim"] or call.args[-1:]
+    for value in given:
+        try:
+            axis = ast.literal_eval(value)
+        except (ValueError, TypeError):
+            continue
+        return not isinstance(axis, int) or axis in _LAST
+    return True
+
+
+def _walk(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    for node in nodes:
+        yield from ast.walk(node)
 
 
 def _stored(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
             yield node.id
+
+
+def _given(call: ast.Call) -> str:
+    """Return what decides the map, as it is written."""
+    given = dict(zip(_PARAMETERS, call.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
+    return ", ".join(f"{name}={ast.unparse(given[name])}" for name in _DECISIVE if name in given)
 
 
 def _operands(call: ast.Call, definition: ast.AST, where: str) -> dict[str, Operand]:
@@ -209,7 +317,20 @@ def _operand(node: ast.expr, where: str) -> Operand:
             return Operand(constant=value)
         case ast.Attribute(value=ast.Name(id="self" | "module"), attr=attribute):
             return Operand(attribute=attribute)
+        case ast.Call(func=ast.Attribute(value=inner, attr=method), args=arguments, keywords=[]) if method in _VIEWS:
+            viewed = _operand(inner, where)
+            if viewed.local is not None and all(_is_constant(argument) for argument in arguments):
+                step = (method, tuple(ast.literal_eval(argument) for argument in arguments))
+                return Operand(local=viewed.local, views=(*viewed.views, step))
     raise UnsupportedError(f"{where} gives {KERNEL} an expression, {ast.unparse(node)}, which no local holds.")
+
+
+def _is_constant(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
 
 
 def _stored_after(call: ast.Call, definition: ast.AST) -> Iterator[str]:

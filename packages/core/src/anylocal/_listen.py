@@ -273,12 +273,12 @@ class Plan:
         served = [s for s in subscriptions if self.wants.covers(s.wants)]
         place = {name: i for i, name in enumerate(self.wants.returned)}
         alone = len(place) == 1
-        resulting = [(s, frozenset(name for name, _ in s.wants.resulted)) for s in served]
+        resulting = [(s, frozenset(result.key for result in s.wants.resulted)) for s in served]
         editing = [s for s in served if s.wants.edited]
         heard: dict[str, list[Callable[..., Any]]] = {
             "entered": [_on_start(s) for s in served],
             "returned": [_on_return(s, tuple(place[n] for n in s.wants.returned), alone=alone) for s in served],
-            "assigned": [_on_assignment(s, s.wants.assigned) for s in served if s.wants.assigned],
+            "assigned": [_on_assignment(s, wanted) for s in served if (wanted := s.wants.assigned | s.wants.given)],
             "resulted": [_on_assignment(s, wanted) for s, wanted in resulting if wanted],
             "edited": [_on_edit(s) for s in editing],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,9 @@ class AttentionMap:
         Which forward of the model the map belongs to.
     windows : int
         Windows in each image: the batch axis is images × windows.
-    mixed : torch.Tensor, optional
-        What the layer made of the map afterwards (talking heads, a gated or a difference map).
+    mixed : torch.Tensor or callable, optional
+        What the layer made of the map afterwards (talking heads, a gated or a difference map); a callable computes it
+        when it is asked for.
     rank : int, optional
         In which process of torch.distributed the layer ran.
 
@@ -73,7 +74,7 @@ class AttentionMap:
         fused: bool = False,
         forward: int = 0,
         windows: int = 1,
-        mixed: torch.Tensor | None = None,
+        mixed: torch.Tensor | Callable[[], torch.Tensor] | None = None,
         rank: int | None = None,
     ) -> None:
         self.rows = rows
@@ -81,7 +82,7 @@ class AttentionMap:
         self.fused = fused
         self.forward = forward
         self.windows = windows
-        self.mixed = mixed
+        self._mixed = mixed
         self.rank = rank
         if windows < 1 or self.shape[0] % windows:
             msg = f"{name!r} has a batch of {self.shape[0]}, which is not images × {windows} windows."
@@ -221,6 +222,11 @@ class AttentionMap:
         return self.rows.shape
 
     @property
+    def mixed(self) -> torch.Tensor | None:
+        """What the layer made of the map before it met the values; None where that is the map itself."""
+        return self._mixed() if callable(self._mixed) else self._mixed
+
+    @property
     def ndim(self) -> int:
         """Number of axes: 4."""
         return len(self.shape)
@@ -284,9 +290,14 @@ class AttentionMap:
             fused=self.fused,
             forward=self.forward,
             windows=self.windows,
-            mixed=None if self.mixed is None else compact(self.mixed),
+            mixed=None if (mixed := self.mixed) is None else compact(mixed),
             rank=self.rank,
         )
+
+    def labelled(self, **labels: Any) -> AttentionMap:
+        """Return the same map with other labels: name, queries, keys, fused, forward, windows, mixed or rank."""
+        kept = {"name": self.name, "fused": self.fused, "forward": self.forward, "rank": self.rank}
+        return AttentionMap(self.rows, **{**kept, "windows": self.windows, "mixed": self._mixed, **labels})
 
     def head_mean(self, queries: Queries = None) -> torch.Tensor:
         """Average over heads, in blocks of rows: the map itself is never there whole.

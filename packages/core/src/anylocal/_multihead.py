@@ -28,7 +28,7 @@ from anylocal._patch import own_code
 from anylocal._record import Record, Subscription
 from anylocal._request import Request
 from anylocal._resolve import Among, Found, Resolution
-from anylocal._rewrite import Wants
+from anylocal._rewrite import Result, Wants
 from anylocal._softmax import Computed, Given, Pick, Shape, exactly
 from anylocal.errors import ChangedInPlaceWarning, UnsupportedError, level_of_user
 
@@ -41,7 +41,8 @@ _OF_LAYER: Final = "_transformer_encoder_layer_fwd"
 # view of an operand is what the kernel is given.
 _WEIGHTS: Final = "attn_output_weights"
 _SLOW_WANTS: Final = Wants(
-    ("attn_mask", "is_causal", "num_heads"), resulted=frozenset({("q", "view"), ("k", "view"), (_WEIGHTS, "softmax")})
+    ("attn_mask", "is_causal", "num_heads"),
+    resulted=frozenset({Result("q", "view"), Result("k", "view"), Result(_WEIGHTS, "softmax")}),
 )
 _FAST_WANTS: Final = Wants(("query", "attn_mask", "key_padding_mask"))
 # What the module's forward holds as it returns, from where the slow path was called.

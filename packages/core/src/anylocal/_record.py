@@ -35,7 +35,7 @@ class Record(NamedTuple):
     thread: int | None
     names: tuple[str, ...]
     values: tuple[Any, ...]
-    versions: tuple[int | None, ...]
+    versions: tuple[int | tuple[int | None, ...] | None, ...]
 
 
 class Log:
@@ -195,6 +195,8 @@ class Subscription:
         Whether a call on behalf of an owner (``self``, ``module``) counts; None for every call.
     joined : frozenset of str
         Names recorded at their assignments and handed over with the call that they belong to.
+    gathered : frozenset of str
+        Those of them of which all values are handed over, not only the last one.
     """
 
     __slots__ = (
@@ -203,6 +205,7 @@ class Subscription:
         "edited",
         "edits",
         "function",
+        "gathered",
         "joined",
         "keep",
         "last_line",
@@ -225,6 +228,7 @@ class Subscription:
         edits: Mapping[str, Callable[[Any], Any]] = MappingProxyType({}),
         accepts: Callable[[object], bool] | None = None,
         joined: frozenset[str] = frozenset(),
+        gathered: frozenset[str] = frozenset(),
     ) -> None:
         self.function = function
         self.wants = wants
@@ -233,7 +237,8 @@ class Subscription:
         self.edits = edits
         self.accepts = accepts
         self.joined = joined
-        self.reported = ("returned",) if joined or not wants.assigned else ("assigned",)
+        self.gathered = gathered
+        self.reported = ("returned",) if joined or not wants.assigned | wants.given else ("assigned",)
         self.edited: set[str] = set()
         self.called = False
         # Of a call that was recorded; None until there is one.

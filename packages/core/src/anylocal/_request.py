@@ -20,12 +20,15 @@ _THREADS: Final = ("all", "own")
 class Request:
     """What to record in one function, and from whose calls of it.
 
-    `joined` names are recorded at their assignments and handed over with the call that they belong to.
+    `joined` names are recorded at their assignments and handed over with the call that they belong to: the last value
+    of each, and of the `gathered` ones among them a tuple of all. `keep`, if given, replaces what the capture keeps.
     """
 
     found: Found
     wants: Wants
     joined: frozenset[str] = frozenset()
+    gathered: frozenset[str] = frozenset()
+    keep: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -107,14 +107,19 @@ def _down(flow: torch.Tensor, layer: AttentionMap, pick: Pick, residual: float) 
 
 def check_layers(layers: Sequence[AttentionMap], what: str) -> None:
     """Raise where layers cannot be followed one after the other."""
+    check_forward(layers, what)
+    for layer in layers:
+        _check_layer(layer, layers[-1], what)
+
+
+def check_forward(layers: Sequence[AttentionMap], what: str) -> None:
+    """Raise where there is no layer, or layers belong to several forwards."""
     if not layers:
         msg = f"{what} needs at least one map and there is none; run the model inside the capture first."
         raise StateError(msg)
     if len({(layer.rank, layer.forward) for layer in layers}) > 1:
         msg = f"{what} follows one forward and the maps belong to several; choose one of maps.forwards."
         raise ChoiceError(msg)
-    for layer in layers:
-        _check_layer(layer, layers[-1], what)
 
 
 def _check_layer(layer: AttentionMap, last: AttentionMap, what: str) -> None:

@@ -16,42 +16,78 @@ import types
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from anylocal import _get_local
-from anylocal._calls import Assembler, Call, Values
+from anylocal._calls import Assembler, Call
 from anylocal._capture import Capture
-from anylocal._kernel import Reading, read
+from anylocal._kernel import read
 from anylocal._multihead import MultiHead, Nesting
+from anylocal._reading import Operand, Reading
 from anylocal._record import Record
 from anylocal._request import Request, only
 from anylocal._resolve import Among, Found, Resolution, bound_names, functions_in, owner_of, resolve
-from anylocal._rewrite import Wants
+from anylocal._rewrite import Result, Wants
 from anylocal.errors import DependencyError, PassedOverWarning, TargetError, UnsupportedError, VersionError
 
 try:
+    import torch
     from packaging.requirements import Requirement
 
     from anylocal.attention import AttentionMap, AttentionMaps, Axis
 except ModuleNotFoundError as error:
-    if error.name != "packaging":
+    if error.name not in {"packaging", "torch"}:
         raise
     raise DependencyError(
-        'anylocal.adapter needs packaging: pip install "anylocal[torch]".', name=error.name
+        f'anylocal.adapter needs {error.name}: pip install "anylocal[torch]".', name=error.name
     ) from error
 
-if TYPE_CHECKING:
-    import torch
+__all__ = [
+    "Adapter",
+    "Also",
+    "AttentionCapture",
+    "Axes",
+    "Operand",
+    "Reading",
+    "Result",
+    "Scene",
+    "adapters",
+    "attention_functions",
+]
 
-__all__ = ["Adapter", "AttentionCapture", "Axes", "Scene", "adapters", "attention_functions"]
+
+Mixed: TypeAlias = torch.Tensor | Callable[[], torch.Tensor] | None
+"""What a layer made of its map, or what computes it."""
 
 
 class Axes(NamedTuple):
-    """What the positions of a map are."""
+    """What the positions of a map are, and how many windows of each image its batch consists of."""
 
     queries: Axis | None
     keys: Axis | None
+    windows: int = 1
+
+
+class Also(NamedTuple):
+    """What else is to be recorded besides attention, because axes are read off it.
+
+    Attributes
+    ----------
+    function : types.FunctionType
+        Whose calls are of interest.
+    names : tuple of str
+        Locals, as the function returns.
+    arguments : tuple of str
+        Arguments, as it starts.
+    keep : callable, optional
+        Makes of a value what is recorded of it, such as its shape.
+    """
+
+    function: types.FunctionType
+    names: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    keep: Callable[[Any], Any] | None = None
 
 
 class Scene(NamedTuple):
@@ -61,8 +97,8 @@ class Scene(NamedTuple):
     ----------
     model : torch.nn.Module
         The captured model.
-    seen : mapping of str to Values
-        By the names of their modules, the latest call of each function that `Adapter.also` asked for.
+    seen : mapping of str to mapping
+        By the names of their modules, the latest values of what `Adapter.also` asked for.
     about : object
         What the user said of the input, such as a tokenizer; None otherwise.
     memory : dict of str to object
@@ -112,9 +148,25 @@ class Adapter(ABC):
             The model, and what it was given.
         """
 
-    def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:  # noqa: ARG002  # for those that override it
+    def also(self, model: torch.nn.Module) -> Iterable[Also]:  # noqa: ARG002  # for those that override it
         """Give further functions and names that `axes` needs, such as the size of the image."""
         return ()
+
+    def reading(self, function: types.FunctionType) -> Reading | None:
+        """Return how the map is read off the calls of a function, None where it computes none.
+
+        By default the function's source tells.
+
+        Raises
+        ------
+        UnsupportedError
+            If it computes one in a way that cannot be read exactly.
+        """
+        return read(function)
+
+    def others(self, model: torch.nn.Module) -> Mapping[str, str]:  # noqa: ARG002  # for those that override it
+        """Return, by the names of their modules, what is called attention and has no map, and what it is instead."""
+        return {}
 
     def heard(self, call: Call, scene: Scene) -> None:  # noqa: B027  # not every adapter has something to note
         """Take note of a call that `also` asked for, at its place between the others."""
@@ -130,6 +182,15 @@ class Adapter(ABC):
             What the kernel received: query, key, attn_mask, is_causal, scale, as far as it did.
         """
         return given
+
+    def weights(self, call: Call, softmax: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  # for those that override it
+        """Return what the function's softmax was assigned to as (batch, head, query, key)."""
+        return softmax
+
+    def mixed(self, call: Call, reading: Reading, made: AttentionMap) -> Mixed:  # noqa: ARG002  # for those that override it
+        """Return what the function made of its softmax, (batch, head, query, key), or a function that computes it."""
+        mix = reading.mix(call.values)
+        return None if mix is None else self.weights(call, mix)
 
     # What all adapters do
 
@@ -230,22 +291,25 @@ class Adapter(ABC):
     def _installed(self) -> dict[types.FunctionType, None]:
         return {}
 
-    def map_of(self, reading: Reading, call: Call, **labels: Any) -> AttentionMap:
-        """Return the map of one call of an attention function."""
+    def map_of(self, reading: Reading, call: Call) -> AttentionMap:
+        """Return the map of one call of an attention function, without its axes."""
         values = call.values
         if not reading.was_fused(values):
-            return AttentionMap.from_weights(values[reading.weights or ""], name=call.name, fused=False, **labels)
-        given = self.operands(call, reading.arguments(call.module, values))
-        return AttentionMap.from_qk(
-            given["query"],
-            given["key"],
-            mask=given.get("attn_mask"),
-            causal=bool(given.get("is_causal", False)),
-            scale=given.get("scale"),
-            name=call.name,
-            fused=True,
-            **labels,
-        )
+            softmax = reading.softmax(values)
+            whole = torch.stack(softmax, 1) if reading.head_by_head else softmax
+            made = AttentionMap.from_weights(self.weights(call, whole), name=call.name)
+        else:
+            given = self.operands(call, reading.arguments(call.module, values))
+            made = AttentionMap.from_qk(
+                given["query"],
+                given["key"],
+                mask=given.get("attn_mask"),
+                causal=bool(given.get("is_causal", False)),
+                scale=given.get("scale"),
+                name=call.name,
+                fused=True,
+            )
+        return made.labelled(mixed=self.mixed(call, reading, made))
 
     def wants(self, function: types.FunctionType, reading: Reading) -> Wants:
         """Return what is to be recorded of an attention function."""
@@ -253,33 +317,38 @@ class Adapter(ABC):
         return reading.wants | Wants(tuple(name for name in self.hints if name in bound))
 
     def _mark(self, function: types.FunctionType) -> _get_local.Mark:
-        reading = read(function)
+        reading = self.reading(function)
         assert reading is not None
 
         def attn(call: Call) -> dict[str, Any]:
             return {"attn": self.map_of(reading, call).tensor()} if reading.made_map(call.values) else {}
 
         return _get_local.Mark(
-            function.__qualname__, ("attn",), self.wants(function, reading), reading.joined, attn, keep="detach"
+            function.__qualname__,
+            ("attn",),
+            self.wants(function, reading),
+            reading.joined,
+            reading.gathered,
+            attn,
+            keep="detach",
         )
 
     def _to_mark(self, modules: tuple[types.ModuleType, ...]) -> Iterator[types.FunctionType]:
         if not modules:
             yield from self.functions()
         for module in modules:
-            found = [item.function for item in resolve(module).found if _can_be_read(item.function)]
+            found = [item.function for item in resolve(module).found if self._can_be_read(item.function)]
             if not found:
                 raise TargetError(f"{module.__name__} holds no function that computes attention.")
             yield from found
 
-
-def _can_be_read(function: types.FunctionType) -> bool:
-    """Say whether the maps of a function can be read; a file may hold others beside those that its models use."""
-    try:
-        return read(function) is not None
-    except UnsupportedError as error:
-        warnings.warn(PassedOverWarning(f"Not marked: {error.args[0]}"), stacklevel=5)
-        return False
+    def _can_be_read(self, function: types.FunctionType) -> bool:
+        """Say whether the maps of a function can be read; a file may hold others beside those that its models use."""
+        try:
+            return self.reading(function) is not None
+        except UnsupportedError as error:
+            warnings.warn(PassedOverWarning(f"Not marked: {error.args[0]}"), stacklevel=5)
+            return False
 
 
 class AttentionCapture:
@@ -305,27 +374,30 @@ class AttentionCapture:
         resolution = resolve(model)
         chosen = resolution if modules is None else only(resolution, modules)
         chosen = _with_shared(chosen, adapter)
-        self._readings = _readings(chosen)
+        self._readings = _readings(chosen, adapter)
         self._heads = MultiHead(resolution, chosen)
         if not self._readings and not self._heads.functions:
-            raise TargetError(_has_none(chosen))
+            raise TargetError(_has_none(chosen, adapter.others(model)))
         root = type(model).forward
         self._root = root if isinstance(root, types.FunctionType) and root not in self._readings else None
         requests = [*self._requests(resolution, chosen)]
         self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads)
         self._made: list[AttentionMap] = []
         self._read_so_far = 0
-        self.maps = AttentionMaps(self._now)
+        self.maps = AttentionMaps(self._now, others=adapter.others(model))
 
     def _requests(self, resolution: Resolution, chosen: Resolution) -> Iterator[Request]:
         for found in chosen.found:
             if found.function in self._readings:
                 reading = self._readings[found.function]
-                yield Request(found, self._adapter.wants(found.function, reading), reading.joined)
+                wants = self._adapter.wants(found.function, reading)
+                yield Request(found, wants, reading.joined, reading.gathered)
         accepts = {found.function: found.accepts for found in resolution.found}
-        for function, names in self._adapter.also(self._model):
-            if function is not self._root:
-                yield Request(Found(function, accepts.get(function)), Wants(names))
+        for function, names, arguments, keep in self._adapter.also(self._model):
+            # What an attention function itself has to tell are its hints.
+            if function not in self._readings:
+                wants = Wants(names, given=frozenset(arguments))
+                yield Request(Found(function, accepts.get(function)), wants, keep=keep)
         yield from self._heads.requests()
         if self._root is not None and self._root not in self._heads.functions:
             # It wants nothing, and is there to tell forwards apart.
@@ -371,23 +443,21 @@ class AttentionCapture:
         return self._made
 
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
-        seen: dict[str, Values] = {}
+        seen: dict[str, Mapping[str, Any]] = {}
         scene = Scene(self._model, seen, self._about, {})
         for call, forward in self._calls(records):
             reading = self._readings.get(call.function)
-            map_of: Callable[..., AttentionMap]
             if self._heads.owns(call):
-                made, map_of = self._heads.made_map(call), self._heads.map_of
+                made = self._heads.map_of(call) if self._heads.made_map(call) else None
             elif reading is not None:
-                made, map_of = reading.made_map(call.values), partial(self._adapter.map_of, reading)
+                made = self._adapter.map_of(reading, call) if reading.made_map(call.values) else None
             else:
-                seen[call.name] = call.values
+                seen[call.name] = {**seen.get(call.name, {}), **call.values}
                 self._adapter.heard(call, scene)
                 continue
-            if made:
-                shape = map_of(call).shape
-                queries, keys = self._adapter.axes(call, shape, scene)
-                yield map_of(call, queries=queries, keys=keys, forward=forward, rank=call.rank)
+            if made is not None:
+                queries, keys, windows = self._adapter.axes(call, made.shape, scene)
+                yield made.labelled(queries=queries, keys=keys, windows=windows, forward=forward, rank=call.rank)
 
     def _calls(self, records: Sequence[Record]) -> Iterator[tuple[Call, int]]:
         """Give each call with the number of the forward that it belongs to."""
@@ -395,7 +465,8 @@ class AttentionCapture:
         forwards = _Forwards()
         nesting = Nesting(self._heads)
         for record in records:
-            is_root = record.subscription.function is self._root and record.module is self._model
+            asked = record.subscription
+            is_root = asked.function is self._root and asked.wants == Wants() and record.module is self._model
             if is_root and record.kind == "entered":
                 forwards.mark(record)
             for call in assembler.calls(nesting.of(record)):
@@ -450,18 +521,23 @@ def _with_shared(resolution: Resolution, adapter: Adapter) -> Resolution:
     return Resolution(resolution.label, resolution.found + shared, resolution.modules)
 
 
-def _readings(resolution: Resolution) -> dict[types.FunctionType, Reading]:
-    readings = {found.function: read(found.function) for found in resolution.found if found.accepts is not None}
+def _readings(resolution: Resolution, adapter: Adapter) -> dict[types.FunctionType, Reading]:
+    functions = [found.function for found in resolution.found if found.accepts is not None]
+    readings = {function: adapter.reading(function) for function in functions}
     return {function: reading for function, reading in readings.items() if reading is not None}
 
 
-def _has_none(resolution: Resolution) -> str:
+def _has_none(resolution: Resolution, others: Mapping[str, str]) -> str:
     kinds = sorted({type(module).__qualname__ for module in resolution.modules.values()})
     listed = ", ".join(kinds[:12]) + (f", … ({len(kinds) - 12} more)" if len(kinds) > 12 else "")  # noqa: PLR2004  # so many are listed
+    instead: dict[str, list[str]] = {}
+    for name, what in others.items():
+        instead.setdefault(what, []).append(name)
+    has = "".join(f" It has {what} ({len(names)}, such as {names[0]!r})." for what, names in instead.items())
     return (
         f"{resolution.label} computes no attention map that could be captured: none of its modules is an"
-        " nn.MultiheadAttention, calls scaled_dot_product_attention, or assigns a softmax of q and k. It consists of:"
-        f" {listed}."
+        f" nn.MultiheadAttention, calls scaled_dot_product_attention, or assigns a softmax of q and k.{has} It consists"
+        f" of: {listed}."
     )
 
 

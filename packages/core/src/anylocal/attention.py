@@ -1,4 +1,4 @@
-"""Attention maps: a layer's softmax, the layers of a model, and rollout over them.
+"""Attention maps: a layer's softmax, the layers of a model, statistics of a layer, and rollout over several.
 
 A map is made of weights, or of query, key and mask; then only the rows asked for are computed, and nothing of
 the size query × key exists before. What draws, saves or captures maps is elsewhere.
@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import html
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from anylocal.errors import ChoiceError, DependencyError, NameNotFoundError, OptionError, PositionError, StateError
 
 try:
-    from anylocal._axes import Axis, Patches, PlacedPatches
+    from anylocal._axes import Axis, Named, Patches, PlacedPatches
     from anylocal._map import AttentionMap
     from anylocal._relevance import relevance
     from anylocal._rollout import rollout
+    from anylocal._statistics import distance, entropy, prefix_mass
     from anylocal._tokens import Tokens
 except ModuleNotFoundError as error:
     if error.name not in {"torch", "numpy"}:
@@ -32,7 +35,20 @@ if TYPE_CHECKING:
 
     from anylocal._index import Queries
 
-__all__ = ["AttentionMap", "AttentionMaps", "Axis", "Patches", "PlacedPatches", "Tokens", "relevance", "rollout"]
+__all__ = [
+    "AttentionMap",
+    "AttentionMaps",
+    "Axis",
+    "Named",
+    "Patches",
+    "PlacedPatches",
+    "Tokens",
+    "distance",
+    "entropy",
+    "prefix_mass",
+    "relevance",
+    "rollout",
+]
 
 
 class AttentionMaps(Sequence[AttentionMap]):
@@ -45,6 +61,8 @@ class AttentionMaps(Sequence[AttentionMap]):
     maps : iterable of AttentionMap, or callable
         A callable takes nothing and returns the maps that there are by now; it is called at every access, so
         it should keep what it has made.
+    others : mapping of str to str
+        By the names of modules, what else the model has that is called attention, and has no map.
 
     Examples
     --------
@@ -58,9 +76,15 @@ class AttentionMaps(Sequence[AttentionMap]):
     ['blocks.1.attn', 'blocks.2.attn']
     """
 
-    def __init__(self, maps: Iterable[AttentionMap] | Callable[[], Sequence[AttentionMap]]) -> None:
+    def __init__(
+        self,
+        maps: Iterable[AttentionMap] | Callable[[], Sequence[AttentionMap]],
+        *,
+        others: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._read = maps if callable(maps) else None
         self._maps = () if callable(maps) else _checked(maps)
+        self.others = others
 
     @property
     def names(self) -> list[str]:
@@ -155,6 +179,7 @@ class AttentionMaps(Sequence[AttentionMap]):
             return "AttentionMaps: none"
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines += [f"and {count} without a map: {what}" for what, count in Counter(self.others.values()).items()]
         return "\n  ".join(["AttentionMaps", *lines])
 
     def _repr_html_(self) -> str:

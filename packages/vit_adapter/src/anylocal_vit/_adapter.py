@@ -1,106 +1,123 @@
-"""Where attention lives in timm, and how the axes are read off its models and their input."""
+"""Where attention lives in timm: what its classes hand over, and what their positions are."""
 
 from __future__ import annotations
 
+import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import timm.layers
-import timm.models.deit
-import timm.models.vision_transformer as vit
+import timm.models
 
-from anylocal.adapter import Adapter, Axes, Scene, attention_functions
-from anylocal.attention import Axis, Patches
+from anylocal._resolve import functions_in
+from anylocal._rewrite import argument_names
+from anylocal.adapter import Adapter, Also, Axes, Reading, Scene
+from anylocal.attention import AttentionMap
+from anylocal_vit._grids import HINTS, Layer, Surroundings, is_model, prefix_names, seen_shape
+from anylocal_vit._layouts import BATCH, four_axes, makes_no_map, special_reading, without_a_map
+from anylocal_vit._places import CUTS
 
 if TYPE_CHECKING:
     import torch
 
     from anylocal import Call
+    from anylocal.adapter import Mixed
 
-# The classes of the ViT and DeiT families that compute a map; older timm defines some of them elsewhere, or not yet.
-_CLASSES = ("Attention", "AttentionRope", "ParallelScalingBlock", "AttentionPoolLatent")
+__all__ = ["TimmAdapter", "adapter", "prefix_names"]
 
 
 class TimmAdapter(Adapter):
-    """Captures the attention of timm's vision transformers, and of forks of their source."""
+    """Captures the attention of timm's models, and of forks of their source."""
 
     distribution: ClassVar[str] = "anylocal-vit"
     zoo: ClassVar[str] = "timm"
+    hints: ClassVar[tuple[str, ...]] = HINTS
 
     def functions(self) -> Iterator[types.FunctionType]:
-        """Give the forwards of the attention classes of the ViT and DeiT families."""
-        classes = (getattr(vit, name, None) or getattr(timm.layers, name, None) for name in _CLASSES)
-        yield from attention_functions(*classes)
+        """Give all functions of timm's models and layers that compute a map."""
+        yield from _of_timm()
 
-    def also(self, model: torch.nn.Module) -> Iterable[tuple[types.FunctionType, tuple[str, ...]]]:
-        """Ask the patch embedding for the height and width of the image."""
+    def reading(self, function: types.FunctionType) -> Reading | None:
+        """Return how the map is read off the calls of a function, None where it computes none."""
+        if makes_no_map(function):
+            return None
+        return special_reading(function) or super().reading(function)
+
+    def others(self, model: torch.nn.Module) -> Mapping[str, str]:
+        """Return what is called attention in timm and has no map, by the names of the modules."""
+        return dict(without_a_map(model))
+
+    def also(self, model: torch.nn.Module) -> Iterable[Also]:
+        """Ask for the sizes of the image, and of what is cut into windows."""
+        asked: set[types.FunctionType] = set()
         for module in model.modules():
-            embedding = getattr(module, "patch_embed", None)
-            forward = getattr(type(embedding), "forward", None)
-            if isinstance(forward, types.FunctionType) and {"H", "W"} <= set(forward.__code__.co_varnames):
-                yield forward, ("H", "W")
+            takes_an_image = module is model or is_model(module)
+            names = ("forward", "forward_features") if takes_an_image else ("forward",)
+            wanted = [module] if takes_an_image or type(module).__name__ in CUTS else []
+            wanted += [embedding] if (embedding := getattr(module, "patch_embed", None)) is not None else []
+            for each in wanted:
+                asked |= {f for name in names for f in functions_in(getattr(type(each), name, None))}
+        for function in asked:
+            arguments = argument_names(function.__code__)[1:]
+            # The first one is the image; the others say where its patches lie, in models that are given them.
+            kept = (*arguments[:1], *(name for name in arguments[1:] if name in {"patch_coord", "patch_valid"}))
+            if kept:
+                yield Also(function, arguments=kept, keep=seen_shape)
+
+    def wants(self, function: types.FunctionType, reading: Reading) -> Any:
+        """Return what is to be recorded; of forks, also what tells a batch from the heads in it."""
+        wants = super().wants(function, reading)
+        if function.__module__.startswith("timm."):
+            return wants
+        bound = function.__code__.co_varnames
+        return wants._replace(returned=(*wants.returned, *(name for name in BATCH if name in bound)))
+
+    def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the kernel's arguments with a batch and a head axis."""
+        query, mask = given["query"], given.get("attn_mask")
+        arranged = {name: four_axes(call, given[name]) for name in ("query", "key")}
+        if mask is not None and mask.ndim == query.ndim == 3:  # noqa: PLR2004  # without a head axis
+            arranged["attn_mask"] = four_axes(call, mask)
+        return {**given, **arranged}
+
+    def weights(self, call: Call, softmax: torch.Tensor) -> torch.Tensor:
+        """Return a softmax with a batch and a head axis."""
+        return four_axes(call, softmax)
+
+    def mixed(self, call: Call, reading: Reading, made: AttentionMap) -> Mixed:
+        """Return what was made of the softmax; the difference of two fused maps is computed when it is asked for."""
+        weight = call.values.get("lambda_full")
+        if made.fused and weight is not None:
+            return _difference(made, weight)
+        return super().mixed(call, reading, made)
 
     def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
         """Return the patches of the image that was given, with the prefix tokens of the model."""
-        name, transformer = _transformer_of(call.name, scene.model)
-        size = scene.seen.get(f"{name}.patch_embed" if name else "patch_embed", {})
-        patches = _patches(transformer, size)
-        return Axes(*(_fitting(patches, length) for length in shape[2:]))
+        return Surroundings(Layer(call.name, call.module, call.values, shape), scene.model, scene.seen).axes()
 
 
-def _transformer_of(name: str, model: torch.nn.Module) -> tuple[str, Any]:
-    """Return the innermost module around a layer that embeds patches: models may lie in others."""
-    parts = name.split(".")
-    for length in range(len(parts), -1, -1):
-        prefix = ".".join(parts[:length])
-        module = model.get_submodule(prefix)
-        if hasattr(module, "patch_embed"):
-            return prefix, module
-    return "", model
+def _difference(made: AttentionMap, weight: torch.Tensor) -> Callable[[], torch.Tensor]:
+    def mixed() -> torch.Tensor:
+        return made[:, 0::2] - weight.to(made.dtype) * made[:, 1::2]
+
+    return mixed
 
 
-def _patches(transformer: Any, size: Mapping[str, int]) -> Patches | None:
-    embedding: Any = getattr(transformer, "patch_embed", None)
-    # Without the actual size, which forks of old source do not name, the one that the model was made for.
-    image_size = (size["H"], size["W"]) if "H" in size else _pair(getattr(embedding, "img_size", None))
-    if image_size is None:
-        return None
-    if hasattr(embedding, "dynamic_feat_size"):
-        grid = embedding.dynamic_feat_size(image_size)
-    elif hasattr(embedding, "patch_size"):
-        height, width = _pair(embedding.patch_size) or (1, 1)
-        grid = image_size[0] // height, image_size[1] // width
-    else:
-        return None
-    return Patches(grid=grid, prefix=prefix_names(transformer), image_size=image_size)
-
-
-def _pair(value: Any) -> tuple[int, int] | None:
-    """Return height and width, which old source gives as one number."""
-    return (value, value) if isinstance(value, int) else value
-
-
-def prefix_names(transformer: Any) -> tuple[str, ...]:
-    """Return the names of the tokens in front of the patches, in timm's order."""
-    names = ["cls"] if getattr(transformer, "cls_token", None) is not None else []
-    if getattr(transformer, "dist_token", None) is not None:
-        names.append("dist")
-    registers = getattr(transformer, "reg_token", None)
-    names += [f"reg{i}" for i in range(1, 1 + (0 if registers is None else registers.shape[1]))]
-    expected = getattr(transformer, "num_prefix_tokens", len(names))
-    return (*names, *(f"prefix{i}" for i in range(len(names), expected)))[:expected]
-
-
-def _fitting(patches: Patches | None, length: int) -> Axis:
-    """Return the patches where they are what a map has, else positions that are only counted.
-
-    Patch dropout leaves some patches out, attention pools have queries of their own.
-    """
-    if patches is None:
-        return Axis(length)
-    bare = Patches(grid=patches.grid, prefix=(), image_size=patches.image_size)
-    return next((axis for axis in (patches, bare) if len(axis) == length), Axis(length))
+@cache
+def _of_timm() -> tuple[types.FunctionType, ...]:
+    found: dict[types.FunctionType, None] = {}
+    adapter_ = TimmAdapter()
+    # Importing a package of timm has imported all of its modules but those that are there for old code's sake.
+    packages = tuple(f"{package.__name__}." for package in (timm.layers, timm.models))
+    for name in sorted(name for name in sys.modules if name.startswith(packages)):
+        owners = [value for value in vars(sys.modules[name]).values() if isinstance(value, type)]
+        for owner in (owner for owner in owners if owner.__module__ == name):
+            for value in vars(owner).values():
+                functions = functions_in(value) if isinstance(value, types.FunctionType) else ()
+                found.update(dict.fromkeys(f for f in functions if adapter_.reading(f) is not None))
+    return tuple(found)
 
 
 adapter = TimmAdapter()

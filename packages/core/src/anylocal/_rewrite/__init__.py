@@ -1,6 +1,6 @@
 """Code object in, code object out: the only room that knows opcodes."""
 
 from anylocal._rewrite._flow import Flow, argument_names
-from anylocal._rewrite._inject import RECORDER, UNBOUND, Wants, owner_name, rewrite
+from anylocal._rewrite._inject import RECORDER, UNBOUND, Result, Wants, owner_name, rewrite
 
-__all__ = ["RECORDER", "UNBOUND", "Flow", "Wants", "argument_names", "owner_name", "rewrite"]
+__all__ = ["RECORDER", "UNBOUND", "Flow", "Result", "Wants", "argument_names", "owner_name", "rewrite"]

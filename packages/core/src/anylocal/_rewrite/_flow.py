@@ -33,7 +33,7 @@ STORES: Final = frozenset({"STORE_FAST", "STORE_DEREF"})
 DELETES: Final = frozenset({"DELETE_FAST", "DELETE_DEREF"})
 CHECKED_LOADS: Final = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"})
 RETURNS: Final = frozenset({"RETURN_VALUE", "RETURN_CONST"})
-NAMED: Final = frozenset({"LOAD_GLOBAL", "LOAD_ATTR", "LOAD_METHOD", "LOAD_DEREF"})
+NAMED: Final = frozenset({"LOAD_GLOBAL", "LOAD_ATTR", "LOAD_METHOD", "LOAD_DEREF"}) | CHECKED_LOADS
 SAVES: Final = frozenset({"LOAD_FAST_AND_CLEAR"})
 
 # 3.13+ fuses neighbours into one instruction with two names; each is taken apart into what it does, in order.

@@ -4,7 +4,7 @@ What is injected reads, in Python::
 
     __anylocal__.entered(17, self)                        # where the function starts
     __anylocal__.returned(17, 42, self, attn, q)          # before each return, the value returned still on the stack
-    __anylocal__.assigned(17, 41, "attn", self, attn)     # behind an assignment, where asked for
+    __anylocal__.assigned(17, 41, "attn", self, attn)     # behind an assignment, and at the start, where asked for
     __anylocal__.resulted(17, 41, "attn", self, attn)     # behind attn = softmax(…), where asked for
     attn = __anylocal__.edited(17, 41, "attn", self, …)   # on the value about to be assigned, where asked for
 
@@ -43,6 +43,29 @@ UNBOUND: Final = sys.intern("anylocal_unbound")
 NOWHERE: Final = InstrLocation(None, None, None, None)
 
 
+class Result(NamedTuple):
+    """Assignments of a name whose right-hand side names something, as ``attn = attn.softmax(-1)`` names ``softmax``.
+
+    Parameters
+    ----------
+    name : str
+        What is assigned to.
+    uses : str
+        A function, a method, an attribute or a variable of the right-hand side.
+    label : str
+        The name under which the value is recorded; by default that of the variable.
+    """
+
+    name: str
+    uses: str
+    label: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name under which the value is recorded."""
+        return self.label or self.name
+
+
 class Wants(NamedTuple):
     """What is wanted from one function.
 
@@ -54,15 +77,17 @@ class Wants(NamedTuple):
         Names whose value is recorded at each assignment, and at the start for arguments.
     edited : frozenset of str
         Names whose value may be replaced at each assignment, and at the start for arguments.
-    resulted : frozenset of (str, str)
-        A name and what is called: the name's value is recorded at those assignments whose right-hand side calls that,
-        as ``attn = attn.softmax(-1)`` calls ``softmax``.
+    resulted : frozenset of Result
+        Names whose value is recorded at certain assignments only.
+    given : frozenset of str
+        Arguments that are recorded as they are at the start.
     """
 
     returned: tuple[str, ...] = ()
     assigned: frozenset[str] = frozenset()
     edited: frozenset[str] = frozenset()
-    resulted: frozenset[tuple[str, str]] = frozenset()
+    resulted: frozenset[Result] = frozenset()
+    given: frozenset[str] = frozenset()
 
     def __or__(self, other: object) -> Wants:
         """Return what serves both."""
@@ -74,6 +99,7 @@ class Wants(NamedTuple):
             self.assigned | other.assigned,
             self.edited | other.edited,
             self.resulted | other.resulted,
+            self.given | other.given,
         )
 
     def covers(self, other: Wants) -> bool:
@@ -83,6 +109,7 @@ class Wants(NamedTuple):
             and self.assigned >= other.assigned
             and self.edited >= other.edited
             and self.resulted >= other.resulted
+            and self.given >= other.given
         )
 
 
@@ -182,7 +209,7 @@ class _Injector:
                 yield from self._load(name, index, depth=0)
                 yield from self._edit(name, index)
                 yield self._variable_op("STORE", name)
-            if name in self.wants.assigned:
+            if name in self.wants.assigned | self.wants.given:
                 yield from self._load(name, index, depth=0)
                 yield from self._announce("assigned", name, index)
                 yield Instr("POP_TOP", location=self._here)
@@ -201,22 +228,22 @@ class _Injector:
         assert name is not None
         if name in self.wants.edited:
             yield from self._edit(name, index)
-        methods = ["assigned"] if name in self.wants.assigned else []
-        if any(wanted == name and self._is_value_of(instr, called) for wanted, called in self.wants.resulted):
-            methods.append("resulted")
+        told = [("assigned", name)] if name in self.wants.assigned else []
+        results = sorted(result for result in self.wants.resulted if result.name == name)
+        told += [("resulted", result.key) for result in results if self._is_value_of(instr, result.uses)]
         self._loaded.clear()
-        if methods:
+        if told:
             yield Instr("COPY", 1, location=self._here)
         yield instr
-        for method in methods:
-            yield from self._announce(method, name, index)
-        if methods:
+        for method, key in told:
+            yield from self._announce(method, key, index)
+        if told:
             yield Instr("POP_TOP", location=self._here)
 
-    def _is_value_of(self, store: Instr, called: str) -> bool:
-        """Say whether the right-hand side of an assignment, which stands behind its target, names what is called."""
+    def _is_value_of(self, store: Instr, used: str) -> bool:
+        """Say whether the right-hand side of an assignment, which stands behind its target, names what is used."""
         target = _start_of(store.location)
-        return any(name == called and _start_of(location) >= target for name, location in self._loaded)
+        return any(name == used and _start_of(location) >= target for name, location in self._loaded)
 
     # Each of the next two finds the value on top of the stack; the first replaces it.
 

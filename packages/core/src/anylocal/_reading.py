@@ -1,0 +1,104 @@
+"""How an attention map is read off a call: what the fused kernel was given, or what a softmax was assigned to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anylocal._calls import Values
+from anylocal._rewrite import Result, Wants
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One argument of the kernel: a local, an attribute of the module, or a constant.
+
+    Parameters
+    ----------
+    local, attribute : str, optional
+        The name of the local variable, or of the attribute.
+    constant : object
+        The value, where it is neither.
+    views : tuple of (str, tuple)
+        Methods of a local that is a tensor, with their arguments, which make the argument of it:
+        ``(("transpose", (-1, -2)),)``.
+    """
+
+    local: str | None = None
+    attribute: str | None = None
+    constant: Any = None
+    views: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+    def of(self, module: object, values: Mapping[str, Any]) -> Any:
+        """Return what it was in a call."""
+        if self.local is None:
+            return self.constant if self.attribute is None else getattr(module, self.attribute)
+        value = values[self.local]
+        for method, arguments in self.views:
+            value = getattr(value, method)(*arguments)
+        return value
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the map is read off a call of an attention function.
+
+    Parameters
+    ----------
+    operands : mapping of str to Operand, or None
+        The kernel's arguments that decide the map (query, key, attn_mask, is_causal, scale), where the function can
+        run the kernel.
+    weights : Result, or None
+        The assignment of the softmax, where the function can make it itself.
+    mixed : Result, or None
+        The assignment of what it makes of the softmax before that meets the values.
+    head_by_head : bool
+        Whether it makes the softmax of each head by itself, in a loop.
+    """
+
+    operands: Mapping[str, Operand] | None
+    weights: Result | None
+    mixed: Result | None = None
+    head_by_head: bool = False
+
+    @property
+    def locals(self) -> tuple[str, ...]:
+        """The locals that are needed as the function returns."""
+        return tuple(dict.fromkeys(o.local for o in (self.operands or {}).values() if o.local is not None))
+
+    @property
+    def wants(self) -> Wants:
+        """What is to be recorded."""
+        return Wants(self.locals, resulted=frozenset(result for result in (self.weights, self.mixed) if result))
+
+    @property
+    def joined(self) -> frozenset[str]:
+        """Under which names assignments are recorded."""
+        return frozenset(result.key for result in self.wants.resulted)
+
+    @property
+    def gathered(self) -> frozenset[str]:
+        """Those of them of which all values count."""
+        return self.joined if self.head_by_head else frozenset()
+
+    def made_map(self, values: Values) -> bool:
+        """Say whether a call came to the softmax or the kernel: it may have left the work to another function."""
+        return not self.was_fused(values) or (self.operands is not None and set(self.locals) <= set(values))
+
+    def was_fused(self, values: Values) -> bool:
+        """Say whether a call ran the kernel."""
+        return self.weights is None or self.weights.key not in values
+
+    def arguments(self, module: object, values: Values) -> dict[str, Any]:
+        """Return the kernel's arguments that decide the map, as they were in a call."""
+        return {name: operand.of(module, values) for name, operand in (self.operands or {}).items()}
+
+    def softmax(self, values: Values) -> Any:
+        """Return what the softmax was assigned to: a tensor, or a tuple of one for each head."""
+        assert self.weights is not None
+        return values[self.weights.key]
+
+    def mix(self, values: Values) -> Any:
+        """Return what a call made of the softmax afterwards, None where it made nothing of it."""
+        return values[self.mixed.key] if self.mixed is not None and self.mixed.key in values else None
