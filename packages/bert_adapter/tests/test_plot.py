@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+import anylocal.plot
 from anylocal.attention import AttentionMap, Tokens
 from anylocal.errors import ChoiceError, ShapeError
 from anylocal_bert import plot
@@ -65,3 +66,10 @@ def test_a_batch_needs_a_choice() -> None:
     """Of several texts one must be chosen."""
     with pytest.raises(ChoiceError, match="sample"):
         plot.tokens(attention())
+
+
+def test_recipes_of_core_are_here() -> None:
+    """The recipes for any map are the same objects here."""
+    names = ["difference", "entropy", "heads", "heatmap"]
+    assert [getattr(plot, name) for name in names] == [getattr(anylocal.plot, name) for name in names]
+    assert set(names) < set(plot.__all__)

@@ -301,6 +301,8 @@ class TestTitle:
         """Of a windowed layer, the image and its window are named."""
         attention = make(batch=6, windows=3)
         assert plot.heatmap(attention, sample=4, ax=empty()).get_title().endswith("image 1, window 1, mean of 3 heads")
+        ax = plot.heatmap(make(batch=3, windows=3), sample=2, ax=empty())
+        assert ax.get_title() == "blocks.3.attn\nwindow 2, mean of 3 heads"
 
     def test_long_name(self) -> None:
         """A long name of a layer is broken at a dot."""
@@ -475,6 +477,11 @@ class TestRefusals:
                 ChoiceError, match=r"draws one map and got 2; take one by position or by name, such as maps\[0\]"
             ):
                 recipe(maps)
+
+    def test_list_of_numbers(self) -> None:
+        """A list is no map, and no array either."""
+        with pytest.raises(OptionError, match="heatmap draws an AttentionMap and got list"):
+            plot.heatmap([[1.0, 0.0], [0.0, 1.0]])  # type: ignore[arg-type]  # wrong on purpose
 
     def test_no_columns(self) -> None:
         """A row has one panel at least."""

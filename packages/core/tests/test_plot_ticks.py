@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from anylocal import plot
-from anylocal.attention import AttentionMap, Axis, Patches, Tokens
+from anylocal.attention import AttentionMap, Axis, Patches, PlacedPatches, Tokens
 
 WORDS = ["[CLS]", "the", "animal", "did", "not", "cross", "the", "street", "as", "it", "was", "too", "tired", "[SEP]"]
 AXES = {
@@ -30,6 +30,7 @@ AXES = {
     "many tokens": Tokens(WORDS * 20),
     "a long token": Tokens([*WORDS, "antidisestablishmentarianism", *WORDS]),
     "counted": Axis(1000),
+    "a window": PlacedPatches((56, 56), [[56 * row + column for row in range(42, 49) for column in range(42, 49)]]),
 }
 
 
@@ -176,3 +177,13 @@ def test_no_minor_ticks() -> None:
     with mpl.rc_context({"xtick.minor.visible": True, "ytick.minor.visible": True}):
         ax = draw(Axis(5))
     assert [0, 0] == [len(ruler.get_minorticklocs()) for ruler in (ax.xaxis, ax.yaxis)]
+
+
+def test_patches_of_a_window() -> None:
+    """The patches of a window are named by where they lie in the image, as other patches are."""
+    axis = PlacedPatches((3, 4), [[5, 6, 9, 10], [7, 4, -1, -1]])
+    attention = AttentionMap.from_weights(torch.full((2, 1, 4, 4), 0.25), queries=axis, keys=axis, windows=2)
+    ax = lay_out(plot.heatmap(attention, sample=1, ax=Figure((6, 5), layout="constrained").subplots()))
+    assert shown(ax.xaxis) == shown(ax.yaxis) == ["(1, 3)", "(1, 0)", "padding", "padding"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("key (row, column)", "query (row, column)")
+    assert {label.get_rotation() for label in ax.get_xticklabels()} == {90}

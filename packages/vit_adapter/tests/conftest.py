@@ -19,7 +19,8 @@ import anylocal_vit
 from anylocal import get_local
 from anylocal.testing import perturb
 
-torch.set_num_threads(2)
+# More threads than idle cores wait for each other, and these models are small.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -43,16 +44,12 @@ def make() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def fork(tmp_path: Path) -> Iterator[Callable[[Callable[[str], str]], types.ModuleType]]:
-    """Import a copy of timm's vision_transformer.py, made now, under a name of its own."""
+def load(tmp_path: Path) -> Iterator[Callable[[str], types.ModuleType]]:
+    """Import source text, written to a file now, under a name of its own."""
     made: list[str] = []
 
-    def copy(change: Callable[[str], str]) -> types.ModuleType:
-        name = f"forked_vit_{len(made)}"
-        source = inspect.getsource(timm.models.vision_transformer)
-        # The copy keeps the classes that it is about, and leaves timm's registry of models alone.
-        source = source.replace("from ._", "from timm.models._").replace("@register_model\n", "")
-        source = change(source.partition("default_cfgs = ")[0].replace("generate_default_cfgs(", "dict("))
+    def load(source: str) -> types.ModuleType:
+        name = f"another_vit_{len(made)}"
         path = tmp_path / f"{name}.py"
         path.write_text(source)
         spec = importlib.util.spec_from_file_location(name, path)
@@ -64,6 +61,19 @@ def fork(tmp_path: Path) -> Iterator[Callable[[Callable[[str], str]], types.Modu
         spec.loader.exec_module(module)
         return module
 
-    yield copy
+    yield load
     for name in made:
         del sys.modules[name]
+
+
+@pytest.fixture
+def fork(load: Callable[[str], types.ModuleType]) -> Callable[[Callable[[str], str]], types.ModuleType]:
+    """Import a changed copy of timm's vision_transformer.py."""
+
+    def copy(change: Callable[[str], str]) -> types.ModuleType:
+        source = inspect.getsource(timm.models.vision_transformer)
+        # The copy keeps the classes that it is about, and leaves timm's registry of models alone.
+        source = source.replace("from ._", "from timm.models._").replace("@register_model\n", "")
+        return load(change(source.partition("default_cfgs = ")[0].replace("generate_default_cfgs(", "dict(")))
+
+    return copy

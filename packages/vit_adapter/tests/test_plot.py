@@ -455,7 +455,7 @@ class TestRefusals:
     def test_several_maps(self) -> None:
         """Of a model's maps, one must be chosen."""
         with pytest.raises(ChoiceError, match="query draws one map and got 2; take one by position or by name"):
-            plot.query(AttentionMaps([make(), make()]), IMAGE, query=0)  # type: ignore[arg-type]  # wrong on purpose
+            plot.query(AttentionMaps([make(), make()]), IMAGE, query=0)
 
     def test_no_map(self) -> None:
         """What is no map must be made one."""

@@ -140,3 +140,12 @@ def test_wrong_number_of_statistics() -> None:
 def normalised() -> torch.Tensor:
     mean, std = (torch.tensor(numbers).reshape(3, 1, 1) for numbers in (MEAN, STD))
     return (torch.from_numpy(FIRST).float() / 255 - mean) / std
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0.0, 0.5], [0.0, 0.5]), ([0.25, 1.0], [0.25, 1.0]), ([0.0, 1.25], [0.0, 1.0]), ([-0.25, 0.75], [0.0, 1.0])],
+)
+def test_only_what_is_out_of_range_is_stretched(values: list[float], expected: list[float]) -> None:
+    """Pixels between 0 and 1 stay as they are, dark images dark; beyond either end, an image was normalised."""
+    np.testing.assert_allclose(pixels_of(np.array([values])), [expected])

@@ -31,6 +31,9 @@ FUSED: Final = {torch.nn.functional.scaled_dot_product_attention}
 LEAST_SPREAD: Final = 0.02
 """Standard deviation of a map's weights, in units of the uniform weight, under which an error could hide."""
 
+LEAST_PLACED: Final = 0.75
+"""Share of the patches that must answer where they say they lie: deep ones of convolutional nets see all around."""
+
 Arrange = Callable[[torch.Tensor, Any], torch.Tensor]
 
 
@@ -124,7 +127,7 @@ FAMILIES: Final = (
     Family("mobilevit", "mobilevit_xxs", note="strided windows"),
     Family("mvitv2", "mvitv2_tiny", note="queries and keys pooled; bias of relative positions"),
     Family("naflexvit", "naflexvit_base_patch16_parfac_gap", {"depth": 3}, note="registers; images of any size"),
-    Family("nest", "jx_nest_tiny", arrange=_windows_second, note="blocks"),
+    Family("nest", "nest_tiny", arrange=_windows_second, note="blocks"),
     Family("nextvit", "nextvit_small", note="keys pooled"),
     Family("pit", "pit_ti_224", note="pooled from stage to stage"),
     Family("pvt_v2", "pvt_v2_b0", note="keys pooled"),
@@ -139,7 +142,9 @@ FAMILIES: Final = (
     Family("visformer", "visformer_tiny"),
     Family("vision_transformer", "test_vit"),
     Family("vision_transformer_hybrid", "vit_tiny_r_s16_p8_224"),
-    Family("vision_transformer_relpos", "test_vit_relpos", note="bias of relative positions"),
+    Family(
+        "vision_transformer_relpos", "vit_relpos_small_patch16_224", {"depth": 3}, note="bias of relative positions"
+    ),
     Family("vision_transformer_sam", "samvit_base_patch16_224", {"depth": 3}, _heads_in_batch, note="windows"),
     Family("vitamin", "vitamin_small_224"),
     Family("volo", "volo_d1_224", note="class attention; outlook attention has no map"),
@@ -294,8 +299,10 @@ def check(family: Family) -> Finding:
         finding.wrong.append("maps all but uniform")
     if finding.error > family.tolerance:
         finding.wrong.append(f"off by {finding.error:.1e}")
-    hits, of = placed(model, inputs, maps)
-    finding.placed = f"{hits} of {of}"
+    hits, asked = placed(model, inputs, maps)
+    finding.placed = f"{hits} of {asked}"
+    if hits < LEAST_PLACED * asked:
+        finding.wrong.append(f"only {hits} of {asked} patches lie where they say")
     finding.seconds = round(time.perf_counter() - start, 1)
     return finding
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from anylocal.attention import AttentionMap, Tokens
 from anylocal.errors import ShapeError
-from anylocal.plot import heads, heatmap
+from anylocal.plot import difference, entropy, heads, heatmap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, Normalize
 
-__all__ = ["heads", "heatmap", "tokens"]
+__all__ = ["difference", "entropy", "heads", "heatmap", "tokens"]
 
 PADDING = "0.6"
 """The grey of padding, in matplotlib's notation: no color of the default colormap."""

@@ -36,6 +36,11 @@ CMAP = "magma"
 """The default colormap. Its lightness rises evenly with the weight: it reads the same in grey, in print and with any
 colour vision. It starts at black: over a photograph, what gets no attention goes dark."""
 
+DIVERGING = "coolwarm"
+"""The colormap of differences. Of matplotlib's diverging ones that 3.8 has, the one whose colours change most evenly
+(by CIELAB, a sixteenth from step to step, and others a sixth), as dark at one end as at the other; neither end is
+green. K. Moreland, "Diverging Color Maps for Scientific Visualization", ISVC 2009."""
+
 LEGEND = "attention weight"
 
 
@@ -65,7 +70,7 @@ def map_of(attention: object, recipe: str) -> AttentionMap:
 
 
 def sample_of(attention: AttentionMap, sample: int | None) -> int:
-    """Return which sample of the batch to draw, counted from the start.
+    """Return which sample of the batch to draw, counted from the start; of a windowed layer, which window.
 
     Raises
     ------
@@ -74,11 +79,19 @@ def sample_of(attention: AttentionMap, sample: int | None) -> int:
     PositionError
         Where there is no such sample.
     """
-    batch = attention.shape[0]
-    if sample is None and batch != 1:
-        msg = f"{attention!r} holds {batch} samples and a picture shows one: choose it by sample=0 … {batch - 1}."
+    return _one_of(attention, sample, attention.shape[0], "sample")
+
+
+def image_of(attention: AttentionMap, sample: int | None) -> int:
+    """Return which image of the batch to draw, counted from the start; see `sample_of`."""
+    return _one_of(attention, sample, attention.images, "image" if attention.windows > 1 else "sample")
+
+
+def _one_of(attention: AttentionMap, sample: int | None, number: int, kind: str) -> int:
+    if sample is None and number != 1:
+        msg = f"{attention!r} holds {number} {kind}s and a picture shows one: choose it by sample=0 … {number - 1}."
         raise ChoiceError(msg)
-    return inside(0 if sample is None else sample, batch, f"sample of {attention!r}")
+    return inside(0 if sample is None else sample, number, f"{kind} of {attention!r}")
 
 
 def place_of(attention: AttentionMap, sample: int) -> int:
@@ -179,6 +192,15 @@ def shared_norm(norm: Norm, values: Iterable[Weights]) -> Normalize:
     return cast("Normalize", mappable.norm)
 
 
+def centred_norm(norm: Norm, values: Weights) -> Normalize:
+    """Return the scale of differences: by default as far below 0 as above, to the greatest of them.
+
+    A scale given without limits gets these.
+    """
+    most = np.abs(_limits(values)).max(initial=0.0) or 1.0
+    return shared_norm(norm, [np.array([-most, most])])
+
+
 def new_axes(ax: Axes | None) -> Axes:
     """Return the axes, or those of a new figure that pyplot shows."""
     return new_figure().add_subplot() if ax is None else ax
@@ -235,9 +257,13 @@ def beside(ax: Axes, start: float, width: float, bottom: float = 0.0, height: fl
 
 def caption(attention: AttentionMap, sample: int, head: int | None = None) -> list[str]:
     """Return the lines of a title: the layer; the sample where there are several, and the head."""
+    return [*layer_name(attention), ", ".join([*sample_name(attention, sample), head_name(attention, head)])]
+
+
+def head_name(attention: AttentionMap, head: int | None) -> str:
+    """Return the words that tell the head."""
     heads = attention.shape[1]
-    which = f"mean of {heads} heads" if head is None and heads > 1 else f"head {(head or 0) % heads}"
-    return [*layer_name(attention), ", ".join([*sample_name(attention, sample), which])]
+    return f"mean of {heads} heads" if head is None and heads > 1 else f"head {(head or 0) % heads}"
 
 
 def layer_name(attention: AttentionMap, most: int = 32) -> list[str]:
@@ -253,7 +279,8 @@ def layer_name(attention: AttentionMap, most: int = 32) -> list[str]:
 def sample_name(attention: AttentionMap, sample: int) -> list[str]:
     """Return the words that tell the sample from others, none where it is the only one."""
     if attention.windows > 1:
-        return ["image {}, window {}".format(*divmod(sample, attention.windows))]
+        image, window = divmod(sample, attention.windows)
+        return [f"image {image}, window {window}" if attention.images > 1 else f"window {window}"]
     return [f"sample {sample}"] if attention.shape[0] > 1 else []
 
 

@@ -9,12 +9,13 @@ gate, pool or classify.
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from anylocal.errors import UnsupportedError
 
 KERNEL: Final = "scaled_dot_product_attention"
 SOFTMAX: Final = "softmax"
+_MODULE: Final = "Softmax"
 
 # The kernel's signature, for arguments given by position.
 _PARAMETERS: Final = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
@@ -46,8 +48,16 @@ _SAY_NOTHING: Final = {"self", "torch", "nn", "F", "functional"} | _LAYOUTS | _C
 _LAST: Final = {-1, 2, 3}
 
 
-def read(function: types.FunctionType) -> Reading | None:
+def read(function: types.FunctionType, known: frozenset[str] = frozenset()) -> Reading | None:
     """Return how the map is read off the calls of a function, or None where it computes no attention.
+
+    Parameters
+    ----------
+    function : types.FunctionType
+        The function.
+    known : frozenset of str
+        What a zoo calls its maps: a softmax that is assigned to such a name is one, also where it comes of a product
+        that another function makes.
 
     Raises
     ------
@@ -55,16 +65,18 @@ def read(function: types.FunctionType) -> Reading | None:
         If it does, but in a way that cannot be read exactly.
     """
     names = set(function.__code__.co_names)
-    softmaxes = frozenset({SOFTMAX, *(_softmax_modules(function) & names)})
+    softmaxes = frozenset({SOFTMAX, _MODULE, *(_softmax_modules(function) & names)})
     if KERNEL not in names and not names & softmaxes:
         return None
-    return _read(function.__code__, function, softmaxes)
+    return _read(function.__code__, function, softmaxes, known)
 
 
 @functools.lru_cache(maxsize=1024)
-def _read(_code: types.CodeType, function: types.FunctionType, softmaxes: frozenset[str]) -> Reading | None:
+def _read(
+    _code: types.CodeType, function: types.FunctionType, softmaxes: frozenset[str], known: frozenset[str]
+) -> Reading | None:
     definition = _definition(function)
-    return None if definition is None else _Reader(function, definition, softmaxes).reading()
+    return None if definition is None else _Reader(function, definition, softmaxes, known).reading()
 
 
 def _definition(function: types.FunctionType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
@@ -97,9 +109,12 @@ def _softmax_modules(function: types.FunctionType) -> frozenset[str]:
 class _Reader:
     """Reads one function."""
 
-    def __init__(self, function: types.FunctionType, definition: ast.AST, softmaxes: frozenset[str]) -> None:
+    def __init__(
+        self, function: types.FunctionType, definition: ast.AST, softmaxes: frozenset[str], known: frozenset[str]
+    ) -> None:
         self.definition = definition
         self.softmaxes = softmaxes
+        self.known = known
         self.where = f"{function.__qualname__} ({function.__code__.co_filename}:{function.__code__.co_firstlineno})"
 
     def reading(self) -> Reading | None:
@@ -107,14 +122,20 @@ class _Reader:
         made = list(self._softmaxed())
         if not calls and not made:
             return None
-        if self._several(made, {_target(node) for node in made}) or self._several(calls, map(_given, calls)):
+        results = [_result(node, self._callee(node)) for node in made]
+        # Of branches that exclude each other, a call makes one, whatever it calls it.
+        others = tuple(
+            {r.name: r._replace(label=results[0].key) for r in results if r.name != results[0].name}.values()
+        )
+        mixed = [self._mixed(made, name) for name in dict.fromkeys(result.name for result in results)]
+        if self._several(made) or self._several(calls, map(_given, calls)) or (others and any(mixed)):
             msg = f"{self.where} makes several maps, which are not known apart. Capture its locals by name."
             raise UnsupportedError(msg)
-        weights = _result(made[0], self._callee(made[0])) if made else None
         return Reading(
             _operands(calls[0], self.definition, self.where) if calls else None,
-            weights,
-            None if weights is None else self._mixed(made, weights.name),
+            results[0] if results else None,
+            mixed[0] if mixed else None,
+            otherwise=others,
         )
 
     def _softmaxed(self) -> Iterator[ast.Assign]:
@@ -127,13 +148,17 @@ class _Reader:
                 case ast.Assign(targets=[ast.Name(id=name)]) if self._callee(node) is not None:
                     call = _without_casts(node.value)
                     said = has_pair or any(part in name for part in _NAMED_SO)
-                    if said and _is_along_last(call) and self._is_product(call, node.lineno):
+                    if not _is_along_last(call):
+                        continue
+                    if name in self.known or (said and self._is_product(call, node.lineno)):
                         yield node
 
     def _callee(self, node: ast.Assign) -> str | None:
-        """Return by which name an assignment calls softmax."""
-        called = _called(_without_casts(node.value))
-        return called if called in self.softmaxes else None
+        """Return by which name an assignment calls softmax; of ``nn.Softmax(dim=-1)(x)``, that of the module."""
+        call = _without_casts(node.value)
+        made = call.func if isinstance(call, ast.Call) and isinstance(call.func, ast.Call) else call
+        called = _called(made)
+        return called if called in self.softmaxes and (made is not call or called != _MODULE) else None
 
     def _is_product(self, expression: ast.AST, line: int, known: frozenset[str] = frozenset()) -> bool:
         """Say whether a value comes of a product of matrices, by what was assigned above a line."""
@@ -155,7 +180,7 @@ class _Reader:
                 if any(name in _stored(target) for target in targets):
                     yield node.lineno, node.value
 
-    def _several(self, nodes: Sequence[ast.AST], kinds: Any) -> bool:
+    def _several(self, nodes: Sequence[ast.AST], kinds: Iterable[str] = ()) -> bool:
         """Say whether more than one of these can come about in one call, or are not the same."""
         if len(nodes) > 1 and len(set(kinds)) > 1:
             return True
@@ -225,9 +250,15 @@ def _called(node: ast.AST) -> str | None:
 
 
 def _without_casts(value: ast.AST) -> ast.AST:
-    while isinstance(value, ast.Call) and _called(value) in _CASTS and isinstance(value.func, ast.Attribute):
-        value = value.func.value
-    return value
+    """Return what is cast, or of which some keys are left out, such as a column that stands for none."""
+    while True:
+        match value:
+            case ast.Call(func=ast.Attribute(value=inner)) if _called(value) in _CASTS:
+                value = inner
+            case ast.Subscript(value=inner, slice=ast.Tuple(elts=[ast.Constant(value=builtins.Ellipsis), ast.Slice()])):
+                value = inner
+            case _:
+                return value
 
 
 def _without_layouts(value: ast.expr) -> ast.expr:
@@ -239,6 +270,8 @@ def _without_layouts(value: ast.expr) -> ast.expr:
 def _is_along_last(call: ast.AST) -> bool:
     """Say whether a softmax is along the last axis, as far as its own arguments tell."""
     assert isinstance(call, ast.Call)
+    if isinstance(call.func, ast.Call):
+        call = call.func
     given = [keyword.value for keyword in call.keywords if keyword.arg == "dim"] or call.args[-1:]
     for value in given:
         try:

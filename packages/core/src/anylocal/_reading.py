@@ -55,12 +55,15 @@ class Reading:
         The assignment of what it makes of the softmax before that meets the values.
     head_by_head : bool
         Whether it makes the softmax of each head by itself, in a loop.
+    otherwise : tuple of Result
+        The assignments of the softmax in other branches, recorded under the same name.
     """
 
     operands: Mapping[str, Operand] | None
     weights: Result | None
     mixed: Result | None = None
     head_by_head: bool = False
+    otherwise: tuple[Result, ...] = ()
 
     @property
     def locals(self) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ class Reading:
     @property
     def wants(self) -> Wants:
         """What is to be recorded."""
-        return Wants(self.locals, resulted=frozenset(result for result in (self.weights, self.mixed) if result))
+        return Wants(self.locals, resulted=frozenset(filter(None, (self.weights, *self.otherwise, self.mixed))))
 
     @property
     def joined(self) -> frozenset[str]:

@@ -139,9 +139,9 @@ def _kinds(axis: Axis | None) -> tuple[bool, bool]:
     """Tell whether the positions are patches, and whether they are tokens."""
     if axis is None:
         return False, False
-    from anylocal.attention import Patches, Tokens
+    from anylocal.attention import Patches, PlacedPatches, Tokens
 
-    return isinstance(axis, Patches), isinstance(axis, Tokens)
+    return isinstance(axis, Patches | PlacedPatches), isinstance(axis, Tokens)
 
 
 def _named(axis: Axis | None, shown: Sequence[int]) -> int:
@@ -153,7 +153,8 @@ def _steps(axis: Axis | None, shown: Sequence[int]) -> list[int] | None:
     """Return the regular distances of labels: whole rows of patches or even parts of them, round numbers."""
     patches, tokens = _kinds(axis)
     length = len(shown)
-    if tokens or list(shown) != list(range(shown[0], shown[0] + length)):
+    # In a window, or in another order, rows of patches are none of the grid's.
+    if tokens or hasattr(axis, "places") or list(shown) != list(range(shown[0], shown[0] + length)):
         return None
     if patches:
         columns = axis.grid[1]  # type: ignore[union-attr]  # patches have a grid

@@ -134,6 +134,10 @@ class Adapter(ABC):
     def functions(self) -> Iterable[types.FunctionType]:
         """Give the zoo's own attention functions, which `install` marks."""
 
+    def shared(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
+        """Give those of `functions` that work for any module, and that the model may look up when it runs."""
+        return (function for function in self.functions() if owner_of(function) == "module")
+
     @abstractmethod
     def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
         """Return the axes of the map of a call.
@@ -373,7 +377,7 @@ class AttentionCapture:
         self._about = about
         resolution = resolve(model)
         chosen = resolution if modules is None else only(resolution, modules)
-        chosen = _with_shared(chosen, adapter)
+        chosen = _with_shared(chosen, adapter.shared(model))
         self._readings = _readings(chosen, adapter)
         self._heads = MultiHead(resolution, chosen)
         if not self._readings and not self._heads.functions:
@@ -509,15 +513,11 @@ class _Forwards:
         return self._count - 1
 
 
-def _with_shared(resolution: Resolution, adapter: Adapter) -> Resolution:
-    """Add the functions of the zoo that work for any module, and that models look up when they run."""
+def _with_shared(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
+    """Add functions of the zoo that work for any module, and that the model looks up when it runs."""
     among = Among(resolution.modules.values())
     known = {found.function for found in resolution.found}
-    shared = tuple(
-        Found(function, among)
-        for function in adapter.functions()
-        if function not in known and owner_of(function) == "module"
-    )
+    shared = tuple(Found(function, among) for function in functions if function not in known)
     return Resolution(resolution.label, resolution.found + shared, resolution.modules)
 
 

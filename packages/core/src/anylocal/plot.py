@@ -2,7 +2,7 @@
 
 Each is a function of the map in matplotlib's own conventions: it draws into the axes given by `ax`, else into a new
 figure, obeys the rcParams, never shows anything by itself, and returns what it drew into. Everything in one picture
-is on one scale, whose colorbar says what it means. Give an axes of yours a figure with ``layout="constrained"``, which
+is on one scale, whose legend says what it means. Give an axes of yours a figure with ``layout="constrained"``, which
 makes room for labels, and `savefig` the resolution of your printer, which counts for the images in PDF and SVG too.
 
 Needs the extra ``anylocal[plot]``.
@@ -10,19 +10,18 @@ Needs the extra ``anylocal[plot]``.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from anylocal.errors import DependencyError, OptionError, ShapeError
+from anylocal.errors import DependencyError, OptionError
 
 try:
-    from matplotlib import rcParams
-    from matplotlib.cm import ScalarMappable
+    from matplotlib import cm
 
     from anylocal import _draw
-    from anylocal._ticks import name_positions
+    from anylocal._layers import by_layer, draw_layers, layers_of, of_samples
+    from anylocal._matrix import difference_of, draw_matrix, draw_panels, drawn_of, figure_for, of_map
 except ModuleNotFoundError as error:
     if error.name not in {"matplotlib", "numpy"}:
         raise
@@ -32,19 +31,13 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     import torch
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
-    from anylocal._axes import Axis
     from anylocal._draw import Cmap, Norm, Weights
     from anylocal._index import Queries
     from anylocal._map import AttentionMap
 
-__all__ = ["heads", "heatmap"]
-
-LONG = 4
-"""A matrix that is longer by this than it is wide fills the axes; others have square cells."""
+__all__ = ["difference", "entropy", "heads", "heatmap"]
 
 
 def heatmap(
@@ -107,17 +100,8 @@ def heatmap(
     >>> ax.images[0].get_array().shape, ax.get_xlabel()
     ((2, 4), 'key token')
     """
-    if _draw.is_map(attention) or isinstance(attention, Sequence):
-        drawn = _of_map(_draw.map_of(attention, "heatmap"), sample, head, queries)
-    else:
-        drawn = _of_array(attention, sample, head, queries)
-    scale = _draw.shared_norm(norm, [drawn.weights])
-    ax = _draw.new_axes(ax)
-    image = _show(drawn, ax, scale, cmap)
-    ax.set_title(drawn.title)
-    if colorbar:
-        _draw.add_colorbar(image, ax)
-    return ax
+    drawn = drawn_of(attention, "heatmap", sample, head, queries)
+    return draw_matrix(drawn, _draw.shared_norm(norm, [drawn.weights]), cmap, ax, colorbar=colorbar)
 
 
 def heads(
@@ -176,108 +160,117 @@ def heads(
         msg = f"columns={columns!r} is no number of panels in a row; give 1 or more."
         raise OptionError(msg)
     at = _draw.sample_of(attention, sample)
-    panels = [replace(_of_map(attention, at, head), title=f"head {head}") for head in range(attention.shape[1])]
+    panels = [replace(of_map(attention, at, head), title=f"head {head}") for head in range(attention.shape[1])]
     panels.append(replace(panels[0], weights=_draw.mean_of(panel.weights for panel in panels), title="mean"))
     scale = _draw.shared_norm(norm, [panel.weights for panel in panels])
-    figure, columns = _figure(figure, columns, panels)
-    axes = _draw_panels(figure, columns, panels, scale, cmap)
+    figure, columns = figure_for(figure, columns, panels)
+    axes = draw_panels(figure, columns, panels, scale, cmap)
     figure.suptitle("\n".join([*_draw.layer_name(attention), *_draw.sample_name(attention, at)]))
-    figure.colorbar(ScalarMappable(scale, cmap), ax=axes, label=_draw.LEGEND, fraction=0.06, pad=0.02)
+    figure.colorbar(cm.ScalarMappable(scale, cmap), ax=axes, label=_draw.LEGEND, fraction=0.06, pad=0.02)
     return figure
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """What a matrix on paper consists of."""
+def difference(
+    attention: AttentionMap | torch.Tensor | Weights,
+    other: AttentionMap | torch.Tensor | Weights,
+    *,
+    sample: int | None = None,
+    head: int | None = None,
+    queries: Queries | str | Sequence[object] = None,
+    norm: Norm = None,
+    cmap: Cmap = _draw.DIVERGING,
+    ax: Axes | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Draw what one map has more than another, such as a layer before and after training: `attention` - `other`.
 
-    weights: Weights
-    queries: Axis | None
-    keys: Axis | None
-    rows: Sequence[int]
-    """Positions of the queries."""
-    text: int = 0
-    """By which number the axes know the sample: which text of the batch it is, or which window of an image."""
-    title: str = ""
+    Parameters
+    ----------
+    attention, other : AttentionMap, or torch.Tensor or numpy.ndarray of shape (query, key)
+        Of one shape, and over the same positions.
+    sample, head, queries
+        Which sample and head of both, and which rows; see `heatmap`.
+    norm : matplotlib.colors.Normalize or str, optional
+        The scale; by default 0 is in its middle, and it reaches to the greatest difference on either side.
+    cmap : str or matplotlib.colors.Colormap
+        "coolwarm" by default: red where `attention` has more, blue where `other` has, grey where they agree. Its
+        colours change evenly and can be told apart with any colour vision.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; in a new figure by default.
+    colorbar : bool
+        Whether to draw the legend of the scale.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The differences are the array of its only image, ``ax.images[0]``.
+
+    Raises
+    ------
+    ShapeError
+        Where the maps differ in shape, or in what their positions are.
+    ChoiceError, PositionError, NameNotFoundError, OptionError
+        As `heatmap`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal import plot
+    >>> from anylocal.attention import AttentionMap
+    >>> before, after = (AttentionMap.from_weights(w) for w in (torch.full((2, 2), 0.5), torch.eye(2)))
+    >>> ax = plot.difference(after, before)
+    >>> ax.images[0].get_array().tolist()
+    [[0.5, -0.5], [-0.5, 0.5]]
+    """
+    drawn = difference_of(attention, other, sample, head, queries)
+    scale = _draw.centred_norm(norm, drawn.weights)
+    return draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label="difference of\nattention weights")
 
 
-def _of_map(attention: AttentionMap, sample: int | None, head: int | None, queries: Any = None) -> _Drawn:
-    sample = _draw.sample_of(attention, sample)
-    text = _draw.place_of(attention, sample)
-    rows = _draw.positions_of(queries, attention.queries, attention.shape[2], text)
-    return _Drawn(
-        weights=_draw.rows_of(attention, sample, head, rows),
-        queries=attention.queries,
-        keys=attention.keys,
-        rows=rows,
-        text=text,
-        title="\n".join(_draw.caption(attention, sample, head)),
+def entropy(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draw how evenly the heads of each layer spread their attention: a dot for each head, a line through their mean.
+
+    Parameters
+    ----------
+    maps : iterable of AttentionMap
+        The layers of one forward, first layer first: they are counted along x.
+    sample : int, optional
+        Which sample of the batch (of a windowed layer, which image); by default the mean over all of them.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; in a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The means are ``ax.lines[0]``; layers and entropies of the heads, ``ax.collections[0].get_offsets()``.
+
+    Raises
+    ------
+    StateError, ChoiceError
+        Where there is no map, or they belong to several forwards.
+    OptionError, PositionError
+        Where something is no map, or there is no such sample.
+
+    See Also
+    --------
+    anylocal.attention.entropy : The numbers, and where they are from.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal import plot
+    >>> from anylocal.attention import AttentionMap
+    >>> layers = [AttentionMap.from_weights(torch.full((4, n, n), 1 / n)) for n in (2, 4, 8)]
+    >>> ax = plot.entropy(layers)
+    >>> ax.lines[0].get_ydata().round(2).tolist()
+    [0.69, 1.39, 2.08]
+    """
+    layers = layers_of(maps, "entropy")
+    from anylocal import attention
+
+    return draw_layers(
+        ax,
+        {"mean of heads": by_layer(layers, attention.entropy, sample)},
+        ylabel="entropy (nats)",
+        title=of_samples(layers, sample),
     )
-
-
-def _of_array(matrix: Any, sample: int | None, head: int | None, queries: Any) -> _Drawn:
-    if (sample, head) != (None, None):
-        msg = f"sample={sample!r}, head={head!r} choose from a map, and a plain matrix has neither; leave them out."
-        raise OptionError(msg)
-    weights = _draw.array_of(matrix)
-    if weights.ndim != 2 or not weights.size:  # noqa: PLR2004  # the number of axes
-        msg = (
-            f"A heatmap needs weights of shape (query, key) and got {weights.shape}; give one matrix, "
-            "or a map made by AttentionMap.from_weights."
-        )
-        raise ShapeError(msg)
-    rows = _draw.positions_of(queries, None, len(weights))
-    return _Drawn(weights[rows], None, None, rows)
-
-
-def _show(drawn: _Drawn, ax: Axes, scale: Normalize, cmap: Cmap, longest: int = 10) -> AxesImage:
-    # The rcParams may have the origin below and a grid: here the first query is on top, as in a matrix.
-    image = ax.imshow(
-        drawn.weights, cmap=cmap, norm=scale, aspect="equal" if _near_square(drawn.weights) else "auto", origin="upper"
-    )
-    ax.grid(visible=False)
-    name_positions(ax.yaxis, "query", drawn.queries, drawn.rows, text=drawn.text, longest=longest)
-    name_positions(ax.xaxis, "key", drawn.keys, range(len(drawn.weights[0])), text=drawn.text, longest=longest)
-    return image
-
-
-def _figure(figure: Figure | None, columns: int | None, panels: Sequence[_Drawn]) -> tuple[Figure, int]:
-    """Return the figure to draw into and the number of panels in its rows."""
-    given = figure is not None
-    if figure is None:
-        figure = _draw.new_figure()
-    # Compressed: panels of a fixed shape, side by side without gaps.
-    if not given or figure.get_layout_engine() is None:
-        figure.set_layout_engine("compressed")
-    # The room around the panels, and that of a title, grow with the font.
-    inch = rcParams["font.size"] / 10
-    free = max(0.1, figure.get_figwidth() - 1.7 * inch)
-    if columns is None:
-        even = math.ceil(len(panels) / max(1, round(math.sqrt(len(panels) / 1.6))))
-        columns = max(1, min(even, int(free / (0.55 * inch))))
-    if not given:
-        height, width = panels[0].weights.shape
-        panel = free / columns * (height / width if _near_square(panels[0].weights) else 1)
-        figure.set_figheight(1.2 * inch + math.ceil(len(panels) / columns) * (panel + 0.3 * inch))
-    return figure, columns
-
-
-def _draw_panels(figure: Figure, columns: int, panels: Sequence[_Drawn], scale: Normalize, cmap: Cmap) -> list[Axes]:
-    rows = math.ceil(len(panels) / columns)
-    grid = figure.add_gridspec(rows, columns)
-    axes = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(panels))]
-    for number, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
-        _show(panel, ax, scale, cmap, longest=8)
-        ax.set_title(panel.title, fontsize="medium")
-        # Labels at the outer edge only. Below a panel that has none under it, they would push the last row away.
-        ax.tick_params(labelleft=number % columns == 0, labelbottom=number // columns == rows - 1)
-    # What the positions are is said once, not at every panel.
-    figure.supxlabel(axes[0].get_xlabel(), fontsize=rcParams["axes.labelsize"])
-    figure.supylabel(axes[0].get_ylabel(), fontsize=rcParams["axes.labelsize"])
-    for ax in axes:
-        ax.set(xlabel="", ylabel="")
-    return axes
-
-
-def _near_square(weights: Weights) -> bool:
-    height, width = weights.shape
-    return bool(max(height, width) <= LONG * min(height, width))

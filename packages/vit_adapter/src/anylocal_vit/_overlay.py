@@ -6,16 +6,19 @@ as cells of a strip to the left. Both are on one scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
 from anylocal._draw import beside
 from anylocal._ticks import name_positions
-from anylocal.attention import AttentionMap, Axis, Patches
+from anylocal.attention import AttentionMap, Axis, Patches, PlacedPatches
 from anylocal.errors import ShapeError, UnsupportedError
 from anylocal_vit._image import grey, pixels_of
 
@@ -39,38 +42,65 @@ class Overlay:
     strip: Axes | None
     keys: Patches
 
-    def outline(self, axis: Axis, position: int) -> None:
+    def outline(self, axis: Axis, position: int, sample: int = 0) -> None:
         """Mark where a position lies, if it lies in the picture: visible on dark and on light, and in grey."""
-        if not isinstance(axis, Patches):
+        if not isinstance(axis, Patches | PlacedPatches):
             return
-        if axis.cell(position) is not None:
-            left, top, right, bottom = replace(axis, image_size=self.keys.image_size).box(position)
+        cell = axis.cell(position, sample) if isinstance(axis, PlacedPatches) else axis.cell(position)
+        name = None if position >= len(axis.prefix) else axis.prefix[position]
+        if cell is not None:
+            left, top, right, bottom = Patches(grid=axis.grid, image_size=self.keys.image_size).box(cell)
             _frame(self.heat.axes, left, top, right - left, bottom - top)
-        elif self.strip is not None and axis.prefix[position] in self.keys.prefix:
-            _frame(self.strip, -0.5, self.keys.prefix.index(axis.prefix[position]) - 0.5, 1, 1)
+        elif self.strip is not None and name in self.keys.prefix:
+            _frame(self.strip, -0.5, self.keys.prefix.index(name) - 0.5, 1, 1)
+
+    def borders(self, regions: npt.NDArray[np.int64], *, clip: bool) -> None:
+        """Draw a line wherever neighbours differ: white on black, and a query's frame the other way round.
+
+        Parameters
+        ----------
+        regions : numpy.ndarray, shape (rows + 2, columns + 2)
+            To which region each patch belongs; and, around them, what lies outside of the image.
+        clip : bool
+            Whether lines end with the image; of one at its edge, half lies outside.
+        """
+        assert self.keys.image_size is not None
+        ys, xs = (
+            np.linspace(0, size, count - 1) for size, count in zip(self.keys.image_size, regions.shape, strict=True)
+        )
+        upright = np.argwhere(regions[1:-1, 1:] != regions[1:-1, :-1])
+        level = np.argwhere(regions[1:, 1:-1] != regions[:-1, 1:-1])
+        lines = [[(xs[col], ys[row]), (xs[col], ys[row + 1])] for row, col in upright]
+        lines += [[(xs[col], ys[row]), (xs[col + 1], ys[row])] for row, col in level]
+        # The black ones below all white ones: as the effect of each line, they would cut their neighbours' ends.
+        for color, width in (("black", 2.0), ("white", 0.8)):
+            self.heat.axes.add_collection(
+                LineCollection(lines, colors=color, linewidths=width, capstyle="projecting", clip_on=clip, zorder=2.5),
+                autolim=False,
+            )
 
 
 def seen(
     attention: AttentionMap, image: ImageLike, sample: int, mean: Statistics, std: Statistics
 ) -> tuple[Patches, Pixels]:
-    """Return the key patches, with the size of the image, and the image in grey.
+    """Return the patches of the whole image behind the keys' prefix tokens, and the image in grey.
 
     Raises
     ------
     ShapeError, UnsupportedError
         Where the keys are no patches of the image, or the image is not as large as the one that the model saw.
     """
-    if attention.windows > 1:
+    keys = attention.keys
+    if attention.windows > 1 and not isinstance(keys, PlacedPatches):
         msg = f"{attention!r} attends within windows, and its keys are not the whole image; draw it by heatmap."
         raise UnsupportedError(msg)
-    keys = attention.keys
-    if not isinstance(keys, Patches):
+    if not isinstance(keys, Patches | PlacedPatches):
         msg = (
             f"The keys of {attention!r} are {keys!r}, no patches that could be drawn over an image; draw it by "
             "heatmap, or make the map with keys=Patches(grid=(rows, columns), ...)."
         )
         raise ShapeError(msg)
-    pixels = grey(pixels_of(image, sample=sample, batch=attention.shape[0], mean=mean, std=std))
+    pixels = grey(pixels_of(image, sample=sample, batch=attention.images, mean=mean, std=std))
     height, width = pixels.shape
     if keys.image_size not in {None, (height, width)}:
         msg = (
@@ -78,13 +108,13 @@ def seen(
             "anylocal_vit.photograph(model, file).pixels."
         ).format(height, width, *keys.image_size)
         raise ShapeError(msg)
-    return replace(keys, image_size=(height, width)), pixels
+    return Patches(grid=keys.grid, prefix=keys.prefix, image_size=(height, width)), pixels
 
 
 def overlay(
     ax: Axes, row: Weights, keys: Patches, pixels: Pixels, *, norm: Normalize, cmap: Cmap, alpha: float
 ) -> Overlay:
-    """Draw one row of weights, shape (key,), over the image that `seen` returned."""
+    """Draw one row of weights, shape (key,), over the image that `seen` returned; the image is bare at NaN."""
     prefix, picture = keys.split(row)
     height, width = pixels.shape
     # The edges of the image, not the middles of its outer pixels: the units of `Patches.box`.

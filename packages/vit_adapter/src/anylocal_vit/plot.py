@@ -1,41 +1,55 @@
-"""Recipes: pictures of what patches attend to, over the image.
+"""Recipes: pictures of what patches attend to, over the image, and of how far, layer by layer.
 
 The image is below, in grey, and the weights of the patches lie over it, exactly where the model saw them. Prefix
-tokens cover no pixels: they are cells beside the image, on the same scale. The recipes of `anylocal.plot` are here
-as well.
+tokens cover no pixels: they are cells beside the image, on the same scale. Patches that a window does not hold leave
+the image bare. The recipes of `anylocal.plot` are here as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anylocal import _draw
-from anylocal.attention import AttentionMap, Patches
+from anylocal._layers import by_layer, draw_layers, layers_of, of_samples
+from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, PlacedPatches, prefix_mass
+from anylocal.attention import distance as distances
 from anylocal.attention import rollout as follow
-from anylocal.errors import StateError
-from anylocal.plot import heads, heatmap
-from anylocal_vit._overlay import BACKGROUND, overlay, seen
+from anylocal.errors import ChoiceError, OptionError, PositionError, ShapeError, StateError
+from anylocal.plot import difference, entropy, heads, heatmap
+from anylocal_vit._overlay import BACKGROUND, Overlay, overlay, seen
+from anylocal_vit._windows import (
+    asked,
+    check_windowed,
+    is_cell,
+    mean_row,
+    of_image,
+    regions,
+    scattered,
+    spread,
+    stitched,
+    within,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from anylocal._draw import Cmap, Norm, Weights
-    from anylocal.attention import Axis
     from anylocal_vit._image import ImageLike, Pixels, Statistics
 
-__all__ = ["heads", "heatmap", "query", "rollout"]
+__all__ = ["difference", "distance", "entropy", "heads", "heatmap", "prefix", "query", "rollout", "windows"]
 
 ALPHA = 0.6
 """Opaque enough to tell weights apart, and the image shows through."""
 
 
 def query(
-    attention: AttentionMap,
+    attention: AttentionMap | Sequence[AttentionMap],
     image: ImageLike,
     *,
     query: object,
+    layer: int | str | None = None,
     sample: int | None = None,
     head: int | None = None,
     norm: Norm = None,
@@ -46,25 +60,30 @@ def query(
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
-    """Draw what one query attends to, over the image.
+    """Draw what one query attends to, or several on average, over the image.
 
-    The query patch is outlined in black and white, as is the cell of a query that is a prefix token.
+    Query patches are outlined in black and white, as are the cells of queries that are prefix tokens. Where the layer
+    attends within windows, only the patches of the query's window are covered, and white lines on black go round them.
 
     Parameters
     ----------
-    attention : AttentionMap
-        Its keys must be `Patches`.
+    attention : AttentionMap or AttentionMaps
+        Its keys must be `Patches` or `PlacedPatches`.
     image : torch.Tensor, numpy.ndarray, PIL.Image.Image or Photograph
         What the model saw, in its size: one image, or the whole batch. A normalised one is drawn between its
         own extremes, or put back by `mean` and `std`.
-    query : (int, int), int or str
-        Row and column of a patch, a position, or the name of a prefix token.
+    query : (int, int), int or str, or sequence of them
+        Row and column of a patch, a position, or the name of a prefix token; of a sequence, the mean of their
+        weights is drawn. Two plain integers are one patch. Within windows, patches by row and column in the whole
+        image, which tell the window.
+    layer : int or str, optional
+        Which of several maps: its position, or the name of its module.
     sample : int, optional
-        Which sample of the batch; a batch of one needs none.
+        Which sample of the batch (of a windowed layer, which image); a batch of one needs none.
     head : int, optional
         Which head; the mean over heads by default.
     norm : matplotlib.colors.Normalize or str, optional
-        The scale of patches and prefix tokens, from 0 to the greatest weight of the query by default.
+        The scale of patches and prefix tokens, from 0 to the greatest weight drawn by default.
     cmap : str or matplotlib.colors.Colormap
         "magma" by default: what gets no attention goes dark, and lightness rises evenly with the weight.
     alpha : float
@@ -86,13 +105,14 @@ def query(
     ShapeError
         Where the image has another size than the model saw, or the keys are no patches of an image.
     ChoiceError
-        Where the batch holds several samples and none was chosen, or several maps were given.
+        Where the batch holds several samples and none was chosen, several maps were given without `layer`, or a
+        query of a windowed layer does not tell its window.
     OptionError
-        Where `attention` is no map, or `mean` and `std` do not fit the image.
+        Where `attention` is no map, `layer` is to choose from one, or `mean` and `std` do not fit the image.
     PositionError, NameNotFoundError
-        Where there is no such sample, head or query.
+        Where there is no such layer, sample, head or query.
     UnsupportedError
-        Where the layer attends within windows.
+        Where the layer attends within windows, and does not say where they lie.
 
     Examples
     --------
@@ -105,17 +125,114 @@ def query(
     >>> ax.images[1].get_array().tolist()
     [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     """
-    sample = _draw.sample_of(_draw.map_of(attention, "query"), sample)
-    keys, pixels = seen(attention, image, sample, mean, std)
-    position = attention.queries.position(query, sample)
-    return _row(
-        _draw.rows_of(attention, sample, head, [position])[0],
+    attention = _layer(attention, layer)
+    number = _draw.image_of(attention, sample)
+    keys, pixels = seen(attention, image, number, mean, std)
+    rows = asked(attention, _queries(query), number)
+    places = [(position, at) for at, positions in rows.items() for position in positions]
+    ax, drawn = _row(
+        mean_row(attention, rows, head),
         keys,
         pixels,
-        marked=(attention.queries, position),
-        title=[*_draw.caption(attention, sample, head), f"query {attention.queries.label(position, sample)}"],
+        marked=(attention.queries, places),
+        title=[*_title(attention, number, head), _query_name(attention, places)],
         options=_Options(norm, cmap, alpha, ax, colorbar=colorbar),
     )
+    if attention.windows > 1:
+        chosen = [at % attention.windows for at in rows]
+        drawn.borders(regions(of_image(attention.keys, number, attention.windows), *chosen), clip=False)
+    return ax
+
+
+def windows(
+    attention: AttentionMap,
+    image: ImageLike,
+    *,
+    query: object = None,
+    sample: int | None = None,
+    head: int | None = None,
+    norm: Norm = None,
+    cmap: Cmap = _draw.CMAP,
+    alpha: float = ALPHA,
+    mean: Statistics = None,
+    std: Statistics = None,
+    ax: Axes | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Draw all windows of a windowed layer in their places over the image: how much each patch gets within its window.
+
+    White lines on black run where neighbours belong to different windows, shifted or not; there are none where all
+    neighbours do, as in windows of patches from all over the image, or the lines would hide it. Weights of a window sum
+    to 1, prefix tokens included: they tell the patches of one window apart.
+
+    Parameters
+    ----------
+    attention : AttentionMap
+        Its keys must be `PlacedPatches`, of windows.
+    image
+        See `query`.
+    query : (int, int), int or str, optional
+        What one query of every window attends to: row and column within the window, a position in it, or the name of
+        a prefix token. It is outlined in each; windows where it is padding stay bare. The mean over the query patches
+        of each window by default.
+    sample : int, optional
+        Which image of the batch; a batch of one needs none.
+    head : int, optional
+        Which head; the mean over heads by default.
+    norm, cmap, alpha, mean, std, ax, colorbar
+        See `query`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        As that of `query`. A patch that several windows hold, as keys at the rim, has the mean of its weights, as have
+        prefix tokens.
+
+    Raises
+    ------
+    UnsupportedError
+        Where the layer does not attend within windows, or does not say where they lie.
+    ShapeError, ChoiceError, OptionError, PositionError, NameNotFoundError
+        As `query`, and where windows are no rows and columns that `query` could mean.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, PlacedPatches
+    >>> from anylocal_vit import plot
+    >>> axis = PlacedPatches(grid=(1, 4), places=[[0, 1], [2, 3]], image_size=(16, 64))
+    >>> weights = torch.tensor([[[[0.75, 0.25], [0.5, 0.5]]], [[[0.0, 1.0], [0.0, 1.0]]]])
+    >>> attention = AttentionMap.from_weights(weights, queries=axis, keys=axis, windows=2)
+    >>> ax = plot.windows(attention, torch.rand(3, 16, 64), query=(0, 0))
+    >>> ax.images[1].get_array().tolist()
+    [[0.75, 0.25, 0.0, 1.0]]
+    """
+    attention = _draw.map_of(attention, "windows")
+    check_windowed(attention)
+    number = _draw.image_of(attention, sample)
+    keys, pixels = seen(attention, image, number, mean, std)
+    position, named = (None, "") if query is None else within(attention.queries, query)
+    samples = range(number * attention.windows, (number + 1) * attention.windows)
+    places = [] if position is None else [(position, at) for at in samples]
+    # All windows share one cell for each prefix token.
+    prefixed = position is not None and position < len(getattr(attention.queries, "prefix", ()))
+    ax, drawn = _row(
+        stitched(attention, number, position, head),
+        keys,
+        pixels,
+        marked=(attention.queries, places[:1] if prefixed else places),
+        title=[
+            *_title(attention, number, head),
+            "mean of all queries" if position is None else f"query {named} of each window",
+        ],
+        options=_Options(norm, cmap, alpha, ax, colorbar=colorbar),
+    )
+    # Queries are in one window each, while keys at a rim may be in several.
+    parted = attention.queries if isinstance(attention.queries, PlacedPatches) else attention.keys
+    borders = regions(of_image(parted, number, attention.windows))
+    if not scattered(borders):
+        drawn.borders(borders, clip=True)
+    return ax
 
 
 def rollout(
@@ -180,17 +297,146 @@ def rollout(
     last = layers[-1]
     sample = _draw.sample_of(last, sample)
     keys, pixels = seen(last, image, sample, mean, std)
-    position = keys.position(("cls" if "cls" in keys.prefix else 0) if query is None else query)
+    position = last.keys.position(("cls" if "cls" in keys.prefix else 0) if query is None else query, sample)
+    row = _draw.array_of(follow(layers, residual=residual, queries=position)[sample])
     return _row(
-        _draw.array_of(follow(layers, residual=residual, queries=position)[sample]),
+        spread(last.keys, row, sample),
         keys,
         pixels,
-        marked=(keys, position),
+        marked=(last.keys, [(position, sample)]),
         title=[
             ", ".join([f"rollout of {len(layers)} layer{'s' * (len(layers) > 1)}", *_draw.sample_name(last, sample)]),
-            f"query {keys.label(position)}",
+            f"query {last.keys.label(position, sample)}",
         ],
         options=_Options(norm, cmap, alpha, ax, label="attention rollout", colorbar=colorbar),
+    )[0]
+
+
+def prefix(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draw how much attention the patches of each layer give to prefix tokens, such as ``cls`` and registers.
+
+    A line for each token through the mean of the heads, and a dot for each head. Layers whose keys have no prefix token
+    have none, and are counted along x all the same.
+
+    Parameters
+    ----------
+    maps : iterable of AttentionMap
+        The layers of one forward, first layer first: they are counted along x.
+    sample : int, optional
+        Which sample of the batch (of a windowed layer, which image); by default the mean over all of them.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; in a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The means are ``ax.lines``, one for each token; shares of the heads, the second column of
+        ``ax.collections[…].get_offsets()``.
+
+    Raises
+    ------
+    ShapeError
+        Where no layer's keys have prefix tokens.
+    StateError, ChoiceError
+        Where there is no map, or they belong to several forwards.
+    OptionError, PositionError
+        Where something is no map, or there is no such sample.
+
+    See Also
+    --------
+    anylocal.attention.prefix_mass : The numbers, and what they mean.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, Patches
+    >>> from anylocal_vit import plot
+    >>> patches = Patches(grid=(1, 3))
+    >>> layers = [AttentionMap.from_weights(torch.eye(4), queries=patches, keys=patches)] * 2
+    >>> ax = plot.prefix(layers)
+    >>> ax.lines[0].get_ydata().tolist()
+    [0.0, 0.0]
+    """
+    layers = layers_of(maps, "prefix")
+    names = [tuple(getattr(layer.keys, "prefix", ())) for layer in layers]
+    tokens = list(dict.fromkeys(name for some in names for name in some))
+    if not tokens:
+        msg = (
+            f"No layer's keys have prefix tokens, those of {layers[0]!r} are {layers[0].keys!r}; give the layers of a "
+            "model with a class token or registers."
+        )
+        raise ShapeError(msg)
+    shares = by_layer(layers, prefix_mass, sample)
+    lines = {
+        token: [
+            share[:, some.index(token)] if share is not None and token in some else None
+            for share, some in zip(shares, names, strict=True)
+        ]
+        for token in tokens
+    }
+    return draw_layers(ax, lines, ylabel="share of attention", title=of_samples(layers, sample), legend="mean of heads")
+
+
+def distance(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draw how far the heads of each layer look: a dot for each head, a line through their mean.
+
+    Layers whose queries or keys are no patches, as in class attention, have none, and are counted along x all the same.
+
+    Parameters
+    ----------
+    maps : iterable of AttentionMap
+        The layers of one forward, first layer first: they are counted along x.
+    sample : int, optional
+        Which sample of the batch (of a windowed layer, which image); by default the mean over all of them.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; in a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The means are ``ax.lines[0]``; layers and distances of the heads, ``ax.collections[0].get_offsets()``. In
+        pixels; where the maps do not know the size of their image, in patches.
+
+    Raises
+    ------
+    ShapeError
+        Where no layer's queries and keys are patches, or only some know the size of their image.
+    StateError, ChoiceError
+        Where there is no map, or they belong to several forwards.
+    OptionError, PositionError
+        Where something is no map, or there is no such sample.
+
+    See Also
+    --------
+    anylocal.attention.distance : The numbers, and where they are from.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, Patches
+    >>> from anylocal_vit import plot
+    >>> patches = Patches(grid=(1, 2), prefix=(), image_size=(16, 32))
+    >>> layers = [AttentionMap.from_weights(w, queries=patches, keys=patches) for w in (torch.eye(2), 1 - torch.eye(2))]
+    >>> ax = plot.distance(layers)
+    >>> ax.lines[0].get_ydata().tolist()
+    [0.0, 16.0]
+    """
+    layers = layers_of(maps, "distance")
+    values = by_layer(layers, distances, sample)
+    sizes = [
+        getattr(layer.queries, "image_size", None) or getattr(layer.keys, "image_size", None)
+        for layer, value in zip(layers, values, strict=True)
+        if value is not None
+    ]
+    if None in sizes and any(sizes):
+        msg = "Some layers know the size of their image and others do not; give the axes of all of them an image_size."
+        raise ShapeError(msg)
+    unit = "patches" if None in sizes else "pixels"
+    return draw_layers(
+        ax,
+        {"mean of heads": values},
+        ylabel=f"mean attention\ndistance ({unit})",
+        title=of_samples(layers, sample),
     )
 
 
@@ -207,15 +453,66 @@ class _Options:
 
 
 def _row(
-    row: Weights, keys: Patches, pixels: Pixels, *, marked: tuple[Axis, int], title: Sequence[str], options: _Options
-) -> Axes:
-    """Draw one query's weights over the image, and mark the query."""
+    row: Weights,
+    keys: Patches,
+    pixels: Pixels,
+    *,
+    marked: tuple[Axis, Iterable[tuple[int, int]]],
+    title: Sequence[str],
+    options: _Options,
+) -> tuple[Axes, Overlay]:
+    """Draw weights over the image, and mark queries: the positions of samples of an axis."""
     scale = _draw.shared_norm(options.norm, [row])
     ax = _draw.new_axes(options.ax)
     drawn = overlay(ax, row, keys, pixels, norm=scale, cmap=options.cmap, alpha=options.alpha)
-    drawn.outline(*marked)
+    axis, places = marked
+    for place in places:
+        drawn.outline(axis, *place)
     ax.set_title("\n".join(title))
     if options.colorbar:
         bar = _draw.add_colorbar(drawn.heat, ax, options.label)
         bar.ax.set_facecolor(BACKGROUND)
-    return ax
+    return ax, drawn
+
+
+def _layer(attention: AttentionMap | Sequence[AttentionMap], layer: int | str | None) -> AttentionMap:
+    """Return the map to draw, or the chosen one of several."""
+    if _draw.is_map(attention):
+        if layer is not None:
+            msg = f"layer={layer!r} chooses from several maps, and {attention!r} is one; leave it out."
+            raise OptionError(msg)
+        return attention
+    if isinstance(attention, Sequence) and layer is not None:
+        return AttentionMaps(attention)[layer]
+    if isinstance(attention, Sequence) and any(map(_draw.is_map, attention)):
+        msg = f"query draws one map and got {len(attention)}; take one by position or by name, such as layer=0."
+        raise ChoiceError(msg)
+    return _draw.map_of(attention, "query")
+
+
+def _queries(query: Any) -> list[Any]:
+    """Return the queries that are meant: a sequence is several, unless it is the row and column of one."""
+    query = query.tolist() if hasattr(query, "tolist") else query
+    if isinstance(query, str) or not isinstance(query, Sequence) or is_cell(query):
+        return [query]
+    if not query:
+        msg = "query=[] is no query, and there is nothing to draw; give one, such as query=(0, 0)."
+        raise PositionError(msg)
+    return list(query)
+
+
+def _title(attention: AttentionMap, image: int, head: int | None) -> list[str]:
+    """Return the lines of a title: those of `caption`, without a window."""
+    if attention.windows == 1:
+        return _draw.caption(attention, image, head)
+    words = [f"image {image}"] if attention.images > 1 else []
+    return [*_draw.layer_name(attention), ", ".join([*words, _draw.head_name(attention, head)])]
+
+
+def _query_name(attention: AttentionMap, places: Sequence[tuple[int, int]]) -> str:
+    """Return the line of a title that tells the queries, given as positions in samples of the batch."""
+    if len(places) > 1:
+        return f"mean of {len(places)} queries"
+    ((position, at),) = places
+    window = f" in window {at % attention.windows}" if attention.windows > 1 else ""
+    return f"query {attention.queries.label(position, at)}{window}"

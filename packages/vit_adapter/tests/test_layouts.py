@@ -1,0 +1,219 @@
+"""What layers make of their maps, in which mode they run, and on what images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.layers import diff_attention
+
+import anylocal_vit
+from anylocal.attention import Patches, PlacedPatches
+from anylocal.errors import TargetError
+from anylocal.testing import perturb
+
+Make = Callable[..., Any]
+
+
+def image(height: int = 64, width: int = 64, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def captured(model: Any, inputs: Any) -> Any:
+    with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
+        model(inputs)
+    return maps
+
+
+def given_to(modules: Any) -> list[torch.Tensor]:
+    """Note what modules are given when they run."""
+    noted: list[torch.Tensor] = []
+    for module in modules:
+        module.register_forward_pre_hook(lambda _, arguments: noted.append(arguments[0].clone()))
+    return noted
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("name", ["cait_xxs24_224", "convit_tiny"])
+def test_mixed_is_what_dropout_is_given(make: Make, name: str, training: bool) -> None:
+    """Talking heads and gated attention have their mix in `mixed`, before dropout, and the softmax as their map."""
+    model = make(name, img_size=64, depth=2, attn_drop_rate=0.5).train(training)
+    layers = [block.attn for block in model.blocks]
+    noted = given_to(layer.attn_drop for layer in layers)
+    maps = captured(model, image())[:2]
+    for attention, mix in zip(maps, noted, strict=True):
+        assert attention.mixed is not None
+        assert torch.equal(attention.mixed, mix)
+        assert not torch.allclose(attention.tensor(), mix, atol=1e-2)
+        rows = attention.tensor().sum(-1)
+        torch.testing.assert_close(rows, torch.ones_like(rows))
+
+
+def test_what_is_not_mixed_has_none(make: Make) -> None:
+    """Dropout is no mix."""
+    model = make(img_size=64, depth=1, attn_drop_rate=0.5).train()
+    model.blocks[0].attn.fused_attn = False
+    assert captured(model, image())[0].mixed is None
+
+
+class Difference(torch.nn.Module):
+    """Differential attention alone."""
+
+    def __init__(self, *, fused: bool) -> None:
+        super().__init__()
+        self.attn = diff_attention.DiffAttention(24, num_heads=3, depth=1)
+        self.attn.fused_attn = fused
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.attn(x)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_difference_of_two_maps(fused: bool) -> None:
+    """The two maps of each head stand side by side, and their difference is what meets the values."""
+    torch.manual_seed(0)
+    model = perturb(Difference(fused=fused), scale=0.3).eval()
+    layer: Any = model.attn
+    made = given_to([layer.sub_norm])
+    x = torch.randn(2, 5, 24)
+    (attention,) = captured(model, x)
+    assert attention.shape == (2, 6, 5, 5)
+    assert attention.mixed.shape == (2, 3, 5, 5)
+    v = layer.qkv(x).chunk(3, dim=2)[2].reshape(2, 5, 3, 8).transpose(1, 2)
+    torch.testing.assert_close(attention.mixed @ v, made[0], atol=1e-5, rtol=0)
+
+
+def test_fused_and_unfused_differences_are_the_same() -> None:
+    """The maps and their differences do not depend on how the layer runs."""
+    torch.manual_seed(0)
+    model = perturb(Difference(fused=True), scale=0.3).eval()
+    layer: Any = model.attn
+    x = torch.randn(2, 5, 24)
+    (fused,) = captured(model, x)
+    layer.fused_attn = False
+    (plain,) = captured(model, x)
+    assert (fused.fused, plain.fused) == (True, False)
+    torch.testing.assert_close(fused.tensor(), plain.tensor(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(fused.mixed, plain.mixed, atol=1e-6, rtol=0)
+
+
+SWIN = {"embed_dim": 24, "depths": (2,), "num_heads": (3,), "window_size": 4, "img_size": (32, 48)}
+
+
+def test_windows_of_a_rectangle(make: Make) -> None:
+    """A Swin on a rectangle has windows over its own grid, plain ones and shifted ones."""
+    plain, shifted = captured(make("swin_tiny_patch4_window7_224", **SWIN), image(32, 48))
+    assert (plain.shape, plain.windows, plain.images) == ((12, 3, 16, 16), 6, 2)
+    assert isinstance(plain.keys, PlacedPatches)
+    assert plain.keys.grid == (8, 12)
+    assert plain.keys.cell(0, 1) == (0, 4)
+    assert shifted.keys.cell(0, 1) == (2, 6)
+
+
+def test_padding_of_windows_is_told_from_patches(make: Make) -> None:
+    """What is left of a window beyond the grid lies nowhere."""
+    plain, _ = captured(make("swin_tiny_patch4_window7_224", **{**SWIN, "img_size": (40, 40)}), image(40, 40))
+    assert plain.keys.grid == (10, 10)
+    assert plain.keys.labels(2)[2:4] == ["padding", "padding"]
+
+
+def test_shifted_windows_of_the_fused_layer_too(make: Make) -> None:
+    """Swin's fused branch is given the same bias and mask as the other one."""
+    model = make("swin_tiny_patch4_window7_224", **SWIN)
+    maps = captured(model, image(32, 48))
+    for block in model.layers[0].blocks:
+        block.attn.fused_attn = True
+    fused = captured(model, image(32, 48))
+    assert [attention.fused for attention in fused] == [True, True]
+    for one, other in zip(maps, fused, strict=True):
+        torch.testing.assert_close(one.tensor(), other.tensor(), atol=2e-6, rtol=0)
+
+
+def test_pooled_keys_have_a_grid_of_their_own(make: Make) -> None:
+    """The keys of a PVT are a coarser grid of the same image."""
+    model = make("pvt_v2_b0", depths=(1, 1, 1, 1))
+    queries, keys = (captured(model, image(64, 96))[0].queries, captured(model, image(64, 96))[0].keys)
+    assert queries == Patches((16, 24), prefix=(), image_size=(64, 96))
+    assert keys == Patches((2, 3), prefix=(), image_size=(64, 96))
+
+
+def test_a_rectangle_without_patch_embedding(make: Make) -> None:
+    """The grid of a convolutional network's attention has the shape of the image."""
+    model = make("fastvit_mci0", layers=(1, 1, 1, 1))
+    assert captured(model, image(64, 128))[0].keys == Patches((2, 4), prefix=(), image_size=(64, 128))
+
+
+@pytest.fixture
+def naflex(make: Make) -> Any:
+    return make("naflexvit_base_patch16_par_gap", depth=1, embed_dim=48, num_heads=3)
+
+
+def test_images_of_several_sizes_in_one_batch(naflex: Any) -> None:
+    """Each image of a NaFlex batch has patches of its own, and padding."""
+    coordinates = torch.tensor([[[0, 0], [0, 1], [1, 0], [1, 1]], [[0, 0], [0, 1], [0, 2], [0, 0]]])
+    valid = torch.tensor([[True] * 4, [True, True, True, False]])
+    batch = {"patches": torch.randn(2, 4, 768), "patch_coord": coordinates, "patch_valid": valid}
+    (attention,) = captured(naflex, batch)
+    registers = ("reg1", "reg2", "reg3", "reg4")
+    assert attention.keys == PlacedPatches((2, 3), [[0, 1, 3, 4], [0, 1, 2, -1]], prefix=registers)
+    assert attention.windows == 1
+    assert attention[1, :, :-1, -1].abs().max() == 0, "padding gets nothing"
+
+
+def test_naflex_takes_plain_images_too(naflex: Any) -> None:
+    """Of plain images it has a plain grid."""
+    registers = ("reg1", "reg2", "reg3", "reg4")
+    expected = Patches((2, 3), prefix=registers, image_size=(32, 48))
+    assert captured(naflex, image(32, 48))[0].keys == expected
+
+
+def test_merged_patches_are_only_counted(make: Make) -> None:
+    """As many patches as a smaller grid has are not passed off as one, where layers leave their number as it is."""
+
+    class Half(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :5]
+
+    model = make(img_size=64, depth=2)
+    model.blocks.insert(1, Half())
+    first, second = captured(model, image())
+    assert isinstance(first.keys, Patches)
+    assert repr(second.keys) == "Axis(5)"
+
+
+def test_what_has_no_map_is_named(make: Make) -> None:
+    """Other kinds of attention are listed with their modules and what they are, beside the maps."""
+    maps = captured(make("xcit_nano_12_p16_224", depth=2, cls_attn_layers=1), image())
+    assert maps.names == ["cls_attn_blocks.0.attn"]
+    assert list(maps.others) == ["blocks.0.attn", "blocks.1.attn"]
+    assert "and 2 without a map: attention of channels with channels" in repr(maps)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("edgenext_xx_small", "attention of channels with channels"),
+        ("coat_tiny", "linear attention"),
+        ("efficientvim_m1", "a state-space layer"),
+        ("resnest14d", "a gate"),
+    ],
+)
+def test_a_model_with_no_map_says_what_it_has(name: str, what: str) -> None:
+    """Where nothing computes a map, the error names the kinds of attention that there are."""
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(TargetError, match=f"no attention map .* It has {what}"):
+        anylocal_vit.capture_attention(model)
+
+
+def test_no_function_of_timm_is_refused() -> None:
+    """Every attention function of timm's can be read, and all 50 files that have one are there."""
+    functions = list(anylocal_vit.adapter.functions())
+    files = {function.__module__ for function in functions}
+    assert {"timm.models.swin_transformer", "timm.layers.attention", "timm.models.efficientvit_msra"} <= files
+    assert not any(function.__qualname__.startswith(("XCA.", "ChannelAttention")) for function in functions)
