@@ -49,6 +49,7 @@ MATRIX: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 SUPPORT = ROOT / "docs" / "support"
 CORPUS = ROOT / "docs" / "corpus"
+ZOO = ROOT / "docs" / "zoo"
 # Two threads: CI machines have two cores, and torch's default of one thread per core makes busy ones crawl.
 TEST_ENV = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
 
@@ -123,6 +124,22 @@ def corpus(session: nox.Session) -> None:
             failed.append(version)
     if failed:
         session.error(f"Functions could not be rewritten on Python {', '.join(failed)}; each is named above.")
+
+
+@nox.session(venv_backend="none")
+def zoo(session: nox.Session) -> None:
+    """Check the maps of every family of a model zoo against float64, and make the table (-- [package] [family ...])."""
+    scripts = {path.parent.parent.name: path for path in sorted(ROOT.glob("packages/*/tests/zoo.py"))}
+    chosen = [name for name in session.posargs if name in scripts] or list(scripts)
+    families = [name for name in session.posargs if name not in scripts]
+    python = _stack(session)
+    ZOO.mkdir(exist_ok=True)
+    for name in chosen:
+        advice = f"Maps of {name} are not what they should be, or its table could not be made; the lines above say why."
+        # Of a few families there is nothing to note: the table is of all of them.
+        note = [] if families else [f"--json={ZOO / name}.json"]
+        _run(session, advice, python, "-W", "ignore", str(scripts[name]), *families, *note, env=TEST_ENV)
+    session.run(python, "docs/zoo.py", external=True)
 
 
 def _core_tests(session: nox.Session) -> None:

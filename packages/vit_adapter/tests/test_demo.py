@@ -11,6 +11,8 @@ import timm
 import torch
 from PIL import Image
 
+from anylocal import store
+from anylocal.attention import Patches
 from anylocal.errors import OptionError, WeightsError
 from anylocal_vit import _demo, _digits
 from anylocal_vit.__main__ import main
@@ -33,7 +35,8 @@ def test_the_demo_writes_every_layer_a_query_and_the_rollout(
     """Without any argument but the folder, there is a picture of each layer, of a query and of the rollout."""
     assert main(["--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [*(f"layer-{i:02}-heads.png" for i in range(4)), "query.png", "rollout.png"]
+    pictures = ["distance", *(f"layer-{i:02}-heads" for i in range(4)), "entropy", "prefix", "query", "rollout"]
+    assert names == sorted([*(f"{picture}.png" for picture in pictures), "maps.safetensors"])
     printed = capsys.readouterr().out
     assert "Captured 4 layers of 4 heads, 4 of them fused" in printed
     assert "1 × 4 × 65 × 65" in printed
@@ -47,6 +50,62 @@ def test_any_model_and_any_photograph(tmp_path: Path) -> None:
     arguments = ["--model", "test_vit", "--random-weights", "--image", str(photograph), "--query", "1,2"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "query.png").exists()
+
+
+def random_image(folder: Path) -> str:
+    file = folder / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 140, 3), np.uint8)).save(file)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("model", "layers", "pictures"),
+    [
+        ("swin_tiny_patch4_window7_224", "layers.[03].blocks.1*", {"layer-00-windows", "layer-01-heads", "query"}),
+        ("cait_xxs24_224", "blocks_token_only*", {"layer-01-heads", "query", "prefix"}),
+        ("levit_128s", "stages.1*", {"layer-00-heads", "query", "entropy", "distance"}),
+    ],
+)
+def test_any_family(tmp_path: Path, model: str, layers: str, pictures: set[str]) -> None:
+    """Windows, class attention and pooled queries are drawn as what they are."""
+    arguments = ["--model", model, "--random-weights", "--image", random_image(tmp_path), "--layers", layers]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert pictures <= {path.stem for path in (tmp_path / "out").iterdir()}
+
+
+def test_the_maps_are_kept(tmp_path: Path) -> None:
+    """The maps of the chosen layers can be loaded again, with their axes."""
+    arguments = ["--model", "test_vit", "--random-weights", "--image", random_image(tmp_path)]
+    assert main([*arguments, "--layers", "blocks.[23].attn", "--out", str(tmp_path)]) == 0
+    maps = store.load(tmp_path / "maps.safetensors")
+    assert maps.names == ["blocks.2.attn", "blocks.3.attn"]
+    assert maps[0].keys == Patches((10, 10), prefix=("cls",), image_size=(160, 160))
+
+
+def test_too_large_maps_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More maps than are written into one file are refused before anything is drawn."""
+    monkeypatch.setattr(_demo, "LARGEST", 1e-6)
+    arguments = ["--model", "test_vit", "--random-weights", "--image", random_image(tmp_path)]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
+    assert "choose some with --layers" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_layers_of_a_model_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """What has a map is listed with its class, and what has none with what it is."""
+    assert main(["--model", "xcit_nano_12_p16_224", "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert "xcit_nano_12_p16_224 has 2 layers with a map" in printed
+    assert "  cls_attn_blocks.1.attn  ClassAttn\n" in printed
+    assert "and 12 without one:" in printed
+
+
+def test_a_list_needs_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a name there is nothing to list."""
+    assert main(["--list"]) == 1
+    assert "name one with --model" in capsys.readouterr().err
 
 
 def test_training_learns(monkeypatch: pytest.MonkeyPatch) -> None:

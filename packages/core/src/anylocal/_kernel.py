@@ -127,8 +127,8 @@ class _Reader:
         others = tuple(
             {r.name: r._replace(label=results[0].key) for r in results if r.name != results[0].name}.values()
         )
-        mixed = [self._mixed(made, name) for name in dict.fromkeys(result.name for result in results)]
-        if self._several(made) or self._several(calls, map(_given, calls)) or (others and any(mixed)):
+        mixed = [found for name in {r.name: None for r in results} if (found := self._mixed(made, name)) is not None]
+        if self._several(made) or self._several(calls, map(_given, calls)) or len(mixed) > 1:
             msg = f"{self.where} makes several maps, which are not known apart. Capture its locals by name."
             raise UnsupportedError(msg)
         return Reading(

@@ -379,6 +379,7 @@ class AttentionCapture:
         chosen = resolution if modules is None else only(resolution, modules)
         chosen = _with_shared(chosen, adapter.shared(model))
         self._readings = _readings(chosen, adapter)
+        self._modules = chosen.modules
         self._heads = MultiHead(resolution, chosen)
         if not self._readings and not self._heads.functions:
             raise TargetError(_has_none(chosen, adapter.others(model)))
@@ -416,6 +417,22 @@ class AttentionCapture:
     def close(self) -> None:
         """Stop capturing and give every function its own code back."""
         self._capture.close()
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """The modules whose maps are captured, by name, and the classes that they are of."""
+        sites = [site for site in self._capture.sites if site.function in self._readings]
+        names = dict.fromkeys(name for site in sites for name in site.modules)
+        names |= {
+            name: None for name, module in self._modules.items() if isinstance(module, torch.nn.MultiheadAttention)
+        }
+        order = {name: number for number, name in enumerate(self._modules)}
+        return {name: type(self._modules[name]).__qualname__ for name in sorted(names, key=order.__getitem__)}
+
+    @property
+    def others(self) -> Mapping[str, str]:
+        """By the names of modules, what else is called attention in the model, and what it is: it has no map."""
+        return self.maps.others
 
     @property
     def count_of_functions(self) -> int:

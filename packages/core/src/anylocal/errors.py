@@ -26,6 +26,7 @@ __all__ = [
     "PositionError",
     "ShapeError",
     "StateError",
+    "StoreError",
     "TargetError",
     "UnsupportedError",
     "VersionError",
@@ -136,6 +137,12 @@ class WeightsError(AnylocalError, OSError):
     """Pretrained weights could not be loaded, most often because the machine is offline."""
 
     slug: ClassVar[str] = "weights"
+
+
+class StoreError(AnylocalError, ValueError):
+    """A file of maps is damaged, or was written by something else."""
+
+    slug: ClassVar[str] = "store"
 
 
 class AnylocalWarning(_Message, UserWarning):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anylocal._command import run
+from anylocal.errors import OptionError
 from anylocal_vit import _demo
 
 
@@ -16,13 +17,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
 
     def command() -> list[Path]:
+        if options.list:
+            if options.model is None:
+                raise OptionError("--list shows what a model has; name one with --model NAME.")
+            print(_demo.listing(options.model))
+            return []
         if options.model is None:
             scene = _demo.digits_scene()
         else:
             scene = _demo.photo_scene(
                 options.model, options.image, checkpoint=options.checkpoint, random_weights=options.random_weights
             )
-        return _demo.run(scene, options.out, options.query)
+        return _demo.run(scene, options.out, options.query, options.layers)
 
     return run(command)
 
@@ -30,9 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m anylocal_vit",
-        description="Capture every attention map of a vision transformer as it runs, and draw them: all heads of each"
-        " layer, what one patch attends to, and the rollout. Without --model, a small ViT is trained on digits first"
-        " (under a minute).",
+        description="Capture every attention map of a timm model as it runs, draw them, and keep them in"
+        " maps.safetensors: all heads of each layer (of windowed layers the windows), what one patch attends to, the"
+        " rollout, entropy, distance, and what prefix tokens get. Without --model, a small ViT is trained on digits"
+        " first (under a minute).",
     )
     parser.add_argument("--model", metavar="NAME", help="a timm model, such as vit_small_patch16_224")
     parser.add_argument("--image", metavar="FILE", help="a photograph (default: a flower)")
@@ -40,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--query", metavar="ROW,COLUMN", type=_cell, help="the patch to ask (default: where the object is)"
     )
+    parser.add_argument("--layers", metavar="PATTERN", help="only layers of these names, as in 'blocks.1?.attn'")
+    parser.add_argument("--list", action="store_true", help="show which layers of the model have a map, and stop")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", metavar="FILE", help="weights from a file instead of the Hugging Face hub")
     weights.add_argument("--random-weights", action="store_true", help="an untrained model, which needs no network")

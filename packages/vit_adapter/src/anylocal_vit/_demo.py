@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +14,11 @@ import timm
 import torch
 from matplotlib.figure import Figure
 
+from anylocal import store
 from anylocal._command import summary, write
-from anylocal.attention import AttentionMaps, Patches
+from anylocal.attention import AttentionMap, AttentionMaps, Patches, PlacedPatches
 from anylocal.errors import OptionError, ShapeError, WeightsError
-from anylocal.plot import heads
+from anylocal.plot import entropy, heads
 from anylocal_vit import _digits, plot
 from anylocal_vit._adapter import adapter
 from anylocal_vit._photograph import photograph
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Cell = tuple[int, int]
+
+LARGEST = 4
+"""Gigabytes of maps that the command writes into one file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +63,23 @@ def photo_scene(name: str, file: str | None, *, checkpoint: str | None, random_w
     ShapeError
         If the file is no image.
     """
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name.partition('.')[0][:12]}*")[:5] or timm.list_models("vit_*patch16_224")[:5]
-        raise OptionError(f"timm has no model {name!r}. It has, for example: {', '.join(near)}.")
+    check_name(name)
     model = load_model(name, checkpoint=checkpoint, random_weights=random_weights).eval()
     photo = photograph(model, sample_photograph() if file is None else file)
     return Scene(model, photo.tensor, photo.pixels)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises
+    ------
+    OptionError
+        If timm has no such model.
+    """
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.partition('.')[0][:12]}*")[:5] or timm.list_models("vit_*patch16_224")[:5]
+        raise OptionError(f"timm has no model {name!r}. It has, for example: {', '.join(near)}.")
 
 
 def load_model(name: str, *, checkpoint: str | None, random_weights: bool) -> torch.nn.Module:
@@ -96,36 +113,95 @@ def sample_photograph() -> npt.NDArray[np.uint8]:
     return image
 
 
-def run(scene: Scene, out: Path, query: Cell | None = None) -> list[Path]:
-    """Capture every map of the scene and write the pictures.
+def run(scene: Scene, out: Path, query: Cell | None = None, layers: str | None = None) -> list[Path]:
+    """Capture every map of the scene, and write the maps and their pictures.
 
     Returns
     -------
     list of Path
         The files.
+
+    Raises
+    ------
+    OptionError
+        If the maps are too large for one file.
+    ShapeError
+        If no layer relates patches of the image.
     """
-    with adapter.capture_attention(scene.model) as maps, torch.no_grad():
+    with adapter.capture_attention(scene.model, modules=layers) as maps, torch.no_grad():
         scene.model(scene.tensor)
     print(f"{summary(maps)} Queries of the first layer: {maps[0].queries}.")
-    return write(_pictures(scene, maps, query or scene.query), out)
+    for what, count in Counter(maps.others.values()).items():
+        print(f"{count} other layers have no map: {what}.")
+    gigabytes = sum(math.prod(attention.shape) * attention.dtype.itemsize for attention in maps) / 1e9
+    if gigabytes > LARGEST:
+        raise OptionError(
+            f"The maps are {gigabytes:.1f} GB, more than the {LARGEST} GB that are written; choose some with --layers"
+            f" PATTERN, as in --layers {maps[-1].name!r}."
+        )
+    files = write(_pictures(scene, maps, query or scene.query), out)
+    return [*files, store.save(maps, out / "maps.safetensors")]
 
 
 def _pictures(scene: Scene, maps: AttentionMaps, query: Cell | None) -> Iterator[tuple[str, Any]]:
-    last = maps[-1]
-    if not isinstance(last.queries, Patches) or not isinstance(last.keys, Patches):
-        raise ShapeError(f"The positions of {last.name!r} are no patches, so it cannot be drawn over the image.")
-    rows, columns = last.queries.grid
-    where = query or (rows // 2, columns // 2)
-    last.queries.position(where)  # refuses a query outside of the grid before anything is drawn
+    over = [attention for attention in maps if isinstance(attention.keys, (Patches, PlacedPatches))]
+    if not over:
+        raise ShapeError(f"The positions of {maps[-1].name!r} are no patches, so it cannot be drawn over the image.")
+    last = over[-1]
+    where = _asked(last, query)  # refuses a query outside of the grid before anything is drawn
     for number, attention in enumerate(maps):
-        yield f"layer-{number:02}-heads", partial(heads, attention, sample=0)
-    yield "query", lambda: _over_image(plot.query, last, scene.pixels, query=where, sample=0)
-    if all(isinstance(m.keys, Patches) and m.shape[2] == m.shape[3] for m in maps):
-        yield "rollout", lambda: _over_image(plot.rollout, maps, scene.pixels, sample=0)
+        if attention.windows > 1 and isinstance(attention.keys, PlacedPatches):
+            yield f"layer-{number:02}-windows", partial(_drawn, plot.windows, attention, scene.pixels, sample=0)
+        else:
+            yield f"layer-{number:02}-heads", partial(heads, attention, sample=0)
+    yield "query", partial(_drawn, plot.query, last, scene.pixels, query=where, sample=0)
+    if all(isinstance(m.keys, Patches) and m.queries == m.keys == maps[0].keys for m in maps):
+        yield "rollout", partial(_drawn, plot.rollout, maps, scene.pixels, sample=0)
+    yield "entropy", partial(_drawn, entropy, maps)
+    if any(hasattr(attention.queries, "grid") for attention in over):
+        yield "distance", partial(_drawn, plot.distance, maps)
+    if any(getattr(attention.keys, "prefix", ()) for attention in over):
+        yield "prefix", partial(_drawn, plot.prefix, maps)
 
 
-def _over_image(recipe: Any, attention: object, pixels: npt.NDArray[np.uint8], **options: Any) -> Figure:
-    axes = recipe(attention, pixels, **options)
+def _asked(attention: AttentionMap, query: Cell | None) -> object:
+    """Return the query of the picture: the one in the middle, or the only one, where none is asked for."""
+    queries = attention.queries
+    if isinstance(queries, (Patches, PlacedPatches)):
+        rows, columns = queries.grid
+        where = query or (rows // 2, columns // 2)
+        if isinstance(queries, Patches):
+            queries.position(where)
+        else:
+            queries.find(*where)
+        return where
+    return queries.position(query) if query is not None else 0
+
+
+def _drawn(recipe: Any, *arguments: Any, **options: Any) -> Figure:
+    axes = recipe(*arguments, **options)
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     return figure
+
+
+def listing(name: str) -> str:
+    """Return what a timm model has: the layers with a map, and what is called attention without one.
+
+    Raises
+    ------
+    OptionError
+        If timm has no such model.
+    TargetError
+        If it has no map.
+    """
+    check_name(name)
+    # Nothing runs, so there need be no weights, and no memory for them.
+    with torch.device("meta"):
+        capture = adapter.capture_attention(timm.create_model(name))
+    lines = [f"{name} has {len(capture.layers)} layers with a map, by module and class:"]
+    lines += [f"  {layer}  {kind}" for layer, kind in capture.layers.items()]
+    if capture.others:
+        lines += [f"and {len(capture.others)} without one:"]
+        lines += [f"  {layer}  {what}" for layer, what in capture.others.items()]
+    return "\n".join(lines)

@@ -1,0 +1,220 @@
+"""Keep attention maps in a file: safetensors, which other tools read, and nothing that could run code.
+
+Needs the extra ``anylocal[torch]``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+from anylocal.errors import AnylocalError, DependencyError, OptionError, StoreError
+
+try:
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
+
+    from anylocal.attention import AttentionMap, AttentionMaps, Axis, Named, Patches, PlacedPatches, Tokens
+except ModuleNotFoundError as error:
+    if error.name not in {"safetensors", "torch"}:
+        raise
+    msg = f'anylocal.store needs {error.name}, which is not installed: pip install "anylocal[torch]".'
+    raise DependencyError(msg, name=error.name) from error
+
+__all__ = ["load", "save"]
+
+FORMAT: Final = "1"
+"""Raised when a file of today could no longer be read."""
+
+# The metadata of a safetensors file holds text only: this is JSON under one name, with the format beside it.
+_FORMAT_KEY: Final = "anylocal"
+_MAPS_KEY: Final = "maps"
+_LENGTH: Final = 8
+
+
+def save(maps: AttentionMaps, file: str | PathLike[str]) -> Path:
+    """Write maps, with their axes and the names of their modules, into a safetensors file.
+
+    The whole maps are written, each as a tensor ``"<position>.weights"`` of shape (batch, head, query, key), and what
+    the layer made of it as ``"<position>.mixed"``. A file that is there already is replaced only when the new one is
+    whole.
+
+    Parameters
+    ----------
+    maps : AttentionMaps
+        Their weights are computed, one map at a time, and held until they are written.
+    file : path
+        Where to; by convention it ends in ``.safetensors``.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    OptionError
+        If there is no map.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from anylocal import store
+    >>> from anylocal.attention import AttentionMap, AttentionMaps
+    >>> maps = AttentionMaps([AttentionMap.from_weights(torch.eye(2), name="blocks.0.attn")])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = store.save(maps, f"{folder}/maps.safetensors")
+    ...     store.load(file)["blocks.0.attn"].shape
+    (1, 1, 2, 2)
+    """
+    if not maps:
+        msg = "There is no map to save; run the model inside of the capture first."
+        raise OptionError(msg)
+    tensors: dict[str, torch.Tensor] = {}
+    axes: list[dict[str, Any]] = []
+    known: dict[Axis, int] = {}
+    described = [_describe(number, item, tensors, axes, known) for number, item in enumerate(maps)]
+    text = json.dumps({"maps": described, "axes": axes, "others": dict(maps.others)})
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        save_file(tensors, unfinished, metadata={_FORMAT_KEY: FORMAT, _MAPS_KEY: text})
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def load(file: str | PathLike[str]) -> AttentionMaps:
+    """Read maps that `save` has written.
+
+    Parameters
+    ----------
+    file : path
+        The file.
+
+    Returns
+    -------
+    AttentionMaps
+        In main memory.
+
+    Raises
+    ------
+    StoreError
+        If the file is damaged, is no safetensors file, or was written by something else.
+    FileNotFoundError
+        If there is none.
+    """
+    path = Path(file)
+    try:
+        _check_length(path)
+        with safe_open(path, framework="pt", device="cpu") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
+    except (SafetensorError, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"{path} is no whole safetensors file ({error}); write it again by anylocal.store.save."
+        ) from error
+    if metadata.get(_FORMAT_KEY) != FORMAT:
+        found = metadata.get(_FORMAT_KEY)
+        what = "was not written by anylocal.store.save" if found is None else f"has format {found!r}, not {FORMAT!r}"
+        raise StoreError(f"{path} {what}; its tensors can be read by safetensors.torch.load_file.")
+    try:
+        content = json.loads(metadata[_MAPS_KEY])
+        axes = [_read_axis(axis, tensors) for axis in content["axes"]]
+        made = [_read_map(number, item, axes, tensors) for number, item in enumerate(content["maps"])]
+        return AttentionMaps(made, others={str(name): str(what) for name, what in content["others"].items()})
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, AnylocalError) as error:
+        raise StoreError(f"{path} holds maps that do not fit together ({type(error).__name__}: {error}).") from error
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a file whose header claims to be longer than the file: it would be allocated first."""
+    with path.open("rb") as opened:
+        claimed = int.from_bytes(opened.read(_LENGTH), "little")
+    size = path.stat().st_size
+    if not 0 < claimed <= size - _LENGTH:
+        msg = f"{path} is no whole safetensors file (a header of {claimed} bytes in a file of {size}); write it again."
+        raise StoreError(msg)
+
+
+def _describe(
+    number: int,
+    item: AttentionMap,
+    tensors: dict[str, torch.Tensor],
+    axes: list[dict[str, Any]],
+    known: dict[Axis, int],
+) -> dict[str, Any]:
+    tensors[f"{number}.weights"] = _own(item.tensor())
+    mixed = item.mixed
+    if mixed is not None:
+        tensors[f"{number}.mixed"] = _own(mixed)
+    places = []
+    for axis in (item.queries, item.keys):
+        if axis not in known:
+            known[axis] = len(axes)
+            axes.append(_describe_axis(axis, len(axes), tensors))
+        places.append(known[axis])
+    kept = {name: getattr(item, name) for name in ("name", "fused", "forward", "windows", "rank")}
+    return {**kept, "queries": places[0], "keys": places[1]}
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy that shares its memory with nothing: what shares it is written once only, or refused."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _describe_axis(axis: Axis, number: int, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    match axis:
+        case Patches(grid=grid, prefix=prefix, image_size=size):
+            return {"kind": "Patches", "grid": grid, "prefix": prefix, "image_size": size}
+        case PlacedPatches(grid=grid, prefix=prefix, image_size=size):
+            tensors[f"axes.{number}.places"] = torch.from_numpy(axis.places.copy())
+            return {"kind": "PlacedPatches", "grid": grid, "prefix": prefix, "image_size": size, "number": number}
+        case Named(names=names):
+            return {"kind": "Named", "names": names}
+        case Tokens():
+            samples = range(len(axis.texts))
+            padding = [axis.is_padding(sample).tolist() for sample in samples]
+            special = [axis.is_special(sample).tolist() for sample in samples]
+            return {"kind": "Tokens", "texts": axis.texts, "padding": padding, "special": special, "start": axis.start}
+    return {"kind": "Axis", "length": len(axis)}
+
+
+def _read_axis(given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Axis:
+    match given["kind"]:
+        case "Patches":
+            return Patches(given["grid"], prefix=tuple(given["prefix"]), image_size=given["image_size"])
+        case "PlacedPatches":
+            places = tensors[f"axes.{given['number']}.places"]
+            return PlacedPatches(given["grid"], places, prefix=given["prefix"], image_size=given["image_size"])
+        case "Named":
+            return Named(tuple(given["names"]))
+        case "Tokens":
+            return Tokens(given["texts"], padding=given["padding"], special=given["special"], start=given["start"])
+        case "Axis":
+            return Axis(given["length"])
+    msg = f"there is no axis of kind {given['kind']!r}"
+    raise ValueError(msg)
+
+
+def _read_map(
+    number: int, given: Mapping[str, Any], axes: list[Axis], tensors: Mapping[str, torch.Tensor]
+) -> AttentionMap:
+    return AttentionMap.from_weights(
+        tensors[f"{number}.weights"],
+        name=given["name"],
+        fused=given["fused"],
+        forward=given["forward"],
+        windows=given["windows"],
+        rank=given["rank"],
+        queries=axes[given["queries"]],
+        keys=axes[given["keys"]],
+        mixed=tensors.get(f"{number}.mixed"),
+    )

@@ -1,0 +1,180 @@
+"""Maps in a file: they come back as they were, and a file that is not whole is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+
+from anylocal import store  # noqa: E402  # after what decides whether there is anything to test
+from anylocal.attention import (  # noqa: E402  # as above
+    AttentionMap,
+    AttentionMaps,
+    Axis,
+    Named,
+    Patches,
+    PlacedPatches,
+    Tokens,
+)
+from anylocal.errors import OptionError, StoreError  # noqa: E402  # as above
+
+
+def weights(*shape: int) -> Any:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)).softmax(-1)
+
+
+AXES = {
+    "counted": Axis(3),
+    "patches": Patches((1, 2), prefix=("cls",), image_size=(16, 32)),
+    "placed": PlacedPatches((1, 4), [[0, -1], [2, 3]], prefix=("reg",), image_size=(16, 64)),
+    "named": Named(("cls", "dist", "latent")),
+    "tokens": Tokens(
+        [["[CLS]", "a", "b"], ["[CLS]", "c", "[PAD]"]], padding=[[0, 0, 0], [0, 0, 1]], special=None, start=2
+    ),
+}
+
+
+@pytest.mark.parametrize("axis", AXES.values(), ids=AXES)
+def test_axes_come_back(tmp_path: Path, axis: Axis) -> None:
+    """Each kind of axis is the same after a round trip."""
+    item = AttentionMap.from_weights(weights(2, 2, 3, 3), queries=axis, keys=axis)
+    (loaded,) = store.load(store.save(AttentionMaps([item]), tmp_path / "maps.safetensors"))
+    assert (loaded.queries, loaded.keys) == (axis, axis)
+
+
+def test_maps_come_back(tmp_path: Path) -> None:
+    """Weights, names and all that is said of a map are the same after a round trip."""
+    q = torch.randn(4, 2, 3, 5, generator=torch.Generator().manual_seed(1))
+    maps = AttentionMaps(
+        [
+            AttentionMap.from_qk(q, q, name="blocks.0.attn", fused=True, windows=2, forward=1, rank=3),
+            AttentionMap.from_weights(weights(1, 1, 2, 3).double(), name="pool", mixed=weights(1, 3, 2, 3)),
+        ],
+        others={"blocks.1": "no map"},
+    )
+    loaded = store.load(store.save(maps, tmp_path / "maps.safetensors"))
+    assert loaded.others == {"blocks.1": "no map"}
+    for one, other in zip(maps, loaded, strict=True):
+        assert torch.equal(one.tensor(), other.tensor())
+        assert one.tensor().dtype == other.tensor().dtype
+        for name in ("name", "fused", "windows", "forward", "rank"):
+            assert getattr(one, name) == getattr(other, name)
+    assert loaded[0].mixed is None
+    assert torch.equal(loaded[1].mixed, maps[1].mixed)
+
+
+def test_other_tools_read_the_file(tmp_path: Path) -> None:
+    """The weights are plain tensors, under the number of their map."""
+    item = AttentionMap.from_weights(weights(1, 2, 3, 3))
+    tensors = safetensors_torch.load_file(store.save(AttentionMaps([item, item]), tmp_path / "maps.safetensors"))
+    assert sorted(tensors) == ["0.weights", "1.weights"]
+    assert torch.equal(tensors["1.weights"], item.tensor())
+
+
+def test_nothing_is_not_saved(tmp_path: Path) -> None:
+    """Without a map there is no file."""
+    with pytest.raises(OptionError, match="no map to save"):
+        store.save(AttentionMaps([]), tmp_path / "maps.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where writing fails, what was there stays, and nothing else is left."""
+    maps = AttentionMaps([AttentionMap.from_weights(weights(1, 1, 2, 2))])
+    file = store.save(maps, tmp_path / "maps.safetensors")
+    before = file.read_bytes()
+
+    def full(_tensors: object, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(store, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.save(maps, file)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["maps.safetensors"]
+
+
+def test_folders_are_made(tmp_path: Path) -> None:
+    """A file in a folder that is not there yet is written."""
+    maps = AttentionMaps([AttentionMap.from_weights(weights(1, 1, 2, 2))])
+    assert store.save(maps, tmp_path / "new" / "maps.safetensors").exists()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    maps = [AttentionMap.from_weights(weights(2, 2, 3, 3), keys=axis) for axis in AXES.values()]
+    return store.save(AttentionMaps(maps), tmp_path / "maps.safetensors")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.99])
+def test_a_file_that_was_cut_off_is_refused(file: Path, share: float) -> None:
+    """However little is missing."""
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(StoreError, match="no whole safetensors file"):
+        store.load(file)
+
+
+def test_a_header_longer_than_the_file_is_refused(file: Path) -> None:
+    """Nothing is allocated for it."""
+    file.write_bytes((2**40).to_bytes(8, "little") + file.read_bytes()[8:])
+    with pytest.raises(StoreError, match="header of 1099511627776 bytes"):
+        store.load(file)
+
+
+def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
+    """Tensors that another program wrote are no maps, and the message says how to read them."""
+    safetensors_torch.save_file({"0.weights": weights(1, 1, 2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(StoreError, match=r"was not written by anylocal\.store\.save; .*load_file"):
+        store.load(tmp_path / "other.safetensors")
+
+
+def changed(file: Path, **changes: Any) -> None:
+    """Write the file anew with other metadata."""
+    tensors = safetensors_torch.load_file(file)
+    content = {"maps": [], "axes": [], "others": {}, **changes}
+    safetensors_torch.save_file(tensors, file, metadata={"anylocal": "1", "maps": json.dumps(content)})
+
+
+ITEM = {"name": "", "fused": False, "forward": 0, "windows": 1, "rank": None, "queries": 0, "keys": 0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"maps": [ITEM]},
+        {"maps": [{}]},
+        {"maps": 3},
+        {"axes": [{"kind": "os.system"}]},
+        {"axes": [{}]},
+        {"axes": [{"kind": "Patches", "grid": "x", "prefix": [], "image_size": None}]},
+        {"axes": [{"kind": "Axis", "length": 5}], "maps": [ITEM]},
+        {"axes": [{"kind": "Axis", "length": 3}], "maps": [{**ITEM, "windows": 7}]},
+        {"axes": [{"kind": "PlacedPatches", "grid": [1, 1], "prefix": [], "image_size": None, "number": 99}]},
+        {"others": [1]},
+    ],
+)
+def test_metadata_that_does_not_fit_is_refused(file: Path, changes: dict[str, Any]) -> None:
+    """Axes or maps that contradict each other or the tensors give one clear error."""
+    changed(file, **changes)
+    with pytest.raises(StoreError, match="do not fit together"):
+        store.load(file)
+
+
+def test_a_newer_format_is_refused(file: Path) -> None:
+    """A file of a later version is not guessed at."""
+    safetensors_torch.save_file({"x": weights(1, 1)}, file, metadata={"anylocal": "2", "maps": "{}"})
+    with pytest.raises(StoreError, match="has format '2', not '1'"):
+        store.load(file)
+
+
+def test_a_missing_file_is_missing(tmp_path: Path) -> None:
+    """It is not called damaged."""
+    with pytest.raises(FileNotFoundError):
+        store.load(tmp_path / "none.safetensors")
