@@ -12,6 +12,7 @@ from anylocal._capture import Capture
 from anylocal._request import Request
 from anylocal._resolve import Found, resolve
 from anylocal._rewrite import Result, Wants
+from anylocal.errors import ChangedInPlaceWarning
 
 
 def softmax(x: float) -> float:
@@ -203,3 +204,19 @@ def test_arguments_are_recorded_as_they_are_given() -> None:
     with cap:
         assert forward(1) == 3
     assert [dict(call.values) for call in cap.calls] == [{"x": [1]}]
+
+
+def test_a_gathered_value_that_changed_in_place_is_reported() -> None:
+    """Any of them, when they are read."""
+    torch = pytest.importorskip("torch")
+
+    def attention(x: Any) -> Any:
+        for _ in range(2):
+            attn: Any = softmax(x)
+        attn.add_(1)
+
+    cap = joined(attention, gathered=True)
+    with cap:
+        attention(torch.ones(2))
+    with pytest.warns(ChangedInPlaceWarning, match="'attn' of call 0 of .*attention was changed in place"):
+        assert len(cap.calls[0].values["attn"]) == 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from anylocal._rewrite import UNBOUND, Flow, Result, Wants, owner_name, rewrite
+from anylocal._rewrite import UNBOUND, Flow, Result, Wants, may_be_unbound, owner_name, rewrite
 
 from .corpus import FUSED, SAME, Anatomy, check, functions, names_of
 from .samples import SAMPLES
@@ -249,3 +249,27 @@ def test_wants_join_wants_only() -> None:
     """Anything else is an error of type."""
     with pytest.raises(TypeError):
         _ = Wants() | ("a",)
+
+
+def test_what_may_be_unbound_at_a_return_is_known() -> None:
+    """A name that some path to a return does not bind, and one that the function lacks; not one that all paths bind."""
+
+    def f(x: int) -> int:
+        if x:
+            y = 1
+        z = 2
+        return z
+
+    assert may_be_unbound(f.__code__, ("x", "y", "z", "w")) == {"y", "w"}
+
+
+def test_a_name_that_is_bound_at_one_return_only_may_be_unbound() -> None:
+    """It takes one return without it."""
+
+    def f(x: int) -> int:
+        if x:
+            return 1
+        y = 2
+        return y
+
+    assert may_be_unbound(f.__code__, ("x", "y")) == {"y"}

@@ -249,6 +249,8 @@ def eager_maps(model: Any, inputs: torch.Tensor, names: Sequence[str], family: F
         for part in double.modules():
             if hasattr(part, "fused_attn"):
                 part.fused_attn = False
+            # Tensors that are kept without being registered.
+            vars(part).update({name: _double(value) for name, value in vars(part).items() if torch.is_tensor(value)})
         with Tracer(double) as tracer, torch.no_grad():
             double(*map(_double, arguments), **{name: _double(value) for name, value in keywords.items()})
         own = [softmax for where, softmax in tracer.softmaxes if where == ""]

@@ -34,8 +34,8 @@ class Values(Mapping[str, Any]):
         """
         value = self._values[name]
         recorded = self._versions[name]
-        now = tuple(map(_torch.version, value)) if isinstance(recorded, tuple) else _torch.version(value)
-        if recorded is not None and now != recorded:
+        pairs = zip(value, recorded, strict=True) if isinstance(recorded, tuple) else [(value, recorded)]
+        if any(before is not None and _torch.version(part) != before for part, before in pairs):
             message = (
                 f"{name!r} of {self._where} was changed in place after it was recorded, so this is not the value that"
                 ' it had. Capture it with keep="clone" to keep a copy.'

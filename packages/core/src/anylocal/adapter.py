@@ -28,7 +28,7 @@ from anylocal._reading import Operand, Reading
 from anylocal._record import Record
 from anylocal._request import Request, only
 from anylocal._resolve import Among, Found, Resolution, bound_names, functions_in, owner_of, resolve
-from anylocal._rewrite import Result, Wants
+from anylocal._rewrite import Result, Wants, may_be_unbound
 from anylocal.errors import DependencyError, PassedOverWarning, TargetError, UnsupportedError, VersionError
 
 try:
@@ -320,6 +320,17 @@ class Adapter(ABC):
         bound = bound_names(function)
         return reading.wants | Wants(tuple(name for name in self.hints if name in bound))
 
+    def recorded(self, function: types.FunctionType, reading: Reading) -> tuple[Wants, frozenset[str]]:
+        """Return what is recorded of an attention function, and which names at their assignments.
+
+        What may hold nothing at a return is recorded as it is assigned: that a name is unbound is an exception, which
+        compiled code cannot have.
+        """
+        wants = self.wants(function, reading)
+        loose = may_be_unbound(function.__code__, wants.returned)
+        returned = tuple(name for name in wants.returned if name not in loose)
+        return wants._replace(returned=returned, assigned=wants.assigned | loose), reading.joined | loose
+
     def _mark(self, function: types.FunctionType) -> _get_local.Mark:
         reading = self.reading(function)
         assert reading is not None
@@ -327,11 +338,12 @@ class Adapter(ABC):
         def attn(call: Call) -> dict[str, Any]:
             return {"attn": self.map_of(reading, call).tensor()} if reading.made_map(call.values) else {}
 
+        wants, joined = self.recorded(function, reading)
         return _get_local.Mark(
             function.__qualname__,
             ("attn",),
-            self.wants(function, reading),
-            reading.joined,
+            wants,
+            joined,
             reading.gathered,
             attn,
             keep="detach",
@@ -395,8 +407,8 @@ class AttentionCapture:
         for found in chosen.found:
             if found.function in self._readings:
                 reading = self._readings[found.function]
-                wants = self._adapter.wants(found.function, reading)
-                yield Request(found, wants, reading.joined, reading.gathered)
+                wants, joined = self._adapter.recorded(found.function, reading)
+                yield Request(found, wants, joined, reading.gathered)
         accepts = {found.function: found.accepts for found in resolution.found}
         for function, names, arguments, keep in self._adapter.also(self._model):
             # What an attention function itself has to tell are its hints.

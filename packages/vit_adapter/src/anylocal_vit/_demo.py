@@ -196,9 +196,13 @@ def listing(name: str) -> str:
         If it has no map.
     """
     check_name(name)
-    # Nothing runs, so there need be no weights, and no memory for them.
-    with torch.device("meta"):
-        capture = adapter.capture_attention(timm.create_model(name))
+    try:
+        # Nothing runs, so there need be no weights, and no memory for them.
+        with torch.device("meta"):
+            model = timm.create_model(name)
+    except NotImplementedError:
+        model = timm.create_model(name)  # some models cannot be made without
+    capture = adapter.capture_attention(model)
     lines = [f"{name} has {len(capture.layers)} layers with a map, by module and class:"]
     lines += [f"  {layer}  {kind}" for layer, kind in capture.layers.items()]
     if capture.others:

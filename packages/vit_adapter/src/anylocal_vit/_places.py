@@ -132,7 +132,11 @@ def _sam2(block: Block) -> Cut | None:
 
 def _efficientvit(block: Block) -> Cut | None:
     grid = _channels_first(block)
-    return None if grid is None else Cut(grid, tiles(grid, pair(block.module.attn.resolution)))
+    if grid is None:
+        return None
+    # Smaller than what was asked for where the grid is; older timm has it in the block only.
+    asked = pair(getattr(block.module.attn, "resolution", block.module.window_resolution))
+    return Cut(grid, tiles(grid, (min(asked[0], grid[0]), min(asked[1], grid[1]))))
 
 
 def _maxvit(block: Block) -> Cut | None:

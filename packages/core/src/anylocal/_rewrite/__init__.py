@@ -1,6 +1,16 @@
 """Code object in, code object out: the only room that knows opcodes."""
 
-from anylocal._rewrite._flow import Flow, argument_names
+from anylocal._rewrite._flow import Flow, argument_names, may_be_unbound
 from anylocal._rewrite._inject import RECORDER, UNBOUND, Result, Wants, owner_name, rewrite
 
-__all__ = ["RECORDER", "UNBOUND", "Flow", "Result", "Wants", "argument_names", "owner_name", "rewrite"]
+__all__ = [
+    "RECORDER",
+    "UNBOUND",
+    "Flow",
+    "Result",
+    "Wants",
+    "argument_names",
+    "may_be_unbound",
+    "owner_name",
+    "rewrite",
+]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dis
 import heapq
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from bytecode import Bytecode, ConcreteBytecode, ConcreteInstr, Instr, Label, SetLineno
@@ -311,6 +311,18 @@ class Flow:
             return tuple(slots)
         effect = instr.stack_effect(jump=jump)
         return stack[:effect] if effect < 0 else stack + (None,) * effect
+
+
+def may_be_unbound(code: types.CodeType, names: Iterable[str]) -> frozenset[str]:
+    """Return those of some names that may hold nothing when the function returns."""
+    flow = Flow(code)
+    returns = [i for i, element in enumerate(flow.elements) if isinstance(element, Instr) and element.name in RETURNS]
+    return frozenset(
+        name
+        for name in names
+        if name not in code.co_varnames
+        or any(index in flow.before and not flow.is_bound(name, index) for index in returns)
+    )
 
 
 def _deletes_free(code: types.CodeType, name: str) -> bool:
