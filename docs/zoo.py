@@ -1,57 +1,87 @@
-"""Makes the page of the model families whose maps were checked; ``nox -s zoo`` notes them and runs it."""
+"""Makes the pages of the models whose maps were checked; ``nox -s zoo`` notes them and runs it."""
 # ruff: noqa: INP001  # `docs` is no package
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 NOTES = HERE / "zoo"
-PAGE = HERE / "zoo.md"
-HEAD = """# Supported models
+TIMM = """# Models of timm
 
-Each row is the smallest model of a family, run as it comes on two images, every parameter, bias table and norm
-statistic moved at random until its maps are far from uniform. *Error* is the greatest difference of any weight of any
-map from the softmax that a float64 copy of the layer, which does not run the fused kernel, makes of the same input.
-*Placed* says how many patches were asked for, and how many of them answer when the image changes where they say they
-lie. The model's output is the same to the bit while it is captured, every function has its own code back afterwards,
-and no other layer of it computes a map. `nox -s zoo` checks all this and makes the table.
-
-"""
-TIMM = """## timm {timm}
-
-With torch {torch}. *Axes* are rows × columns of patches behind prefix tokens, those of queries and of keys where they
-differ; of windows there are as many in each image.
+Each row is the smallest model of a family of timm {timm}, run as it comes with torch {torch} on two images, every
+parameter, bias table and norm statistic moved at random until its maps are far from uniform. *Error* is the greatest
+difference of any weight of any map from the softmax that a float64 copy of the layer, which does not run the fused
+kernel, makes of the same input. *Axes* are rows × columns of patches behind prefix tokens, those of queries and of keys
+where they differ; of windows there are as many in each image. *Placed* says how many patches were asked for, and how
+many of them answer when the image changes where they say they lie: in deep layers of convolutional nets others may.
+The model's output is the same to the bit while it is captured, every function has its own code back afterwards, and no
+other layer of it computes a map. `nox -s zoo -- vit_adapter` checks all this and makes the table.
 
 """
+TRANSFORMERS = """# Models of transformers
+
+Every type of transformers {transformers} that `AutoModel` knows, made of a tiny configuration and run as it comes with
+torch {torch}, every parameter and buffer moved at random until the maps are far from uniform. *Error* is the greatest
+difference of any weight of any map from the float64 softmax of what an independent tracer saw the kernel being given,
+or from the softmax that it saw being made. `nox -s zoo -- bert_adapter` checks all this and makes the tables.
+
+"""
 
 
-def page() -> str:
-    """Return the page of all zoos that were noted."""
-    timm = json.loads((NOTES / "vit_adapter.json").read_text("utf-8"))
-    rows = [_timm(family) for family in timm["families"]]
+def timm() -> str:
+    """Return the page of timm's families."""
+    note = _read("vit_adapter")
+    rows = [_family(family) for family in note["families"]]
     head = ["family", "model", "maps", "of them fused", "error", "axes of the first layers", "placed", "notes"]
-    versions = {name: version.partition("+")[0] for name, version in timm.items() if isinstance(version, str)}
-    return HEAD + TIMM.format(**versions) + _table(head, rows)
+    return TIMM.format(**note) + _table(head, rows)
 
 
-def _timm(family: dict[str, Any]) -> list[str]:
+def transformers() -> str:
+    """Return the page of the types of transformers."""
+    note = _read("bert_adapter")
+    of: dict[str, list[dict[str, Any]]] = {}
+    for kind in note["types"]:
+        of.setdefault(kind["verdict"], []).append(kind)
+    parts = [TRANSFORMERS.format(**note)]
+    for verdict, kinds in sorted(of.items(), key=lambda item: -len(item[1]) if item[0] != "exact" else -(10**6)):
+        parts.append(f"## {verdict.capitalize()}: {len(kinds)}\n\n")
+        if verdict == "exact":
+            head = ["type", "maps", "of them fused", "error", "axes", "given", "notes"]
+            parts.append(_table(head, [_exact(kind) for kind in kinds]))
+        else:
+            parts.append(_table(["type", "reason"], [[f"`{kind['type']}`", _plain(kind["note"])] for kind in kinds]))
+        parts.append("\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+def _read(name: str) -> dict[str, Any]:
+    note: dict[str, Any] = json.loads((NOTES / f"{name}.json").read_text("utf-8"))
+    # What is behind the version says how it was built, for which machine.
+    return {key: value.partition("+")[0] if isinstance(value, str) else value for key, value in note.items()}
+
+
+def _family(family: dict[str, Any]) -> list[str]:
     axes = family["axes"].split("; ")
     listed = "; ".join(axes[:3]) + ("; …" if len(axes) > 3 else "")  # noqa: PLR2004  # so many have room
-    maps, fused = str(family["maps"]), str(family["fused"])
+    counts = [str(family["maps"]), str(family["fused"]), f"{family['error']:.0e}"]
     notes = "; ".join([*([family["note"]] if family["note"] else []), *family["wrong"]])
-    return [
-        family["family"],
-        f"`{family['model']}`",
-        maps,
-        fused,
-        f"{family['error']:.0e}",
-        listed,
-        family["placed"],
-        notes,
-    ]
+    return [family["family"], f"`{family['model']}`", *counts, listed, family["placed"], notes]
+
+
+def _exact(kind: dict[str, Any]) -> list[str]:
+    counts = [str(kind["maps"]), str(kind["fused"]), f"{kind['error']:.0e}"]
+    return [f"`{kind['type']}`", *counts, kind["axes"], kind["given"], _plain(kind["note"])]
+
+
+def _plain(text: str, most: int = 160) -> str:
+    """Return text that is no markup, and not too long for a cell."""
+    text = re.sub(r"\s+", " ", text)
+    short = text if len(text) <= most else f"{text[:most].rsplit(' ', 1)[0]} …"
+    return re.sub(r"([\\`*_{}\[\]<>|$])", r"\\\1", short)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -60,4 +90,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for name, page in (("vit_adapter", timm), ("bert_adapter", transformers)):
+        if (NOTES / f"{name}.json").exists():
+            target = HERE / ("zoo.md" if page is timm else "zoo-transformers.md")
+            target.write_text(page(), encoding="utf-8")

@@ -158,6 +158,15 @@ def test_pooled_keys_have_a_grid_of_their_own(make: Make) -> None:
     assert keys == Patches((2, 3), prefix=(), image_size=(64, 96))
 
 
+def test_keys_pooled_along_the_list_are_no_grid(make: Make) -> None:
+    """NextViT pools runs of patches across rows: they are named, and not passed off as a coarser grid."""
+    model = make("nextvit_small")
+    attention = captured(model, image(64, 128))[0]
+    assert attention.queries == Patches((8, 16), prefix=(), image_size=(64, 128))
+    assert attention.keys.labels()[:2] == ["(0, 0)–(0, 15)", "(1, 0)–(1, 15)"]
+    assert len(attention.keys) == 8
+
+
 def test_a_rectangle_without_patch_embedding(make: Make) -> None:
     """The grid of a convolutional network's attention has the shape of the image."""
     model = make("fastvit_mci0", layers=(1, 1, 1, 1))

@@ -128,7 +128,7 @@ FAMILIES: Final = (
     Family("mvitv2", "mvitv2_tiny", note="queries and keys pooled; bias of relative positions"),
     Family("naflexvit", "naflexvit_base_patch16_parfac_gap", {"depth": 3}, note="registers; images of any size"),
     Family("nest", "nest_tiny", arrange=_windows_second, note="blocks"),
-    Family("nextvit", "nextvit_small", note="keys pooled"),
+    Family("nextvit", "nextvit_small", note="keys are runs of patches, across rows"),
     Family("pit", "pit_ti_224", note="pooled from stage to stage"),
     Family("pvt_v2", "pvt_v2_b0", note="keys pooled"),
     Family("qwen3_vit", "qwen3_vit_88m", {"depth": 2}, size=256),

@@ -1,4 +1,4 @@
-"""Every attention map of a Hugging Face BERT, from the model as it runs.
+"""Every attention map of a Hugging Face model, from the model as it runs: BERT, and what is built like it.
 
 >>> import torch
 >>> from transformers import BertConfig, BertModel
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from anylocal_bert import plot
 from anylocal_bert._adapter import adapter
+from anylocal_bert._text import capture_text
 
 if TYPE_CHECKING:
     import torch
@@ -61,4 +62,4 @@ def capture_attention(
     return adapter.capture_attention(model, about=tokenizer, **options)
 
 
-__all__ = ["adapter", "capture_attention", "install", "plot", "uninstall"]
+__all__ = ["adapter", "capture_attention", "capture_text", "install", "plot", "uninstall"]

@@ -1,52 +1,116 @@
-"""Where attention lives in transformers' BERT, and how the axes are read off its input."""
+"""Where attention lives in transformers, and how the axes are read off a model and its input."""
 
 from __future__ import annotations
 
+import sys
 import types
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
-import transformers.models.bert.modeling_bert as bert
+import transformers.models.bert.modeling_bert  # noqa: F401  # so that BERT's functions are always among those to mark
 from transformers.cache_utils import Cache
 from transformers.integrations import sdpa_attention
+from transformers.modeling_utils import PreTrainedModel
 
+from anylocal._kernel import read
 from anylocal._resolve import functions_in
-from anylocal._torch import module_names
-from anylocal.adapter import Adapter, Also, Axes, Scene, attention_functions
-from anylocal.attention import Tokens
+from anylocal._rewrite import Wants
+from anylocal.adapter import Adapter, Also, AttentionCapture, Axes, Reading, Scene
+from anylocal.errors import UnsupportedError
+from anylocal_bert._layouts import (
+    HINTS,
+    KNOWN,
+    SINK_HINTS,
+    four_axes,
+    makes_no_map,
+    refuse_blocks,
+    special_reading,
+    without_a_map,
+)
+from anylocal_bert._positions import Positions, reorder, sources
 
 if TYPE_CHECKING:
     from anylocal import Call
 
-# Almost every model's fused call goes through one shared function; transformers 4 had classes of BERT's own for it.
-_OF_BERT = ("eager_attention_forward", "BertSelfAttention", "BertSdpaSelfAttention")
+# Almost every model's fused call goes through this one function; transformers 4 had classes of BERT's own for it.
+_SHARED: Final = getattr(sdpa_attention, "sdpa_attention_forward", None)
+# By these names models look it up when they run.
+_LOOKED_UP: Final = {"ALL_ATTENTION_FUNCTIONS", "AttentionInterface"}
 
 
 class TransformersAdapter(Adapter):
-    """Captures the attention of Hugging Face's BERT, and of forks of its source."""
+    """Captures the attention of Hugging Face's models, and of forks of their source."""
 
     distribution: ClassVar[str] = "anylocal-bert"
     zoo: ClassVar[str] = "transformers"
-    hints: ClassVar[tuple[str, ...]] = ("attention_mask", "q_length")
+    hints: ClassVar[tuple[str, ...]] = HINTS
+
+    def capture_attention(
+        self, model: torch.nn.Module, *, about: object = None, any_version: bool = False, **options: Any
+    ) -> AttentionCapture:
+        """Return a scope that captures every attention map of a model; see `Adapter.capture_attention`."""
+        _refuse_other_kernels(model)
+        return super().capture_attention(model, about=about, any_version=any_version, **options)
 
     def functions(self) -> Iterator[types.FunctionType]:
-        """Give the function that runs the fused kernel, and those of BERT that make the map or run it themselves."""
-        yield from attention_functions(
-            getattr(sdpa_attention, "sdpa_attention_forward", None), *(getattr(bert, name, None) for name in _OF_BERT)
-        )
+        """Give the function that runs the fused kernel, and those of the modeling files that have been imported."""
+        yield from functions_in(_SHARED)
+        names = [name for name in sys.modules if name.startswith("transformers.models.") and ".modeling_" in name]
+        for name in sorted(names):
+            for function in _written_in(sys.modules[name]):
+                if self._is_readable(function):
+                    yield function
+
+    def _is_readable(self, function: types.FunctionType) -> bool:
+        """Say whether a function computes maps; that it does so in an unknown way is told to whoever captures it."""
+        try:
+            return self.reading(function) is not None
+        except UnsupportedError:
+            return False
+
+    def shared(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
+        """Give the function that runs the fused kernel, if the model looks it up."""
+        # What all models inherit only asks which kernels there are.
+        classes = {base for module in model.modules() for base in type(module).__mro__} - {PreTrainedModel}
+        methods = (f for cls in classes for value in vars(cls).values() for f in functions_in(value))
+        return functions_in(_SHARED) if any(_LOOKED_UP & {*f.__code__.co_names} for f in methods) else ()
+
+    def reading(self, function: types.FunctionType) -> Reading | None:
+        """Return how the map is read off the calls of a function, None where it computes none."""
+        if makes_no_map(function):
+            return None
+        refuse_blocks(function)
+        return special_reading(function) or read(function, KNOWN)
+
+    def wants(self, function: types.FunctionType, reading: Reading) -> Wants:
+        """Return what is to be recorded; where there are sinks, also what tells their column from the keys."""
+        wants = super().wants(function, reading)
+        bound = {*function.__code__.co_varnames}
+        return wants | Wants(tuple(name for name in SINK_HINTS if "sinks" in bound and name in bound))
+
+    def others(self, model: torch.nn.Module) -> Mapping[str, str]:
+        """Return what stands in the place of attention in transformers and has no map, by the names of the modules."""
+        return dict(without_a_map(model))
 
     def also(self, model: torch.nn.Module) -> Iterable[Also]:
-        """Ask the embeddings for the tokens that they look up, and caches whose beams change places for the order."""
-        if _word_embeddings(model) is not None:
+        """Ask for the tokens that are looked up, for the sizes of images, and for the order of beams."""
+        kinds = {type(source.module) for source in sources(model).values()}
+        if any(issubclass(kind, torch.nn.Embedding) for kind in kinds):
             yield from (Also(function, ("input",)) for function in functions_in(torch.nn.Embedding.forward))
-            yield from (Also(function, ("beam_idx",)) for function in functions_in(Cache.reorder_cache))
+            # Before transformers 5 some models reorder caches themselves.
+            own = getattr(type(model), "_reorder_cache", None)
+            for function in (*functions_in(Cache.reorder_cache), *functions_in(own)):
+                yield Also(function, ("beam_idx",))
+        if any(issubclass(kind, torch.nn.Conv2d) for kind in kinds):
+            for function in functions_in(torch.nn.Conv2d.forward):
+                yield Also(function, arguments=("input",), keep=_shape)
 
     def heard(self, call: Call, scene: Scene) -> None:
         """Have what was remembered of each beam change places as well."""
-        order, before = call.values.get("beam_idx"), scene.memory.get("whole")
-        if order is not None and before is not None:
-            scene.memory["whole"] = before[order.to(before.device)]
+        order = call.values.get("beam_idx")
+        if order is not None:
+            reorder(order, scene.memory)
 
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:
         """Undo the packing of grouped-query heads into the query axis, which a masked decoding step has.
@@ -62,60 +126,40 @@ class TransformersAdapter(Adapter):
             unpacked["attn_mask"] = mask.flatten(1, 2)[:, :, None]
         return unpacked
 
+    def weights(self, call: Call, softmax: torch.Tensor) -> torch.Tensor:
+        """Return a softmax with a batch and a head axis, and without the column of a sink."""
+        return four_axes(call, softmax)
+
     def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
-        """Return the tokens of the text that was given, with its padding.
-
-        A step that generates asks with its last tokens only, and its keys reach back into the cache: to the tokens of
-        the forwards before it.
-        """
-        ids = scene.seen.get(_word_embeddings(scene.model) or "", {}).get("input")
-        if ids is None or ids.dim() != 2:  # noqa: PLR2004  # (batch, token)
-            return Axes(None, None)
-        whole = _reaching_back(ids, shape[3], scene.memory)
-        keys = None if whole is None else _tokens(whole, call, scene)
-        if shape[2] != ids.shape[1]:
-            return Axes(keys if len(keys or ()) == shape[2] else None, keys)
-        start = 0 if whole is None else whole.shape[1] - ids.shape[1]
-        return Axes(keys if keys is not None and start == 0 else _tokens(ids, call, scene, start), keys)
+        """Return the tokens of the text or the patches of the image that was given."""
+        return Positions(call, shape, scene).axes()
 
 
-def _reaching_back(ids: torch.Tensor, length: int, memory: dict[str, Any]) -> torch.Tensor | None:
-    """Return as many tokens as there are keys: those given, with those of the forwards before in front of them."""
-    if memory.get("ids") is not ids:
-        memory.update(ids=ids, before=memory.get("whole"), whole=None)
-    before = memory["before"]
-    candidates = [ids]
-    if before is not None and len(before) == len(ids):
-        candidates.append(torch.cat([before.to(ids.device), ids], dim=1))
-    whole = next((candidate for candidate in candidates if candidate.shape[1] == length), None)
-    # A layer that sees a part of the text only says nothing of the rest.
-    memory["whole"] = memory["whole"] if whole is None else whole
-    return whole
+def _refuse_other_kernels(model: torch.nn.Module) -> None:
+    """Refuse a model whose attention runs in a kernel that shows neither its operands nor a map."""
+    for name, module in model.named_modules():
+        kernel = getattr(getattr(module, "config", None), "_attn_implementation", None)
+        if isinstance(kernel, str) and kernel not in {"sdpa", "eager"}:
+            where = f"its {name!r}" if name else "it"
+            msg = (
+                f"{type(model).__qualname__} cannot be captured: {where} runs {kernel!r} attention, whose maps are not"
+                ' known. Switch by model.set_attn_implementation("sdpa"), or load it with attn_implementation="sdpa".'
+            )
+            raise UnsupportedError(msg)
 
 
-def _word_embeddings(model: torch.nn.Module) -> str | None:
-    """Return the name of the module that looks up the tokens."""
-    find = getattr(model, "get_input_embeddings", None)
-    embeddings = find() if find is not None else getattr(getattr(model, "embeddings", None), "word_embeddings", None)
-    return next((name for name, module in module_names(model) if module is embeddings), None)
+def _written_in(module: types.ModuleType) -> Iterator[types.FunctionType]:
+    """Give the functions and methods that a file of transformers defines itself."""
+    for value in list(vars(module).values()):
+        if getattr(value, "__module__", None) != module.__name__:
+            continue
+        for part in vars(value).values() if isinstance(value, type) else (value,):
+            if isinstance(part, types.FunctionType):
+                yield from (f for f in functions_in(part) if f.__module__ == module.__name__)
 
 
-def _tokens(ids: torch.Tensor, call: Call, scene: Scene, start: int = 0) -> Tokens:
-    rows = ids.tolist()
-    padding = _padding(call.values.get("attention_mask"), *ids.shape) if start == 0 else None
-    if scene.about is None:
-        return Tokens([[str(token) for token in row] for row in rows], padding=padding, start=start)
-    texts = [scene.about.convert_ids_to_tokens(row) for row in rows]
-    special = [[token in scene.about.all_special_ids for token in row] for row in rows]
-    return Tokens(texts, padding=padding, special=special, start=start)
-
-
-def _padding(mask: torch.Tensor | None, batch: int, length: int) -> torch.Tensor | None:
-    """Return the positions that no query of the sample may see, shape (batch, token)."""
-    if mask is None or mask.dim() != 4 or mask.shape[-1] != length:  # noqa: PLR2004  # (batch, head, query, key)
-        return None
-    visible = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    return ~visible.any(dim=2).any(dim=1).expand(batch, length)
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
 
 adapter = TransformersAdapter()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -19,7 +19,10 @@ from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 from anylocal.errors import DependencyError, OptionError, WeightsError
 from anylocal.plot import heads
 from anylocal_bert import plot
-from anylocal_bert._adapter import adapter
+from anylocal_bert._text import capture_text
+
+if TYPE_CHECKING:
+    import torch
 
 TEXT = "The animal didn't cross the street because it was too tired."
 
@@ -79,9 +82,7 @@ def run(reader: Reader, text: str, out: Path, word: str | None = None) -> list[P
     list of Path
         The files.
     """
-    inputs = reader.tokenizer(text, return_tensors="pt")
-    with adapter.capture_attention(reader.model, about=reader.tokenizer) as maps, torch.no_grad():
-        reader.model(**inputs)
+    maps = capture_text(reader.model, reader.tokenizer, text)
     print(f"{summary(maps)} Tokens: {' '.join(maps[0].keys.labels())}")
     return write(_pictures(maps, word), out)
 

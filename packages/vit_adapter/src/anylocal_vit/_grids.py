@@ -21,6 +21,10 @@ HINTS: Final = ("q_size", "k_size", "feat_size", "size", "h", "w", "H", "W", "Ho
 _ISOTROPIC: Final = "blocks"
 
 
+# Along a list: what it pools lies in one row, or on both sides of a rim.
+_POOL: Final = torch.nn.AvgPool1d
+
+
 class Layer(NamedTuple):
     """A layer whose map is asked for its axes.
 
@@ -67,10 +71,19 @@ class Surroundings:
         scattered = self._scattered()
         if scattered is not None:
             return Axes(scattered, scattered)
-        asked = self._axis(keys, asking=False)
+        asked = self._runs(queries, keys) or self._axis(keys, asking=False)
         if queries == 1 < keys:
             return Axes(self._alone(asked), asked)
         return Axes(self._axis(queries, asking=True), asked)
+
+    def _runs(self, queries: int, keys: int) -> Named | None:
+        """Return the keys of a layer that pools its list of patches, whatever their rows: runs, and no grid."""
+        grid = self._grid(queries, asking=True) if isinstance(getattr(self.layer.module, "sr", None), _POOL) else None
+        if grid is None or queries % keys:
+            return None
+        last = queries // keys - 1
+        ends = ((start, start + last) for start in range(0, queries, last + 1))
+        return Named(tuple("–".join(str(divmod(end, grid[1])) for end in run) for run in ends))
 
     def _image(self) -> tuple[int, Grid] | None:
         """Return how many images there were, and how high and wide."""

