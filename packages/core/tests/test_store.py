@@ -36,6 +36,7 @@ AXES = {
     "tokens": Tokens(
         [["[CLS]", "a", "b"], ["[CLS]", "c", "[PAD]"]], padding=[[0, 0, 0], [0, 0, 1]], special=None, start=2
     ),
+    "words": Tokens(["a", "##b", "c"], words=[0, 0, None], spellings=["ab"]),
 }
 
 

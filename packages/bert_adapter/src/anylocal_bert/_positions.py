@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
 
 from anylocal._torch import module_names
 from anylocal.adapter import Axes, Scene
 from anylocal.attention import Axis, Patches, Tokens
+from anylocal_bert._words import Split, split
 
 if TYPE_CHECKING:
     from anylocal import Call
@@ -190,7 +190,23 @@ class Positions:
             return Tokens([[str(token) for token in row] for row in rows], padding=padding, start=start)
         texts = [tokenizer.convert_ids_to_tokens(row) for row in rows]
         special = [[token in tokenizer.all_special_ids for token in row] for row in rows]
-        return Tokens(texts, padding=padding, special=special, start=start)
+        words = self._words(tokenizer, ids, rows)
+        return Tokens(
+            texts,
+            padding=padding,
+            special=special,
+            start=start,
+            words=[numbers for numbers, _ in words],
+            spellings=[spellings for _, spellings in words],
+        )
+
+    def _words(self, tokenizer: Any, ids: torch.Tensor, rows: list[list[int]]) -> list[Split]:
+        """Return how words were split into tokens; every layer asks for the same ones."""
+        known: tuple[Any, list[Split]] | None = self.scene.memory.get("words")
+        if known is None or known[0] is not ids:
+            known = ids, [split(tokenizer, row) for row in rows]
+            self.scene.memory["words"] = known
+        return known[1]
 
 
 def reorder(order: torch.Tensor, memory: dict[str, Any]) -> None:
@@ -221,13 +237,7 @@ def _for_each(axis: Axis | None, batch: int) -> Axis | None:
     texts = range(len(axis.texts))
     if batch % len(texts):
         return None
-    of = [text for text in texts for _ in range(batch // len(texts))]
-    return Tokens(
-        [axis.texts[text] for text in of],
-        padding=np.stack([axis.is_padding(text) for text in of]),
-        special=np.stack([axis.is_special(text) for text in of]),
-        start=axis.start,
-    )
+    return axis.take([text for text in texts for _ in range(batch // len(texts))])
 
 
 def _reaching_back(ids: torch.Tensor, length: int, memory: dict[str, Any]) -> torch.Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, Final, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from anylocal.errors import ChoiceError, NameNotFoundError, ShapeError
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Mask: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[Any] | torch.Tensor
+Words: TypeAlias = Sequence[int | None] | Sequence[Sequence[int | None]]
 
 
 class Tokens(Axis):
@@ -29,6 +30,11 @@ class Tokens(Axis):
         a tokenizer's ``attention_mask`` says the opposite of `padding`.
     start : int, default 0
         The place of the first token in its text: a step that generates asks with its last tokens only.
+    words : sequence of (int or None), or sequence of such, optional
+        The number of the word that each token is a part of, as a tokenizer's ``word_ids`` gives it; None for tokens of
+        no word. By default each token is a word of its own.
+    spellings : sequence of str, or sequence of sequences of str, optional
+        The text of each word, by its number; by default that of its tokens.
 
     Attributes
     ----------
@@ -38,7 +44,7 @@ class Tokens(Axis):
     Raises
     ------
     ShapeError
-        Where the texts differ in length, there is none, or a mask does not fit them.
+        Where the texts differ in length, there is none, or a mask or the words do not fit them.
 
     Examples
     --------
@@ -57,12 +63,17 @@ class Tokens(Axis):
         padding: Mask | None = None,
         special: Mask | None = None,
         start: int = 0,
+        *,
+        words: Words | None = None,
+        spellings: Sequence[str] | Sequence[Sequence[str]] | None = None,
     ) -> None:
         self.start = start
         self.texts = _texts(tokens)
         super().__init__(len(self.texts[0]))
         self._padding = self._flags(padding, "padding")
         self._special = self._flags(special, "special")
+        self._words = None if words is None else self._numbers(words)
+        self._spellings = None if spellings is None else self._checked_spellings(spellings)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -70,6 +81,7 @@ class Tokens(Axis):
             and (self.texts, self.start) == (other.texts, other.start)
             and np.array_equal(self._padding, other._padding)
             and np.array_equal(self._special, other._special)
+            and (self._words, self._spellings) == (other._words, other._spellings)
         )
 
     def __hash__(self) -> int:
@@ -96,6 +108,50 @@ class Tokens(Axis):
     def is_special(self, sample: int = 0) -> Flags:
         """Return, for each position of one text, whether the tokenizer added it: shape (len(self),)."""
         return self._row(self._special, sample)
+
+    def words(self, sample: int = 0) -> list[list[int]]:
+        """Return the positions of each word of one text, in reading order; tokens of no word stand by themselves.
+
+        Examples
+        --------
+        >>> from anylocal.attention import Tokens
+        >>> Tokens(["[CLS]", "play", "##ing", "[SEP]"], words=[None, 0, 0, None]).words()
+        [[0], [1, 2], [3]]
+        """
+        numbers = [None] * len(self) if self._words is None else self._words[self._text(sample)]
+        found: list[list[int]] = []
+        for position, number in enumerate(numbers):
+            goes_on = number is not None and position and numbers[position - 1] == number
+            if goes_on:
+                found[-1].append(position)
+            else:
+                found.append([position])
+        return found
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """How the texts were split: ``words`` and ``spellings``, as they were given."""
+        return {"words": self._words, "spellings": self._spellings}
+
+    def spelling(self, positions: Sequence[int], sample: int = 0) -> str:
+        """Return the text of a word, given the positions of its tokens in one text."""
+        text = self._text(sample)
+        number = None if self._words is None else self._words[text][positions[0]]
+        if self._spellings is not None and number is not None:
+            return self._spellings[text][number]
+        return _joined([self.texts[text][position] for position in positions])
+
+    def take(self, texts: Sequence[int]) -> Tokens:
+        """Return the tokens of some of the texts, in this order; one may be there several times."""
+        rows = [self._text(text) for text in texts]
+        return Tokens(
+            [self.texts[row] for row in rows],
+            padding=self._padding[rows],
+            special=self._special[rows],
+            start=self.start,
+            words=None if self._words is None else [self._words[row] for row in rows],
+            spellings=None if self._spellings is None else [self._spellings[row] for row in rows],
+        )
 
     def position(self, query: object, sample: int = 0) -> int:
         """Return the position that a query means: an integer, or a token that occurs once in the text.
@@ -130,6 +186,26 @@ class Tokens(Axis):
         row: Flags = flags[self._text(sample)].copy()
         return row
 
+    def _numbers(self, given: Words) -> tuple[tuple[int | None, ...], ...]:
+        rows = [given] if not given or given[0] is None or isinstance(given[0], int) else given
+        numbers: tuple[tuple[int | None, ...], ...] = tuple(tuple(row) for row in rows)  # type: ignore[arg-type]  # told apart by its first item
+        if [len(row) for row in numbers] != [len(self)] * len(self.texts):
+            lengths = [len(row) for row in numbers]
+            have = f"{len(self.texts)} × {len(self)}"
+            msg = f"words has {lengths} numbers and the tokens are {have}; give one for each token."
+            raise ShapeError(msg)
+        return numbers
+
+    def _checked_spellings(self, given: Sequence[str] | Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+        single = all(isinstance(word, str) for word in given) and len(self.texts) == 1
+        spellings = ((*map(str, given),),) if single else tuple(tuple(words) for words in given)
+        numbers = self._words or ((),) * len(spellings)
+        most = [max((n for n in row if n is not None), default=-1) for row in numbers]
+        if len(spellings) != len(self.texts) or any(len(w) <= n for w, n in zip(spellings, most, strict=True)):
+            msg = f"spellings has {[len(words) for words in spellings]} texts of words, and words counts up to {most}."
+            raise ShapeError(msg)
+        return spellings
+
     def _flags(self, given: Mask | None, name: str) -> Flags:
         shape = (len(self.texts), len(self))
         if given is None:
@@ -158,3 +234,17 @@ def _texts(tokens: Sequence[str] | Sequence[Sequence[str]]) -> tuple[tuple[str, 
         msg = f"The texts of a batch must be padded to one length; there are {len(texts)}, of {lengths}."
         raise ShapeError(msg)
     return texts
+
+
+# WordPiece marks what goes on, SentencePiece and byte-level BPE what begins behind a space.
+_GOES_ON: Final = "##"
+_SPACES: Final = ("\u2581", "\u0120")
+
+
+def _joined(tokens: Sequence[str]) -> str:
+    if len(tokens) == 1:
+        return tokens[0]
+    whole = "".join([tokens[0], *(token.removeprefix(_GOES_ON) for token in tokens[1:])])
+    for space in _SPACES:
+        whole = whole.removeprefix(space)
+    return whole

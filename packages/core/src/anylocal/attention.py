@@ -24,6 +24,7 @@ try:
     from anylocal._rollout import rollout
     from anylocal._statistics import distance, entropy, prefix_mass
     from anylocal._tokens import Tokens
+    from anylocal._words import merge_words
 except ModuleNotFoundError as error:
     if error.name not in {"torch", "numpy"}:
         raise
@@ -45,6 +46,7 @@ __all__ = [
     "Tokens",
     "distance",
     "entropy",
+    "merge_words",
     "prefix_mass",
     "relevance",
     "rollout",

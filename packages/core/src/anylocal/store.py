@@ -183,7 +183,8 @@ def _describe_axis(axis: Axis, number: int, tensors: dict[str, torch.Tensor]) ->
             samples = range(len(axis.texts))
             padding = [axis.is_padding(sample).tolist() for sample in samples]
             special = [axis.is_special(sample).tolist() for sample in samples]
-            return {"kind": "Tokens", "texts": axis.texts, "padding": padding, "special": special, "start": axis.start}
+            kept = {"texts": axis.texts, "padding": padding, "special": special, "start": axis.start}
+            return {"kind": "Tokens", **kept, **axis.split}
     return {"kind": "Axis", "length": len(axis)}
 
 
@@ -197,7 +198,8 @@ def _read_axis(given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
         case "Named":
             return Named(tuple(given["names"]))
         case "Tokens":
-            return Tokens(given["texts"], padding=given["padding"], special=given["special"], start=given["start"])
+            names = ("padding", "special", "start", "words", "spellings")
+            return Tokens(given["texts"], **{name: given[name] for name in names})
         case "Axis":
             return Axis(given["length"])
     msg = f"there is no axis of kind {given['kind']!r}"

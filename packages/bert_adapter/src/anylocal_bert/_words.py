@@ -1,0 +1,95 @@
+"""Which tokens are the parts of one word, as the tokenizer itself has it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, TypeAlias
+
+Split: TypeAlias = tuple[list[int | None], list[str]]
+"""The number of the word of each token, None for special ones, and the text of each word."""
+
+
+def split(tokenizer: Any, ids: Sequence[int]) -> Split:
+    """Return which word each token is a part of, and the words.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        The tokenizer that made the tokens.
+    ids : sequence of int
+        The tokens of one text.
+    """
+    special = set(tokenizer.all_special_ids)
+    numbers: list[int | None] = []
+    spellings: list[str] = []
+    for is_special, run in groupby(ids, key=special.__contains__):
+        part = list(run)
+        if is_special:
+            numbers += [None] * len(part)
+            continue
+        groups = _groups(tokenizer, part)
+        for group in groups:
+            numbers += [len(spellings)] * len(group)
+            spellings.append(_text(tokenizer, group).strip())
+    return numbers, spellings
+
+
+def _groups(tokenizer: Any, ids: list[int]) -> list[list[int]]:
+    """Return the tokens of each word."""
+    numbers = _encoded_again(tokenizer, ids) or _by_text(tokenizer, ids)
+    numbered = zip(numbers, ids, strict=True)
+    return [[token for _, token in group] for _, group in groupby(numbered, key=lambda pair: pair[0])]
+
+
+def _encoded_again(tokenizer: Any, ids: list[int]) -> list[int] | None:
+    """Return the word of each token, as a tokenizer that keeps count of words has it, None where it does not.
+
+    Of a capture there are tokens and no text. Where their text gives the same tokens again, it gives their words.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        return None
+    text = _text(tokenizer, ids)
+    # What stood behind a space may have lost it.
+    for given in (text, f" {text}", text.strip()):
+        encoding = tokenizer(given, add_special_tokens=False)
+        numbers = encoding.word_ids()
+        if list(encoding["input_ids"]) == ids and None not in numbers:
+            return list(numbers)
+    return None
+
+
+def _by_text(tokenizer: Any, ids: list[int]) -> list[int]:
+    """Return the word of each token, by its place in the text: words end at spaces, in Chinese at each character."""
+    words = _word_of_each_character(_text(tokenizer, ids))
+    numbers: list[int] = []
+    end = 0
+    for count in range(1, len(ids) + 1):
+        # A character may have several tokens, which make no text before the last of them: they go with that one.
+        text = _text(tokenizer, ids[:count]).rstrip("\N{REPLACEMENT CHARACTER}")
+        piece = [word for word in words[end : len(text)] if word is not None]
+        if piece:
+            numbers += [piece[0]] * (count - len(numbers))
+            end = len(text)
+    return numbers + [max(numbers, default=0)] * (len(ids) - len(numbers))
+
+
+def _word_of_each_character(text: str) -> list[int | None]:
+    """Return the number of the word that each character is in, None for spaces."""
+    numbers: list[int | None] = []
+    number = -1
+    before = " "
+    for character in text:
+        number += not character.isspace() and (before.isspace() or _is_chinese(character) or _is_chinese(before))
+        numbers.append(None if character.isspace() else number)
+        before = character
+    return numbers
+
+
+def _is_chinese(character: str) -> bool:
+    return unicodedata.name(character, "").startswith("CJK")
+
+
+def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
