@@ -70,6 +70,25 @@ def test_a_batch_needs_a_choice() -> None:
 
 def test_recipes_of_core_are_here() -> None:
     """The recipes for any map are the same objects here."""
-    names = ["difference", "entropy", "heads", "heatmap"]
+    names = ["difference", "entropy", "heads", "heatmap", "model"]
     assert [getattr(plot, name) for name in names] == [getattr(anylocal.plot, name) for name in names]
     assert set(names) < set(plot.__all__)
+
+
+def test_tokens_are_merged_to_words() -> None:
+    """A word that was split is one row and one column, of the sum of what its tokens get."""
+    axis = Tokens(["[CLS]", "play", "##ing", "now"], words=[None, 0, 0, 1])
+    attention = AttentionMap.from_weights(torch.full((4, 4), 0.25), queries=axis, keys=axis)
+    ax = plot.tokens(attention, queries=["playing"], words=True)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["[CLS]", "playing", "now"]
+    np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), [[0.25, 0.5, 0.25]])
+
+
+def test_words_of_one_text_of_a_batch() -> None:
+    """The text that was chosen is merged, with its own padding covered."""
+    words: list[list[int | None]] = [[0, 1, 2], [0, 0, None]]
+    axis = Tokens([["a", "b", "c"], ["d", "##e", "[PAD]"]], padding=[[0, 0, 0], [0, 0, 1]], words=words)
+    attention = AttentionMap.from_weights(torch.full((2, 1, 3, 3), 1 / 3), queries=axis, keys=axis)
+    ax = plot.tokens(attention, sample=1, words=True)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["de", "[PAD]"]
+    assert len([patch for patch in ax.patches if patch.get_gid() == "padding"]) == 2

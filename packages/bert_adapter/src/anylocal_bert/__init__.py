@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from anylocal_bert import plot
 from anylocal_bert._adapter import adapter
+from anylocal_bert._bertviz import bertviz
 from anylocal_bert._text import capture_text
 
 if TYPE_CHECKING:
@@ -62,4 +63,4 @@ def capture_attention(
     return adapter.capture_attention(model, about=tokenizer, **options)
 
 
-__all__ = ["adapter", "capture_attention", "capture_text", "install", "plot", "uninstall"]
+__all__ = ["adapter", "bertviz", "capture_attention", "capture_text", "install", "plot", "uninstall"]

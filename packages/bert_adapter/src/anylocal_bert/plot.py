@@ -10,20 +10,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from anylocal.attention import AttentionMap, Tokens
-from anylocal.errors import ShapeError
-from anylocal.plot import difference, entropy, heads, heatmap
+from anylocal import _draw
+from anylocal.attention import AttentionMap, Tokens, merge_words
+from anylocal.attention import rollout as follow
+from anylocal.errors import OptionError, PositionError, ShapeError, StateError
+from anylocal.plot import difference, entropy, heads, heatmap, model
+from anylocal_bert._columns import add_legend, draw_bars, draw_lines, name_columns, name_lines, tall_axes
+from anylocal_bert._columns import strongest as strongest_of
+from anylocal_bert._sides import attends_across, real, tokens_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap, Normalize
 
-__all__ = ["difference", "entropy", "heads", "heatmap", "tokens"]
+    from anylocal._draw import Cmap, Norm, Weights
+
+__all__ = ["cross", "difference", "entropy", "heads", "heatmap", "lines", "model", "rollout", "tokens"]
 
 PADDING = "0.6"
 """The grey of padding, in matplotlib's notation: no color of the default colormap."""
+
+PAPER = "magma_r"
+"""The default colormap of lines and bars: what is weak is as pale as the paper, what is strong is dark."""
+
+STRONGEST = 60
+"""How many lines a picture of all queries has by default: of more, none can be followed."""
 
 
 def tokens(
@@ -32,10 +44,11 @@ def tokens(
     sample: int | None = None,
     head: int | None = None,
     queries: str | int | Sequence[object] | None = None,
-    norm: Normalize | str | None = None,
-    cmap: str | Colormap = "magma",
+    norm: Norm = None,
+    cmap: Cmap = _draw.CMAP,
     ax: Axes | None = None,
     colorbar: bool = True,
+    words: bool = False,
 ) -> Axes:
     """Draw which tokens attend to which: a row for each query, a column for each key, padding in grey.
 
@@ -59,6 +72,8 @@ def tokens(
         Where to draw; in a new figure by default.
     colorbar : bool
         Whether to draw the legend of the scale.
+    words : bool
+        Whether to merge the tokens of each word (see `anylocal.attention.merge_words`); `queries` are words then.
 
     Returns
     -------
@@ -83,11 +98,260 @@ def tokens(
     if not isinstance(attention.keys, Tokens):
         msg = f"The keys of {attention.name!r} are no tokens. Capture with tokenizer=…, or draw it with heatmap."
         raise ShapeError(msg)
+    if words:
+        attention, sample = merge_words(attention, sample=sample), None
     ax = heatmap(attention, sample=sample, head=head, queries=queries, norm=norm, cmap=cmap, ax=ax, colorbar=colorbar)
-    _cover(ax, attention.keys.is_padding(sample or 0), axis="x")
-    if queries is None and isinstance(attention.queries, Tokens):
-        _cover(ax, attention.queries.is_padding(sample or 0), axis="y")
+    for axis, direction in ((attention.keys, "x"), (attention.queries, "y")):
+        if isinstance(axis, Tokens) and (direction == "x" or queries is None):
+            _cover(ax, axis.is_padding(sample or 0), axis=direction)
     return ax
+
+
+def cross(
+    attention: AttentionMap,
+    *,
+    sample: int | None = None,
+    head: int | None = None,
+    queries: str | int | Sequence[object] | None = None,
+    norm: Norm = None,
+    cmap: Cmap = _draw.CMAP,
+    ax: Axes | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Draw what a decoder attends to in the text of its encoder: a row for each target token, a column for each source.
+
+    Padding is covered in grey, as in `tokens`.
+
+    Parameters
+    ----------
+    attention : AttentionMap
+        Of a layer of cross-attention; its queries and keys must be `Tokens`.
+    sample, head, queries, norm, cmap, ax, colorbar
+        See `tokens`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The weights are the array of its only image, ``ax.images[0]``.
+
+    Raises
+    ------
+    ShapeError
+        Where the queries or the keys are no tokens, or both are of one text.
+    ChoiceError, PositionError, NameNotFoundError, OptionError
+        As `tokens`, and where `attention` is no map.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, Tokens
+    >>> source, target = Tokens(["good", "day", "</s>"]), Tokens(["guten", "Tag"])
+    >>> attention = AttentionMap.from_weights(torch.eye(3)[:2], queries=target, keys=source)
+    >>> ax = cross(attention)
+    >>> ax.get_ylabel(), ax.get_xlabel(), ax.images[0].get_array().shape
+    ('target token', 'source token', (2, 3))
+    """
+    attention = _draw.map_of(attention, "cross")
+    target, source = tokens_of(attention, "or draw it with heatmap")
+    if not attends_across(attention):
+        msg = f"{attention!r} is self-attention: its queries and its keys are of one text. Draw it with tokens."
+        raise ShapeError(msg)
+    text = _draw.sample_of(attention, sample)
+    ax = heatmap(attention, sample=sample, head=head, queries=queries, norm=norm, cmap=cmap, ax=ax, colorbar=colorbar)
+    _cover(ax, source.is_padding(text), axis="x")
+    if queries is None:
+        _cover(ax, target.is_padding(text), axis="y")
+    ax.set(xlabel="source token", ylabel="target token")
+    return ax
+
+
+def lines(
+    attention: AttentionMap,
+    *,
+    query: str | int | None = None,
+    strongest: int | None = None,
+    sample: int | None = None,
+    head: int | None = None,
+    norm: Norm = None,
+    cmap: Cmap = PAPER,
+    ax: Axes | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Draw weights as lines, from the queries in a column on the left to the keys on the right.
+
+    The greater a weight, the darker and the wider its line, and the stronger lines lie on top. Padding is left out.
+    Lines stay lines in PDF and SVG.
+
+    Parameters
+    ----------
+    attention : AttentionMap
+        Its queries and keys must be `Tokens`, of one text or, in cross-attention, of two.
+    query : str or int, optional
+        The token, or its position, whose lines alone are drawn; those of all by default.
+    strongest : int, optional
+        How many lines there are at most: those of the greatest weights. By default all of a query, and 60 where no
+        query is given. The title says how many of how many are drawn. Weights of 0 have no line.
+    sample : int, optional
+        Which text of the batch; a batch of one needs none.
+    head : int, optional
+        Which head; the mean over heads by default.
+    norm : matplotlib.colors.Normalize or str, optional
+        The scale of colours and widths, from 0 to the greatest weight drawn by default.
+    cmap : str or matplotlib.colors.Colormap
+        "magma_r" by default: what is weak is pale on white paper, and lightness falls evenly with the weight. On a
+        dark background, take "magma".
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a new figure, high enough for a token on each line.
+    colorbar : bool
+        Whether to draw the legend of the scale, below.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The lines are ``ax.collections[0]``, the strongest last: ``get_segments()`` go from (0, row of the query) to
+        (1, row of the key), and ``get_array()`` holds the weights.
+
+    Raises
+    ------
+    ShapeError
+        Where the queries or the keys are no tokens.
+    ChoiceError
+        Where the batch holds several texts and none was chosen, several maps were given, or `query` occurs twice.
+    PositionError, NameNotFoundError
+        Where there is no such text, head or query, or the query is padding.
+    OptionError
+        Where `strongest` is not positive, or `attention` is no map.
+
+    Notes
+    -----
+    After J. Vig, "A Multiscale Visualization of Attention in the Transformer Model", ACL 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, Tokens
+    >>> axis = Tokens(["[CLS]", "hi", "[SEP]"])
+    >>> weights = torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7], [1.0, 0.0, 0.0]])
+    >>> ax = lines(AttentionMap.from_weights(weights, queries=axis, keys=axis), query="hi", strongest=2)
+    >>> [segment.tolist() for segment in ax.collections[0].get_segments()]
+    [[[0.0, 1.0], [1.0, 1.0]], [[0.0, 1.0], [1.0, 2.0]]]
+    """
+    attention = _draw.map_of(attention, "lines")
+    queries, keys = tokens_of(attention, "or draw it with heatmap")
+    if strongest is not None and strongest < 1:
+        msg = f"strongest={strongest!r} is no number of lines; give 1 or more."
+        raise OptionError(msg)
+    text = _draw.sample_of(attention, sample)
+    left, right = real(queries, text), real(keys, text)
+    asked = left if query is None else [_real_query(queries, query, text)]
+    weights = _draw.rows_of(attention, text, head, asked)[:, right]
+    most = STRONGEST if strongest is None and query is None else strongest
+    drawn = strongest_of(weights, most)
+    scale = _draw.shared_norm(norm, [weights])
+    ax = tall_axes(ax, max(len(left), len(right)))
+    found = draw_lines(ax, weights, drawn, [left.index(position) for position in asked], norm=scale, cmap=cmap)
+    name_columns(ax, (queries, left), (keys, right), text)
+    chosen = [] if query is None else [f"query {queries.label(asked[0], text)}"]
+    number = f"{len(drawn)} strongest of {weights.size} weights"
+    ax.set_title("\n".join([*_draw.caption(attention, text, head), ", ".join([*chosen, number])]))
+    if colorbar:
+        add_legend(found, ax, _draw.LEGEND)
+    return ax
+
+
+def rollout(
+    maps: Iterable[AttentionMap],
+    *,
+    query: str | int | None = None,
+    sample: int | None = None,
+    residual: float = 0.5,
+    norm: Norm = None,
+    cmap: Cmap = PAPER,
+    ax: Axes | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Draw the attention rollout of one query of the last layer, followed back to the text: a bar for each token.
+
+    Padding, which gets nothing, is covered in grey.
+
+    Parameters
+    ----------
+    maps : iterable of AttentionMap
+        The self-attention layers of one forward, first layer first. Their positions must be `Tokens`.
+    query : str or int, optional
+        A token, or its position; by default the first that is no padding: ``[CLS]`` in a BERT.
+    sample : int, optional
+        Which text of the batch; a batch of one needs none.
+    residual : float, default 0.5
+        The share of the residual connection; see `anylocal.attention.rollout`.
+    norm : matplotlib.colors.Normalize or str, optional
+        The scale of colours, from 0 to the greatest value by default; bars are as long as the values are.
+    cmap : str or matplotlib.colors.Colormap
+        "magma_r" by default; see `lines`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a new figure, high enough for a token on each line.
+    colorbar : bool
+        Whether to draw the legend of the scale, below.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The bars are ``ax.containers[0]``, the first token on top.
+
+    Raises
+    ------
+    ShapeError
+        Where the positions are no tokens, or the layers cannot be multiplied.
+    ChoiceError
+        Where the batch holds several texts and none was chosen, the maps belong to several forwards, or `query` occurs
+        twice.
+    PositionError, NameNotFoundError
+        Where there is no such text or query, or the query is padding.
+    OptionError, StateError, UnsupportedError
+        Where something is no map, `residual` is no share, there is no map, or a layer attends within windows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, Tokens
+    >>> axis = Tokens(["[CLS]", "hi"])
+    >>> layers = [AttentionMap.from_weights(torch.full((2, 2), 0.5), queries=axis, keys=axis)] * 2
+    >>> ax = rollout(layers, query="hi")
+    >>> [round(float(bar.get_width()), 4) for bar in ax.containers[0]]
+    [0.375, 0.625]
+    """
+    layers = [_draw.map_of(layer, "rollout") for layer in maps]
+    if not layers:
+        msg = "There is no map to roll out; run the model inside the capture first."
+        raise StateError(msg)
+    last = layers[-1]
+    axis, _ = tokens_of(last, "or take anylocal.attention.rollout")
+    text = _draw.sample_of(last, sample)
+    position = _real_query(axis, next(iter(real(axis, text)), 0) if query is None else query, text)
+    row: Weights = _draw.array_of(follow(layers, residual=residual, queries=position)[text])
+    ax = tall_axes(ax, len(row))
+    colours = draw_bars(ax, row, _draw.shared_norm(norm, [row]), cmap)
+    name_lines(ax.yaxis, "key", axis, range(len(row)), text)
+    # The legend below names the numbers of both.
+    ax.set(xlabel="" if colorbar else "attention rollout", ylabel="token")
+    for place in np.flatnonzero(axis.is_padding(text)):
+        ax.axhspan(place - 0.5, place + 0.5, facecolor=PADDING, edgecolor="none", gid="padding")
+    number = f"rollout of {len(layers)} layer{'s' * (len(layers) > 1)}"
+    ax.set_title(
+        "\n".join([", ".join([number, *_draw.sample_name(last, text)]), f"query {axis.label(position, text)}"])
+    )
+    if colorbar:
+        add_legend(colours, ax, "attention rollout")
+    return ax
+
+
+def _real_query(axis: Tokens, query: str | int, text: int) -> int:
+    """Return the position of a token that is no padding."""
+    position = axis.position(query, text)
+    if axis.is_padding(text)[position]:
+        msg = f"Query {query!r} is padding of text {text}, and what padding attends to means nothing; give another."
+        raise PositionError(msg)
+    return position
 
 
 def _cover(ax: Axes, padding: Sequence[bool] | np.ndarray[tuple[int, ...], np.dtype[np.bool_]], *, axis: str) -> None:

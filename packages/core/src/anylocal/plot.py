@@ -22,6 +22,7 @@ try:
     from anylocal import _draw
     from anylocal._layers import by_layer, draw_layers, layers_of, of_samples
     from anylocal._matrix import difference_of, draw_matrix, draw_panels, drawn_of, figure_for, of_map
+    from anylocal._model import draw_grid, fit_height, laid_out, row_names, thumbnail
 except ModuleNotFoundError as error:
     if error.name not in {"matplotlib", "numpy"}:
         raise
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from anylocal._index import Queries
     from anylocal._map import AttentionMap
 
-__all__ = ["difference", "entropy", "heads", "heatmap"]
+__all__ = ["difference", "entropy", "heads", "heatmap", "model"]
 
 
 def heatmap(
@@ -168,6 +169,87 @@ def heads(
     figure.suptitle("\n".join([*_draw.layer_name(attention), *_draw.sample_name(attention, at)]))
     figure.colorbar(cm.ScalarMappable(scale, cmap), ax=axes, label=_draw.LEGEND, fraction=0.06, pad=0.02)
     return figure
+
+
+def model(
+    maps: Iterable[AttentionMap],
+    *,
+    sample: int | None = None,
+    norm: Norm = None,
+    cmap: Cmap = _draw.CMAP,
+    figure: Figure | None = None,
+) -> Figure:
+    """Draw every head of every layer in one picture: a row for each layer, a column for each head, all on one scale.
+
+    Each map fills a square, its first query on top and its first key to the left. Layers of fewer heads leave the rest
+    of their row empty.
+
+    Parameters
+    ----------
+    maps : iterable of AttentionMap
+        The layers of one forward, first layer first.
+    sample : int, optional
+        Which sample of the batch (of a windowed layer, which image); a batch of one needs none.
+    norm : matplotlib.colors.Normalize or str, optional
+        The scale of all maps, from 0 to the greatest weight drawn by default.
+    cmap : str or matplotlib.colors.Colormap
+        "magma" by default; see `heatmap`.
+    figure : matplotlib.figure.Figure, optional
+        An empty one to draw into; by default a new one, as wide as the rcParams say and as high as it needs.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Its first axes hold the maps as ``images``, layer by layer and head by head; the place of each is its
+        ``get_extent()``, around (head, layer).
+
+    Raises
+    ------
+    ChoiceError
+        Where a batch holds several samples and none was chosen, or the maps belong to several forwards.
+    StateError
+        Where there is no map.
+    OptionError, PositionError
+        Where something is no map, or there is no such sample.
+
+    Notes
+    -----
+    Of maps with more than 64 queries or keys, neighbours are averaged, and the scale is that of the averages. Those
+    that share a dot of the picture are averaged by matplotlib. A narrow line is weaker here than in `heatmap`; where
+    few weights outshine all others, ``norm=matplotlib.colors.PowerNorm(0.5)`` tells these apart. A windowed layer is
+    drawn as the mean of the windows of the image.
+
+    Rows are numbered as the names of the modules are, ``blocks.4.attn`` by 4, and the title tells the rest of the name.
+    Where names differ in more than one number, rows are counted from 0, and where there is room what differs is behind.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal import plot
+    >>> from anylocal.attention import AttentionMap
+    >>> layers = [AttentionMap.from_weights(torch.eye(4).expand(1, heads, 4, 4)) for heads in (3, 2)]
+    >>> ax = plot.model(layers).axes[0]
+    >>> len(ax.images), ax.get_xlabel(), ax.get_ylabel()
+    (5, 'head', 'layer')
+    """
+    layers = layers_of(maps, "model")
+    images = [_draw.image_of(layer, sample) for layer in layers]
+    rows = [
+        [thumbnail(layer, image, head) for head in range(layer.shape[1])]
+        for layer, image in zip(layers, images, strict=True)
+    ]
+    scale = _draw.shared_norm(norm, [weights for row in rows for weights in row])
+    drawn = laid_out(figure)
+    columns = max(map(len, rows))
+    names, common = row_names(layers, drawn.get_figwidth(), columns)
+    if figure is None:
+        fit_height(drawn, len(rows), columns, names)
+    ax = drawn.add_subplot()
+    draw_grid(ax, rows, names, scale, cmap)
+    one = f"sample {images[0]}" if layers[0].images > 1 else ""
+    ax.set_title("\n".join(filter(None, [common, one])))
+    _draw.add_colorbar(ax.images[0], ax)
+    return drawn
 
 
 def difference(

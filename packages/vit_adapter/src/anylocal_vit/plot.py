@@ -17,7 +17,7 @@ from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, Place
 from anylocal.attention import distance as distances
 from anylocal.attention import rollout as follow
 from anylocal.errors import ChoiceError, OptionError, PositionError, ShapeError, StateError
-from anylocal.plot import difference, entropy, heads, heatmap
+from anylocal.plot import difference, entropy, heads, heatmap, model
 from anylocal_vit._overlay import BACKGROUND, Overlay, overlay, seen
 from anylocal_vit._windows import (
     asked,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from anylocal._draw import Cmap, Norm, Weights
     from anylocal_vit._image import ImageLike, Pixels, Statistics
 
-__all__ = ["difference", "distance", "entropy", "heads", "heatmap", "prefix", "query", "rollout", "windows"]
+__all__ = ["difference", "distance", "entropy", "heads", "heatmap", "model", "prefix", "query", "rollout", "windows"]
 
 ALPHA = 0.6
 """Opaque enough to tell weights apart, and the image shows through."""

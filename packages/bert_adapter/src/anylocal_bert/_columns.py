@@ -1,0 +1,108 @@
+"""Pictures with a token on each line: lines from a column of tokens to another, bars beside a column of tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import rcParams
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
+
+from anylocal import _draw
+from anylocal._ticks import LINE, name_positions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.axis import YAxis
+    from matplotlib.colors import Normalize
+
+    from anylocal._draw import Cmap, Weights
+    from anylocal.attention import Tokens
+
+THINNEST, WIDEST = 0.4, 2.4
+"""Widths of a line at the two ends of the scale, in points."""
+
+LONGEST = 14
+"""Most characters of a token."""
+
+TALLEST = 20.0
+"""Most inches of a new figure; in it, tokens that have no room go without a label."""
+
+
+def tall_axes(ax: Axes | None, lines: int) -> Axes:
+    """Return the axes, or those of a new figure that is high enough for as many lines of text."""
+    if ax is not None:
+        return ax
+    figure = _draw.new_figure()
+    font = rcParams["font.size"] / 72
+    # Lines must have room from the first: new axes take three quarters of the height before they are laid out.
+    figure.set_figheight(min(TALLEST, max(figure.get_figheight(), 1.35 * lines * LINE * font + 12 * font)))
+    return figure.add_subplot()
+
+
+def strongest(weights: Weights, most: int | None) -> list[tuple[int, int]]:
+    """Return the rows and columns of the greatest weights, or of all above 0, the weakest first."""
+    flat = np.where(weights > 0, weights, 0).ravel()
+    # A stable order of equal weights: which are drawn must not depend on the machine.
+    order = np.argsort(-flat, kind="stable")[: min(most or flat.size, np.count_nonzero(flat))]
+    rows, columns = np.unravel_index(order[::-1], weights.shape)
+    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True)]
+
+
+def draw_lines(
+    ax: Axes, weights: Weights, drawn: Sequence[tuple[int, int]], lefts: Sequence[int], *, norm: Normalize, cmap: Cmap
+) -> LineCollection:
+    """Draw a line for each weight, from a row's place on the left to a column's on the right, the last on top."""
+    values = np.array([weights[place] for place in drawn])
+    shares = np.clip(np.ma.filled(norm(values), 0), 0, 1)
+    lines = LineCollection(
+        [[(0.0, float(lefts[row])), (1.0, float(column))] for row, column in drawn],
+        array=values,
+        norm=norm,
+        cmap=cmap,
+        linewidths=THINNEST + (WIDEST - THINNEST) * shares,
+        capstyle="round",
+    )
+    ax.add_collection(lines, autolim=False)
+    return lines
+
+
+def name_columns(
+    ax: Axes, left: tuple[Tokens, Sequence[int]], right: tuple[Tokens, Sequence[int]], sample: int
+) -> None:
+    """Write queries on the left and keys on the right, both from the top downwards."""
+    ax.set(xlim=(0, 1), ylim=(max(len(left[1]), len(right[1])) - 0.5, -0.5), xticks=[])
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    other = ax.secondary_yaxis("right")
+    other.spines[:].set_visible(False)
+    name_lines(ax.yaxis, "query", *left, sample)
+    name_lines(other.yaxis, "key", *right, sample)
+
+
+def name_lines(ruler: YAxis, name: str, axis: Tokens, shown: Sequence[int], sample: int) -> None:
+    """Write a token on each line."""
+    name_positions(ruler, name, axis, shown, text=sample, longest=LONGEST)
+    ruler.set_tick_params(length=0)
+
+
+def draw_bars(ax: Axes, values: Weights, scale: Normalize, cmap: Cmap) -> ScalarMappable:
+    """Draw a bar for each token, from the top downwards, in the colour of its value."""
+    colours = ScalarMappable(scale, cmap)
+    # A thin edge: the colour of the least value may be that of the paper.
+    ax.barh(range(len(values)), values, color=colours.to_rgba(values), edgecolor="0.5", linewidth=0.4, height=0.8)
+    # To the longest bar, whatever the scale of colours is.
+    ax.set(xlim=(0, 1.02 * (np.nan_to_num(values).max() or 1.0)), ylim=(len(values) - 0.5, -0.5))
+    ax.grid(visible=False)
+    return colours
+
+
+def add_legend(mappable: ScalarMappable, ax: Axes, label: str) -> None:
+    """Put the legend of the scale below: beside the axes are tokens, or what is long and narrow leaves no room."""
+    bar = ax.figure.colorbar(mappable, ax=ax, location="bottom", label=label, fraction=0.05, pad=0.04, aspect=30)
+    bar.locator = MaxNLocator(4)
+    bar.update_ticks()

@@ -1,0 +1,247 @@
+"""The recipe `lines`: which lines are drawn, from where to where, how strong, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from anylocal.attention import AttentionMap, Tokens
+from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError
+from anylocal_bert import plot
+
+mpl.use("Agg")
+
+AXIS = Tokens(
+    [["[CLS]", "good", "day", "[SEP]"], ["[PAD]", "[CLS]", "hi", "[SEP]"]],
+    padding=[[False] * 4, [True, False, False, False]],
+)
+SOURCE = Tokens(["guten", "Tag", "!", "</s>", "</s>"])
+
+
+def attention(keys: Tokens = AXIS, batch: int = 2) -> AttentionMap:
+    weights = torch.rand(batch, 3, 4, len(keys), generator=torch.Generator().manual_seed(0)).softmax(-1)
+    return AttentionMap.from_weights(weights, name="layer.0", queries=AXIS, keys=keys)
+
+
+def axes(width: float = 6.4, height: float = 4.8) -> Axes:
+    return Figure((width, height), layout="constrained").subplots()
+
+
+def collection(ax: Axes) -> LineCollection:
+    (found,) = ax.collections
+    assert isinstance(found, LineCollection)
+    return found
+
+
+def ends(ax: Axes) -> list[tuple[float, float]]:
+    """Return the rows that each line joins, having checked that it goes from the left to the right."""
+    segments = np.array(collection(ax).get_segments())
+    assert segments[:, 0, 0].tolist() == [0] * len(segments)
+    assert segments[:, 1, 0].tolist() == [1] * len(segments)
+    return [(left, right) for left, right in segments[:, :, 1].tolist()]
+
+
+def values(ax: Axes) -> np.ndarray[Any, Any]:
+    return np.asarray(collection(ax).get_array())
+
+
+def labels(ax: Axes) -> list[list[str]]:
+    """Return what is written on the left and on the right, in order."""
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+    low, high = sorted(ax.get_ylim())
+    rulers = [(ax.yaxis, "label1"), (ax.child_axes[0].yaxis, "label2")]
+    return [
+        [getattr(tick, side).get_text() for tick in ruler.get_major_ticks() if low <= tick.get_loc() <= high]
+        for ruler, side in rulers
+    ]
+
+
+def expected(weights: np.ndarray[Any, Any], most: int) -> list[tuple[int, int]]:
+    """Return the rows and columns of the greatest weights, the weakest first."""
+    order = np.argsort(weights.ravel())[-most:]
+    return [divmod(int(place), weights.shape[1]) for place in order]
+
+
+def test_the_strongest_weights_have_lines() -> None:
+    """A line joins the query and the key of each of the greatest weights, the greatest on top."""
+    weights = attention()[0, 1].numpy()
+    ax = plot.lines(attention(), sample=0, head=1, strongest=5, ax=axes())
+    assert ends(ax) == expected(weights, 5)
+    np.testing.assert_array_equal(values(ax), np.sort(weights.ravel())[-5:])
+
+
+def test_mean_over_heads() -> None:
+    """Without a head, lines are of the mean over heads."""
+    ax = plot.lines(attention(), sample=0, ax=axes())
+    np.testing.assert_allclose(values(ax), np.sort(attention().head_mean()[0].numpy().ravel()), rtol=1e-6)
+
+
+def test_sixty_by_default() -> None:
+    """All queries together have 60 lines, and the title says of how many weights."""
+    axis = Tokens([str(number) for number in range(9)])
+    ax = plot.lines(AttentionMap.from_weights(torch.rand(9, 9), queries=axis, keys=axis), ax=axes())
+    assert len(ends(ax)) == 60
+    assert ax.get_title() == "head 0\n60 strongest of 81 weights"
+
+
+@pytest.mark.parametrize("query", ["day", 2, -2])
+def test_one_query(query: str | int) -> None:
+    """A token, or its position, has all its lines and the others none."""
+    ax = plot.lines(attention(), sample=0, head=0, query=query, ax=axes())
+    np.testing.assert_array_equal(values(ax), np.sort(attention()[0, 0, 2].numpy()))
+    assert {left for left, _ in ends(ax)} == {2}
+    assert ax.get_title() == "layer.0\nsample 0, head 0\nquery day, 4 strongest of 4 weights"
+
+
+def test_all_of_one_query() -> None:
+    """One query has all its lines, however many they are."""
+    axis = Tokens([str(number) for number in range(70)])
+    weights = torch.rand(70, 70) + 0.01
+    ax = plot.lines(AttentionMap.from_weights(weights, queries=axis, keys=axis), query="3", ax=axes())
+    assert len(ends(ax)) == 70
+
+
+def test_the_strongest_of_one_query() -> None:
+    """`strongest` counts among the lines of the query."""
+    ax = plot.lines(attention(), sample=0, head=0, query="day", strongest=2, ax=axes())
+    np.testing.assert_array_equal(values(ax), np.sort(attention()[0, 0, 2].numpy())[-2:])
+
+
+def test_a_weight_of_0_has_no_line() -> None:
+    """What is masked is not drawn, however many lines are asked for."""
+    axis = Tokens(["a", "b", "c"])
+    causal = AttentionMap.from_weights(torch.ones(3, 3).tril(), queries=axis, keys=axis)
+    ax = plot.lines(causal, strongest=9, ax=axes())
+    assert sorted(ends(ax)) == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+
+
+def test_equal_weights_are_drawn_in_the_order_of_the_text() -> None:
+    """Of equal weights the first queries, and of one query the first keys, have the lines."""
+    axis = Tokens(["a", "b", "c"])
+    ax = plot.lines(AttentionMap.from_weights(torch.ones(3, 3), queries=axis, keys=axis), strongest=4, ax=axes())
+    assert ends(ax) == [(1, 0), (0, 2), (0, 1), (0, 0)]
+
+
+def test_tokens_stand_on_both_sides() -> None:
+    """Queries are on the left, keys on the right, the first on top."""
+    ax = plot.lines(attention(), sample=0, ax=axes())
+    assert labels(ax) == [["[CLS]", "good", "day", "[SEP]"]] * 2
+    assert (ax.get_ylim(), ax.get_xlim()) == ((3.5, -0.5), (0, 1))
+    assert (ax.get_ylabel(), ax.child_axes[0].get_ylabel()) == ("query token", "key token")
+
+
+def test_padding_is_left_out() -> None:
+    """Padding has no label and no line, on either side, and what follows it moves up."""
+    ax = plot.lines(attention(), sample=1, head=0, ax=axes())
+    assert labels(ax) == [["[CLS]", "hi", "[SEP]"]] * 2
+    assert ends(ax) == expected(attention()[1, 0, 1:, 1:].numpy(), 9)
+
+
+def test_a_query_behind_padding() -> None:
+    """A query behind padding is asked by its place in the text, and drawn from its place in the picture."""
+    ax = plot.lines(attention(), sample=1, head=0, query="hi", ax=axes())
+    np.testing.assert_array_equal(values(ax), np.sort(attention()[1, 0, 2, 1:].numpy()))
+    assert {left for left, _ in ends(ax)} == {1}
+
+
+def test_cross_attention() -> None:
+    """The keys may be of another text, of another length."""
+    ax = plot.lines(attention(SOURCE), sample=0, head=2, strongest=3, ax=axes())
+    assert labels(ax) == [["[CLS]", "good", "day", "[SEP]"], ["guten", "Tag", "!", "</s>", "</s>"]]
+    assert ends(ax) == expected(attention(SOURCE)[0, 2].numpy(), 3)
+    assert ax.get_ylim() == (4.5, -0.5)
+
+
+def test_one_scale() -> None:
+    """Colours and widths go from 0 to the greatest weight, and the legend has the same scale."""
+    ax = plot.lines(attention(), sample=0, ax=axes())
+    found = collection(ax)
+    greatest = float(values(ax)[-1])
+    assert found.norm.vmin == 0
+    assert found.norm.vmax == pytest.approx(greatest)
+    assert found.get_cmap().name == "magma_r"
+    np.testing.assert_allclose(np.asarray(found.get_linewidth()), 0.4 + 2 * values(ax) / greatest, rtol=1e-6)
+    assert found.colorbar is not None
+    assert found.colorbar.ax.get_xlabel() == "attention weight"
+
+
+def test_a_given_scale() -> None:
+    """Beyond the ends of a given scale, lines are no wider."""
+    scale = Normalize(0, 0.2)
+    found = collection(plot.lines(attention(), sample=0, norm=scale, cmap="cividis_r", ax=axes()))
+    assert (found.norm, found.get_cmap().name) == (scale, "cividis_r")
+    assert np.max(found.get_linewidth()) == 2.4
+
+
+def test_without_a_legend() -> None:
+    """The legend of the scale may be left out."""
+    assert collection(plot.lines(attention(), sample=0, colorbar=False, ax=axes())).colorbar is None
+
+
+def test_vector_graphics() -> None:
+    """In SVG, tokens are text, and no part of the picture of lines is pixels."""
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        ax = plot.lines(attention(), sample=0, colorbar=False, ax=axes())
+        file = io.StringIO()
+        ax.figure.savefig(file, format="svg")  # type: ignore[union-attr]  # more is known here than is typed
+    assert file.getvalue().count(">good</text>") == 2
+    assert "<image" not in file.getvalue()
+
+
+def test_a_new_figure_is_high_enough() -> None:
+    """Each token of a long text has its line in a new figure."""
+    axis = Tokens([f"w{number}" for number in range(70)])
+    weights = AttentionMap.from_weights(torch.rand(70, 70), queries=axis, keys=axis)
+    ax = plot.lines(weights)
+    assert [len(side) for side in labels(ax)] == [70, 70]
+    plt.close("all")
+
+
+def test_a_column_of_a_paper() -> None:
+    """In 3.3 inches nothing is cut off, and columns, labels and legend do not cover each other."""
+    ax = plot.lines(attention(), sample=0, ax=axes(3.3, 2.5))
+    figure = ax.figure
+    figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+    whole = ax.get_tightbbox()
+    bar = collection(ax).colorbar
+    assert whole is not None
+    assert bar is not None
+    below = bar.ax.get_tightbbox()
+    assert below is not None
+    assert below.y1 <= whole.y0 + 1
+    assert whole.x0 >= 0
+    assert whole.x1 <= figure.bbox.width
+    assert ax.bbox.width > 0.4 * figure.bbox.width
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, ChoiceError, "sample=0"),
+        ({"sample": 2}, PositionError, "2"),
+        ({"sample": 0, "head": 3}, PositionError, "head"),
+        ({"sample": 0, "query": "moon"}, NameNotFoundError, "moon"),
+        ({"sample": 0, "strongest": 0}, OptionError, r"strongest=0 is no number of lines; give 1 or more"),
+        ({"sample": 1, "query": 0}, PositionError, r"Query 0 is padding of text 1.*give another"),
+    ],
+)
+def test_what_is_not_there(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    """A text, head, query or number of lines that is not there is refused."""
+    with pytest.raises(error, match=message):
+        plot.lines(attention(), **options)
+
+
+def test_positions_that_are_no_tokens() -> None:
+    """A map without tokens is refused with the recipe that draws it."""
+    with pytest.raises(ShapeError, match=r"queries of 'layer.0' are no tokens.*heatmap"):
+        plot.lines(AttentionMap.from_weights(torch.eye(3), name="layer.0"))

@@ -1,0 +1,234 @@
+"""The recipes `cross` and `rollout`: what is drawn of a text, how it is labelled, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+import anylocal.attention
+from anylocal.attention import AttentionMap, AttentionMaps, Tokens
+from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError, StateError
+from anylocal_bert import plot
+
+mpl.use("Agg")
+
+SOURCE = Tokens(
+    [["guten", "Tag", "!", "</s>"], ["hallo", "!", "</s>", "<pad>"]], padding=[[False] * 4, [False, False, False, True]]
+)
+TARGET = Tokens(
+    [["<pad>", "good", "day"], ["<pad>", "hello", "</s>"]],
+    padding=[[False] * 3, [False, False, True]],
+)
+
+
+def make(queries: Tokens, keys: Tokens, *, heads: int = 2, seed: int = 0, name: str = "layer.0") -> AttentionMap:
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(2, heads, len(queries), len(keys), generator=generator)
+    visible = torch.tensor(np.stack([~keys.is_padding(text) for text in (0, 1)]))
+    weights = weights * visible[:, None, None]
+    return AttentionMap.from_weights(weights / weights.sum(-1, keepdim=True), name=name, queries=queries, keys=keys)
+
+
+def layers(count: int = 3) -> AttentionMaps:
+    return AttentionMaps(make(SOURCE, SOURCE, seed=number, name=f"layer.{number}") for number in range(count))
+
+
+def axes() -> Axes:
+    return Figure(layout="constrained").subplots()
+
+
+def covers(ax: Axes) -> list[list[float]]:
+    """Return what lies under the grey of padding: left, bottom, width, height."""
+    found = [patch for patch in ax.patches if isinstance(patch, Rectangle) and patch.get_gid() == "padding"]
+    assert {to_hex(patch.get_facecolor()) for patch in found} <= {"#999999"}
+    return [[*patch.get_xy(), patch.get_width(), patch.get_height()] for patch in found]
+
+
+def labels(ruler: Any) -> list[str]:
+    """Return what is written along an axis within the view."""
+    ruler.axes.figure.draw_without_rendering()
+    low, high = sorted(ruler.get_view_interval())
+    return [tick.label1.get_text() for tick in ruler.get_major_ticks() if low <= tick.get_loc() <= high]
+
+
+class TestCross:
+    """A row for each target token, a column for each source token."""
+
+    def test_weights(self) -> None:
+        """What is drawn are the map's values, of one head or of their mean."""
+        attention = make(TARGET, SOURCE)
+        one = plot.cross(attention, sample=0, head=1, ax=axes()).images[0].get_array()
+        np.testing.assert_array_equal(np.asarray(one), attention[0, 1])
+        mean = plot.cross(attention, sample=0, ax=axes()).images[0].get_array()
+        np.testing.assert_allclose(np.asarray(mean), attention.head_mean()[0], rtol=1e-6)
+
+    def test_labels(self) -> None:
+        """Both sides are named, and so are all their tokens."""
+        ax = plot.cross(make(TARGET, SOURCE), sample=0, ax=axes())
+        assert (ax.get_ylabel(), ax.get_xlabel()) == ("target token", "source token")
+        assert labels(ax.yaxis) == ["<pad>", "good", "day"]
+        assert labels(ax.xaxis) == ["guten", "Tag", "!", "</s>"]
+
+    @pytest.mark.parametrize("sample", [1, -1])
+    def test_padding(self, sample: int) -> None:
+        """Padding of both sides lies under grey, also where the text is counted from the end."""
+        ax = plot.cross(make(TARGET, SOURCE), sample=sample, ax=axes())
+        assert covers(ax) == [[2.5, -0.5, 1, 3], [-0.5, 1.5, 4, 1]]
+
+    def test_chosen_rows(self) -> None:
+        """Of chosen target tokens, the rows are drawn in their order."""
+        attention = make(TARGET, SOURCE)
+        ax = plot.cross(attention, sample=1, queries=["hello", 0], ax=axes())
+        np.testing.assert_allclose(
+            np.asarray(ax.images[0].get_array()), attention.head_mean([1, 0])[1].numpy(), rtol=1e-6
+        )
+        assert covers(ax) == [[2.5, -0.5, 1, 2]]
+
+    def test_self_attention_is_refused(self) -> None:
+        """A map of one text is refused with the recipe that draws it."""
+        with pytest.raises(ShapeError, match=r"layer.0.* is self-attention.*Draw it with tokens\."):
+            plot.cross(make(SOURCE, SOURCE), sample=0)
+
+    def test_a_step_of_generation_is_self_attention(self) -> None:
+        """Last tokens that attend to their own text are no other text."""
+        step = Tokens([["!"], ["</s>"]], start=2)
+        keys = Tokens([["guten", "Tag", "!"], ["hallo", "!", "</s>"]])
+        with pytest.raises(ShapeError, match="self-attention"):
+            plot.cross(make(step, keys), sample=0)
+
+    def test_a_text_that_is_its_own_translation(self) -> None:
+        """Where the texts are alike, the name of the module tells that there are two."""
+        attention = make(SOURCE, SOURCE, name="decoder.block.0.layer.1.EncDecAttention")
+        assert plot.cross(attention, sample=0, ax=axes()).get_xlabel() == "source token"
+
+    def test_positions_that_are_no_tokens(self) -> None:
+        """A map without tokens is refused with the recipe that draws it."""
+        with pytest.raises(ShapeError, match=r"queries of 'layer.0' are no tokens.*heatmap"):
+            plot.cross(AttentionMap.from_weights(torch.eye(3), name="layer.0"))
+
+    def test_a_batch_needs_a_choice(self) -> None:
+        """Of several texts one must be chosen."""
+        with pytest.raises(ChoiceError, match="sample=0 … 1"):
+            plot.cross(make(TARGET, SOURCE))
+
+
+class TestRollout:
+    """A bar for each token."""
+
+    def test_values(self) -> None:
+        """Bars are as long as the rollout of the query, and stand in the order of the text, the first on top."""
+        ax = plot.rollout(layers(), query="Tag", sample=0, ax=axes())
+        bars = list(ax.containers[0])
+        expected = layers().rollout()[0, 1]
+        np.testing.assert_allclose([bar.get_width() for bar in bars], expected, rtol=1e-6)
+        assert [bar.get_y() + bar.get_height() / 2 for bar in bars] == [0, 1, 2, 3]
+        assert ax.get_ylim() == (3.5, -0.5)
+        assert ax.get_xlim() == pytest.approx((0, 1.02 * expected.max().item()))
+
+    def test_one_row_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only the row of the query is followed."""
+        asked: list[Any] = []
+
+        def follow(maps: Any, **options: Any) -> torch.Tensor:
+            asked.append(options)
+            return anylocal.attention.rollout(maps, **options)
+
+        monkeypatch.setattr(plot, "follow", follow)
+        plot.rollout(layers(), query=-2, sample=0, residual=0.25, ax=axes())
+        assert asked == [{"residual": 0.25, "queries": 2}]
+
+    def test_residual(self) -> None:
+        """The share of the residual connection is the user's."""
+        bars = plot.rollout(layers(), sample=0, residual=0.1, ax=axes()).containers[0]
+        expected = layers().rollout(residual=0.1, queries=0)[0]
+        np.testing.assert_allclose([bar.get_width() for bar in bars], expected, rtol=1e-6)
+
+    def test_the_first_token_by_default(self) -> None:
+        """Without a query, the first token that is no padding is asked, and named."""
+        assert plot.rollout(layers(), sample=0, ax=axes()).get_title() == "rollout of 3 layers, sample 0\nquery guten"
+        left = Tokens(["[PAD]", "[CLS]", "hi"], padding=[True, False, False])
+        one = AttentionMap.from_weights(torch.eye(3), queries=left, keys=left)
+        assert plot.rollout([one], ax=axes()).get_title() == "rollout of 1 layer\nquery [CLS]"
+
+    def test_colours(self) -> None:
+        """A bar has the colour of its value, on a scale from 0 to the greatest, and the legend has the same one."""
+        ax = plot.rollout(layers(), sample=0, ax=axes())
+        row = layers().rollout(queries=0)[0].numpy()
+        colours = ScalarMappable(Normalize(0, row.max()), "magma_r").to_rgba(row)
+        drawn = [bar.get_facecolor() for bar in ax.containers[0]]
+        np.testing.assert_allclose(drawn, colours, atol=1e-6)
+        bar = ax.figure.axes[1]
+        assert bar.get_xlabel() == "attention rollout"
+        assert bar.get_xlim() == pytest.approx((0, row.max()))
+
+    def test_a_given_scale(self) -> None:
+        """A given scale is that of colours; no bar is cut off by it."""
+        ax = plot.rollout(layers(), sample=0, norm=Normalize(0, 0.01), cmap="cividis", ax=axes())
+        (colour,) = {to_hex(bar.get_facecolor()) for bar in ax.containers[0]}
+        assert colour == to_hex(mpl.colormaps["cividis"](1.0))
+        assert ax.get_xlim()[1] > max(layers().rollout(queries=0)[0].tolist())
+
+    def test_no_number_at_all(self) -> None:
+        """Maps that hold NaN only have a picture, without bars."""
+        axis = Tokens(["a", "b"])
+        ax = plot.rollout([AttentionMap.from_weights(torch.full((2, 2), np.nan), queries=axis, keys=axis)], ax=axes())
+        assert ax.get_xlim() == (0, 1.02)
+
+    def test_labels(self) -> None:
+        """Each bar has its token."""
+        ax = plot.rollout(layers(), sample=0, ax=axes())
+        assert labels(ax.yaxis) == ["guten", "Tag", "!", "</s>"]
+        assert (ax.get_ylabel(), ax.get_xlabel()) == ("token", "")
+
+    def test_without_a_legend(self) -> None:
+        """Without the legend, its words are at the axis."""
+        ax = plot.rollout(layers(), sample=0, colorbar=False, ax=axes())
+        assert ax.figure.axes == [ax]
+        assert ax.get_xlabel() == "attention rollout"
+
+    @pytest.mark.parametrize("sample", [1, -1])
+    def test_padding(self, sample: int) -> None:
+        """The line of padding is grey from side to side."""
+        ax = plot.rollout(layers(), sample=sample, ax=axes())
+        assert covers(ax) == [[0, 2.5, 1, 1]]
+        assert ax.get_title().startswith("rollout of 3 layers, sample 1")
+
+    def test_a_new_figure_is_high_enough(self) -> None:
+        """Each token of a long text has its line in a new figure."""
+        axis = Tokens([f"w{number}" for number in range(70)])
+        ax = plot.rollout([AttentionMap.from_weights(torch.rand(70, 70), queries=axis, keys=axis)])
+        assert len(labels(ax.yaxis)) == 70
+        plt.close("all")
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({}, ChoiceError, "sample=0 … 1"),
+            ({"sample": 0, "query": "moon"}, NameNotFoundError, "moon"),
+            ({"sample": 1, "query": 3}, PositionError, "Query 3 is padding of text 1"),
+            ({"sample": 0, "residual": 2}, OptionError, "residual=2"),
+        ],
+    )
+    def test_what_is_not_there(self, options: dict[str, Any], error: type[Exception], message: str) -> None:
+        """A text or a query that is not there, or means nothing, is refused."""
+        with pytest.raises(error, match=message):
+            plot.rollout(layers(), **options)
+
+    def test_maps_that_cannot_be_rolled_out(self) -> None:
+        """Without maps, without tokens, or across two texts, there is nothing to follow."""
+        with pytest.raises(StateError, match="run the model inside the capture"):
+            plot.rollout([])
+        with pytest.raises(ShapeError, match="no tokens"):
+            plot.rollout([AttentionMap.from_weights(torch.eye(3))])
+        with pytest.raises(ShapeError, match="no self-attention"):
+            plot.rollout([make(TARGET, SOURCE)], sample=0)
