@@ -13,6 +13,7 @@ import anylocal_vit
 from anylocal.attention import Patches, PlacedPatches
 from anylocal.errors import TargetError
 from anylocal.testing import perturb
+from anylocal_vit import _grids
 
 Make = Callable[..., Any]
 
@@ -188,6 +189,25 @@ def test_images_of_several_sizes_in_one_batch(naflex: Any) -> None:
     assert attention.keys == PlacedPatches((2, 3), [[0, 1, 3, 4], [0, 1, 2, -1]], prefix=registers)
     assert attention.windows == 1
     assert attention[1, :, :-1, -1].abs().max() == 0, "padding gets nothing"
+
+
+def test_padding_may_be_told_by_coordinates(naflex: Any) -> None:
+    """Where there is no mask of valid patches, a patch at (-1, -1) is padding."""
+    coordinates = torch.tensor([[[0, 0], [0, 1], [-1, -1]]])
+    surroundings = _grids.Surroundings(
+        _grids.Layer("", naflex, {}, (1, 3, 7, 7)), naflex, {"": {"patch_coord": coordinates, "patch_valid": None}}
+    )
+    (keys, _, _) = surroundings.axes()
+    assert isinstance(keys, PlacedPatches)
+    assert keys.places.tolist() == [[0, 1, -1]]
+
+
+def test_plain_blocks_are_not_asked(make: Make) -> None:
+    """A plain transformer's blocks cut nothing up, and capturing it touches none of them."""
+    model = make(img_size=64, depth=1)
+    asked = {also.function.__qualname__ for also in anylocal_vit.adapter.also(model)}
+    assert "VisionTransformer.forward" in asked
+    assert "Block.forward" not in asked
 
 
 def test_naflex_takes_plain_images_too(naflex: Any) -> None:

@@ -12,20 +12,18 @@ import timm.layers
 import timm.models
 
 from anylocal._resolve import functions_in
-from anylocal._rewrite import argument_names
+from anylocal._rewrite import Wants, argument_names
 from anylocal.adapter import Adapter, Also, Axes, Reading, Scene
 from anylocal.attention import AttentionMap
-from anylocal_vit._grids import HINTS, Layer, Surroundings, is_model, prefix_names, seen_shape
+from anylocal_vit._grids import HINTS, Layer, Surroundings, is_model, seen_shape
 from anylocal_vit._layouts import BATCH, four_axes, makes_no_map, special_reading, without_a_map
-from anylocal_vit._places import CUTS
+from anylocal_vit._places import cutting
 
 if TYPE_CHECKING:
     import torch
 
     from anylocal import Call
     from anylocal.adapter import Mixed
-
-__all__ = ["TimmAdapter", "adapter", "prefix_names"]
 
 
 class TimmAdapter(Adapter):
@@ -51,14 +49,15 @@ class TimmAdapter(Adapter):
 
     def also(self, model: torch.nn.Module) -> Iterable[Also]:
         """Ask for the sizes of the image, and of what is cut into windows."""
-        asked: set[types.FunctionType] = set()
+        asked: dict[types.FunctionType, None] = {}
         for module in model.modules():
             takes_an_image = module is model or is_model(module)
             names = ("forward", "forward_features") if takes_an_image else ("forward",)
-            wanted = [module] if takes_an_image or type(module).__name__ in CUTS else []
+            wanted = [module] if takes_an_image or cutting(module) is not None else []
             wanted += [embedding] if (embedding := getattr(module, "patch_embed", None)) is not None else []
             for each in wanted:
-                asked |= {f for name in names for f in functions_in(getattr(type(each), name, None))}
+                functions = (f for name in names for f in functions_in(getattr(type(each), name, None)))
+                asked.update(dict.fromkeys(functions))
         for function in asked:
             arguments = argument_names(function.__code__)[1:]
             # The first one is the image; the others say where its patches lie, in models that are given them.
@@ -66,7 +65,7 @@ class TimmAdapter(Adapter):
             if kept:
                 yield Also(function, arguments=kept, keep=seen_shape)
 
-    def wants(self, function: types.FunctionType, reading: Reading) -> Any:
+    def wants(self, function: types.FunctionType, reading: Reading) -> Wants:
         """Return what is to be recorded; of forks, also what tells a batch from the heads in it."""
         wants = super().wants(function, reading)
         if function.__module__.startswith("timm."):

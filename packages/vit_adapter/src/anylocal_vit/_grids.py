@@ -11,7 +11,7 @@ import torch
 
 from anylocal.adapter import Axes
 from anylocal.attention import Axis, Named, Patches, PlacedPatches
-from anylocal_vit._places import CUTS, Block, Cut, Grid, pair, tiles, unrolled
+from anylocal_vit._places import Block, Cut, Grid, cutting, pair, tiles, unrolled
 
 # Locals of attention functions that hold the rows and columns of what they relate, the most telling first.
 SIZES: Final = (("q_size", "k_size"), ("feat_size",), ("size",), ("h", "w"), ("H", "W"))
@@ -19,7 +19,6 @@ HINTS: Final = ("q_size", "k_size", "feat_size", "size", "h", "w", "H", "W", "Ho
 
 # Modules that keep a list of blocks under this name leave the number of patches as it is from block to block.
 _ISOTROPIC: Final = "blocks"
-
 
 # Along a list: what it pools lies in one row, or on both sides of a rim.
 _POOL: Final = torch.nn.AvgPool1d
@@ -114,7 +113,7 @@ class Surroundings:
         for name, module in self.around:
             size = next((value for value in self.seen.get(name, {}).values() if isinstance(value, tuple)), None)
             within = self.layer.name[len(name) :].lstrip(".")
-            rule = CUTS.get(type(module).__name__)
+            rule = cutting(module)
             cut = None if rule is None else rule(Block(module, size, self.layer.values, within, lengths))
             if cut is not None:
                 return cut
@@ -200,8 +199,9 @@ class Surroundings:
             return None
         down, across = (int(size) + 1 for size in coordinates.amax((0, 1)))
         places = coordinates[..., 0] * across + coordinates[..., 1]
-        if valid is not None:
-            places = places.masked_fill(~valid.bool(), -1)
+        # Padding is told by a mask, or by coordinates that no patch has.
+        nowhere = (coordinates < 0).any(-1) if valid is None else ~valid.bool()
+        places = places.masked_fill(nowhere, -1)
         return PlacedPatches((down, across), places, prefix=self.prefix)
 
     def _alone(self, keys: Axis) -> Axis:

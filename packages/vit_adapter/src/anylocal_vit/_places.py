@@ -112,9 +112,8 @@ def _davit(block: Block) -> Cut | None:
 
 
 def _sam(block: Block) -> Cut | None:
-    # Other blocks of this name have no windows, and some of these have none either.
-    window = getattr(block.module, "window_size", None)
-    grid = _channels_last(block)
+    window, grid = block.module.window_size, _channels_last(block)
+    # Some blocks attend to the whole image.
     return Cut(grid, tiles(grid, pair(window))) if window and grid is not None else None
 
 
@@ -207,6 +206,13 @@ CUTS: Final[Mapping[str, Callable[[Block], Cut | None]]] = {
     "HaloAttn": _halo,
 }
 """By the name of a block's class, how it cuts the grid up, None where it does not."""
+
+
+def cutting(module: torch.nn.Module) -> Callable[[Block], Cut | None] | None:
+    """Return how a module cuts the grid up that it is given, None where it does not."""
+    name = type(module).__name__
+    # Plain transformers call their blocks so, too.
+    return CUTS.get(name) if name != "Block" or hasattr(module, "window_size") else None
 
 
 def unrolled(hiera: Any, windows: int, lengths: tuple[int, int]) -> Cut | None:
