@@ -390,3 +390,11 @@ def test_a_map_has_the_windows_of_its_axes() -> None:
     assert AttentionMap.from_weights(weights, windows=3, keys=three).images == 2
     with pytest.raises(ShapeError, match="windows=2, and its key patches are those of 3 windows"):
         AttentionMap.from_weights(weights, windows=2, keys=three)
+
+
+def test_a_label_that_is_changed_leaves_the_others() -> None:
+    """A map with another name keeps its axes, and all else that is known of it."""
+    axis = Patches((1, 2))
+    before = AttentionMap.from_weights(torch.eye(3), name="a", queries=axis, keys=axis, fused=True, forward=2)
+    after = before.labelled(name="b")
+    assert (after.name, after.queries, after.keys, after.fused, after.forward) == ("b", axis, axis, True, 2)

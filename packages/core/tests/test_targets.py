@@ -481,7 +481,7 @@ def test_find_leaves_out_what_only_a_comprehension_binds() -> None:
 
 def test_a_site_shows_its_names() -> None:
     """The repr is what `find` prints."""
-    assert repr(find(triple)) == "[Site(triple: x, result)]"
+    assert repr(find(triple)) == "Sites\n  triple  x, result"
 
 
 # Calls

@@ -36,7 +36,7 @@ def test_the_demo_writes_every_layer_a_query_and_the_rollout(
     assert main(["--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     pictures = ["distance", *(f"layer-{i:02}-heads" for i in range(4)), "entropy", "prefix", "query", "rollout"]
-    assert names == sorted([*(f"{picture}.png" for picture in pictures), "maps.safetensors"])
+    assert names == sorted([*(f"{picture}.png" for picture in pictures), "attention.html", "maps.safetensors"])
     printed = capsys.readouterr().out
     assert "Captured 4 layers of 4 heads, 4 of them fused" in printed
     assert "1 × 4 × 65 × 65" in printed

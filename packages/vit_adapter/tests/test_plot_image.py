@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from anylocal._image import grey, pixels_of
 from anylocal.errors import OptionError, ShapeError
-from anylocal_vit._image import grey, pixels_of
 
 BYTES = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
 UNIT = BYTES / 255

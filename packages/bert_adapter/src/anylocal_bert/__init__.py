@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anylocal.view import explore
 from anylocal_bert import plot
 from anylocal_bert._adapter import adapter
 from anylocal_bert._bertviz import bertviz
@@ -63,4 +64,4 @@ def capture_attention(
     return adapter.capture_attention(model, about=tokenizer, **options)
 
 
-__all__ = ["adapter", "bertviz", "capture_attention", "capture_text", "install", "plot", "uninstall"]
+__all__ = ["adapter", "bertviz", "capture_attention", "capture_text", "explore", "install", "plot", "uninstall"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,6 +55,13 @@ class Values(Mapping[str, Any]):
     def __len__(self) -> int:
         """Return the number of names that were bound."""
         return len(self._values)
+
+    def summary(self) -> str:
+        """Return each name with the shape of its tensor or array, or else with its value, in short.
+
+        A tensor that was changed in place has its shape still: nothing is warned of.
+        """
+        return ", ".join(f"{name}: {_short(value)}" for name, value in self._values.items())
 
     def __repr__(self) -> str:
         """Return the values as a dict would show them."""
@@ -152,3 +160,8 @@ def _join(record: Record, assignments: list[Record]) -> Record:
 def _each_version(assignments: list[Record]) -> tuple[int | None, ...]:
     versions = (assignment.versions[0] for assignment in assignments)
     return tuple(version if isinstance(version, int) else None for version in versions)
+
+
+def _short(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return str(tuple(shape)) if isinstance(shape, tuple) else reprlib.repr(value)

@@ -8,10 +8,10 @@ import weakref
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Self
 
-from anylocal import _compiled, _explain, _patch, _torch
+from anylocal import _compiled, _explain, _patch, _table, _torch
 from anylocal._calls import Assembler, Call
 from anylocal._record import Log, Record, Subscription
-from anylocal._request import Request, Site, check_options, only, requests, site
+from anylocal._request import Request, Site, Sites, check_options, only, requests, site
 from anylocal._resolve import Resolution, bound_names, resolve
 from anylocal.errors import NameNotFoundError, ShapeError, StateError
 
@@ -222,6 +222,12 @@ class Capture:
         state = "open" if self.is_open else "closed"
         return f"Capture({self._label}: {', '.join(self.names)}; {len(self)} calls, {state})"
 
+    def _repr_html_(self) -> str:
+        return _table.markup(("", "function", "module", "values"), self._rows(), repr(self))
+
+    def _rows(self) -> list[_table.Row]:
+        return [(str(call.index), call.function.__qualname__, call.name, call.values.summary()) for call in self.calls]
+
 
 def capture(
     target: object,
@@ -292,7 +298,7 @@ def capture(
     return Capture(resolution, asked, keep=keep, limit=limit, edit=edit, threads=threads)
 
 
-def find(target: object) -> list[Site]:
+def find(target: object) -> Sites:
     """List what there is to capture in a target.
 
     Parameters
@@ -303,7 +309,7 @@ def find(target: object) -> list[Site]:
     Returns
     -------
     list of Site
-        Each function with the names it binds, in the order in which they are found.
+        Each function with the names it binds, in the order in which they are found; shown as a table.
 
     Raises
     ------
@@ -316,7 +322,8 @@ def find(target: object) -> list[Site]:
     ...     total = sum(values)
     ...     return total / len(values)
     >>> find(mean)
-    [Site(mean: values, total)]
+    Sites
+      mean  values, total
     """
     resolution = resolve(target)
-    return [site(found, bound_names(found.function), resolution.modules) for found in resolution.found]
+    return Sites(site(found, bound_names(found.function), resolution.modules) for found in resolution.found)

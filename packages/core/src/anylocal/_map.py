@@ -297,7 +297,8 @@ class AttentionMap:
     def labelled(self, **labels: Any) -> AttentionMap:
         """Return the same map with other labels: name, queries, keys, fused, forward, windows, mixed or rank."""
         kept = {"name": self.name, "fused": self.fused, "forward": self.forward, "rank": self.rank}
-        return AttentionMap(self.rows, **{**kept, "windows": self.windows, "mixed": self._mixed, **labels})
+        axes = {"queries": self.queries, "keys": self.keys}
+        return AttentionMap(self.rows, **{**kept, **axes, "windows": self.windows, "mixed": self._mixed, **labels})
 
     def head_mean(self, queries: Queries = None) -> torch.Tensor:
         """Average over heads, in blocks of rows: the map itself is never there whole.

@@ -38,7 +38,7 @@ def thumbnail(attention: AttentionMap, image: int, head: int) -> Weights:
     """Return the weights of a head, no longer than `MOST` either way: of a windowed layer, the mean of its windows."""
     windows = range(image * attention.windows, (image + 1) * attention.windows)
     weights = _draw.mean_of(_draw.array_of(attention[window, head]) for window in windows)
-    return _shortened(_shortened(weights).T).T
+    return shortened(shortened(weights).T).T
 
 
 def draw_grid(ax: Axes, rows: Sequence[Sequence[Weights]], names: Sequence[str], scale: Normalize, cmap: Cmap) -> None:
@@ -124,10 +124,10 @@ def _shared(names: Sequence[Sequence[str]]) -> int:
     return next((number for number, alike in enumerate(same) if not alike), min(map(len, names)))
 
 
-def _shortened(weights: Weights) -> Weights:
-    """Average neighbouring rows until there are at most `MOST`."""
+def shortened(weights: Weights, most: int = MOST) -> Weights:
+    """Average neighbouring rows until there are at most so many."""
     length = len(weights)
-    together = math.ceil(length / MOST)
+    together = math.ceil(length / most)
     if together == 1:
         return weights
     number = math.ceil(length / together)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from anylocal import _torch
+from anylocal import _table, _torch
 from anylocal._resolve import Found, Resolution, bound_names, in_model, local_names
 from anylocal._rewrite import Wants
 from anylocal.errors import NameNotFoundError, OptionError
@@ -63,6 +63,29 @@ class Site:
         """Return the function, its place and its names on one line."""
         where = f", {len(self.modules)} modules" if self.modules else ""
         return f"Site({self.function.__qualname__}: {', '.join(self.names)}{where})"
+
+
+class Sites(list[Site]):
+    """The sites that `find` found: a list that shows itself as a table."""
+
+    def __repr__(self) -> str:
+        """Return a line for each function: its name, what it binds, and for how many modules it runs."""
+        rows = [(*row[:2], f"{row[2]} modules" if row[2] else "") for row in self._rows()]
+        return _table.text("Sites", rows) if rows else "Sites: none"
+
+    def _repr_html_(self) -> str:
+        return _table.markup(("function", "names", "modules", "where"), self._rows())
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                site.function.__qualname__,
+                ", ".join(site.names),
+                str(len(site.modules) or ""),
+                f"{site.file}:{site.line}",
+            )
+            for site in self
+        ]
 
 
 def check_options(names: tuple[object, ...], keep: object, edit: Mapping[str, object] | None, threads: str) -> None:

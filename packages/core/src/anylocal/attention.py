@@ -8,13 +8,13 @@ Needs the extra ``anylocal[torch]``.
 
 from __future__ import annotations
 
-import html
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
+from anylocal import _table
 from anylocal.errors import ChoiceError, DependencyError, NameNotFoundError, OptionError, PositionError, StateError
 
 try:
@@ -176,20 +176,14 @@ class AttentionMaps(Sequence[AttentionMap]):
         return maps[position]
 
     def __repr__(self) -> str:
-        rows = _table(self._now())
+        rows = _rows(self._now())
         if not rows:
             return "AttentionMaps: none"
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        lines += [f"and {count} without a map: {what}" for what, count in Counter(self.others.values()).items()]
-        return "\n  ".join(["AttentionMaps", *lines])
+        more = [f"and {count} without a map: {what}" for what, count in Counter(self.others.values()).items()]
+        return _table.text("AttentionMaps", rows, more)
 
     def _repr_html_(self) -> str:
-        rows = _table(self._now())
-        cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
-        head = "".join(f"<th>{title}</th>" for title in _TITLES)
-        body = "".join(f"<tr>{cell}</tr>" for cell in cells)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return _table.markup(_TITLES, _rows(self._now()))
 
     def _now(self) -> Sequence[AttentionMap]:
         return self._maps if self._read is None else self._read()
@@ -198,13 +192,11 @@ class AttentionMaps(Sequence[AttentionMap]):
 _TITLES = ("", "module", "forward", "batch × heads × queries × keys", "")
 
 
-def _table(maps: Sequence[AttentionMap], ends: int = 12) -> list[tuple[str, ...]]:
-    """Describe each map in a row of text; of many, the first and the last."""
-    rows: list[tuple[str, ...]] = [
+def _rows(maps: Sequence[AttentionMap]) -> list[_table.Row]:
+    return [
         (str(position), item.name, str(item.forward), " × ".join(map(str, item.shape)), "fused" if item.fused else "")
         for position, item in enumerate(maps)
     ]
-    return rows if len(rows) <= 2 * ends else [*rows[:ends], ("…", "", "", "", ""), *rows[-ends:]]
 
 
 def _checked(maps: Iterable[object]) -> tuple[AttentionMap, ...]:

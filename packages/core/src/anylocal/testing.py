@@ -24,10 +24,11 @@ import pytest
 import torch
 
 from anylocal import _patch, get_local
+from anylocal._browser import browser
 from anylocal.adapter import Adapter
 from anylocal.errors import StateError, VersionError
 
-__all__ = ["AdapterContract", "perturb"]
+__all__ = ["AdapterContract", "browser", "perturb"]
 
 LEAST_SPREAD: Final = 1e-3
 """Standard deviation of a map's weights, in units of the uniform weight, under which it counts as uniform."""

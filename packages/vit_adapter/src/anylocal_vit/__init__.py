@@ -11,6 +11,7 @@ AttentionMap('blocks.1.attn', batch=1, heads=3, queries=197, keys=197, fused)
 torch.Size([197, 197])
 """
 
+from anylocal.view import explore
 from anylocal_vit import plot
 from anylocal_vit._adapter import adapter
 from anylocal_vit._photograph import Photograph, photograph
@@ -19,4 +20,4 @@ capture_attention = adapter.capture_attention
 install = adapter.install
 uninstall = adapter.uninstall
 
-__all__ = ["Photograph", "adapter", "capture_attention", "install", "photograph", "plot", "uninstall"]
+__all__ = ["Photograph", "adapter", "capture_attention", "explore", "install", "photograph", "plot", "uninstall"]

@@ -19,6 +19,7 @@ from anylocal._command import summary, write
 from anylocal.attention import AttentionMap, AttentionMaps, Patches, PlacedPatches
 from anylocal.errors import OptionError, ShapeError, WeightsError
 from anylocal.plot import entropy, heads
+from anylocal.view import explore
 from anylocal_vit import _digits, plot
 from anylocal_vit._adapter import adapter
 from anylocal_vit._photograph import photograph
@@ -32,6 +33,9 @@ Cell = tuple[int, int]
 LARGEST = 4
 """Gigabytes of maps that the command writes into one file."""
 
+LARGEST_PAGE = "256MiB"
+"""What browsers open in some seconds."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -40,6 +44,7 @@ class Scene:
     model: torch.nn.Module
     tensor: torch.Tensor
     pixels: npt.NDArray[np.uint8]
+    title: str
     query: Cell | None = None
 
 
@@ -48,7 +53,8 @@ def digits_scene() -> Scene:
     model, accuracy = _digits.train()
     print(f"It gets {accuracy:.0%} of the digits right that it was not trained on.")
     image = _digits.sample()
-    return Scene(model, image, _digits.pixels(image), _digits.brightest_patch(image))
+    title = f"A digit, read by a small ViT that gets {accuracy:.0%} right"
+    return Scene(model, image, _digits.pixels(image), title, _digits.brightest_patch(image))
 
 
 def photo_scene(name: str, file: str | None, *, checkpoint: str | None, random_weights: bool) -> Scene:
@@ -66,7 +72,7 @@ def photo_scene(name: str, file: str | None, *, checkpoint: str | None, random_w
     check_name(name)
     model = load_model(name, checkpoint=checkpoint, random_weights=random_weights).eval()
     photo = photograph(model, sample_photograph() if file is None else file)
-    return Scene(model, photo.tensor, photo.pixels)
+    return Scene(model, photo.tensor, photo.pixels, f"{name}, random weights" if random_weights else name)
 
 
 def check_name(name: str) -> None:
@@ -140,7 +146,17 @@ def run(scene: Scene, out: Path, query: Cell | None = None, layers: str | None =
             f" PATTERN, as in --layers {maps[-1].name!r}."
         )
     files = write(_pictures(scene, maps, query or scene.query), out)
-    return [*files, store.save(maps, out / "maps.safetensors")]
+    return [*files, store.save(maps, out / "maps.safetensors"), *_page(scene, maps, out)]
+
+
+def _page(scene: Scene, maps: AttentionMaps, out: Path) -> list[Path]:
+    try:
+        page = explore(maps, images=scene.pixels, samples=0, title=scene.title, limit=LARGEST_PAGE)
+    except OptionError as error:
+        # The pictures are there all the same.
+        print(f"There is no interactive page: {error}")
+        return []
+    return [page.save(out / "attention.html")]
 
 
 def _pictures(scene: Scene, maps: AttentionMaps, query: Cell | None) -> Iterator[tuple[str, Any]]:

@@ -17,10 +17,10 @@ from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
 from anylocal._draw import beside
+from anylocal._image import grey, pixels_of
 from anylocal._ticks import name_positions
 from anylocal.attention import AttentionMap, Axis, Patches, PlacedPatches
 from anylocal.errors import ShapeError, UnsupportedError
-from anylocal_vit._image import grey, pixels_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
     from anylocal._draw import Cmap, Weights
-    from anylocal_vit._image import ImageLike, Pixels, Statistics
+    from anylocal._image import ImageLike, Pixels, Statistics
 
 BACKGROUND = "0.5"
 """Grey of what lies under the cells and the colorbar: that of an average image, so that colours there are the same."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from anylocal._draw import Cmap, Norm, Weights
-    from anylocal_vit._image import ImageLike, Pixels, Statistics
+    from anylocal._image import ImageLike, Pixels, Statistics
 
 __all__ = ["difference", "distance", "entropy", "heads", "heatmap", "model", "prefix", "query", "rollout", "windows"]
 

@@ -1,0 +1,36 @@
+"""Tables of what was found or recorded: aligned text for a console, HTML for a notebook, and short for either."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+Row: TypeAlias = Sequence[str]
+
+ENDS: Final = 12
+"""Rows kept at the start and at the end of a long table."""
+
+
+def short(rows: Sequence[Row]) -> list[Row]:
+    """Return the first and the last rows of many, with dots between them."""
+    if len(rows) <= 2 * ENDS:
+        return list(rows)
+    return [*rows[:ENDS], ("…", *[""] * (len(rows[0]) - 1)), *rows[-ENDS:]]
+
+
+def text(title: str, rows: Sequence[Row], more: Sequence[str] = ()) -> str:
+    """Return a table for a console, below its title, and what else there is to say."""
+    kept = short(rows)
+    widths = [max(map(len, column)) for column in zip(*kept, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in kept]
+    return "\n  ".join([title, *lines, *more])
+
+
+def markup(titles: Row, rows: Sequence[Row], caption: str = "") -> str:
+    """Return a table for a notebook; its cells are text, whatever they hold."""
+    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in short(rows)]
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+    body = "".join(f"<tr>{cell}</tr>" for cell in cells)
+    told = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{told}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,322 @@
+"""The page of maps, without a browser: what is in it, how exact, how large, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+
+import torch
+
+from anylocal.attention import AttentionMap, AttentionMaps, Named, Patches, PlacedPatches, Tokens
+from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError, StateError
+from anylocal.view import Page, explore
+
+SPREAD = 4.0
+"""Of the logits: weights between 1e-9 and nearly 1."""
+
+
+def make(
+    name: str = "blocks.0.attn", *, seed: int = 0, shape: tuple[int, ...] = (1, 2, 5, 5), **options: Any
+) -> AttentionMap:
+    generator = torch.Generator().manual_seed(seed)
+    return AttentionMap.from_weights(
+        (SPREAD * torch.randn(shape, generator=generator)).softmax(-1), name=name, **options
+    )
+
+
+class Scripts(HTMLParser):
+    """The text of each script of a page, by its id, as a browser would find it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+        self.tags: list[str] = []
+        self._inside: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._inside = dict(attrs).get("id") if tag == "script" else None
+
+    def handle_endtag(self, tag: str) -> None:
+        del tag
+        self._inside = None
+
+    def handle_data(self, data: str) -> None:
+        if self._inside is not None:
+            self.found[self._inside] = self.found.get(self._inside, "") + data
+
+
+def scripts(page: Page) -> dict[str, str]:
+    parser = Scripts()
+    parser.feed(page.html)
+    return parser.found
+
+
+def content(page: Page) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(scripts(page)["data"])
+    return found
+
+
+def weights(page: Page, layer: int = 0) -> np.ndarray[Any, Any]:
+    """Return the weights of a layer as the page's format says: (sample, window, head, query, key)."""
+    described = content(page)["layers"][layer]
+    shape = described["shape"]
+    buffer = gzip.decompress(base64.b64decode(scripts(page)[f"layer-{layer}"]))
+    count = int(np.prod(shape[:3]))
+    scales = np.frombuffer(buffer, "<f4", count).reshape(*shape[:3], 1, 1)
+    levels = np.frombuffer(buffer, np.uint8, offset=4 * count).reshape(shape)
+    if described["differences"]:
+        levels = levels.cumsum(3, dtype=np.uint8)
+    return scales * (levels / 255.0) ** 2
+
+
+def test_weights_on_the_page_are_the_maps() -> None:
+    """Every weight is off by no more than the stated bound, the square root of weight × greatest over 255."""
+    attention = make(shape=(2, 3, 7, 7))
+    found = weights(explore(attention))[:, 0]
+    exact = attention.tensor().double().numpy()
+    bound = np.sqrt(exact * exact.max((2, 3), keepdims=True)) / 255 + 1 / 255**2
+    assert (np.abs(found - exact) <= bound).all()
+
+
+def test_the_error_is_the_greatest_there_is() -> None:
+    """What the page says of its error is what it is, neither more nor less."""
+    attention = make(shape=(2, 3, 7, 7))
+    page = explore(attention)
+    assert page.error == pytest.approx(np.abs(weights(page)[:, 0] - attention.numpy()).max(), rel=1e-3)
+    assert f"{page.error:.1g}" in page.html
+
+
+def test_rows_alike_are_kept_as_differences() -> None:
+    """Where rows resemble those above, the page is smaller by it, and the weights are the same."""
+    rows = torch.rand(1, 1, 1, 64).expand(1, 1, 64, 64) + 0.01 * torch.rand(1, 1, 64, 64)
+    alike = AttentionMap.from_weights(rows / rows.sum(-1, keepdim=True))
+    page = explore(alike)
+    assert content(page)["layers"][0]["differences"]
+    assert np.allclose(weights(page)[:, 0], alike.numpy(), atol=page.error * 1.01)
+
+
+def test_zero_stays_zero() -> None:
+    """A key that a mask hides has no weight at all on the page."""
+    attention = AttentionMap.from_qk(torch.randn(1, 1, 6, 4), torch.randn(1, 1, 6, 4), causal=True)
+    assert (weights(explore(attention))[0, 0, 0][np.triu_indices(6, 1)] == 0).all()
+
+
+def test_a_map_of_zeros_is_drawn() -> None:
+    """Rows without any key have no greatest weight to take a share of."""
+    assert weights(explore(AttentionMap.from_weights(torch.zeros(3, 3)))).max() == 0
+
+
+def test_windows_stand_behind_their_samples() -> None:
+    """The batch of a windowed layer is samples × windows, and so are the page's bytes."""
+    attention = make(shape=(6, 2, 4, 4), windows=3)
+    page = explore(attention, samples=1)
+    assert np.allclose(weights(page)[0], attention.numpy()[3:6], atol=page.error * 1.01)
+
+
+def test_only_chosen_samples_are_in_the_page() -> None:
+    """The page holds the samples asked for, in that order, under their own numbers."""
+    attention = make(shape=(4, 2, 5, 5))
+    page = explore(attention, samples=[-1, 1])
+    assert content(page)["samples"] == [3, 1]
+    assert np.allclose(weights(page)[:, 0], attention.numpy()[[3, 1]], atol=page.error * 1.01)
+
+
+def test_layers_are_chosen_by_place_or_name() -> None:
+    """Positions and names of modules choose layers, in that order."""
+    maps = AttentionMaps(make(f"blocks.{number}.attn", seed=number) for number in range(4))
+    page = explore(maps, layers=[3, "blocks.1.attn"])
+    assert [layer["name"] for layer in content(page)["layers"]] == ["blocks.3.attn", "blocks.1.attn"]
+    assert np.allclose(weights(page, 1)[:, 0], maps[1].numpy(), atol=page.error * 1.01)
+
+
+def test_layers_that_share_a_name_are_reached_by_their_place() -> None:
+    """A layer that ran twice has two maps of one name: the Python call must tell them apart."""
+    maps = AttentionMaps([make("shared"), make("shared", seed=1), make("other")])
+    assert [layer["ref"] for layer in content(explore(maps))["layers"]] == ["0", "1", "'other'"]
+
+
+def test_hostile_tokens_and_titles_stay_text() -> None:
+    """Nothing that a token or a title holds becomes a tag, and a browser reads back what was given."""
+    evil = ["</script><script>alert(1)</script>", "<!--", "\"'&amp;\\", "😀", "שלום", "\u2028"]
+    axis = Tokens(evil)
+    page = explore(make(shape=(1, 1, 6, 6), queries=axis, keys=axis), title="</title><img src=x onerror=alert(1)>")
+    parser = Scripts()
+    parser.feed(page.html)
+    assert content(page)["axes"][0]["texts"] == [evil]
+    assert "img" not in parser.tags
+    assert parser.tags.count("script") == 4  # data, thumbnails, one layer, the page's own
+
+
+def test_a_page_names_no_address_to_load_from() -> None:
+    """No attribute of the page leads anywhere but into itself."""
+    page = explore(make(queries=Patches((2, 2)), keys=Patches((2, 2))), images=torch.rand(3, 8, 8))
+    assert re.findall(r"""(?:src|href|url|@import)\s*[=(]\s*["']?(?!data:)[a-z]+:""", page.html) == []
+
+
+def test_the_same_maps_make_the_same_page() -> None:
+    """A page has no time of day and no random number in it."""
+    assert explore(make()).html == explore(make()).html
+
+
+def test_thumbnails_are_means_of_the_map() -> None:
+    """A thumbnail of a long map averages neighbouring rows and columns, to no more than 40 of each."""
+    attention = make(shape=(1, 1, 80, 80))
+    page = explore(attention)
+    assert content(page)["layers"][0]["thumb"] == [40, 40]
+    buffer = gzip.decompress(base64.b64decode(scripts(page)["thumbs"]))
+    scale = np.frombuffer(buffer, "<f4", 1)[0]
+    thumb = scale * (np.frombuffer(buffer, np.uint8, offset=4).reshape(40, 40) / 255.0) ** 2
+    assert np.allclose(thumb, attention.numpy()[0, 0].reshape(40, 2, 40, 2).mean((1, 3)), atol=scale / 255)
+
+
+def test_an_image_is_kept_without_loss() -> None:
+    """The page's image has the pixels that were given."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    axis = Patches((2, 3), prefix=(), image_size=(16, 24))
+    page = explore(make(shape=(1, 1, 6, 6), queries=axis, keys=axis), images=pixels)
+    (source,) = content(page)["images"]
+    assert np.array_equal(np.asarray(Image.open(BytesIO(base64.b64decode(source.split(",")[1])))), pixels)
+
+
+def test_each_sample_has_its_image() -> None:
+    """Of a batch of images, each chosen sample takes its own."""
+    axis = Patches((2, 3), prefix=())
+    images = np.stack([np.full((4, 6, 3), value, dtype=np.uint8) for value in (0, 100, 200)])
+    attention = make(shape=(3, 1, 6, 6), queries=axis, keys=axis)
+    batch = content(explore(attention, images=images, samples=[2, 0]))["images"]
+    single = [content(explore(attention, images=list(images), samples=sample))["images"][0] for sample in (2, 0)]
+    assert batch == single
+    assert batch[0] != batch[1]
+
+
+def test_tokens_name_what_was_only_counted() -> None:
+    """Tokens given for the page name axes that only count, where the number agrees, and no others."""
+    page = explore(make(shape=(1, 1, 2, 3), queries=Named(("a", "b"))), tokens=["x", "y", "z"])
+    kinds = [(axis["kind"], axis.get("texts")) for axis in content(page)["axes"]]
+    assert kinds == [("names", None), ("tokens", [["x", "y", "z"]])]
+
+
+def test_places_are_those_of_the_chosen_sample() -> None:
+    """Of patches that lie differently in each sample, the page has those of the samples in it."""
+    axis = PlacedPatches((1, 4), [[0, 1], [2, 3], [3, -1]])
+    page = explore(make(shape=(3, 1, 2, 2), queries=axis, keys=axis), samples=2)
+    assert content(page)["axes"][0]["places"] == [[3, -1]]
+
+
+def test_the_page_starts_in_the_middle_of_the_text() -> None:
+    """The first query shown is a token of the text, not one that the tokenizer added."""
+    axis = Tokens(["[CLS]", "a", "b", "[SEP]", "[PAD]"], special=[1, 0, 0, 1, 0], padding=[0, 0, 0, 0, 1])
+    start = content(explore(make(queries=axis, keys=axis)))["start"]
+    assert start == {"layer": 0, "head": "mean", "query": 2}
+
+
+def test_saving_replaces_the_file_at_once(tmp_path: Path) -> None:
+    """The folder is made, the file is the page, and nothing else is left behind."""
+    page = explore(make())
+    file = page.save(tmp_path / "new" / "attention.html")
+    assert file.read_text("utf-8") == page.html
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_notebook_shows_it_in_a_frame() -> None:
+    """The frame's document is the page, escaped."""
+    page = explore(make(), title='A "title"')
+    match = re.match(r'<iframe srcdoc="([^"]*)" title="([^"]*)"', page._repr_html_())
+    assert match is not None
+    assert unescape(match[1]) == page.html
+    assert unescape(match[2]) == 'A "title"'
+
+
+def test_repr_tells_title_and_size() -> None:
+    """A page of megabytes has a short repr."""
+    assert re.fullmatch(r"Page\('Attention of 1 layer, 2 heads', 0\.\d MiB\)", repr(explore(make())))
+
+
+def test_too_large_a_page_is_refused_with_what_to_choose() -> None:
+    """Nothing is cut silently: the message names layers=, samples= and limit=."""
+    maps = AttentionMaps(make(f"{number}", seed=number, shape=(1, 4, 40, 40)) for number in range(3))
+    with pytest.raises(
+        OptionError, match=r"larger than 10kB: 2 of 3 layers of 1 samples take .*layers=.*samples=0.*limit="
+    ):
+        explore(maps, limit="10kB")
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
+def test_what_is_no_weight_is_refused(value: float) -> None:
+    """Negative weights and what is no number have no place on the scale."""
+    broken = torch.full((3, 3), 1 / 3)
+    broken[1, 1] = value
+    with pytest.raises(OptionError, match="weights of 0 and more"):
+        explore(AttentionMap.from_weights(broken))
+
+
+def test_images_without_patches_are_refused() -> None:
+    """Images are for positions that lie in them."""
+    with pytest.raises(OptionError, match="no patches; leave images= out"):
+        explore(make(), images=torch.rand(3, 8, 8))
+
+
+def test_an_image_of_another_size_is_refused() -> None:
+    """Weights would lie over the wrong pixels."""
+    axis = Patches((1, 2), prefix=(), image_size=(8, 16))
+    with pytest.raises(ShapeError, match=r"The image is \(16, 16\) and the model saw \(8, 16\)"):
+        explore(make(shape=(1, 1, 2, 2), queries=axis, keys=axis), images=torch.rand(3, 16, 16))
+
+
+def test_another_number_of_images_is_refused() -> None:
+    """Each sample has an image, or all have one."""
+    axis = Patches((1, 2), prefix=())
+    with pytest.raises(ShapeError, match="There are 2 images and the maps have 3"):
+        explore(make(shape=(3, 1, 2, 2), queries=axis, keys=axis), images=[torch.rand(3, 8, 8)] * 2)
+
+
+def test_layers_of_different_batches_are_refused() -> None:
+    """A sample must mean the same in all layers."""
+    with pytest.raises(ShapeError, match="batches of different sizes: 'a' 1, 'b' 2"):
+        explore([make("a"), make("b", shape=(2, 2, 5, 5))])
+
+
+def test_several_forwards_are_refused() -> None:
+    """A page is of one forward."""
+    with pytest.raises(ChoiceError, match="forwards"):
+        explore([make(), make(forward=1)])
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"layers": "blocks.9.attn"}, NameNotFoundError),
+        ({"layers": 4}, PositionError),
+        ({"layers": []}, OptionError),
+        ({"samples": 1}, PositionError),
+        ({"samples": []}, OptionError),
+    ],
+)
+def test_a_choice_of_nothing_is_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    """What is not there raises, with what is."""
+    with pytest.raises(error):
+        explore(make(), **options)
+
+
+def test_no_map_at_all_is_refused() -> None:
+    """A capture in which nothing ran has nothing to show."""
+    with pytest.raises(StateError):
+        explore([])

@@ -1,0 +1,480 @@
+"""The page of maps in a real browser: it draws what the maps are, by mouse and by keyboard, without a network."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import torch
+from PIL import Image
+
+from anylocal import plot
+from anylocal.attention import AttentionMap, AttentionMaps, Patches, PlacedPatches, Tokens, merge_words
+from anylocal.testing import browser
+from anylocal.view import Page, explore
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page as Tab
+
+EVIL = ["</script><script>document.title='gone'</script>", "\"quotes\" & 'more'", "😀", "שלום", "<b>bold</b>", "a\nb"]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as opened:
+        yield opened
+
+
+class Opened:
+    """A page in a tab, with what it asked the network for and what went wrong in it."""
+
+    def __init__(self, tab: Tab) -> None:
+        self.tab = tab
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        tab.on("request", lambda request: self.requests.append(request.url))
+        tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        tab.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+
+    def open(self, file: Path) -> None:
+        self.tab.goto(file.as_uri())
+        self.tab.wait_for_selector("html[data-drawn]")
+
+    def set(self, control: str, value: str | int | bool) -> None:
+        """Choose something in the page's form, and wait until it is drawn."""
+        field = self.tab.locator(f"#{control}")
+        before = self.tab.evaluate("document.documentElement.dataset.turn")
+        if isinstance(value, bool):
+            field.set_checked(value)
+        elif field.evaluate("node => node.tagName") == "SELECT":
+            field.select_option(str(value))
+        else:
+            field.fill(str(value))
+        self.tab.wait_for_function("turn => document.documentElement.dataset.turn !== turn", arg=before)
+
+    def ask(self, query: int) -> None:
+        self.tab.locator("#query").fill(str(query))
+
+    @property
+    def strongest(self) -> dict[str, float]:
+        """What the list tells: the strongest keys, and their weights."""
+        rows = [text.rsplit(None, 1) for text in self.tab.locator("#list li").all_text_contents()]
+        return {label.strip(): float(weight) for label, weight in rows}
+
+    def colours(self, selector: str) -> np.ndarray[Any, Any]:
+        """Return the pixels of a canvas: (height, width, 4)."""
+        address = self.tab.locator(selector).evaluate("node => node.toDataURL()")
+        return np.asarray(Image.open(BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGBA"))
+
+
+@pytest.fixture
+def show(chromium: Browser, tmp_path: Path) -> Iterator[Any]:
+    """Open a page in a tab of its own; nothing may have gone wrong in it, or have been asked of the network."""
+    tabs: list[Opened] = []
+
+    def shown(page: Page, **options: Any) -> Opened:
+        opened = Opened(chromium.new_page(**{"viewport": {"width": 1400, "height": 900}, **options}))
+        tabs.append(opened)
+        opened.open(page.save(tmp_path / f"{len(tabs)}.html"))
+        return opened
+
+    yield shown
+    for opened in tabs:
+        opened.tab.close()
+    assert [error for opened in tabs for error in opened.errors] == []
+    assert [url for opened in tabs for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def make(name: str = "layer", *, seed: int = 0, shape: tuple[int, ...] = (1, 3, 6, 6), **options: Any) -> AttentionMap:
+    generator = torch.Generator().manual_seed(seed)
+    return AttentionMap.from_weights((2 * torch.randn(shape, generator=generator)).softmax(-1), name=name, **options)
+
+
+def texts(*samples: list[str], **options: Any) -> Tokens:
+    return Tokens(list(samples), **options)
+
+
+def top(row: torch.Tensor, labels: list[str], count: int = 5) -> dict[str, float]:
+    return {labels[at]: float(row[at]) for at in row.argsort(descending=True)[:count].tolist()}
+
+
+def test_nothing_is_asked_of_the_network(show: Any) -> None:
+    """One file is read, and what is in it; no server, no font, no script from elsewhere."""
+    axis = Patches((2, 3), prefix=())
+    opened = show(explore(make(queries=axis, keys=axis), images=torch.rand(3, 16, 24)))
+    assert [url for url in opened.requests if not url.startswith("data:")] == [opened.tab.url]
+
+
+def test_the_page_forbids_itself_the_network(chromium: Browser, tmp_path: Path) -> None:
+    """Even a script that got into the page could send nothing away."""
+    tab = chromium.new_page()
+    tab.goto(explore(make()).save(tmp_path / "page.html").as_uri())
+    directive = tab.evaluate(
+        "() => new Promise(done => { document.addEventListener('securitypolicyviolation',"
+        " event => done(event.effectiveDirective)); fetch('http://localhost:9/').catch(() => 0); })"
+    )
+    assert directive == "connect-src"
+    tab.close()
+
+
+def test_hostile_tokens_are_shown_as_they_are(show: Any) -> None:
+    """Tags, quotes, emoji, right-to-left text and line ends in tokens are text, and run nothing."""
+    axis = Tokens(EVIL)
+    opened = show(explore(make(queries=axis, keys=axis), title="Safe"))
+    assert opened.tab.locator(".token").all_text_contents() == [*EVIL[:-1], "a⏎b"]
+    assert opened.tab.title() == "Safe"
+    assert opened.tab.locator("b").count() == 0
+
+
+def test_text_from_right_to_left_runs_so(show: Any) -> None:
+    """The first word of Hebrew stands to the right of the second."""
+    axis = Tokens(["[CLS]", "שלום", "עולם", "[SEP]"], special=[1, 0, 0, 1])
+    opened = show(explore(make(shape=(1, 1, 4, 4), queries=axis, keys=axis)))
+    first, second = (opened.tab.locator(".token").nth(at).bounding_box() for at in (1, 2))
+    assert first["x"] > second["x"]
+
+
+def test_the_strongest_keys_are_the_maps(show: Any) -> None:
+    """For each query of a head, the list tells the keys with the greatest weights, in order, and these."""
+    axis = Tokens(list("abcdef"))
+    attention = make(queries=axis, keys=axis)
+    page = explore(attention)
+    opened = show(page)
+    opened.set("head", 1)
+    for query in (0, 5):
+        opened.ask(query)
+        expected = top(attention[0, 1, query], list("abcdef"))
+        assert opened.strongest == pytest.approx(expected, abs=page.error + 5e-4)
+
+
+@pytest.mark.parametrize("over", ["mean", "max"])
+def test_heads_are_taken_together(show: Any, over: str) -> None:
+    """Mean and maximum over heads are those of the map."""
+    axis = Tokens(list("abcdef"))
+    attention = make(queries=axis, keys=axis)
+    page = explore(attention)
+    opened = show(page)
+    opened.set("strongest", 6)
+    opened.set("head", over)
+    opened.ask(2)
+    rows = attention[0, :, 2]
+    expected = top(rows.mean(0) if over == "mean" else rows.amax(0), list("abcdef"), 6)
+    assert opened.strongest == pytest.approx(expected, abs=page.error + 5e-4)
+
+
+def test_another_layer_is_unpacked_when_it_is_opened(show: Any) -> None:
+    """The layer that is chosen is the one that is drawn."""
+    maps = AttentionMaps(
+        make(f"blocks.{at}", seed=at, queries=Tokens(list("abcdef")), keys=Tokens(list("abcdef"))) for at in range(3)
+    )
+    page = explore(maps)
+    opened = show(page)
+    opened.set("layer", 0)
+    opened.ask(4)
+    assert opened.strongest == pytest.approx(top(maps[0][0, :, 4].mean(0), list("abcdef")), abs=page.error + 5e-4)
+
+
+def test_rows_kept_as_differences_are_put_together(show: Any) -> None:
+    """A layer whose rows resemble each other is read back as it was."""
+    rows = torch.rand(2, 1, 64, generator=torch.Generator().manual_seed(0)) + 0.01 * torch.rand(2, 64, 64)
+    attention = AttentionMap.from_weights((rows / rows.sum(-1, keepdim=True))[None], name="alike")
+    page = explore(attention)
+    assert '"differences": true' in page.html
+    opened = show(page)
+    opened.set("head", 1)
+    opened.ask(63)
+    assert opened.strongest == pytest.approx(
+        top(attention[0, 1, 63], [str(at) for at in range(64)]), abs=page.error + 5e-4
+    )
+
+
+def test_the_map_is_painted_with_the_colours_of_matplotlib(show: Any) -> None:
+    """Each cell has the colour that the named colormap gives its share of the greatest weight."""
+    attention = make(shape=(1, 1, 6, 6))
+    page = explore(attention, cmap="viridis")
+    found = show(page).colours("#map")[..., :3].astype(int)
+    weights = attention.numpy()[0, 0]
+    expected = np.asarray(mpl.colormaps["viridis"](weights / weights.max(), bytes=True))[..., :3].astype(int)
+    # A weight that is off by less than half a percent is a colour or two further.
+    assert np.abs(found - expected).max() <= 6
+
+
+def test_a_logarithmic_scale_shows_the_small_weights(show: Any) -> None:
+    """Four decades below the greatest lies the first colour, and two of them in the middle."""
+    attention = AttentionMap.from_weights(torch.tensor([[1.0, 1e-2], [1e-6, 1.0]]))
+    opened = show(explore(attention))
+    opened.set("colours", "log")
+    table = (255 * mpl.colormaps["magma"](np.arange(256))[:, :3]).round().astype(int)
+    found = opened.colours("#map")[..., :3].astype(int)
+    steps = np.abs(found[:, :, None] - table).sum(-1).argmin(-1)
+    assert steps[0].tolist() == pytest.approx([255, 128], abs=6)
+    assert steps[1, 0] == 0
+
+
+def test_one_scale_for_all_is_that_of_the_layer(show: Any) -> None:
+    """Heads can be compared where they share the greatest weight of the layer."""
+    attention = AttentionMap.from_weights(torch.stack([torch.eye(2), torch.full((2, 2), 0.5)])[None])
+    opened = show(explore(attention))
+    opened.set("head", 1)
+    assert opened.tab.locator("#map-most").text_content() == "0.500"
+    opened.set("scale", "one")
+    assert opened.tab.locator("#map-most").text_content() == "1.000"
+    assert opened.tab.locator("#row-most").text_content() == "1.000"
+
+
+def test_the_scheme_of_the_screen_leaves_the_heatmap_alone(show: Any) -> None:
+    """The page follows the system's light and dark; weights have the same colours in both."""
+    page = explore(make())
+    light, dark = (show(page, color_scheme=scheme) for scheme in ("light", "dark"))
+    ground = [opened.tab.evaluate("getComputedStyle(document.body).backgroundColor") for opened in (light, dark)]
+    assert ground[0] != ground[1]
+    assert np.array_equal(light.colours("#map"), dark.colours("#map"))
+    light.tab.click("#theme")
+    assert light.tab.evaluate("getComputedStyle(document.body).backgroundColor") == ground[1]
+
+
+def test_special_tokens_can_be_hidden(show: Any) -> None:
+    """Hidden tokens have no row and no column, and the page says how much attention they get."""
+    axis = Tokens(["[CLS]", "a", "b", "[SEP]"], special=[1, 0, 0, 1])
+    attention = make(shape=(1, 1, 4, 4), queries=axis, keys=axis)
+    page = explore(attention)
+    opened = show(page)
+    opened.set("special", True)
+    opened.ask(1)
+    assert opened.colours("#map").shape[:2] == (2, 2)
+    assert opened.strongest == pytest.approx(top(attention[0, 0, 1, 1:3], ["a", "b"]), abs=page.error + 5e-4)
+    told = re.search(r"get ([\d.]+) of", opened.tab.locator("#hidden-mass").text_content() or "")
+    assert told is not None
+    assert float(told[1]) == pytest.approx(float(attention[0, 0, 1, [0, 3]].sum()), abs=4 * page.error + 5e-4)
+
+
+def test_padding_is_hidden_until_it_is_asked_for(show: Any) -> None:
+    """What fills up a shorter text is no part of it, and can be shown all the same."""
+    axis = texts(["a", "b", "c"], ["d", "[PAD]", "[PAD]"], padding=[[0, 0, 0], [0, 1, 1]])
+    opened = show(explore(make(shape=(2, 1, 3, 3), queries=axis, keys=axis)))
+    opened.set("sample", 1)
+    assert opened.tab.locator(".token").all_text_contents() == ["d"]
+    opened.set("padding", False)
+    assert opened.tab.locator(".token").all_text_contents() == ["d", "[PAD]", "[PAD]"]
+
+
+def test_words_are_merged_as_in_python(show: Any) -> None:
+    """Attention of words is that of `merge_words`."""
+    axis = Tokens(["[CLS]", "un", "##believ", "##able", "story", "[SEP]"], words=[None, 0, 0, 0, 1, None])
+    attention = make(queries=axis, keys=axis)
+    page = explore(attention)
+    opened = show(page)
+    opened.set("words", True)
+    opened.ask(2)
+    merged = merge_words(attention)
+    assert opened.tab.locator(".token").all_text_contents() == merged.keys.labels()
+    assert opened.strongest == pytest.approx(
+        top(merged[0, :, 1].mean(0), merged.keys.labels()), abs=3 * page.error + 5e-4
+    )
+
+
+def test_each_sample_has_its_maps_and_tokens(show: Any) -> None:
+    """The sample that is chosen is drawn, with its own tokens."""
+    axis = texts(list("abc"), list("xyz"))
+    attention = make(shape=(2, 2, 3, 3), queries=axis, keys=axis)
+    page = explore(attention)
+    opened = show(page)
+    opened.set("sample", 1)
+    opened.ask(0)
+    assert opened.strongest == pytest.approx(top(attention[1, :, 0].mean(0), list("xyz")), abs=page.error + 5e-4)
+
+
+def test_cross_attention_has_two_sides(show: Any) -> None:
+    """Queries are chosen on their own line, and the keys have theirs."""
+    attention = make(shape=(1, 1, 2, 3), queries=Tokens(["q0", "q1"]), keys=Tokens(["k0", "k1", "k2"]))
+    page = explore(attention)
+    opened = show(page)
+    opened.tab.locator("#from .token").nth(1).hover()
+    assert opened.strongest == pytest.approx(top(attention[0, 0, 1], ["k0", "k1", "k2"]), abs=page.error + 5e-4)
+    assert opened.tab.locator("#from .chosen").all_text_contents() == ["q1"]
+
+
+def test_a_patch_is_asked_by_the_mouse(show: Any) -> None:
+    """The patch under the pointer is the query, in rows and columns of the image."""
+    axis = Patches((2, 3), image_size=(32, 48))
+    attention = make(shape=(1, 2, 7, 7), queries=axis, keys=axis)
+    page = explore(attention, images=torch.rand(3, 32, 48))
+    opened = show(page)
+    box = opened.tab.locator("#to canvas").bounding_box()
+    opened.tab.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.75 * box["height"])
+    assert opened.tab.locator("#asked").text_content() == "What (1, 0) attends to"
+    expected = top(attention[0, :, axis.index(1, 0)].mean(0), axis.labels())
+    assert opened.strongest == pytest.approx(expected, abs=page.error + 5e-4)
+
+
+def test_weights_lie_over_their_patches(show: Any) -> None:
+    """The patch with all the attention is the bright one, where it lies in the image, over the grey picture."""
+    axis = Patches((2, 2), prefix=())
+    weights = torch.zeros(4, 4)
+    weights[:, 1] = 1.0
+    opened = show(explore(AttentionMap.from_weights(weights, queries=axis, keys=axis), images=torch.zeros(3, 20, 20)))
+    opened.set("strongest", 0)
+    opened.ask(2)
+    pixels = opened.colours("#to canvas")[..., :3].astype(int).sum(-1)
+    height, width = pixels.shape
+    quarters = [pixels[int(y * height), int(x * width)] for y in (0.25, 0.75) for x in (0.25, 0.75)]
+    assert quarters[1] > 300
+    assert max(quarters[0], quarters[3]) < 30
+
+
+def test_a_patch_of_another_window_changes_the_window(show: Any) -> None:
+    """In windowed layers the place in the whole image tells the window and the position in it."""
+    axis = PlacedPatches((1, 4), [[0, 1], [2, 3]])
+    attention = make(shape=(2, 1, 2, 2), windows=2, queries=axis, keys=axis)
+    page = explore(attention)
+    opened = show(page)
+    box = opened.tab.locator("#to canvas").bounding_box()
+    opened.tab.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.5 * box["height"])
+    assert opened.tab.input_value("#window") == "1"
+    assert opened.strongest == pytest.approx(top(attention[1, 0, 1], axis_labels(axis, 1)), abs=page.error + 5e-4)
+
+
+def axis_labels(axis: PlacedPatches, window: int) -> list[str]:
+    return [axis.label(position, window) for position in range(len(axis))]
+
+
+def test_a_click_on_a_thumbnail_opens_its_map(show: Any) -> None:
+    """The thumbnail in row r and column c is layer r, head c."""
+    maps = AttentionMaps(make(f"blocks.{at}", seed=at) for at in range(3))
+    opened = show(explore(maps))
+    box = opened.tab.locator("#grid").bounding_box()
+    opened.tab.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+    opened.tab.wait_for_function("() => document.getElementById('heading').textContent === 'blocks.1, head 2'")
+
+
+def test_all_of_it_is_reached_by_the_keyboard(show: Any) -> None:
+    """By Tab alone every control gets the focus, and arrows choose the head, the layer and the query."""
+    axis = Tokens(list("abcdef"))
+    maps = AttentionMaps(make(f"blocks.{at}", seed=at, queries=axis, keys=axis) for at in range(2))
+    opened = show(explore(maps))
+    reached = [""]
+    # The last of them; another Tab would begin anew.
+    while reached[-1] != "png":
+        opened.tab.keyboard.press("Tab")
+        reached.append(opened.tab.evaluate("document.activeElement.id"))
+        if reached[-1] == "grid":
+            opened.tab.keyboard.press("ArrowUp")
+            opened.tab.keyboard.press("ArrowRight")
+            opened.tab.wait_for_function("() => document.getElementById('heading').textContent === 'blocks.0, head 1'")
+        if reached[-1] == "map":
+            opened.tab.keyboard.press("ArrowUp")
+    assert {"theme", "layer", "head", "query", "strongest", "colours", "scale", "grid", "map", "copy", "png"} <= set(
+        reached
+    )
+    assert opened.tab.locator("#asked").text_content() == "What c attends to"
+
+
+def test_controls_have_names_for_screen_readers(show: Any) -> None:
+    """Every control that is shown has an accessible name, and the strongest keys are announced."""
+    opened = show(explore(make(queries=Tokens(EVIL), keys=Tokens(EVIL))))
+    tree = opened.tab.locator("body").aria_snapshot()
+    for name in ("Layer", "Head", "Query", "Strongest", "Colours", "Scale", "Copy", "Save PNG"):
+        assert name in tree
+    unnamed = opened.tab.evaluate(
+        "[...document.querySelectorAll('input, select, button, canvas')].filter(node => node.checkVisibility()"
+        " && !node.closest('label') && !node.textContent && !node.ariaLabel && node.ariaHidden !== 'true')"
+        ".map(node => node.id)"
+    )
+    assert unnamed == []
+    assert opened.tab.locator("#told").get_attribute("aria-live") == "polite"
+
+
+def test_the_page_has_few_nodes(show: Any) -> None:
+    """Besides the tokens' own, at most 300 nodes, with 12 layers of 12 heads and 197 positions."""
+    axis = Patches((14, 14))
+    maps = AttentionMaps(
+        make(f"blocks.{at}", seed=at, shape=(1, 12, 197, 197), queries=axis, keys=axis) for at in range(12)
+    )
+    opened = show(explore(maps))
+    assert opened.tab.evaluate("document.querySelectorAll(':not(.token)').length") <= 300
+
+
+def test_two_pages_in_a_notebook_do_not_meet(chromium: Browser, tmp_path: Path) -> None:
+    """Each is in a frame of its own: what is chosen in one leaves the other as it was."""
+    pages = [explore(make(name, seed=seed), title=name) for seed, name in enumerate(("one", "two"))]
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text("<!DOCTYPE html>" + "".join(page._repr_html_() for page in pages), "utf-8")
+    tab = chromium.new_page()
+    tab.goto(notebook.as_uri())
+    frames = [tab.frame_locator("iframe").nth(at) for at in range(2)]
+    for frame in frames:
+        frame.locator("html[data-drawn]").wait_for()
+    frames[0].locator("#head").select_option("2")
+    frames[0].get_by_text("one, head 2").wait_for()
+    assert frames[1].locator("#heading").text_content() == "two, mean of 3 heads"
+    tab.close()
+
+
+def test_the_python_call_draws_the_same(show: Any) -> None:
+    """The call that the page tells draws the row that the page shows."""
+    axis = Tokens(list("abcdef"))
+    maps = AttentionMaps([make("a 'quoted' name", queries=axis, keys=axis), make("b", seed=1, shape=(1, 3, 2, 6))])
+    page = explore(maps)
+    opened = show(page)
+    opened.set("head", 2)
+    opened.ask(1)
+    ax = eval(opened.tab.locator("#call").text_content(), {"plot": plot, "maps": maps})  # noqa: S307  # what the page tells the user to run
+    assert np.allclose(np.asarray(ax.images[0].get_array()).ravel(), maps["b"].numpy()[0, 2, 1])
+    plt.close("all")
+
+
+def test_the_call_is_copied(show: Any) -> None:
+    """The button puts the call where it can be pasted."""
+    opened = show(explore(make()))
+    opened.tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened.tab.click("#copy")
+    opened.tab.wait_for_function("() => document.getElementById('copy').textContent === 'Copied'")
+    assert opened.tab.evaluate("navigator.clipboard.readText()") == opened.tab.locator("#call").text_content()
+
+
+def test_the_picture_is_saved(show: Any) -> None:
+    """PNG of the query and of the map, sharp enough to show on a slide, with the map's colours in it."""
+    opened = show(explore(make(queries=Tokens(list("abcdef")), keys=Tokens(list("abcdef")))))
+    with opened.tab.expect_download() as waiting:
+        opened.tab.click("#png")
+    image = Image.open(waiting.value.path()).convert("RGB")
+    assert waiting.value.suggested_filename == "attention.png"
+    assert image.width > 1400
+    cells = opened.colours("#map")[..., :3].reshape(-1, 3)
+    brightest = tuple(cells[cells.sum(-1, dtype=int).argmax()].tolist())
+    assert brightest in {colour for _, colour in image.getcolors(image.width * image.height) or []}
+
+
+def test_a_damaged_page_says_so(chromium: Browser, tmp_path: Path) -> None:
+    """Bytes that cannot be unpacked end in a message, not in an empty picture."""
+    page = explore(make())
+    file = tmp_path / "broken.html"
+    file.write_text(re.sub(r'(id="layer-0">)H4sI.{20}', r"\1H4sIAAAAAAAAAAAAAAAAAAAA", page.html), "utf-8")
+    tab = chromium.new_page()
+    tab.goto(file.as_uri())
+    tab.wait_for_selector("#problem:not([hidden])")
+    tab.close()
+
+
+def test_it_fits_a_phone(show: Any) -> None:
+    """Nothing is wider than a narrow screen."""
+    axis = Patches((7, 7), image_size=(224, 224))
+    maps = AttentionMaps(
+        make(f"blocks.{at}", seed=at, shape=(1, 12, 50, 50), queries=axis, keys=axis) for at in range(4)
+    )
+    opened = show(explore(maps, images=torch.rand(3, 224, 224)), viewport={"width": 360, "height": 740})
+    assert opened.tab.evaluate("document.documentElement.scrollWidth") <= 360
