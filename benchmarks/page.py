@@ -121,11 +121,11 @@ def drawn(chromium: Browser, file: Path, selector: str, served: dict[str, Path])
     return time.perf_counter() - start
 
 
-def measure(length: int, folder: Path, served: dict[str, Path]) -> dict[str, Any]:
+def measure(length: int, folder: Path, served: dict[str, Path]) -> dict[str, dict[str, Any]]:
     """Build both pages of a length, and open them in turns."""
     from anylocal.testing import browser
 
-    built = {}
+    built: dict[str, dict[str, Any]] = {}
     for name in PAGES:
         file = folder / f"{name}-{length}.html"
         seconds, size = build(name, length, file)

@@ -169,7 +169,10 @@ def test_a_page_names_no_address_to_load_from() -> None:
 
 def test_the_same_maps_make_the_same_page() -> None:
     """A page has no time of day and no random number in it."""
-    assert explore(make()).html == explore(make()).html
+    page = explore(make())
+    assert page.html == explore(make()).html
+    # The time of day in the header of gzip.
+    assert base64.b64decode(scripts(page)["layer-0"])[4:8] == bytes(4)
 
 
 def test_thumbnails_are_means_of_the_map() -> None:
@@ -181,6 +184,15 @@ def test_thumbnails_are_means_of_the_map() -> None:
     scale = np.frombuffer(buffer, "<f4", 1)[0]
     thumb = scale * (np.frombuffer(buffer, np.uint8, offset=4).reshape(40, 40) / 255.0) ** 2
     assert np.allclose(thumb, attention.numpy()[0, 0].reshape(40, 2, 40, 2).mean((1, 3)), atol=scale / 255)
+
+
+def test_thumbnails_of_windows_are_their_mean() -> None:
+    """A head of a windowed layer has one thumbnail for each sample."""
+    attention = make(shape=(4, 1, 6, 6), windows=2)
+    buffer = gzip.decompress(base64.b64decode(scripts(explore(attention, samples=1))["thumbs"]))
+    scale = np.frombuffer(buffer, "<f4", 1)[0]
+    thumb = scale * (np.frombuffer(buffer, np.uint8, offset=4).reshape(6, 6) / 255.0) ** 2
+    assert np.allclose(thumb, attention.numpy()[2:, 0].mean(0), atol=scale / 255)
 
 
 def test_an_image_is_kept_without_loss() -> None:
@@ -209,9 +221,10 @@ def test_each_sample_has_its_image() -> None:
 
 def test_tokens_name_what_was_only_counted() -> None:
     """Tokens given for the page name axes that only count, where the number agrees, and no others."""
-    page = explore(make(shape=(1, 1, 2, 3), queries=Named(("a", "b"))), tokens=["x", "y", "z"])
+    attention = make(shape=(1, 1, 3, 3), queries=Named(("a", "b", "c")))
+    page = explore([attention, make("longer", shape=(1, 1, 4, 4))], tokens=["x", "y", "z"])
     kinds = [(axis["kind"], axis.get("texts")) for axis in content(page)["axes"]]
-    assert kinds == [("names", None), ("tokens", [["x", "y", "z"]])]
+    assert kinds == [("names", None), ("tokens", [["x", "y", "z"]]), ("count", None)]
 
 
 def test_places_are_those_of_the_chosen_sample() -> None:
@@ -234,6 +247,21 @@ def test_saving_replaces_the_file_at_once(tmp_path: Path) -> None:
     file = page.save(tmp_path / "new" / "attention.html")
     assert file.read_text("utf-8") == page.html
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that was there stays, and the unfinished one goes."""
+    file = tmp_path / "attention.html"
+    file.write_text("before", "utf-8")
+
+    def fail(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(PermissionError):
+        explore(make()).save(file)
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_text("utf-8") == "before"
 
 
 def test_a_notebook_shows_it_in_a_frame() -> None:

@@ -386,9 +386,11 @@ def test_all_of_it_is_reached_by_the_keyboard(show: Any) -> None:
 def test_controls_have_names_for_screen_readers(show: Any) -> None:
     """Every control that is shown has an accessible name, and the strongest keys are announced."""
     opened = show(explore(make(queries=Tokens(EVIL), keys=Tokens(EVIL))))
-    tree = opened.tab.locator("body").aria_snapshot()
-    for name in ("Layer", "Head", "Query", "Strongest", "Colours", "Scale", "Copy", "Save PNG"):
-        assert name in tree
+    for role, name in [
+        *(("combobox", name) for name in ("Layer", "Head", "Colours", "Scale")),
+        *(("slider", "Query"), ("spinbutton", "Strongest"), ("button", "Copy"), ("button", "Save PNG")),
+    ]:
+        assert opened.tab.get_by_role(role, name=name, exact=True).count() == 1, name
     unnamed = opened.tab.evaluate(
         "[...document.querySelectorAll('input, select, button, canvas')].filter(node => node.checkVisibility()"
         " && !node.closest('label') && !node.textContent && !node.ariaLabel && node.ariaHidden !== 'true')"
@@ -456,7 +458,9 @@ def test_the_picture_is_saved(show: Any) -> None:
     assert image.width > 1400
     cells = opened.colours("#map")[..., :3].reshape(-1, 3)
     brightest = tuple(cells[cells.sum(-1, dtype=int).argmax()].tolist())
-    assert brightest in {colour for _, colour in image.getcolors(image.width * image.height) or []}
+    # More of it than a token's ground: a cell of the map, at twice the size of the screen.
+    found = {colour: count for count, colour in image.getcolors(image.width * image.height) or []}
+    assert found[brightest] > 5000
 
 
 def test_a_damaged_page_says_so(chromium: Browser, tmp_path: Path) -> None:

@@ -159,6 +159,85 @@ def prefix_mass(attention: AttentionMap) -> torch.Tensor:
     return _mean(attention, values, _counted(attention, first)[:, None, :, None])
 
 
+def sink_mass(attention: AttentionMap) -> torch.Tensor:
+    """Compute how much of its attention each head gives to the first key, as attention sinks take it.
+
+    The mean over the queries. Padding does not count: the first key is the first that is none.
+
+    Parameters
+    ----------
+    attention : AttentionMap
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (batch, head); (image, head) where a layer attends within windows. In float32, float64 if the map is. NaN
+        where every query is padding.
+
+    Notes
+    -----
+    X. Gu et al., "When Attention Sink Emerges in Language Models: An Empirical View", ICLR 2025, equation 7, for the
+    first token. Under a causal mask the first query gives it all it has.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, sink_mass
+    >>> sink_mass(AttentionMap.from_weights(torch.tensor([[1.0, 0.0], [0.5, 0.5]])))
+    tensor([[0.7500]])
+    """
+    first = _present(attention, attention.keys).int().argmax(1)
+
+    def given(rows: torch.Tensor, _: Pick) -> torch.Tensor:
+        """Return the weights of each sample's first key, shape (batch, head, query)."""
+        return rows.take_along_dim(first[:, None, None, None], -1)[..., 0]
+
+    return _mean(attention, _by_query(attention, 0, given), _counted(attention, 0)[:, None])
+
+
+def head_agreement(attention: AttentionMap) -> torch.Tensor:
+    """Compute how alike the heads of a layer attend: 1 where two of them always do the same, 0 where never.
+
+    1 less the Jensen-Shannon divergence, in bits, of what two heads give to the keys; the mean over the queries.
+    Queries that are padding do not count.
+
+    Parameters
+    ----------
+    attention : AttentionMap
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (batch, head, head); (image, head, head) where a layer attends within windows. In float32, float64 if the
+        map is. NaN where every query is padding.
+
+    Notes
+    -----
+    K. Clark et al., "What Does BERT Look At? An Analysis of BERT's Attention", BlackboxNLP 2019, section 6, measures
+    the distance of heads by the divergence; J. Lin, "Divergence Measures Based on the Shannon Entropy", 1991, bounds
+    it by 1 bit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, head_agreement
+    >>> head_agreement(AttentionMap.from_weights(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])))
+    tensor([[[1., 0.],
+             [0., 1.]]])
+    """
+
+    def agreement(rows: torch.Tensor, _: Pick) -> torch.Tensor:
+        """Return the agreement of each pair of heads, shape (batch, head, query, head)."""
+        own = torch.special.entr(rows).sum(-1)
+        divergences = [
+            torch.special.entr((rows + rows[:, [head]]) / 2).sum(-1) - (own + own[:, [head]]) / 2
+            for head in range(rows.shape[1])
+        ]
+        return 1 - torch.stack(divergences, -1).clamp(min=0) / math.log(2)
+
+    return _mean(attention, _by_query(attention, 0, agreement), _counted(attention, 0)[:, None, :, None])
+
+
 def _by_query(attention: AttentionMap, first: int, of: Callable[[torch.Tensor, Pick], torch.Tensor]) -> torch.Tensor:
     """Compute something of the rows from a query on, a block at a time: shape (batch, head, query, ...)."""
     whole, dtype = slice(None), _dtype(attention)
@@ -180,14 +259,19 @@ def _dtype(attention: AttentionMap) -> torch.dtype:
 
 def _counted(attention: AttentionMap, first: int) -> torch.Tensor:
     """Tell which queries, from one on, are no padding: shape (batch, query)."""
-    axis, (batch, _, length, _) = attention.queries, attention.shape
-    flags = np.ones((1, length), dtype=bool)
+    return _present(attention, attention.queries)[:, first:]
+
+
+def _present(attention: AttentionMap, axis: Axis) -> torch.Tensor:
+    """Tell which positions are no padding: shape (batch, position)."""
+    batch = attention.shape[0]
+    flags = np.ones((1, len(axis)), dtype=bool)
     if isinstance(axis, Tokens):
         texts = np.stack([~axis.is_padding(text) for text in range(len(axis.texts))])
         flags = np.repeat(texts, attention.windows, axis=0)
     elif isinstance(axis, PlacedPatches):
         flags = np.pad(axis.places >= 0, ((0, 0), (len(axis.prefix), 0)), constant_values=True)
-    flags = np.tile(flags[:, first:], (batch // len(flags), 1))
+    flags = np.tile(flags, (batch // len(flags), 1))
     return torch.from_numpy(flags).to(attention.device)
 
 

@@ -22,7 +22,7 @@ try:
     from anylocal._map import AttentionMap
     from anylocal._relevance import relevance
     from anylocal._rollout import rollout
-    from anylocal._statistics import distance, entropy, prefix_mass
+    from anylocal._statistics import distance, entropy, head_agreement, prefix_mass, sink_mass
     from anylocal._tokens import Tokens
     from anylocal._words import merge_words
 except ModuleNotFoundError as error:
@@ -46,10 +46,12 @@ __all__ = [
     "Tokens",
     "distance",
     "entropy",
+    "head_agreement",
     "merge_words",
     "prefix_mass",
     "relevance",
     "rollout",
+    "sink_mass",
 ]
 
 

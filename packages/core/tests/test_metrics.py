@@ -1,0 +1,240 @@
+"""Statistics over a data set: over batches, ranks and layers of different kinds, and how little they keep."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("torchmetrics")
+
+import torch
+
+from anylocal.attention import (
+    AttentionMap,
+    AttentionMaps,
+    Axis,
+    Patches,
+    Tokens,
+    distance,
+    entropy,
+    head_agreement,
+    prefix_mass,
+    sink_mass,
+)
+from anylocal.errors import ChoiceError, ShapeError, StateError
+from anylocal.metrics import AttentionDistance, AttentionEntropy, HeadAgreement, MeanMap, PrefixMass, SinkMass
+
+from .test_ranks import torchrun
+
+PATCHES = Patches((2, 3), prefix=("cls", "register"), image_size=(32, 48))
+STATISTICS = [
+    (AttentionEntropy, entropy),
+    (AttentionDistance, distance),
+    (PrefixMass, prefix_mass),
+    (SinkMass, sink_mass),
+    (HeadAgreement, head_agreement),
+]
+
+
+def make(seed: int, *, batch: int = 3, heads: int = 2, axis: Axis = PATCHES, **options: Any) -> AttentionMap:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(batch, heads, len(axis), len(axis), generator=generator)
+    return AttentionMap.from_weights(logits.softmax(-1), queries=axis, keys=axis, **{"name": "layer", **options})
+
+
+@pytest.mark.parametrize(("metric", "statistic"), STATISTICS)
+def test_it_is_the_mean_over_all_samples(metric: Any, statistic: Any) -> None:
+    """Over batches of different sizes, each sample counts once."""
+    batches = [make(0, batch=4), make(1, batch=1)]
+    measured = metric()
+    for attention in batches:
+        measured.update([attention])
+    expected = torch.cat([statistic(attention).double() for attention in batches]).mean(0)
+    torch.testing.assert_close(measured.compute()[0].double(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_mean_maps_are_means() -> None:
+    """Of all samples, with the axes of the layer."""
+    batches = [make(0, batch=4), make(1, batch=1)]
+    measured = MeanMap()
+    for attention in batches:
+        measured.update(AttentionMaps([attention]))
+    found = measured.compute()["layer"]
+    expected = torch.cat([attention.tensor().double() for attention in batches]).mean(0)
+    torch.testing.assert_close(found[0].double(), expected, rtol=1e-6, atol=1e-7)
+    assert (found.queries, found.keys) == (PATCHES, PATCHES)
+
+
+def test_called_it_tells_of_the_batch_and_counts_it() -> None:
+    """As all metrics of torchmetrics: the call returns the batch's value, and compute that of all."""
+    measured = AttentionEntropy()
+    first, second = make(0), make(1)
+    torch.testing.assert_close(measured([first])[0], entropy(first).mean(0))
+    torch.testing.assert_close(measured([second])[0], entropy(second).mean(0))
+    torch.testing.assert_close(measured.compute()[0], torch.cat([entropy(first), entropy(second)]).mean(0))
+
+
+def test_layers_of_fewer_heads_end_in_nan() -> None:
+    """Rows are layers; what a layer does not have is no number."""
+    measured = AttentionEntropy()
+    measured.update([make(0, name="a"), make(1, heads=3, name="b")])
+    found = measured.compute()
+    assert found.shape == (2, 3)
+    assert found.isnan().tolist() == [[False, False, True], [False] * 3]
+
+
+def test_a_layer_without_it_is_nan() -> None:
+    """A layer whose positions lie nowhere has no distance, and the others have theirs."""
+    measured = AttentionDistance()
+    measured.update([make(0, axis=Axis(4), name="a"), make(1, name="b")])
+    found = measured.compute()
+    assert found[0].isnan().all()
+    torch.testing.assert_close(found[1], distance(make(1)).mean(0))
+
+
+def test_texts_of_nothing_but_padding_do_not_count() -> None:
+    """A sample without any query is left out of the mean."""
+    axis = Tokens([["a", "b"], ["x", "x"]], padding=[[0, 0], [1, 1]])
+    attention = make(0, batch=2, axis=axis)
+    measured = AttentionEntropy()
+    measured.update([attention])
+    torch.testing.assert_close(measured.compute()[0], entropy(attention)[0])
+
+
+def test_other_layers_than_before_are_refused() -> None:
+    """A metric is of one model."""
+    measured = AttentionEntropy()
+    measured.update([make(0, name="a")])
+    with pytest.raises(ShapeError, match=r"other layers or shapes than before: \('a', \(2,\)\), then \('b', \(2,\)\)"):
+        measured.update([make(0, name="b")])
+
+
+def test_after_a_reset_it_takes_another_model() -> None:
+    """Nothing of the first one is left."""
+    measured = AttentionEntropy()
+    measured.update([make(0, name="a")])
+    measured.reset()
+    measured.update([make(1, name="b", heads=3)])
+    torch.testing.assert_close(measured.compute()[0], entropy(make(1, heads=3)).mean(0))
+
+
+def test_without_maps_there_is_no_mean() -> None:
+    """Instead of a number that means nothing, what to do."""
+    with pytest.warns(UserWarning, match="before the ``update``"), pytest.raises(StateError, match="was given no maps"):
+        AttentionEntropy().compute()
+
+
+@pytest.mark.parametrize(("maps", "error"), [([], StateError), ([make(0), make(0, forward=1)], ChoiceError)])
+def test_maps_of_one_forward_are_wanted(maps: list[AttentionMap], error: type[Exception]) -> None:
+    """Nothing, and several forwards at once, are refused."""
+    with pytest.raises(error):
+        AttentionEntropy().update(maps)
+
+
+def test_it_survives_a_checkpoint() -> None:
+    """Pickled or copied in the middle, it goes on as if nothing had been."""
+    measured = AttentionEntropy()
+    measured.update([make(0)])
+    other = pickle.loads(pickle.dumps(measured))  # noqa: S301  # our own bytes
+    third = copy.deepcopy(measured)
+    for each in (measured, other, third):
+        each.update([make(1)])
+    torch.testing.assert_close(other.compute(), measured.compute())
+    torch.testing.assert_close(third.compute(), measured.compute())
+
+
+def test_it_keeps_no_maps() -> None:
+    """After a hundred batches it holds what it held after one: sums, and no gradient."""
+    measured = MeanMap()
+    attention = AttentionMap.from_weights(make(0).tensor().requires_grad_())
+    measured.update([attention])
+    held = sum(getattr(measured, name).nbytes for name in ("sums", "counts"))
+    for _ in range(100):
+        measured.update([attention])
+    assert sum(getattr(measured, name).nbytes for name in ("sums", "counts")) == held
+    assert not measured.sums.requires_grad
+
+
+def test_rows_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No statistic asks for the rows of a batch all at once, and the blocks make the same number."""
+    from anylocal import _softmax
+
+    attention = make(0, batch=2)
+    whole = [metric() for metric, _ in STATISTICS] + [MeanMap()]
+    for measured in whole:
+        measured.update([attention])
+    asked: list[int] = []
+    take = type(attention.rows).take
+    monkeypatch.setattr(_softmax, "_BLOCK", 2 * 2 * 8 * 3)
+
+    def counted(rows: Any, *picks: Any) -> torch.Tensor:
+        """Take rows, and note how many."""
+        found = take(rows, *picks)
+        asked.append(found.shape[2])
+        return found
+
+    monkeypatch.setattr(type(attention.rows), "take", counted)
+    for before in whole:
+        measured = type(before)()
+        measured.update([attention])
+        torch.testing.assert_close(measured.sums, before.sums)
+    assert max(asked) == 3
+
+
+def test_sink_mass_is_of_the_first_token_of_each_text() -> None:
+    """Texts that are padded on the left begin behind their padding."""
+    axis = Tokens([["a", "b", "c"], ["[PAD]", "d", "e"]], padding=[[0, 0, 0], [1, 0, 0]])
+    attention = make(0, batch=2, axis=axis)
+    weights = attention.tensor()
+    expected = torch.stack([weights[0, :, :, 0].mean(-1), weights[1, :, 1:, 1].mean(-1)])
+    torch.testing.assert_close(sink_mass(attention), expected)
+
+
+def test_head_agreement_is_the_jensen_shannon_distance_of_scipy() -> None:
+    """1 less the square of its distance to base 2, which is the divergence in bits."""
+    spatial = pytest.importorskip("scipy.spatial.distance")
+    attention = make(0, batch=1, heads=3)
+    weights = attention.numpy()[0].astype(np.float64)
+    expected = [
+        [np.mean([1 - spatial.jensenshannon(p, q, base=2) ** 2 for p, q in zip(a, b, strict=True)]) for b in weights]
+        for a in weights
+    ]
+    assert np.allclose(head_agreement(attention)[0].numpy(), expected, atol=1e-5)
+
+
+RANKS = """
+from anylocal.metrics import AttentionEntropy, MeanMap
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+def maps(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [AttentionMap.from_weights(torch.randn(seed + 1, 2, 4, 4, generator=generator).softmax(-1), name="a"),
+            AttentionMap.from_weights(torch.randn(seed + 1, 3, 5, 5, generator=generator).softmax(-1), name="b")]
+
+for kind in (AttentionEntropy, MeanMap):
+    alone, shared, late = kind(distributed_available_fn=lambda: False), kind(), kind()
+    for seed in range(3):
+        alone.update(maps(seed))
+        if seed % 2 == rank:
+            shared.update(maps(seed))
+        if rank == 1:
+            late.update(maps(seed))
+    for found in (shared, late):
+        result, expected = found.compute(), alone.compute()
+        for one, other in zip(result, expected, strict=True):
+            torch.testing.assert_close(torch.as_tensor(one[...]), torch.as_tensor(other[...]), equal_nan=True)
+    # What was added up is put back, and more can be added.
+    shared.update(maps(5))
+    assert (shared.counts <= 9 * 2).all()
+"""
+
+
+def test_ranks_add_up(tmp_path: Path) -> None:
+    """Two ranks give the result of one process, also where one of them had no sample at all."""
+    torchrun(RANKS, tmp_path)
