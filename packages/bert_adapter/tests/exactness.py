@@ -16,7 +16,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -48,10 +48,10 @@ SECONDS: Final = 60
 
 _NAMES: Final = (
     "bert roberta distilbert albert electra camembert xlm-roberta mpnet deberta deberta-v2 mobilebert convbert"
-    " squeezebert layoutlm layoutlmv3 tapas esm modernbert eurobert nomic_bert longformer big_bird gpt2 llama qwen2"
-    " qwen3 gemma gemma2 gemma3_text mistral phi phi3 opt falcon bloom t5 bart mbart marian whisper vit deit dinov2"
-    " dinov3_vit clip siglip beit xlnet funnel gpt_oss xlm-roberta-xl gpt_neox gptj gpt_neo codegen olmo2 cohere"
-    " starcoder2 mixtral wav2vec2 hubert blip pegasus swin"
+    " squeezebert layoutlm layoutlmv3 tapas esm modernbert eurobert nomic_bert longformer big_bird bigbird_pegasus gpt2"
+    " llama qwen2 qwen3 gemma gemma2 gemma3_text mistral phi phi3 opt falcon bloom t5 bart mbart marian whisper vit"
+    " deit dinov2 dinov3_vit clip siglip beit xlnet funnel gpt_oss xlm-roberta-xl gpt_neox gptj gpt_neo codegen olmo2"
+    " cohere starcoder2 mixtral wav2vec2 hubert blip pegasus swin"
 )
 GATE: Final = (*_NAMES.split(),)
 """Types that must be exact."""
@@ -290,7 +290,7 @@ def _compare(finding: Finding, model: Any, given: dict[str, Any]) -> None:
 
 def _against(finding: Finding, maps: Iterable[AttentionMap], seen: Sequence[Seen], model: Any) -> None:
     by_name: dict[str, deque[Seen]] = {}
-    for one in seen:
+    for one in _put_together(seen, model):
         by_name.setdefault(one.where, deque()).append(one)
     errors, spreads = [0.0], [math.inf]
     for item in maps:
@@ -352,6 +352,45 @@ def _whole(band: torch.Tensor, item: AttentionMap) -> torch.Tensor:
             if 0 <= query + step < item.shape[3]:
                 whole[:, :, query, query + step] = band[:, query, :, step + reach]
     return whole
+
+
+_PARTS: Final = 5
+"""Softmaxes of one map by blocks: of the first, the second, those between, the last but one, and the last."""
+
+
+def _put_together(seen: Sequence[Seen], model: Any) -> Iterator[Seen]:
+    """Give what was seen; of attention by blocks, one softmax of all of them."""
+    parts: dict[str, list[torch.Tensor]] = {}
+    for one in seen:
+        module = model.get_submodule(one.where)
+        if not type(module).__name__.endswith("BlockSparseAttention"):
+            yield one
+            continue
+        own = parts.setdefault(one.where, [])
+        own.append(one.softmax)
+        if len(own) == _PARTS:
+            yield Seen(one.where, one.kind, by_blocks(parts.pop(one.where), module.num_random_blocks))
+
+
+def by_blocks(parts: Sequence[torch.Tensor], random: int) -> torch.Tensor:
+    """Return the map of the five softmaxes of BigBird, by its documentation, of a model that does not train.
+
+    Then its random blocks are all the first one, so that one key has several weights.
+    """
+    first, second, between, second_last, last = parts
+    size, count = first.shape[2], first.shape[3] // first.shape[2]
+    zeros = [0] * random
+    rows: list[tuple[torch.Tensor, list[int]]] = [(second, [0, 1, 2, count - 1, *zeros])]
+    for number, block in enumerate(range(2, count - 2)):
+        rows.append((between[:, :, number], [0, block - 1, block, block + 1, *zeros, count - 1]))
+    rows.append((second_last, [0, count - 3, count - 2, count - 1, *zeros]))
+    whole = [first]
+    for weights, blocks in rows:
+        row = torch.zeros(*first.shape, dtype=first.dtype)
+        for place, block in enumerate(blocks):
+            row[..., block * size : (block + 1) * size] += weights[..., place * size : (place + 1) * size]
+        whole.append(row)
+    return torch.cat([*whole, last], dim=2)
 
 
 def _is_no_attention(model: Any, seen: Seen) -> bool:

@@ -131,7 +131,7 @@ def test_a_batch_needs_a_choice() -> None:
 
 
 # BertViz leaves the files of its scripts open.
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("view", ["head_view", "model_view"])
 @pytest.mark.parametrize("layers", [[make(SOURCE, SOURCE)], translator()], ids=["one text", "two texts"])
 def test_the_views_take_it(view: str, layers: list[AttentionMap]) -> None:

@@ -5,20 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from anylocal.attention import AttentionMap, Tokens
 from anylocal.errors import WeightsError
 from anylocal_bert import _demo
 from anylocal_bert.__main__ import main
 
 
 def test_the_demo_writes_every_layer_the_tokens_and_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """There is a picture of each layer, of the last one with its tokens, and of what one word attends to."""
+    """There is a picture of each layer and of all, of the last one in two ways, and of one word in two ways."""
     assert main(["--text", "The cat slept because it was tired.", "--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["text-it.png", *(f"text-layer-{i:02}-heads.png" for i in range(6)), "text-tokens.png"]
+    of_layers = [f"layer-{number:02}-heads" for number in range(6)]
+    assert names == [f"text-{name}.png" for name in ("it", *of_layers, "lines", "model", "rollout", "tokens")]
     printed = capsys.readouterr().out
     assert "Captured 6 layers of 12 heads, 6 of them fused" in printed
     assert all(str(tmp_path / name) in printed for name in names)
+
+
+def test_the_head_that_tells_most() -> None:
+    """It is the one that looks at another word: not at a special token, nor at the word itself."""
+    axis = Tokens(["[CLS]", "a", "it"], special=[1, 0, 0])
+    rows = [[0.9, 0.1, 0.0], [0.4, 0.4, 0.2], [0.1, 0.1, 0.8]]
+    weights = torch.tensor(rows)[:, None].expand(3, 3, 3)
+    assert _demo.telling_head(AttentionMap.from_weights(weights[None], queries=axis, keys=axis), 2) == 1
 
 
 def test_a_word_that_is_not_in_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,23 @@ def test_a_full_text_has_no_cover() -> None:
     assert covers(plot.tokens(attention(), sample=0, ax=Figure().subplots())) == []
 
 
+def separations(ax: mpl.axes.Axes) -> tuple[list[float], list[float]]:
+    """Return where lines stand between columns, and between rows."""
+    ends = [np.asarray(line.get_xydata()).tolist() for line in ax.lines if line.get_gid() == "segment"]
+    return [a[0] for a, b in ends if a[0] == b[0]], [a[1] for a, b in ends if a[1] == b[1]]
+
+
+@pytest.mark.parametrize(
+    "segments", [[0, 0, 0, 1, 1, None], [None, 0, None, 1, None, None]], ids=["types", "sequences"]
+)
+def test_a_line_between_two_sentences(segments: list[int | None]) -> None:
+    """It stands in front of the first token of the second, in rows and columns."""
+    axis = Tokens(["[CLS]", "who", "[SEP]", "he", "[SEP]", "[PAD]"], segments=segments)
+    pair = AttentionMap.from_weights(torch.eye(6), queries=axis, keys=axis)
+    assert separations(plot.tokens(pair, ax=Figure().subplots())) == ([2.5], [2.5])
+    assert separations(plot.tokens(pair, queries=["he"], ax=Figure().subplots())) == ([2.5], [])
+
+
 def test_chosen_rows_keep_their_height() -> None:
     """With some queries chosen only columns are covered, over the rows that are drawn."""
     ax = plot.tokens(attention(), sample=1, queries=["hi"], ax=Figure().subplots())

@@ -10,9 +10,10 @@ import torch
 import anylocal_bert
 from anylocal.attention import Patches, Tokens
 
-from .dummies import BATCH, TOKENS
+from .dummies import BATCH, TOKENS, inputs
 from .exactness import run
 from .test_zoo import built
+from .tiny import configuration, model_of
 
 
 def captured(model_type: str) -> tuple[Any, dict[str, Any]]:
@@ -20,6 +21,13 @@ def captured(model_type: str) -> tuple[Any, dict[str, Any]]:
     with anylocal_bert.capture_attention(model) as maps:
         run(model, given)
     return maps, given
+
+
+def set_attention(model: Any, implementation: str) -> None:
+    """Choose the kernel, in transformers 4 of every part by itself."""
+    for module in model.modules():
+        if hasattr(module, "config"):
+            module.config._attn_implementation = implementation
 
 
 def texts(ids: torch.Tensor) -> tuple[tuple[str, ...], ...]:
@@ -36,6 +44,59 @@ def test_encoder_and_decoder(model_type: str) -> None:
     cross = maps[-1]
     assert cross.keys.is_padding(1).tolist() == [False] * (TOKENS - 4) + [True] * 4
     assert not cross.queries.is_padding(1).any()
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bart", "marian"])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_padding_of_a_decoder(model_type: str, implementation: str) -> None:
+    """What its mask hides is padding of its text, in its own layers and as the queries of cross-attention."""
+    model, given = built(model_type)
+    set_attention(model, implementation)
+    mask = torch.ones_like(given["decoder_input_ids"])
+    mask[1, -3:] = 0
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, {**given, "decoder_attention_mask": mask})
+    own, cross = maps[-2], maps[-1]
+    hidden = (1 - mask).bool().tolist()
+    for axis in (own.queries, own.keys, cross.queries):
+        assert isinstance(axis, Tokens)
+        assert [axis.is_padding(sample).tolist() for sample in (0, 1)] == hidden
+
+
+def test_padding_of_a_band() -> None:
+    """Of attention within a window, too, it is known what is padding."""
+    maps, _ = captured("longformer")
+    assert [int(maps[0].keys.is_padding(sample).sum()) for sample in (0, 1)] == [0, 4]
+
+
+# Sentences
+
+
+def segments(axis: Any, sample: int = 0) -> list[int | None]:
+    assert isinstance(axis, Tokens)
+    return axis.segments(sample)
+
+
+def test_segments_of_a_model() -> None:
+    """They are the token types that it was given, and padding is of none."""
+    model, given = built("bert")
+    types = torch.zeros_like(given["input_ids"])
+    types[:, 9:] = 1
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, {**given, "token_type_ids": types})
+    first = [0] * 9 + [1] * (TOKENS - 9)
+    assert [segments(maps[0].keys, sample) for sample in (0, 1)] == [first, [*first[:-4], *[None] * 4]]
+
+
+@pytest.mark.parametrize("model_type", ["distilbert", "roberta"])
+def test_a_model_without_segments(model_type: str) -> None:
+    """One that knows no token types, or only one, has none."""
+    config = configuration(model_type)
+    config.type_vocab_size = 1
+    model = model_of(model_type, config)
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, next(iter(inputs(model))))
+    assert segments(maps[0].keys) == [None] * TOKENS
 
 
 def test_an_encoder_of_sound() -> None:

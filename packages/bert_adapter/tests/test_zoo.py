@@ -20,6 +20,8 @@ from .tiny import configuration, model_of
 
 TRAPS = {
     "bert": "padding",
+    "big_bird": "parts of a map, each with a softmax of its own",
+    "bigbird_pegasus": "the same, and padding that is looked up apart",
     "codegen": "nn.Softmax(dim=-1)(x), the product in a helper",
     "deberta-v2": "scores of relative positions, heads in the batch",
     "falcon": "the kernel in a class of its own, maps of several names",
@@ -155,16 +157,3 @@ def test_other_kernels_are_refused() -> None:
     model.config._attn_implementation = "flex_attention"
     with pytest.raises(UnsupportedError, match=re.escape('set_attn_implementation("sdpa")')):
         anylocal_bert.capture_attention(model)
-
-
-def test_attention_by_blocks_is_refused() -> None:
-    """BigBird's sparse maps are parts that nobody puts together; its full attention is captured."""
-    config = configuration("big_bird")
-    config.attention_type = "block_sparse"
-    model = model_of("big_bird", config)
-    with pytest.raises(UnsupportedError, match=re.escape('model.set_attention_type("original_full")')):
-        anylocal_bert.capture_attention(model)
-    model.set_attention_type("original_full")
-    with anylocal_bert.capture_attention(model) as maps:
-        run(model, next(iter(inputs(model))))
-    assert len(maps) == 2

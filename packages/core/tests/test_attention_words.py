@@ -64,6 +64,40 @@ def test_spellings_fit_the_words(spellings: Any) -> None:
         Tokens(["a", "b"], words=[0, 1], spellings=spellings)
 
 
+# Sentences
+
+
+PAIR = Tokens(["[CLS]", "play", "##ing", "he"], words=[None, 0, 0, 1], segments=[0, 0, 0, 1])
+
+
+def test_tokens_of_a_text_without_sentences() -> None:
+    """Where nothing is known of sentences, no token is of one."""
+    assert Tokens(["a", "b"]).segments() == [None, None]
+    assert Tokens(["a", "b"], segments=[None, None]) == Tokens(["a", "b"])
+
+
+def test_segments_are_told_text_by_text() -> None:
+    """Each text has its own, also where some of them are taken, and one that differs makes another axis."""
+    told: list[list[int | None]] = [[0, 1], [0, None]]
+    axis = Tokens([["a", "b"], ["c", "d"]], segments=told)
+    assert [axis.segments(text) for text in (0, 1, -1)] == [*told, told[1]]
+    assert axis.take([1, 0]).segments(1) == [0, 1]
+    assert axis != Tokens(axis.texts, segments=[[0, 1], [0, 1]])
+
+
+def test_segments_fit_the_tokens() -> None:
+    """A number for each token."""
+    with pytest.raises(ShapeError, match=r"segments has \[3\] numbers and the tokens are 1 × 2"):
+        Tokens(["a", "b"], segments=[0, 0, 1])
+
+
+def test_merged_words_keep_their_sentence() -> None:
+    """A word is of the sentence of its tokens."""
+    merged = merge_words(AttentionMap.from_weights(weights(1, 1, 4, 4), queries=PAIR, keys=PAIR))
+    assert isinstance(merged.keys, Tokens)
+    assert merged.keys.segments() == [0, 0, 1]
+
+
 def test_tokens_with_other_words_differ() -> None:
     """Two axes are equal if their words are, too."""
     assert Tokens(["a", "b"], words=[0, 0]) != Tokens(["a", "b"], words=[0, 1])

@@ -18,17 +18,19 @@ from anylocal._resolve import functions_in
 from anylocal._rewrite import Wants
 from anylocal.adapter import Adapter, Also, AttentionCapture, Axes, Reading, Scene
 from anylocal.errors import UnsupportedError
+from anylocal_bert._blocks import hints_of_blocks, in_their_place
 from anylocal_bert._layouts import (
     HINTS,
     KNOWN,
     SINK_HINTS,
     four_axes,
     makes_no_map,
-    refuse_blocks,
     special_reading,
     without_a_map,
 )
-from anylocal_bert._positions import Positions, reorder, sources
+from anylocal_bert._positions import Positions, note_lookup, reorder
+from anylocal_bert._sources import sources
+from anylocal_bert._windows import GRID, cutting_functions
 
 if TYPE_CHECKING:
     from anylocal import Call
@@ -76,25 +78,33 @@ class TransformersAdapter(Adapter):
         methods = (f for cls in classes for value in vars(cls).values() for f in functions_in(value))
         return functions_in(_SHARED) if any(_LOOKED_UP & {*f.__code__.co_names} for f in methods) else ()
 
+    def replacing(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
+        """Give BigBird's full attention, which takes the place of that by blocks when a text is short."""
+        return in_their_place(model)
+
     def reading(self, function: types.FunctionType) -> Reading | None:
         """Return how the map is read off the calls of a function, None where it computes none."""
         if makes_no_map(function):
             return None
-        refuse_blocks(function)
         return special_reading(function) or read(function, KNOWN)
 
     def wants(self, function: types.FunctionType, reading: Reading) -> Wants:
-        """Return what is to be recorded; where there are sinks, also what tells their column from the keys."""
+        """Return what is to be recorded: of some functions more than of others.
+
+        Where there are sinks, what tells their column from the keys; where blocks are attended to, all parts.
+        """
         wants = super().wants(function, reading)
         bound = {*function.__code__.co_varnames}
-        return wants | Wants(tuple(name for name in SINK_HINTS if "sinks" in bound and name in bound))
+        sinks = tuple(name for name in SINK_HINTS if "sinks" in bound and name in bound)
+        return wants | Wants((*sinks, *hints_of_blocks(function)))
 
     def others(self, model: torch.nn.Module) -> Mapping[str, str]:
         """Return what stands in the place of attention in transformers and has no map, by the names of the modules."""
         return dict(without_a_map(model))
 
     def also(self, model: torch.nn.Module) -> Iterable[Also]:
-        """Ask for the tokens that are looked up, for the sizes of images, and for the order of beams."""
+        """Ask for the tokens that are looked up, for the sizes of images and grids, and for the order of beams."""
+        yield from (Also(function, arguments=(GRID,)) for function in cutting_functions(model))
         kinds = {type(source.module) for source in sources(model).values()}
         if any(issubclass(kind, torch.nn.Embedding) for kind in kinds):
             yield from (Also(function, ("input",)) for function in functions_in(torch.nn.Embedding.forward))
@@ -107,7 +117,9 @@ class TransformersAdapter(Adapter):
                 yield Also(function, arguments=("input",), keep=_shape)
 
     def heard(self, call: Call, scene: Scene) -> None:
-        """Have what was remembered of each beam change places as well."""
+        """Remember which tokens are looked up, and have what was remembered of each beam change places as well."""
+        if "input" in call.values:
+            note_lookup(call.name, call.values["input"], scene.memory)
         order = call.values.get("beam_idx")
         if order is not None:
             reorder(order, scene.memory)

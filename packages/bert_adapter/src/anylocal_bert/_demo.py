@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -20,9 +20,6 @@ from anylocal.errors import DependencyError, OptionError, WeightsError
 from anylocal.plot import heads
 from anylocal_bert import plot
 from anylocal_bert._text import capture_text
-
-if TYPE_CHECKING:
-    import torch
 
 TEXT = "The animal didn't cross the street because it was too tired."
 
@@ -90,8 +87,11 @@ def run(reader: Reader, text: str, out: Path, word: str | None = None) -> list[P
 def _pictures(maps: AttentionMaps, word: str | None) -> Iterator[tuple[str, Callable[[], Figure]]]:
     for number, attention in enumerate(maps):
         yield f"text-layer-{number:02}-heads", partial(heads_figure, attention)
+    yield "text-model", partial(model_figure, maps)
     yield "text-tokens", lambda: _figure_of(plot.tokens(maps[-1]))
     position = _position(maps[0], word)
+    yield "text-lines", lambda: _figure_of(plot.lines(maps[-1], head=telling_head(maps[-1], position)))
+    yield "text-rollout", lambda: _figure_of(plot.rollout(maps, query=position))
     yield f"text-{maps[0].queries.label(position).strip('#')}", lambda: word_figure(maps, position)
 
 
@@ -105,10 +105,26 @@ def _position(attention: AttentionMap, word: str | None) -> int:
     return labels.index(word)
 
 
+def telling_head(attention: AttentionMap, position: int) -> int:
+    """Return the head in which a token attends most to another one of the text: most look at special tokens."""
+    keys = attention.keys
+    weights = attention[0, :, position].clone()
+    weights[:, position] = 0
+    if isinstance(keys, Tokens):
+        weights[:, torch.from_numpy(keys.is_special(0))] = 0
+    return int(weights.amax(-1).argmax())
+
+
+def model_figure(maps: AttentionMaps) -> Figure:
+    """Draw all heads of all layers, large enough to tell one from another."""
+    with plt.rc_context({"figure.figsize": (12, 9)}):
+        return plot.model(maps)
+
+
 def heads_figure(attention: AttentionMap) -> Figure:
     """Draw all heads of a layer, large enough to read the tokens."""
-    with plt.rc_context({"xtick.labelsize": 6, "ytick.labelsize": 6}):
-        return heads(attention, figure=plt.figure(figsize=(12, 9), layout="constrained"))
+    with plt.rc_context({"figure.figsize": (12, 9), "xtick.labelsize": 6, "ytick.labelsize": 6}):
+        return heads(attention)
 
 
 def word_figure(maps: AttentionMaps, position: int) -> Figure:
@@ -126,6 +142,9 @@ def word_figure(maps: AttentionMaps, position: int) -> Figure:
         # Small enough that every token of a sentence has its label.
         ax.tick_params(labelsize=7)
         ax.set_ylabel("")
+        if len(attention.keys) > 2 * len(layer):
+            # Square cells would make of a long text a strip in an empty figure.
+            ax.set_aspect("auto")
         image = ax.images[0]
     for ax in axes.flat[len(maps) :]:
         ax.remove()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from anylocal.adapter import Reading, Result
-from anylocal.errors import UnsupportedError
+from anylocal_bert._blocks import attends_by_blocks, reading_of_blocks, whole
 
 if TYPE_CHECKING:
     from anylocal import Call
@@ -103,28 +103,13 @@ def _what(cls: str) -> str | None:
 
 def special_reading(function: types.FunctionType) -> Reading | None:
     """Return how a function is read whose source does not tell."""
+    if (blocks := reading_of_blocks(function)) is not None:
+        return blocks
     reading = _SPECIAL.get(function.__qualname__)
     # Another class of the same name is another matter.
     names = {*function.__code__.co_varnames, *function.__code__.co_names}
     fits = reading is not None and {name for r in reading.wants.resulted for name in (r.name, r.uses)} <= names
     return reading if fits else None
-
-
-def refuse_blocks(function: types.FunctionType) -> None:
-    """Refuse BigBird's attention by blocks, which makes five softmaxes of parts of the map.
-
-    Raises
-    ------
-    UnsupportedError
-        If the function is of that class and makes one.
-    """
-    owner = function.__qualname__.rpartition(".")[0]
-    if re.fullmatch(r"BigBird\w*BlockSparseAttention", owner) and "softmax" in function.__code__.co_names:
-        msg = (
-            f"{owner} attends by blocks, some of them at random, and makes parts of a map that are not put together."
-            ' Switch by model.set_attention_type("original_full"), or load it with attention_type="original_full".'
-        )
-        raise UnsupportedError(msg)
 
 
 def makes_no_map(function: types.FunctionType) -> bool:
@@ -134,7 +119,7 @@ def makes_no_map(function: types.FunctionType) -> bool:
 
 def four_axes(call: Call, softmax: torch.Tensor) -> torch.Tensor:
     """Return a softmax as (batch, head, query, key)."""
-    layout = _LAYOUTS.get(call.function.__qualname__)
+    layout = whole if attends_by_blocks(call.function) else _LAYOUTS.get(call.function.__qualname__)
     if layout is not None:
         return layout(call, softmax)
     key = call.values.get("key")

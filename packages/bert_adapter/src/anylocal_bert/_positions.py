@@ -6,103 +6,38 @@ encoder's or a decoder's. In a cross-attention the keys are those of the encoder
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from anylocal._torch import module_names
 from anylocal.adapter import Axes, Scene
-from anylocal.attention import Axis, Patches, Tokens
+from anylocal.attention import Axis, Patches, PlacedPatches, Tokens
+from anylocal_bert._blocks import visible_of_blocks
+from anylocal_bert._sources import Source, is_cross, sources
+from anylocal_bert._windows import in_windows
 from anylocal_bert._words import Split, split
 
 if TYPE_CHECKING:
     from anylocal import Call
 
-_CROSS: Final = re.compile(r"cross|encoder_attn|encdec|enc_dec|encoder_decoder", re.IGNORECASE)
-# Of models within models that do not say themselves what embeds their input.
-_EMBEDDINGS: Final = ("word_embeddings", "token_embedding", "patch_embedding", "patch_embeddings")
-_CLASS_TOKENS: Final = ("cls_token", "class_token", "class_embedding")
-_SECOND_TOKENS: Final = ("distillation_token", "dist_token")
-_REGISTERS: Final = ("register_tokens", "reg_token")
 
-
-@dataclass(frozen=True)
-class Source:
-    """Where positions come from: a model, and the module that embeds its input.
+class Encoded(NamedTuple):
+    """What is known of a text beforehand.
 
     Attributes
     ----------
-    owner : str
-        The name of the model within the captured one.
-    embeds : str
-        The name of the module that looks up tokens, or of the convolution that cuts an image into patches.
-    module : torch.nn.Module
-        That module.
-    prefix : tuple of str
-        The names of the tokens in front of the patches.
+    tokenizer : PreTrainedTokenizerBase
+        What made the tokens.
+    ids : torch.Tensor
+        The tokens, (batch, token).
+    segments : list of list of (int or None)
+        The number of the sentence that each is a part of.
     """
 
-    owner: str
-    embeds: str
-    module: torch.nn.Module
-    prefix: tuple[str, ...] = ()
-
-
-def sources(model: torch.nn.Module) -> dict[str, Source]:
-    """Return the sources of positions in a model, by the names of the models that own them."""
-    names = {id(module): name for name, module in module_names(model)}
-    found: dict[str, Source] = {}
-    for owner, module in module_names(model):
-        embeddings = _embeddings(module)
-        if isinstance(embeddings, torch.nn.Embedding):
-            if id(embeddings) in names:
-                found[owner] = Source(owner, names[id(embeddings)], embeddings)
-        elif embeddings is not None and (cutting := _cutting(embeddings)) is not None and id(cutting) in names:
-            found[owner] = Source(owner, names[id(cutting)], cutting, _prefix(module))
-    return found
-
-
-def _embeddings(module: torch.nn.Module) -> Any:
-    find = getattr(module, "get_input_embeddings", None)
-    try:
-        if find is not None:
-            return find()
-    # Those that hold several models raise, or look for a part that is not there.
-    except (NotImplementedError, AttributeError):
-        return None
-    holder = getattr(module, "embeddings", None)
-    held = (getattr(holder, name, None) for name in _EMBEDDINGS)
-    return next((part for part in held if isinstance(part, torch.nn.Module)), None)
-
-
-def _cutting(embeddings: Any) -> torch.nn.Module | None:
-    """Return the convolution whose every step is a patch of its own."""
-    modules = embeddings.modules() if isinstance(embeddings, torch.nn.Module) else ()
-    convolutions = [module for module in modules if isinstance(module, torch.nn.Conv2d)]
-    return next((c for c in convolutions if c.kernel_size == c.stride and c.stride > (1, 1)), None)
-
-
-def _prefix(model: torch.nn.Module) -> tuple[str, ...]:
-    """Return the names of the tokens that a vision model puts in front of the patches."""
-    holders = [model, *(getattr(model, name, None) for name in ("embeddings", "vision_model"))]
-    holders += [getattr(holder, "embeddings", None) for holder in holders[1:]]
-
-    def held(*names: str) -> Any:
-        values = (getattr(holder, name, None) for holder in holders for name in names)
-        return next((value for value in values if isinstance(value, torch.Tensor)), None)
-
-    names = ["cls"] if held(*_CLASS_TOKENS) is not None else []
-    names += ["dist"] if held(*_SECOND_TOKENS) is not None else []
-    registers = held(*_REGISTERS)
-    return (*names, *(f"reg{i + 1}" for i in range(0 if registers is None else registers.shape[-2])))
-
-
-def is_cross(name: str) -> bool:
-    """Say whether a module is a decoder's attention to what an encoder made, by its name."""
-    return bool(_CROSS.search(name))
+    tokenizer: Any
+    ids: torch.Tensor
+    segments: list[list[int | None]]
 
 
 class Positions:
@@ -127,6 +62,9 @@ class Positions:
 
     def axes(self) -> Axes:
         """Return the axes of the queries and the keys, None where it is not known what they are."""
+        windows = self._windows()
+        if windows is not None:
+            return windows
         if self.source is None:
             return Axes(None, None)
         if isinstance(self.source.module, torch.nn.Embedding):
@@ -141,6 +79,16 @@ class Positions:
             return Axes(None, None, windows=self.batch // shape[0])
         return Axes(queries, keys)
 
+    def _windows(self) -> Axes | None:
+        """Return the patches of windows, None where a layer has none."""
+        shape = self.scene.seen.get(self.source.embeds, {}).get("input") if self.source is not None else None
+        size = shape[-2:] if isinstance(shape, tuple) and len(shape) == 4 else None  # noqa: PLR2004  # (batch, channel, row, column)
+        axis = in_windows(self.call, self.scene, self.keys, size)
+        count = axis.windows if isinstance(axis, PlacedPatches) else 1
+        if axis is None or self.queries != self.keys or self.batch % count:
+            return None
+        return Axes(axis, axis, count)
+
     def _patches(self, source: Source, shape: tuple[int, ...]) -> Patches:
         patch: Any = source.module.kernel_size
         grid = (shape[-2] // patch[0], shape[-1] // patch[1])
@@ -154,21 +102,65 @@ class Positions:
         A step that generates asks with its last tokens only, and its keys reach back into the cache: to the tokens of
         the forwards before it.
         """
-        ids = self.scene.seen.get(source.embeds, {}).get("input")
-        if not isinstance(ids, torch.Tensor) or ids.dim() != 2:  # noqa: PLR2004  # (batch, token)
+        ids = self._ids(source)
+        if ids is None:
             return Axes(None, None)
+        memory = self._memory(source)
         if is_cross(self.call.name):
-            before = self._memory(source).get("whole")
+            before = memory.get("whole")
             start = 0 if before is None else before.shape[1] - ids.shape[1]
-            queries = self._tokens(ids, start) if ids.shape[1] == self.queries else None
-            return Axes(queries, _fitting(self.scene.memory.get("encoded"), self.keys))
-        whole = _reaching_back(ids, self.keys, self._memory(source))
-        keys = None if whole is None else self._tokens(whole)
-        self._remember(keys)
+            # What padding is in the text that asks, only the layers know that attend to it.
+            queries = self._tokens(source, ids, memory.get("padding"), start)
+            return Axes(_fitting(queries, self.queries), _fitting(self.scene.memory.get("encoded"), self.keys))
+        whole = _reaching_back(ids, self.keys, memory)
+        if whole is not None:
+            memory["padding"] = self._padding(*whole.shape)
+        padding = memory.get("padding")
+        keys = None if whole is None else self._tokens(source, whole, padding)
+        self._remember_text(source, keys)
         if self.queries != ids.shape[1]:
             return Axes(_fitting(keys, self.queries), keys)
         start = 0 if whole is None else whole.shape[1] - ids.shape[1]
-        return Axes(keys if keys is not None and start == 0 else self._tokens(ids, start), keys)
+        return Axes(keys if keys is not None and start == 0 else self._tokens(source, ids, padding, start), keys)
+
+    def _ids(self, source: Source) -> torch.Tensor | None:
+        """Return the tokens that were looked up, (batch, token).
+
+        A model that attends by blocks may look up what fills the last block by itself, behind the text.
+        """
+        lookups: tuple[torch.Tensor, ...] = self.scene.memory.get("lookups", {}).get(source.embeds, ())
+        if not lookups or lookups[-1].dim() != 2:  # noqa: PLR2004  # (batch, token)
+            return None
+        text, fill = lookups[0], lookups[-1]
+        memory = self._memory(source)
+        is_apart = visible_of_blocks(self.call.values) is not None and text.shape[1] + fill.shape[1] == self.keys
+        if not is_apart:
+            memory.pop("filled", None)
+            return fill
+        # One tensor for all layers: by it they are known to read the same text.
+        if "filled" not in memory or memory["filled"][0] is not fill:
+            memory["filled"] = fill, torch.cat([text, fill], dim=1)
+        filled: torch.Tensor = memory["filled"][1]
+        return filled
+
+    def _remember_text(self, source: Source, keys: Tokens | None) -> None:
+        """Keep the text for the layers that attend to what the encoder made of it, without what filled its blocks."""
+        memory = self._memory(source)
+        if "filled" not in memory:
+            self._remember(keys)
+        elif memory.get("cut") is not memory["filled"]:
+            memory["cut"] = fill, whole = memory["filled"]
+            self._remember(self._tokens(source, whole[:, : -fill.shape[1]], memory["padding"]))
+
+    def _padding(self, batch: int, length: int) -> torch.Tensor | None:
+        """Return which keys are padding, (batch, token), None where nothing tells."""
+        values = self.call.values
+        by_blocks, masked = visible_of_blocks(values), values.get("is_index_masked")
+        if by_blocks is not None:
+            return _unseen(by_blocks, batch, length)
+        if isinstance(masked, torch.Tensor) and masked.shape == (batch, length):
+            return masked
+        return _unseen(values.get("attention_mask", values.get("mask")), batch, length)
 
     def _memory(self, source: Source) -> dict[str, Any]:
         """Return what is remembered of one text: an encoder and a decoder may share the module that looks it up."""
@@ -180,25 +172,37 @@ class Positions:
         if axis is not None and not any(part.startswith("decoder") for part in self.call.name.split(".")):
             self.scene.memory["encoded"] = axis
 
-    def _tokens(self, ids: torch.Tensor, start: int = 0) -> Tokens:
+    def _tokens(self, source: Source, ids: torch.Tensor, padding: torch.Tensor | None, start: int = 0) -> Tokens:
+        """Return tokens, given the padding of the whole text that they end at or stand in at `start`."""
         rows = ids.tolist()
-        values = self.call.values
-        mask = values.get("attention_mask", values.get("mask"))
-        padding = None if is_cross(self.call.name) or start else _padding(mask, *ids.shape)
-        tokenizer = self.scene.about
+        flags = None if padding is None else padding[:, start : start + ids.shape[1]].cpu()
+        known: dict[str, Any] = {"start": start, "segments": self._segments(source, ids, flags)}
+        known["padding"] = flags if flags is not None and flags.shape == ids.shape else None
+        about = self.scene.about
+        tokenizer = about.tokenizer if isinstance(about, Encoded) else about
         if tokenizer is None:
-            return Tokens([[str(token) for token in row] for row in rows], padding=padding, start=start)
+            return Tokens([[str(token) for token in row] for row in rows], **known)
         texts = [tokenizer.convert_ids_to_tokens(row) for row in rows]
         special = [[token in tokenizer.all_special_ids for token in row] for row in rows]
         words = self._words(tokenizer, ids, rows)
-        return Tokens(
-            texts,
-            padding=padding,
-            special=special,
-            start=start,
-            words=[numbers for numbers, _ in words],
-            spellings=[spellings for _, spellings in words],
-        )
+        numbers, spellings = [numbers for numbers, _ in words], [spellings for _, spellings in words]
+        return Tokens(texts, special=special, words=numbers, spellings=spellings, **known)
+
+    def _segments(
+        self, source: Source, ids: torch.Tensor, padding: torch.Tensor | None
+    ) -> list[list[int | None]] | None:
+        """Return the sentence that each token is a part of, as the model was told, else as the tokenizer has it."""
+        types = self.scene.seen.get(source.types or "", {}).get("input")
+        if isinstance(types, torch.Tensor) and types.shape in {ids.shape, (1, ids.shape[1])}:
+            rows = types.expand(ids.shape).tolist()
+        elif isinstance(self.scene.about, Encoded) and torch.equal(self.scene.about.ids.cpu(), ids.cpu()):
+            rows = self.scene.about.segments
+        else:
+            return None
+        if padding is None or padding.shape != ids.shape:
+            return rows
+        pairs = (zip(row, flags, strict=True) for row, flags in zip(rows, padding.tolist(), strict=True))
+        return [[None if is_padding else number for number, is_padding in pair] for pair in pairs]
 
     def _words(self, tokenizer: Any, ids: torch.Tensor, rows: list[list[int]]) -> list[Split]:
         """Return how words were split into tokens; every layer asks for the same ones."""
@@ -207,6 +211,13 @@ class Positions:
             known = ids, [split(tokenizer, row) for row in rows]
             self.scene.memory["words"] = known
         return known[1]
+
+
+def note_lookup(name: str, ids: Any, memory: dict[str, Any]) -> None:
+    """Keep the last two inputs of what looks tokens up: a model may do so with the padding apart."""
+    if isinstance(ids, torch.Tensor):
+        lookups: dict[str, tuple[torch.Tensor, ...]] = memory.setdefault("lookups", {})
+        lookups[name] = (*lookups.get(name, ())[-1:], ids)
 
 
 def reorder(order: torch.Tensor, memory: dict[str, Any]) -> None:
@@ -243,7 +254,7 @@ def _for_each(axis: Axis | None, batch: int) -> Axis | None:
 def _reaching_back(ids: torch.Tensor, length: int, memory: dict[str, Any]) -> torch.Tensor | None:
     """Return as many tokens as there are keys: those given, with those of the forwards before in front of them."""
     if memory.get("ids") is not ids:
-        memory.update(ids=ids, before=memory.get("whole"), whole=None)
+        memory.update(ids=ids, before=memory.get("whole"), whole=None, padding=None)
     before = memory["before"]
     candidates = [ids]
     if before is not None and len(before) == len(ids):
@@ -254,7 +265,7 @@ def _reaching_back(ids: torch.Tensor, length: int, memory: dict[str, Any]) -> to
     return whole
 
 
-def _padding(mask: Any, batch: int, length: int) -> torch.Tensor | None:
+def _unseen(mask: Any, batch: int, length: int) -> torch.Tensor | None:
     """Return the positions that no query of the sample may see, shape (batch, token)."""
     if not isinstance(mask, torch.Tensor) or mask.dim() != 4 or mask.shape[-1] != length:  # noqa: PLR2004  # (batch, head, query, key)
         return None

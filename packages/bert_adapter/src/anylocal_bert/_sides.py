@@ -8,7 +8,7 @@ import numpy as np
 
 from anylocal.attention import Tokens
 from anylocal.errors import ShapeError
-from anylocal_bert._positions import is_cross
+from anylocal_bert._sources import is_cross
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

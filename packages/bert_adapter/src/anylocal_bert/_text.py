@@ -11,6 +11,7 @@ import torch
 from anylocal.attention import AttentionMaps
 from anylocal.errors import OptionError
 from anylocal_bert._adapter import adapter
+from anylocal_bert._positions import Encoded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,11 +62,14 @@ def capture_text(
         )
     read: Any = tokenizer
     texts = text if isinstance(text, str) else list(text)
-    given = dict(read(texts, pair if pair is None or isinstance(pair, str) else list(pair), **_options(several)))
+    encoding = read(texts, pair if pair is None or isinstance(pair, str) else list(pair), **_options(several))
+    given = dict(encoding)
+    # Models without token types are not told where the second text begins, but the tokenizer knows it.
+    about = tokenizer if pair is None else Encoded(tokenizer, given["input_ids"], _segments(encoding))
     given |= _for_decoder(model, tokenizer, len(given["input_ids"]), target)
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in _taken(model, given).items()}
-    with adapter.capture_attention(model, about=tokenizer, **options) as maps, torch.no_grad():
+    with adapter.capture_attention(model, about=about, **options) as maps, torch.no_grad():
         model(**inputs)
     return maps
 
@@ -86,8 +90,21 @@ def _for_decoder(model: Any, tokenizer: Any, batch: int, target: str | Sequence[
         return {"decoder_input_ids": first}
     texts = [target] * batch if isinstance(target, str) else list(target)
     # The decoder reads its own text behind the start token.
-    ids = tokenizer(text_target=texts, **_options(batch > 1))["input_ids"]
-    return {"decoder_input_ids": torch.cat([first, ids], dim=1)}
+    encoding = tokenizer(text_target=texts, **_options(batch > 1))
+    given = {"decoder_input_ids": torch.cat([first, encoding["input_ids"]], dim=1)}
+    if batch == 1:
+        return given
+    # Without it, nothing tells that a shorter target is padded.
+    given["decoder_attention_mask"] = torch.cat([torch.ones_like(first), encoding["attention_mask"]], dim=1)
+    return given
+
+
+def _segments(encoding: Any) -> list[list[int | None]]:
+    """Return which of two texts each token is of; only tokenizers that keep count of words know it."""
+    texts = range(len(encoding["input_ids"]))
+    if not encoding.is_fast:
+        return [[None] * len(encoding["input_ids"][0]) for _ in texts]
+    return [encoding.sequence_ids(text) for text in texts]
 
 
 def _taken(model: torch.nn.Module, given: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The recipes of `anylocal.plot` are here as well.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,7 +53,8 @@ def tokens(
 ) -> Axes:
     """Draw which tokens attend to which: a row for each query, a column for each key, padding in grey.
 
-    What padding attends to means nothing, and it gets no attention: its rows and columns are covered.
+    What padding attends to means nothing, and it gets no attention: its rows and columns are covered. A thin line
+    stands where another sentence begins, if the tokens know their `segments`.
 
     Parameters
     ----------
@@ -104,6 +106,7 @@ def tokens(
     for axis, direction in ((attention.keys, "x"), (attention.queries, "y")):
         if isinstance(axis, Tokens) and (direction == "x" or queries is None):
             _cover(ax, axis.is_padding(sample or 0), axis=direction)
+            _separate(ax, axis.segments(sample or 0), axis=direction)
     return ax
 
 
@@ -352,6 +355,15 @@ def _real_query(axis: Tokens, query: str | int, text: int) -> int:
         msg = f"Query {query!r} is padding of text {text}, and what padding attends to means nothing; give another."
         raise PositionError(msg)
     return position
+
+
+def _separate(ax: Axes, segments: Sequence[int | None], *, axis: str) -> None:
+    """Draw a line in front of the first token of each sentence but the first."""
+    known = [(position, segment) for position, segment in enumerate(segments) if segment is not None]
+    draw = ax.axvline if axis == "x" else ax.axhline
+    for (_, before), (position, segment) in pairwise(known):
+        if segment != before:
+            draw(position - 0.5, color=PADDING, linewidth=0.8, gid="segment")
 
 
 def _cover(ax: Axes, padding: Sequence[bool] | np.ndarray[tuple[int, ...], np.dtype[np.bool_]], *, axis: str) -> None:

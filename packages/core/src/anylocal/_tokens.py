@@ -35,6 +35,9 @@ class Tokens(Axis):
         no word. By default each token is a word of its own.
     spellings : sequence of str, or sequence of sequences of str, optional
         The text of each word, by its number; by default that of its tokens.
+    segments : sequence of (int or None), or sequence of such, optional
+        The number of the sentence that each token is a part of, where a model reads several: what BERT's
+        ``token_type_ids`` and a tokenizer's ``sequence_ids`` tell. None for tokens of no sentence, such as padding.
 
     Attributes
     ----------
@@ -66,13 +69,17 @@ class Tokens(Axis):
         *,
         words: Words | None = None,
         spellings: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        segments: Words | None = None,
     ) -> None:
         self.start = start
         self.texts = _texts(tokens)
         super().__init__(len(self.texts[0]))
         self._padding = self._flags(padding, "padding")
         self._special = self._flags(special, "special")
-        self._words = None if words is None else self._numbers(words)
+        self._words = None if words is None else self._numbers(words, "words")
+        numbers = None if segments is None else self._numbers(segments, "segments")
+        # Told of no token is not told.
+        self._segments = numbers if any(number is not None for row in numbers or () for number in row) else None
         self._spellings = None if spellings is None else self._checked_spellings(spellings)
 
     def __eq__(self, other: object) -> bool:
@@ -82,6 +89,7 @@ class Tokens(Axis):
             and np.array_equal(self._padding, other._padding)
             and np.array_equal(self._special, other._special)
             and (self._words, self._spellings) == (other._words, other._spellings)
+            and self._segments == other._segments
         )
 
     def __hash__(self) -> int:
@@ -128,6 +136,18 @@ class Tokens(Axis):
                 found.append([position])
         return found
 
+    def segments(self, sample: int = 0) -> list[int | None]:
+        """Return, for each position of one text, the number of its sentence, None where none is known.
+
+        Examples
+        --------
+        >>> from anylocal.attention import Tokens
+        >>> Tokens(["[CLS]", "who", "[SEP]", "he", "[SEP]"], segments=[0, 0, 0, 1, 1]).segments()
+        [0, 0, 0, 1, 1]
+        """
+        text = self._text(sample)
+        return [None] * len(self) if self._segments is None else list(self._segments[text])
+
     @property
     def split(self) -> dict[str, Any]:
         """How the texts were split: ``words`` and ``spellings``, as they were given."""
@@ -151,6 +171,7 @@ class Tokens(Axis):
             start=self.start,
             words=None if self._words is None else [self._words[row] for row in rows],
             spellings=None if self._spellings is None else [self._spellings[row] for row in rows],
+            segments=None if self._segments is None else [self._segments[row] for row in rows],
         )
 
     def position(self, query: object, sample: int = 0) -> int:
@@ -186,13 +207,13 @@ class Tokens(Axis):
         row: Flags = flags[self._text(sample)].copy()
         return row
 
-    def _numbers(self, given: Words) -> tuple[tuple[int | None, ...], ...]:
+    def _numbers(self, given: Words, name: str) -> tuple[tuple[int | None, ...], ...]:
         rows = [given] if not given or given[0] is None or isinstance(given[0], int) else given
         numbers: tuple[tuple[int | None, ...], ...] = tuple(tuple(row) for row in rows)  # type: ignore[arg-type]  # told apart by its first item
         if [len(row) for row in numbers] != [len(self)] * len(self.texts):
             lengths = [len(row) for row in numbers]
             have = f"{len(self.texts)} × {len(self)}"
-            msg = f"words has {lengths} numbers and the tokens are {have}; give one for each token."
+            msg = f"{name} has {lengths} numbers and the tokens are {have}; give one for each token."
             raise ShapeError(msg)
         return numbers
 

@@ -82,10 +82,11 @@ def _groups(axis: Axis, sample: int) -> tuple[list[list[int]], Axis]:
     if not isinstance(axis, Tokens):
         return [[position] for position in range(len(axis))], axis
     groups = axis.words(sample)
-    padding, special = axis.is_padding(sample), axis.is_special(sample)
+    padding, special, segments = axis.is_padding(sample), axis.is_special(sample), axis.segments(sample)
     return groups, Tokens(
         [axis.spelling(group, sample) for group in groups],
         padding=[bool(padding[group].all()) for group in groups],
         special=[bool(special[group].all()) for group in groups],
         start=axis.start,
+        segments=[segments[group[0]] for group in groups],
     )

@@ -29,6 +29,7 @@ from anylocal._record import Record
 from anylocal._request import Request, only
 from anylocal._resolve import Among, Found, Resolution, bound_names, functions_in, owner_of, resolve
 from anylocal._rewrite import Result, Wants, may_be_unbound
+from anylocal._torch import module_names
 from anylocal.errors import DependencyError, PassedOverWarning, TargetError, UnsupportedError, VersionError
 
 try:
@@ -137,6 +138,10 @@ class Adapter(ABC):
     def shared(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
         """Give those of `functions` that work for any module, and that the model may look up when it runs."""
         return (function for function in self.functions() if owner_of(function) == "module")
+
+    def replacing(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
+        """Give attention functions of modules that the model may yet make, of its own parts, while it runs."""
+        return ()
 
     @abstractmethod
     def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
@@ -389,7 +394,7 @@ class AttentionCapture:
         self._about = about
         resolution = resolve(model)
         chosen = resolution if modules is None else only(resolution, modules)
-        chosen = _with_shared(chosen, adapter.shared(model))
+        chosen = _with_replacing(_with_shared(chosen, adapter.shared(model)), adapter.replacing(model))
         self._readings = _readings(chosen, adapter)
         self._modules = chosen.modules
         self._heads = MultiHead(resolution, chosen)
@@ -494,7 +499,9 @@ class AttentionCapture:
 
     def _calls(self, records: Sequence[Record]) -> Iterator[tuple[Call, int]]:
         """Give each call with the number of the forward that it belongs to."""
-        assembler = Assembler(self._capture.names_of, self._capture.rank)
+        # What was there at first keeps its name; what came to be meanwhile has that of its place by now.
+        now = {id(module): name for name, module in module_names(self._model)}
+        assembler = Assembler({**now, **self._capture.names_of}, self._capture.rank)
         forwards = _Forwards()
         nesting = Nesting(self._heads)
         for record in records:
@@ -548,6 +555,24 @@ def _with_shared(resolution: Resolution, functions: Iterable[types.FunctionType]
     known = {found.function for found in resolution.found}
     shared = tuple(Found(function, among) for function in functions if function not in known)
     return Resolution(resolution.label, resolution.found + shared, resolution.modules)
+
+
+def _with_replacing(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
+    """Add functions of modules that come to be while the model runs, in the place of those that there are."""
+    parts = Among(
+        part
+        for module in resolution.modules.values()
+        if isinstance(module, torch.nn.Module)
+        for part in module.children()
+    )
+
+    def accepts(owner: object) -> bool:
+        """Say whether a module is made of the model's own parts; another model of its class has others."""
+        return isinstance(owner, torch.nn.Module) and any(map(parts, owner.children()))
+
+    known = {found.function for found in resolution.found}
+    late = tuple(Found(function, accepts) for function in functions if function not in known)
+    return Resolution(resolution.label, resolution.found + late, resolution.modules)
 
 
 def _readings(resolution: Resolution, adapter: Adapter) -> dict[types.FunctionType, Reading]:

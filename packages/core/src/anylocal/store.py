@@ -6,7 +6,6 @@ Needs the extra ``anylocal[torch]``.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -19,6 +18,7 @@ try:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
+    from anylocal._files import replacing
     from anylocal.attention import AttentionMap, AttentionMaps, Axis, Named, Patches, PlacedPatches, Tokens
 except ModuleNotFoundError as error:
     if error.name not in {"safetensors", "torch"}:
@@ -80,15 +80,9 @@ def save(maps: AttentionMaps, file: str | PathLike[str]) -> Path:
     known: dict[Axis, int] = {}
     described = [_describe(number, item, tensors, axes, known) for number, item in enumerate(maps)]
     text = json.dumps({"maps": described, "axes": axes, "others": dict(maps.others)})
-    path = Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        save_file(tensors, unfinished, metadata={_FORMAT_KEY: FORMAT, _MAPS_KEY: text})
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    with replacing(file) as path:
+        save_file(tensors, path, metadata={_FORMAT_KEY: FORMAT, _MAPS_KEY: text})
+    return Path(file)
 
 
 def load(file: str | PathLike[str]) -> AttentionMaps:
@@ -184,7 +178,8 @@ def _describe_axis(axis: Axis, number: int, tensors: dict[str, torch.Tensor]) ->
             padding = [axis.is_padding(sample).tolist() for sample in samples]
             special = [axis.is_special(sample).tolist() for sample in samples]
             kept = {"texts": axis.texts, "padding": padding, "special": special, "start": axis.start}
-            return {"kind": "Tokens", **kept, **axis.split}
+            segments = [axis.segments(sample) for sample in samples]
+            return {"kind": "Tokens", **kept, **axis.split, "segments": segments}
     return {"kind": "Axis", "length": len(axis)}
 
 
@@ -198,8 +193,9 @@ def _read_axis(given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
         case "Named":
             return Named(tuple(given["names"]))
         case "Tokens":
-            names = ("padding", "special", "start", "words", "spellings")
-            return Tokens(given["texts"], **{name: given[name] for name in names})
+            names = ("padding", "special", "start", "words", "spellings", "segments")
+            # A file of an earlier version lacks what tokens know since.
+            return Tokens(given["texts"], **{name: given[name] for name in names if name in given})
         case "Axis":
             return Axis(given["length"])
     msg = f"there is no axis of kind {given['kind']!r}"

@@ -9,7 +9,6 @@ Needs the extras ``anylocal[plot,torch]``.
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -27,6 +26,7 @@ try:
 
     from anylocal import _draw
     from anylocal._content import colours_of, describe, named, sources_of
+    from anylocal._files import replacing
     from anylocal._layers import layers_of
     from anylocal._memory import parse_size
     from anylocal._payload import compressed, pack
@@ -99,15 +99,9 @@ class Page:
         ...     page.save(f"{folder}/attention.html").name
         'attention.html'
         """
-        path = Path(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-        try:
-            unfinished.write_text(self.html, encoding="utf-8")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        return path
+        with replacing(file) as path:
+            path.write_text(self.html, encoding="utf-8")
+        return Path(file)
 
     def __repr__(self) -> str:
         return f"Page({self.title!r}, {len(self.html.encode()) / 2**20:.1f} MiB)"

@@ -1,0 +1,112 @@
+"""Where positions come from: the models within a model that embed a text or an image."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from anylocal._torch import module_names
+
+_CROSS: Final = re.compile(r"cross|encoder_attn|encdec|enc_dec|encoder_decoder", re.IGNORECASE)
+# Of models within models that do not say themselves what embeds their input.
+_EMBEDDINGS: Final = ("word_embeddings", "token_embedding", "patch_embedding", "patch_embeddings")
+# Of the sentence that each token is a part of.
+_TYPES: Final = ("token_type_embeddings", "token_type_embeddings_0", "segment_embedding", "segment_emb")
+_CLASS_TOKENS: Final = ("cls_token", "class_token", "class_embedding")
+_SECOND_TOKENS: Final = ("distillation_token", "dist_token")
+_REGISTERS: Final = ("register_tokens", "reg_token")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where positions come from: a model, and the module that embeds its input.
+
+    Attributes
+    ----------
+    owner : str
+        The name of the model within the captured one.
+    embeds : str
+        The name of the module that looks up tokens, or of the convolution that cuts an image into patches.
+    module : torch.nn.Module
+        That module.
+    prefix : tuple of str
+        The names of the tokens in front of the patches.
+    types : str, optional
+        The name of the module that looks up of which sentence tokens are.
+    """
+
+    owner: str
+    embeds: str
+    module: torch.nn.Module
+    prefix: tuple[str, ...] = ()
+    types: str | None = None
+
+
+def sources(model: torch.nn.Module) -> dict[str, Source]:
+    """Return the sources of positions in a model, by the names of the models that own them."""
+    names = {id(module): name for name, module in module_names(model)}
+    found: dict[str, Source] = {}
+    for owner, module in module_names(model):
+        embeddings = _embeddings(module)
+        if isinstance(embeddings, torch.nn.Embedding):
+            if id(embeddings) in names:
+                name = names[id(embeddings)]
+                found[owner] = Source(owner, name, embeddings, types=_types(model, name))
+        elif embeddings is not None and (cutting := _cutting(embeddings)) is not None and id(cutting) in names:
+            found[owner] = Source(owner, names[id(cutting)], cutting, _prefix(module))
+    return found
+
+
+def _embeddings(module: torch.nn.Module) -> Any:
+    find = getattr(module, "get_input_embeddings", None)
+    try:
+        if find is not None:
+            return find()
+    # Those that hold several models raise, or look for a part that is not there; before transformers 5, some encoders.
+    except (NotImplementedError, AttributeError):
+        return getattr(module, "embed_tokens", None)
+    holder = getattr(module, "embeddings", None)
+    held = (getattr(holder, name, None) for name in _EMBEDDINGS)
+    return next((part for part in held if isinstance(part, torch.nn.Module)), None)
+
+
+def _cutting(embeddings: Any) -> torch.nn.Module | None:
+    """Return the convolution whose every step is a patch of its own."""
+    modules = embeddings.modules() if isinstance(embeddings, torch.nn.Module) else ()
+    convolutions = [module for module in modules if isinstance(module, torch.nn.Conv2d)]
+    return next((c for c in convolutions if c.kernel_size == c.stride and c.stride > (1, 1)), None)
+
+
+def _types(model: torch.nn.Module, embeds: str) -> str | None:
+    """Return the name of what looks up of which sentence tokens are, beside what looks up the tokens."""
+    modules = dict(module_names(model))
+    holder = embeds.rpartition(".")[0]
+    for name in (f"{holder}.{types}".removeprefix(".") for types in _TYPES):
+        types = modules.get(name)
+        # Some keep the table of the model that they were made of, with a single row.
+        if isinstance(types, torch.nn.Embedding) and types.num_embeddings > 1:
+            return name
+    return None
+
+
+def _prefix(model: torch.nn.Module) -> tuple[str, ...]:
+    """Return the names of the tokens that a vision model puts in front of the patches."""
+    holders = [model, *(getattr(model, name, None) for name in ("embeddings", "vision_model"))]
+    holders += [getattr(holder, "embeddings", None) for holder in holders[1:]]
+
+    def held(*names: str) -> Any:
+        values = (getattr(holder, name, None) for holder in holders for name in names)
+        return next((value for value in values if isinstance(value, torch.Tensor)), None)
+
+    names = ["cls"] if held(*_CLASS_TOKENS) is not None else []
+    names += ["dist"] if held(*_SECOND_TOKENS) is not None else []
+    registers = held(*_REGISTERS)
+    return (*names, *(f"reg{i + 1}" for i in range(0 if registers is None else registers.shape[-2])))
+
+
+def is_cross(name: str) -> bool:
+    """Say whether a module is a decoder's attention to what an encoder made, by its name."""
+    return bool(_CROSS.search(name))
