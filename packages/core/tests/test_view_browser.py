@@ -482,3 +482,50 @@ def test_it_fits_a_phone(show: Any) -> None:
     )
     opened = show(explore(maps, images=torch.rand(3, 224, 224)), viewport={"width": 360, "height": 740})
     assert opened.tab.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_the_strongest_are_joined_by_lines(show: Any) -> None:
+    """As many as asked for: none leaves the picture without."""
+    axis = Tokens(list("abcdef"))
+    opened = show(explore(make(queries=axis, keys=axis)))
+    assert opened.colours("#lines")[..., 3].any()
+    opened.set("strongest", 0)
+    assert not opened.colours("#lines")[..., 3].any()
+
+
+def test_thumbnails_show_their_heads(show: Any) -> None:
+    """The head that looks at the first key is bright on its left, the one that looks at the last on its right."""
+    weights = torch.zeros(1, 2, 8, 8)
+    weights[0, 0, :, 0] = 1
+    weights[0, 1, :, 7] = 1
+    opened = show(explore(AttentionMap.from_weights(weights)))
+    pixels = opened.colours("#grid").astype(int)[..., :3].sum(-1)
+    start = opened.tab.evaluate("8 + document.createElement('canvas').getContext('2d').measureText('0').width")
+    height, width = pixels.shape
+    cell = (width - start) / 2
+    row = pixels[int(0.6 * height)]
+    bright = [row[int(start + cell * place)] > 500 for place in (0.06, 0.5, 1.5, 1.88)]
+    assert bright == [True, False, False, True]
+
+
+def test_a_cell_under_the_pointer_is_read_out(show: Any) -> None:
+    """Query, key and weight of the cell, and its row is asked."""
+    axis = Tokens(list("abcdef"))
+    attention = make(queries=axis, keys=axis)
+    page = explore(attention)
+    opened = show(page)
+    box = opened.tab.locator("#map").bounding_box()
+    opened.tab.mouse.move(box["x"] + 4.5 / 6 * box["width"], box["y"] + 1.5 / 6 * box["height"])
+    label, weight = opened.tab.locator("#readout").text_content().split(": ")
+    assert label == "b → e"
+    assert float(weight) == pytest.approx(float(attention[0, :, 1, 4].mean()), abs=page.error + 5e-4)
+    assert opened.tab.locator("#asked").text_content() == "What b attends to"
+
+
+def test_few_positions_are_named_beside_the_map(show: Any) -> None:
+    """Names that could not be read are left out, and the map takes their room."""
+    axis = Tokens(list("abcdef"))
+    few, many = show(explore(make(queries=axis, keys=axis))), show(explore(make(shape=(1, 1, 60, 60))))
+    assert few.colours("#left")[..., 3].any()
+    assert few.colours("#top")[..., 3].any()
+    assert not many.tab.locator("#left").is_visible()

@@ -81,14 +81,20 @@ class _Sums(Metric, ABC):
         check_forward(found, type(self).__name__)
         with torch.no_grad():
             measured = [self._measured(attention) for attention in found]
-        self._check(
-            tuple(
-                _Layer(attention.name, tuple(sums.shape), *_axes(attention))
-                for attention, (sums, _) in zip(found, measured, strict=True)
-            )
+        layers = [
+            _Layer(attention.name, tuple(sums.shape), *_axes(attention))
+            for attention, (sums, _) in zip(found, measured, strict=True)
+        ]
+        self._add(
+            layers,
+            torch.cat([sums.flatten().to(self.sums) for sums, _ in measured]),
+            torch.cat([counts.flatten().to(self.counts) for _, counts in measured]),
         )
-        self.sums = self.sums + torch.cat([sums.flatten().to(self.sums) for sums, _ in measured])
-        self.counts = self.counts + torch.cat([counts.flatten().to(self.counts) for _, counts in measured])
+
+    def add(self, layers: Iterable[tuple[str, Sequence[int]]], sums: torch.Tensor, counts: torch.Tensor) -> None:
+        """Add what another metric of the same kind has summed up: its layers' names and shapes, its sums and counts."""
+        known = [_Layer(name, tuple(shape), Axis(0), Axis(0)) for name, shape in layers]
+        self._add(known, sums.to(self.sums), counts.to(self.counts))
 
     def sync(self, *arguments: Any, **options: Any) -> None:
         """Add up the sums of all ranks; also of ranks that were given no maps."""
@@ -115,7 +121,8 @@ class _Sums(Metric, ABC):
     def _measured(self, attention: AttentionMap) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum over samples, and how many went into each of its numbers."""
 
-    def _means(self) -> list[torch.Tensor]:
+    def means(self) -> list[torch.Tensor]:
+        """Return the means of each layer, in the shape that they have there."""
         if not self.layers:
             msg = f"{type(self).__name__} was given no maps; call update(maps) with those of a forward first."
             raise StateError(msg)
@@ -123,11 +130,13 @@ class _Sums(Metric, ABC):
         means = (self.sums / self.counts).split(lengths)
         return [mean.reshape(layer.shape).float() for mean, layer in zip(means, self.layers, strict=True)]
 
-    def _check(self, layers: tuple[_Layer, ...]) -> None:
+    def _add(self, layers: Sequence[_Layer], sums: torch.Tensor, counts: torch.Tensor) -> None:
         if self.layers:
             _check_same(self.layers, layers)
         else:
-            self.layers = layers
+            self.layers = tuple(layers)
+        self.sums = self.sums + sums
+        self.counts = self.counts + counts
 
 
 class _Statistic(_Sums):
@@ -149,7 +158,7 @@ class _Statistic(_Sums):
         StateError
             Where there were no maps.
         """
-        means = self._means()
+        means = self.means()
         shape = [max(sizes) for sizes in zip(*(mean.shape for mean in means), strict=True)]
         padded = torch.full((len(means), *shape), torch.nan, device=self.sums.device)
         for row, mean in zip(padded, means, strict=True):
@@ -292,7 +301,7 @@ class MeanMap(_Sums):
         """
         return AttentionMaps(
             AttentionMap.from_weights(mean[None], name=layer.name, queries=layer.queries, keys=layer.keys)
-            for mean, layer in zip(self._means(), self.layers, strict=True)
+            for mean, layer in zip(self.means(), self.layers, strict=True)
         )
 
     def _measured(self, attention: AttentionMap) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""``python -m anylocal_vit``: every attention map of a vision transformer as pictures."""
+"""``python -m anylocal_vit``: every attention map of a vision transformer as pictures, or over a data set."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from anylocal_vit import _demo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["survey"]:
+        return run(lambda: _surveyed(given[1:]))
     options = _parser().parse_args(arguments)
 
     def command() -> list[Path]:
@@ -31,6 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _demo.run(scene, options.out, options.query, options.layers)
 
     return run(command)
+
+
+def _surveyed(arguments: Sequence[str]) -> list[Path]:
+    # Here only: the pictures need none of what it needs.
+    from anylocal_vit import _survey
+
+    return _survey.main(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,114 @@
+"""``python -m anylocal_bert survey``: statistics of every head over a collection of texts."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from anylocal import _survey
+from anylocal.attention import AttentionMaps
+from anylocal.errors import DependencyError, OptionError
+from anylocal_bert import _demo
+from anylocal_bert._adapter import adapter
+
+_METRICS = ("entropy", "sink", "agreement")
+
+
+class Texts(Dataset[Any]):
+    """Texts by their number; of rows of a data set, those of one column."""
+
+    def __init__(self, source: Sequence[Any], column: str | None) -> None:
+        self.source = source
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, number: int) -> str | None:
+        item = self.source[number]
+        text = item if self.column is None else item[self.column]
+        # A row without a text is counted, and named at the end.
+        return text if isinstance(text, str) and text.strip() else None
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Run the command, and return the files that it wrote.
+
+    Raises
+    ------
+    OptionError, WeightsError, TargetError
+        If the model cannot be loaded or has no map, or the data is not there.
+    """
+    options = _parser().parse_args(arguments)
+    reader = _demo.load(options.model)
+    device = _survey.device_of(options)
+    reader.model.to(device)
+    source, column, digest = _source(options.data, options.column)
+
+    def run(texts: list[str]) -> AttentionMaps:
+        given = reader.tokenizer(
+            texts, return_tensors="pt", padding=True, truncation=True, max_length=options.max_length
+        ).to(device)
+        with (
+            adapter.capture_attention(reader.model, about=reader.tokenizer, modules=options.layers) as maps,
+            torch.inference_mode(),
+        ):
+            reader.model(**given)
+        return maps
+
+    identity = {
+        "model": options.model or "all-MiniLM-L6-v2",
+        "layers": options.layers,
+        "max_length": options.max_length,
+        "data": digest,
+    }
+    job = _survey.Job(Texts(source, column), lambda number: f"text {number}", identity, list, run, _METRICS)
+    return _survey.survey(job, options)
+
+
+def _source(place: Path, column: str | None) -> tuple[Sequence[Any], str | None, str]:
+    """Return the texts, the column that holds them, and what tells them from others."""
+    if (place / "dataset_info.json").exists():
+        rows, named = _rows(place, column)
+        return rows, named, rows._fingerprint  # noqa: SLF001  # by which `datasets` itself tells them apart
+    files = [place] if place.is_file() else sorted(place.rglob("*.txt"))
+    if not files:
+        raise OptionError(f"There is no text in {place}: give a file, a folder of .txt files, or a saved data set.")
+    texts = [line for file in files for line in file.read_text("utf-8").splitlines() if line.strip()]
+    return texts, None, hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _rows(folder: Path, column: str | None) -> tuple[Any, str]:
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        message = f"{folder} is a data set of Hugging Face: pip install datasets."
+        raise DependencyError(message, name=error.name) from error
+    rows: Any = datasets.load_from_disk(str(folder))
+    chosen = column or "text"
+    if chosen not in rows.features:
+        raise OptionError(f"Choose the column of texts by --column; there are {', '.join(rows.features)}.")
+    return rows, chosen
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m anylocal_bert survey",
+        description="Mean entropy, share of the first token and agreement of heads, of every head over all texts, as a"
+        " Parquet table and pictures. Stopped and started again, it goes on; under torchrun, processes share the work.",
+    )
+    parser.add_argument("--model", metavar="NAME", help="a folder, or a name on the hub; a real BERT of 6 layers reads")
+    parser.add_argument(
+        "--data", metavar="PATH", type=Path, required=True, help="a file or folder of texts, one a line, or a data set"
+    )
+    parser.add_argument("--column", metavar="NAME", help='of a saved data set, the column of texts; default: "text"')
+    parser.add_argument("--max-length", metavar="N", type=int, default=128, help="most tokens of a text; default: 128")
+    parser.add_argument("--layers", metavar="PATTERN", help="only layers of these names")
+    _survey.add_options(parser)
+    return parser

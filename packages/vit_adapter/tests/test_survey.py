@@ -1,0 +1,218 @@
+"""The survey of a folder of images: what it finds, that nothing is lost or counted twice, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("torchmetrics")
+
+from pyarrow import parquet
+
+from anylocal.attention import distance, entropy, head_agreement, prefix_mass
+from anylocal.errors import OptionError, StateError
+from anylocal_vit import _survey, capture_attention, photograph
+from anylocal_vit.__main__ import main
+
+MODEL = "test_vit"
+COUNT = 22
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of images, in folders by class as ImageFolder has them."""
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for number in range(COUNT):
+        file = root / f"class{number % 3}" / f"{number:03}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(generator.integers(0, 255, (40, 50, 3), np.uint8)).save(file)
+    (root / "readme.txt").write_text("no image", "utf-8")
+    return root
+
+
+def arguments(folder: Path, out: Path, **options: Any) -> list[str]:
+    given = {"model": MODEL, "data": folder, "out": out, "batch": 3, "piece": 5, **options}
+    return ["--random-weights", *(str(part) for name, value in given.items() for part in (f"--{name}", value))]
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = parquet.read_table(out / "survey.parquet").to_pylist()
+    return found
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a survey that nothing interrupted."""
+    out = tmp_path_factory.mktemp("done")
+    _survey.main(arguments(folder, out))
+    return out
+
+
+def run(program: str, *given: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(program), *given]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_the_numbers_are_means_over_all_images(folder: Path, done: Path) -> None:
+    """Of every head of every layer, as computed of all images in one batch."""
+    torch.manual_seed(0)
+    model = timm.create_model(MODEL).eval()
+    images = torch.cat([photograph(model, file).tensor for file in sorted(folder.rglob("*.png"))])
+    with capture_attention(model) as maps, torch.no_grad():
+        model(images)
+    statistics = {"entropy": entropy, "distance": distance, "prefix": prefix_mass, "agreement": head_agreement}
+    found = rows(done)
+    assert {row["metric"] for row in found} == set(statistics)
+    for row in found:
+        attention = maps[row["name"]]
+        values = statistics[row["metric"]](attention).mean(0)[row["head"]]
+        expected = float(values if row["other"] is None else values[row["other"]])
+        assert row["value"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert maps[row["layer"]] is attention
+    assert len(found) == sum(m.shape[1] * (3 + m.shape[1]) for m in maps)
+
+
+def test_pictures_are_written(done: Path) -> None:
+    """A picture of each statistic along the layers."""
+    assert {file.name for file in done.glob("*.png")} == {"entropy.png", "distance.png", "prefix.png", "agreement.png"}
+
+
+def test_the_table_tells_what_it_is_of(done: Path) -> None:
+    """The number of images, the model and its weights are in the file."""
+    metadata = parquet.read_schema(done / "survey.parquet").metadata
+    assert metadata[b"samples"] == str(COUNT).encode()
+    assert json.loads(metadata[b"survey"])["model"] == MODEL
+
+
+def test_two_processes_find_the_same(folder: Path, done: Path, tmp_path: Path) -> None:
+    """Under torchrun, the table is equal to the last bit."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "anylocal_vit", "survey", *arguments(folder, tmp_path / "out")]
+    # One thread, as torchrun gives each of several processes, and as the tests of one process here.
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    found, expected = rows(tmp_path / "out"), rows(done)
+    if torch.get_num_threads() == 1:
+        assert found == expected
+    assert [row["value"] for row in found] == pytest.approx([row["value"] for row in expected], rel=1e-5)
+    assert [row["name"] for row in found] == [row["name"] for row in expected]
+
+
+KILLED = """
+import os, signal, sys
+from anylocal import _survey
+from anylocal_vit.__main__ import main
+
+save, saved = _survey._save, []
+
+def kill(file, *rest):
+    if len(saved) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    saved.append(file)
+    save(file, *rest)
+
+_survey._save = kill
+main(["survey", *sys.argv[1:]])
+"""
+
+
+def test_killed_in_the_middle_it_goes_on(
+    folder: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was saved is not done again, nothing is lost, and the table is the same."""
+    killed = run(KILLED, *arguments(folder, tmp_path))
+    assert killed.returncode == -9
+    pieces = {file: file.stat().st_mtime_ns for file in (tmp_path / "pieces").iterdir()}
+    assert len(pieces) == 2
+    assert not (tmp_path / "survey.parquet").exists()
+    assert main(["survey", *arguments(folder, tmp_path)]) == 0
+    assert {file: file.stat().st_mtime_ns for file in pieces} == pieces
+    assert [row["value"] for row in rows(tmp_path)] == pytest.approx([row["value"] for row in rows(done)], rel=1e-5)
+    assert "survey.parquet" in capsys.readouterr().out
+
+
+def test_a_damaged_piece_is_done_anew(folder: Path, done: Path, tmp_path: Path) -> None:
+    """A disk that lost half of a file costs its images once more, not the survey."""
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    piece = sorted((out / "pieces").iterdir())[1]
+    piece.write_bytes(piece.read_bytes()[:100])
+    (out / "survey.parquet").unlink()
+    _survey.main(arguments(folder, out))
+    assert [row["value"] for row in rows(out)] == pytest.approx([row["value"] for row in rows(done)], rel=1e-6)
+
+
+def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
+    """It is left out, counted, and the others are all there."""
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    (data / "class0" / "broken.png").write_bytes(b"not an image")
+    files = _survey.main(arguments(data, tmp_path / "out"))
+    assert tmp_path / "out" / "skipped.txt" in files
+    assert (tmp_path / "out" / "skipped.txt").read_text("utf-8").strip().endswith("broken.png")
+    assert parquet.read_schema(tmp_path / "out" / "survey.parquet").metadata[b"samples"] == str(COUNT).encode()
+
+
+def test_workers_read_the_same_images(folder: Path, done: Path, tmp_path: Path) -> None:
+    """Processes that read ahead change nothing of the result."""
+    _survey.main(arguments(folder, tmp_path, workers=1))
+    assert [row["value"] for row in rows(tmp_path)] == pytest.approx([row["value"] for row in rows(done)], rel=1e-6)
+
+
+def test_a_saved_data_set_is_read(folder: Path, done: Path, tmp_path: Path) -> None:
+    """Rows of a data set of Hugging Face, on disk, give what their images give."""
+    datasets = pytest.importorskip("datasets")
+    files = sorted(map(str, folder.rglob("*.png")))
+    rows_of = datasets.Dataset.from_dict({"image": files}).cast_column("image", datasets.Image())
+    rows_of.save_to_disk(str(tmp_path / "saved"))
+    _survey.main(arguments(tmp_path / "saved", tmp_path / "out"))
+    found = [row["value"] for row in rows(tmp_path / "out")]
+    assert found == pytest.approx([row["value"] for row in rows(done)], rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"batch": 2}, {"model": "test_vit2"}, {"piece": 6}])
+def test_another_survey_in_the_folder_is_refused(folder: Path, done: Path, options: dict[str, Any]) -> None:
+    """Sums of two models, or over other batches, must not be added up."""
+    with pytest.raises(StateError, match=rf"another survey, of {next(iter(options))} .*another folder by --out"):
+        _survey.main(arguments(folder, done, **options))
+
+
+def test_other_images_in_the_folder_are_noticed(folder: Path, done: Path, tmp_path: Path) -> None:
+    """A file more or less, and pieces would be of other images."""
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    next(data.rglob("*.png")).unlink()
+    with pytest.raises(StateError, match="data '"):
+        _survey.main(arguments(data, done))
+
+
+@pytest.mark.parametrize("options", [{"batch": 0}, {"piece": -1}])
+def test_numbers_that_make_no_sense_are_refused(folder: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    """A forward takes one image or more."""
+    with pytest.raises(OptionError, match="1 or more"):
+        _survey.main(arguments(folder, tmp_path, **options))
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    """With what was looked for."""
+    with pytest.raises(OptionError, match="no image in"):
+        _survey.main(arguments(tmp_path, tmp_path / "out"))
+
+
+def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """With what to give."""
+    with pytest.raises(OptionError, match="is no folder"):
+        _survey.main(arguments(tmp_path / "nothing", tmp_path / "out"))
