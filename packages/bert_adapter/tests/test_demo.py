@@ -18,7 +18,8 @@ def test_the_demo_writes_every_layer_the_tokens_and_a_word(tmp_path: Path, capsy
     assert main(["--text", "The cat slept because it was tired.", "--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     of_layers = [f"layer-{number:02}-heads" for number in range(6)]
-    assert names == [f"text-{name}.png" for name in ("it", *of_layers, "lines", "model", "rollout", "tokens")]
+    pictures = [f"text-{name}.png" for name in ("it", *of_layers, "lines", "model", "rollout", "tokens")]
+    assert names == [*pictures, "text.html"]
     printed = capsys.readouterr().out
     assert "Captured 6 layers of 12 heads, 6 of them fused" in printed
     assert all(str(tmp_path / name) in printed for name in names)

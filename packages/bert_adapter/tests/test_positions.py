@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -164,3 +164,18 @@ def test_generation_of_an_encoder_decoder(beams: int) -> None:
     expected = [tuple(str(token) for token in row[:-1]) for row in generated.tolist()]
     assert set(expected) <= set(self_)
     assert cross == texts(text.repeat_interleave(beams, 0))
+
+
+def test_types_that_are_looked_up_as_tokens_are_not_taken_for_the_text() -> None:
+    """GPT-2 looks its token types up with the tokens' own table: they tell the sentence, and the axis is the text."""
+    model, given = built("gpt2")
+    types = torch.ones_like(given["input_ids"])
+    types[:, 3:] = 2
+    with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
+        model(given["input_ids"], token_type_ids=types)
+        model(given["input_ids"][:, :4])
+    first, second = (cast("Tokens", forward[0].keys) for forward in maps.forwards)
+    assert first.texts == texts(given["input_ids"])
+    assert first.segments(0) == types[0].tolist()
+    assert second.texts == texts(given["input_ids"][:, :4])
+    assert second.segments(0) == [None] * 4

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
+import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
-from anylocal import store  # noqa: E402  # after what decides whether there is anything to test
+from anylocal import capture, store  # noqa: E402  # after what decides whether there is anything to test
 from anylocal.attention import (  # noqa: E402  # as above
     AttentionMap,
     AttentionMaps,
@@ -21,7 +25,7 @@ from anylocal.attention import (  # noqa: E402  # as above
     PlacedPatches,
     Tokens,
 )
-from anylocal.errors import OptionError, StoreError  # noqa: E402  # as above
+from anylocal.errors import NameNotFoundError, OptionError, ShapeError, StoreError  # noqa: E402  # as above
 
 
 def weights(*shape: int) -> Any:
@@ -140,8 +144,14 @@ def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
 def changed(file: Path, **changes: Any) -> None:
     """Write the file anew with other metadata."""
     tensors = safetensors_torch.load_file(file)
-    content = {"maps": [], "axes": [], "others": {}, **changes}
-    safetensors_torch.save_file(tensors, file, metadata={"anylocal": "1", "maps": json.dumps(content)})
+    text = json.dumps({"maps": [], "axes": [], "others": {}, **changes})
+    written(file, tensors, "maps", text)
+
+
+def written(file: Path, tensors: dict[str, Any], key: str, text: str) -> None:
+    """Write a file whose digest is right, whatever is in it."""
+    metadata = {"anylocal": "1", key: text, "digest": store._digest(tensors, text)}
+    safetensors_torch.save_file(tensors, file, metadata=metadata)
 
 
 ITEM = {"name": "", "fused": False, "forward": 0, "windows": 1, "rank": None, "queries": 0, "keys": 0}
@@ -180,3 +190,158 @@ def test_a_missing_file_is_missing(tmp_path: Path) -> None:
     """It is not called damaged."""
     with pytest.raises(FileNotFoundError):
         store.load(tmp_path / "none.safetensors")
+
+
+def scaled(x: Any, factor: object) -> Any:
+    result = x * 2
+    return result
+
+
+class Model(torch.nn.Module):  # type: ignore[misc,name-defined]  # torch was imported by pytest, as Any
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Block()
+        self.second = Block()
+
+    def forward(self, x: Any) -> Any:
+        return self.second(self.first(x))
+
+
+class Block(torch.nn.Module):  # type: ignore[misc,name-defined]  # as above
+    def forward(self, x: Any) -> Any:
+        attn = x.softmax(-1)
+        return attn * 3
+
+
+def test_a_capture_comes_back(tmp_path: Path) -> None:
+    """It is read as it was: by name, by module, stacked, and call by call."""
+    model = Model()
+    with capture(model, "attn") as cap:
+        model(torch.randn(2, 3))
+    loaded = store.load(store.save(cap, tmp_path / "capture.safetensors"))
+    assert isinstance(loaded, store.SavedCapture)
+    assert loaded.names == ("attn",)
+    assert all(torch.equal(one, other) for one, other in zip(loaded["attn"], cap["attn"], strict=True))
+    assert torch.equal(loaded.stack("attn"), cap.stack("attn"))
+    assert torch.equal(loaded.at("second")[0].values["attn"], cap.at("second")[0].values["attn"])
+    for one, other in zip(loaded.calls, cap.calls, strict=True):
+        assert one.function.__qualname__ == other.function.__qualname__
+        assert (one.name, one.index, one.line, one.rank) == (other.name, other.index, other.line, other.rank)
+    assert len(loaded) == 2
+    assert "Block.forward" in loaded._repr_html_()
+    assert "2 calls" in repr(loaded)
+
+
+VALUES: list[Any] = [None, True, 3, 2.5, float("inf"), "text", "\udcff", (1, [2, {"a": torch.eye(2)}]), {}]
+VALUES += [np.arange(6.0).reshape(2, 3), np.zeros(3, bool)]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_values_come_back_as_they_were(tmp_path: Path, value: Any) -> None:
+    """Numbers, texts, arrays, and what is made of them have the same type and value."""
+    with capture(scaled, "factor") as cap:
+        scaled(1, value)
+    (found,) = store.load(store.save(cap, tmp_path / "capture.safetensors"))["factor"]
+    assert type(found) is type(value)
+    assert repr(found) == repr(value)
+
+
+def test_what_a_file_cannot_hold_is_refused(tmp_path: Path) -> None:
+    """An object of any class would need pickle; the message says what to do."""
+    with capture(scaled, "factor") as cap:
+        scaled(1, Path())
+    with pytest.raises(
+        OptionError, match=r"'factor' is of type \w+Path, which a file without code cannot hold; .*keep="
+    ):
+        store.save(cap, tmp_path / "capture.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_capture_of_nothing_is_not_saved(tmp_path: Path) -> None:
+    """Without a call there is no file."""
+    cap = capture(scaled, "result")
+    with pytest.raises(OptionError, match="and no call"):
+        store.save(cap, tmp_path / "capture.safetensors")
+
+
+def test_a_saved_capture_knows_what_it_does_not_have(tmp_path: Path) -> None:
+    """Names and modules that are not there raise, as those of a capture do."""
+    with capture(scaled, "result", "factor") as cap:
+        scaled(torch.eye(2), "a")
+    loaded = store.load(store.save(cap, tmp_path / "capture.safetensors"))
+    with pytest.raises(NameNotFoundError, match="results"):
+        loaded["results"]
+    with pytest.raises(NameNotFoundError, match="submodule"):
+        loaded.at("blocks.0")
+    with pytest.raises(ShapeError, match="do not stack"):
+        loaded.stack("factor")
+
+
+CALL = {"function": ["a", "b"], "name": "", "index": 0, "thread": 0, "line": 1, "rank": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        '{"calls": [{}]}',
+        '{"label": "", "names": [], "calls": [{"function": ["a"], "values": {}}]}',
+        json.dumps({"label": "", "names": [], "calls": [{**CALL, "values": {"x": {"tensor": "none"}}}]}),
+        json.dumps({"label": "", "names": [], "calls": [{**CALL, "values": {"x": {"pickle": "none"}}}]}),
+        "[" * 100_000,
+    ],
+)
+def test_a_capture_that_does_not_fit_is_refused(tmp_path: Path, text: str) -> None:
+    """Whatever a file says of its calls, there is one clear error."""
+    written(tmp_path / "hostile.safetensors", {"x": torch.eye(2)}, "capture", text)
+    with pytest.raises(StoreError, match="do not fit together"):
+        store.load(tmp_path / "hostile.safetensors")
+
+
+def corrupted(whole: bytes, number: int) -> bytes:
+    """Return a file with one thing wrong: cut off, bits turned, a header of another length, shapes that lie."""
+    chance = random.Random(number)  # noqa: S311  # a test must be the same each time
+    kind = ("cut", "bit", "length", "shape", "hole", "tail")[number % 6]
+    header = struct.unpack("<Q", whole[:8])[0]
+    if kind == "cut":
+        return whole[: chance.randrange(len(whole))]
+    if kind == "bit":
+        at = chance.randrange(len(whole))
+        return whole[:at] + bytes([whole[at] ^ (1 << chance.randrange(8))]) + whole[at + 1 :]
+    if kind == "length":
+        return struct.pack("<Q", chance.choice([0, header - 1, header + 1, 2**31, 2**63, 2**64 - 1])) + whole[8:]
+    if kind == "shape":
+        text = json.loads(whole[8 : 8 + header])
+        tensor = text[chance.choice([name for name in text if name != "__metadata__"])]
+        tensor[chance.choice(["shape", "data_offsets"])] = [chance.randrange(2**40), chance.randrange(3)]
+        made = json.dumps(text).encode()
+        return struct.pack("<Q", len(made)) + made + whole[8 + header :]
+    at, length = chance.randrange(len(whole)), chance.randrange(1, 200)
+    if kind == "hole":
+        return whole[:at] + whole[at + length :]
+    return whole + bytes(length)
+
+
+@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("what", ["maps", "capture"])
+def test_damaged_files_are_refused(tmp_path: Path, what: str, block: int) -> None:
+    """Of two hundred damaged files each raises our error, and none takes more memory than a few times its size."""
+    if what == "maps":
+        kept: Any = AttentionMaps(AttentionMap.from_weights(weights(2, 2, 3, 3), keys=axis) for axis in AXES.values())
+    else:
+        with capture(scaled, "result", "factor") as kept:
+            for number in range(3):
+                scaled(torch.full((4, number + 1), 0.5), {"number": number})
+    whole = store.save(kept, tmp_path / "whole.safetensors").read_bytes()
+    store.load(tmp_path / "whole.safetensors")
+    file = tmp_path / "damaged.safetensors"
+    for number in range(10 * block, 10 * block + 10):
+        file.write_bytes(corrupted(whole, number))
+        tracemalloc.start()
+        try:
+            with pytest.raises(StoreError):
+                store.load(file)
+            assert tracemalloc.get_traced_memory()[1] < 20 * len(whole) + 500_000, number
+        finally:
+            tracemalloc.stop()

@@ -18,10 +18,14 @@ from anylocal._command import summary, write
 from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 from anylocal.errors import DependencyError, OptionError, WeightsError
 from anylocal.plot import heads
+from anylocal.view import explore
 from anylocal_bert import plot
 from anylocal_bert._text import capture_text
 
 TEXT = "The animal didn't cross the street because it was too tired."
+
+LONGEST = 80
+"""Characters of the text in the title of the page."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,16 @@ def run(reader: Reader, text: str, out: Path, word: str | None = None) -> list[P
     """
     maps = capture_text(reader.model, reader.tokenizer, text)
     print(f"{summary(maps)} Tokens: {' '.join(maps[0].keys.labels())}")
-    return write(_pictures(maps, word), out)
+    return [*write(_pictures(maps, word), out), *_page(maps, text, out)]
+
+
+def _page(maps: AttentionMaps, text: str, out: Path) -> list[Path]:
+    try:
+        return [explore(maps, title=text if len(text) <= LONGEST else f"{text[:LONGEST]}…").save(out / "text.html")]
+    except OptionError as error:
+        # The pictures are there all the same.
+        print(f"There is no interactive page: {error}")
+        return []
 
 
 def _pictures(maps: AttentionMaps, word: str | None) -> Iterator[tuple[str, Callable[[], Figure]]]:

@@ -132,6 +132,10 @@ class Positions:
         if not lookups or lookups[-1].dim() != 2:  # noqa: PLR2004  # (batch, token)
             return None
         text, fill = lookups[0], lookups[-1]
+        self.scene.memory.setdefault("read", set()).add(source.embeds)
+        if source.types == source.embeds:
+            # The second lookup of a forward is of types, in the shape of the tokens.
+            return text
         memory = self._memory(source)
         is_apart = visible_of_blocks(self.call.values) is not None and text.shape[1] + fill.shape[1] == self.keys
         if not is_apart:
@@ -192,7 +196,7 @@ class Positions:
         self, source: Source, ids: torch.Tensor, padding: torch.Tensor | None
     ) -> list[list[int | None]] | None:
         """Return the sentence that each token is a part of, as the model was told, else as the tokenizer has it."""
-        types = self.scene.seen.get(source.types or "", {}).get("input")
+        types = self._types(source)
         if isinstance(types, torch.Tensor) and types.shape in {ids.shape, (1, ids.shape[1])}:
             rows = types.expand(ids.shape).tolist()
         elif isinstance(self.scene.about, Encoded) and torch.equal(self.scene.about.ids.cpu(), ids.cpu()):
@@ -204,6 +208,12 @@ class Positions:
         pairs = (zip(row, flags, strict=True) for row, flags in zip(rows, padding.tolist(), strict=True))
         return [[None if is_padding else number for number, is_padding in pair] for pair in pairs]
 
+    def _types(self, source: Source) -> Any:
+        if source.types != source.embeds:
+            return self.scene.seen.get(source.types or "", {}).get("input")
+        lookups = self.scene.memory["lookups"][source.embeds]
+        return lookups[1] if len(lookups) > 1 else None
+
     def _words(self, tokenizer: Any, ids: torch.Tensor, rows: list[list[int]]) -> list[Split]:
         """Return how words were split into tokens; every layer asks for the same ones."""
         known: tuple[Any, list[Split]] | None = self.scene.memory.get("words")
@@ -214,9 +224,15 @@ class Positions:
 
 
 def note_lookup(name: str, ids: Any, memory: dict[str, Any]) -> None:
-    """Keep the last two inputs of what looks tokens up: a model may do so with the padding apart."""
+    """Keep the last two inputs of what looks tokens up: a model may look up its padding, or types, apart.
+
+    Of another forward are those from before a layer asked for them.
+    """
     if isinstance(ids, torch.Tensor):
         lookups: dict[str, tuple[torch.Tensor, ...]] = memory.setdefault("lookups", {})
+        if name in memory.get("read", ()):
+            memory["read"].discard(name)
+            lookups.pop(name, None)
         lookups[name] = (*lookups.get(name, ())[-1:], ids)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,7 +36,8 @@ class Source:
     prefix : tuple of str
         The names of the tokens in front of the patches.
     types : str, optional
-        The name of the module that looks up of which sentence tokens are.
+        The name of the module that looks up of which sentence tokens are; that of `embeds` where a model looks them up
+        as if they were tokens, as GPT-2 does.
     """
 
     owner: str
@@ -54,7 +56,7 @@ def sources(model: torch.nn.Module) -> dict[str, Source]:
         if isinstance(embeddings, torch.nn.Embedding):
             if id(embeddings) in names:
                 name = names[id(embeddings)]
-                found[owner] = Source(owner, name, embeddings, types=_types(model, name))
+                found[owner] = Source(owner, name, embeddings, types=_types(model, module, name))
         elif embeddings is not None and (cutting := _cutting(embeddings)) is not None and id(cutting) in names:
             found[owner] = Source(owner, names[id(cutting)], cutting, _prefix(module))
     return found
@@ -80,8 +82,8 @@ def _cutting(embeddings: Any) -> torch.nn.Module | None:
     return next((c for c in convolutions if c.kernel_size == c.stride and c.stride > (1, 1)), None)
 
 
-def _types(model: torch.nn.Module, embeds: str) -> str | None:
-    """Return the name of what looks up of which sentence tokens are, beside what looks up the tokens."""
+def _types(model: torch.nn.Module, owner: torch.nn.Module, embeds: str) -> str | None:
+    """Return the name of what looks up of which sentence tokens are: beside what looks up the tokens, or the same."""
     modules = dict(module_names(model))
     holder = embeds.rpartition(".")[0]
     for name in (f"{holder}.{types}".removeprefix(".") for types in _TYPES):
@@ -89,7 +91,8 @@ def _types(model: torch.nn.Module, embeds: str) -> str | None:
         # Some keep the table of the model that they were made of, with a single row.
         if isinstance(types, torch.nn.Embedding) and types.num_embeddings > 1:
             return name
-    return None
+    beside = any(hasattr(part, types) for part in (owner, getattr(owner, "embeddings", None)) for types in _TYPES)
+    return embeds if not beside and "token_type_ids" in inspect.signature(owner.forward).parameters else None
 
 
 def _prefix(model: torch.nn.Module) -> tuple[str, ...]:

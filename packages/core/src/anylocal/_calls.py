@@ -20,9 +20,9 @@ class Values(Mapping[str, Any]):
     Reading a tensor that was changed in place since it was recorded gives a `ChangedInPlaceWarning`.
     """
 
-    def __init__(self, record: Record, where: str) -> None:
-        self._values = dict(zip(record.names, record.values, strict=True))
-        self._versions = dict(zip(record.names, record.versions, strict=True))
+    def __init__(self, values: Mapping[str, Any], versions: Mapping[str, Any], where: str) -> None:
+        self._values = values
+        self._versions = versions
         self._where = where
 
     def __getitem__(self, name: str) -> Any:
@@ -34,7 +34,7 @@ class Values(Mapping[str, Any]):
             If the name was not captured, or not bound in this call.
         """
         value = self._values[name]
-        recorded = self._versions[name]
+        recorded = self._versions.get(name)
         pairs = zip(value, recorded, strict=True) if isinstance(recorded, tuple) else [(value, recorded)]
         if any(before is not None and _torch.version(part) != before for part, before in pairs):
             message = (
@@ -139,7 +139,11 @@ class Assembler:
     def _call(self, record: Record, index: int) -> Call:
         function, name = record.subscription.function, self._names.get(id(record.module), "")
         where = f"call {index} of {function.__qualname__}" + (f" in {name!r}" if name else "")
-        values = Values(record, where)
+        values = Values(
+            dict(zip(record.names, record.values, strict=True)),
+            dict(zip(record.names, record.versions, strict=True)),
+            where,
+        )
         return Call(function, record.module, name, index, record.thread, values, record.line, self._rank)
 
 

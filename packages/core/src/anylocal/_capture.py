@@ -8,15 +8,16 @@ import weakref
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Self
 
-from anylocal import _compiled, _explain, _patch, _table, _torch
+from anylocal import _compiled, _explain, _patch, _torch
 from anylocal._calls import Assembler, Call
 from anylocal._record import Log, Record, Subscription
+from anylocal._recording import Recording
 from anylocal._request import Request, Site, Sites, check_options, only, requests, site
 from anylocal._resolve import Resolution, bound_names, resolve
-from anylocal.errors import NameNotFoundError, ShapeError, StateError
+from anylocal.errors import NameNotFoundError, StateError
 
 
-class Capture:
+class Capture(Recording):
     """A scope in which calls are recorded, and what was recorded; made by `capture`.
 
     Opening it (``with``, or `open`) puts the rewritten code into the functions, closing it takes it out again. What
@@ -119,6 +120,11 @@ class Capture:
     # The reading
 
     @property
+    def label(self) -> str:
+        """What is captured, in words."""
+        return self._label
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names that are captured."""
         names = dict.fromkeys(
@@ -148,20 +154,6 @@ class Capture:
         """What was recorded, as it came; adapters read it."""
         return self._log.records
 
-    def __getitem__(self, name: str) -> list[Any]:
-        """Return the values of a name, in the order in which the calls finished.
-
-        Calls that never bound it are left out.
-
-        Raises
-        ------
-        NameNotFoundError
-            If the name is not captured here.
-        """
-        if name not in self.names:
-            raise NameNotFoundError(name, f"This capture of {self._label}", self.names)
-        return [call.values[name] for call in self.calls if name in call.values]
-
     def at(self, module: str) -> list[Call]:
         """Return the calls of one submodule.
 
@@ -180,27 +172,6 @@ class Capture:
         # Not by the call's name: that of a call on behalf of no module is empty, as the model's own is.
         return [call for call in self.calls if call.module is self._modules[module]]
 
-    def stack(self, name: str) -> Any:
-        """Return the values of a name as one tensor.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (calls, …).
-
-        Raises
-        ------
-        ShapeError
-            If the values are no tensors of one shape.
-        """
-        values = self[name]
-        shapes = {tuple(value.shape) if _torch.is_tensor(value) else type(value).__name__ for value in values}
-        if len(shapes) != 1 or not _torch.is_tensor(values[0]):
-            what = ", ".join(map(str, sorted(shapes, key=str))) or "nothing"
-            msg = f"The values of {name!r} do not stack: {what}. Read them one by one from capture[{name!r}]."
-            raise ShapeError(msg)
-        return _torch.stack(values)
-
     @property
     def counts(self) -> dict[str, int]:
         """How many calls started, finished, and were left unfinished or raised."""
@@ -209,24 +180,10 @@ class Capture:
         # Of a call that runs as the scope is opened, only the end is seen.
         return {"started": started, "finished": finished, "unfinished": max(0, started - finished)}
 
-    def __len__(self) -> int:
-        """Return the number of calls recorded."""
-        return len(self.calls)
-
-    def __bool__(self) -> bool:
-        """Return True: an empty capture is a capture."""
-        return True
-
     def __repr__(self) -> str:
         """Return what is captured and how much of it was recorded."""
         state = "open" if self.is_open else "closed"
         return f"Capture({self._label}: {', '.join(self.names)}; {len(self)} calls, {state})"
-
-    def _repr_html_(self) -> str:
-        return _table.markup(("", "function", "module", "values"), self._rows(), repr(self))
-
-    def _rows(self) -> list[_table.Row]:
-        return [(str(call.index), call.function.__qualname__, call.name, call.values.summary()) for call in self.calls]
 
 
 def capture(

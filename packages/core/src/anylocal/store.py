@@ -1,10 +1,13 @@
-"""Keep attention maps in a file: safetensors, which other tools read, and nothing that could run code.
+"""Keep attention maps and captures in a file: safetensors, which other tools read, and nothing that could run code.
+
+Of its tensors and of what it says of them, the file has a digest: one that was damaged or cut off is refused.
 
 Needs the extra ``anylocal[torch]``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from os import PathLike
@@ -18,7 +21,10 @@ try:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
+    from anylocal import _saved
+    from anylocal._capture import Capture
     from anylocal._files import replacing
+    from anylocal._saved import SavedCapture
     from anylocal.attention import AttentionMap, AttentionMaps, Axis, Named, Patches, PlacedPatches, Tokens
 except ModuleNotFoundError as error:
     if error.name not in {"safetensors", "torch"}:
@@ -26,7 +32,7 @@ except ModuleNotFoundError as error:
     msg = f'anylocal.store needs {error.name}, which is not installed: pip install "anylocal[torch]".'
     raise DependencyError(msg, name=error.name) from error
 
-__all__ = ["load", "save"]
+__all__ = ["SavedCapture", "load", "save"]
 
 FORMAT: Final = "1"
 """Raised when a file of today could no longer be read."""
@@ -34,20 +40,23 @@ FORMAT: Final = "1"
 # The metadata of a safetensors file holds text only: this is JSON under one name, with the format beside it.
 _FORMAT_KEY: Final = "anylocal"
 _MAPS_KEY: Final = "maps"
+_CAPTURE_KEY: Final = "capture"
+_DIGEST_KEY: Final = "digest"
 _LENGTH: Final = 8
 
 
-def save(maps: AttentionMaps, file: str | PathLike[str]) -> Path:
-    """Write maps, with their axes and the names of their modules, into a safetensors file.
+def save(kept: AttentionMaps | Capture, file: str | PathLike[str]) -> Path:
+    """Write maps, with their axes and the names of their modules, or a capture into a safetensors file.
 
-    The whole maps are written, each as a tensor ``"<position>.weights"`` of shape (batch, head, query, key), and what
-    the layer made of it as ``"<position>.mixed"``. A file that is there already is replaced only when the new one is
-    whole.
+    Of maps, the whole ones are written, each as a tensor ``"<position>.weights"`` of shape (batch, head, query, key),
+    and what the layer made of it as ``"<position>.mixed"``. Of a capture, each value of each call, tensors and arrays
+    as ``"<call>.<name>"``. A file that is there already is replaced only when the new one is whole.
 
     Parameters
     ----------
-    maps : AttentionMaps
-        Their weights are computed, one map at a time, and held until they are written.
+    kept : AttentionMaps or Capture
+        Weights of maps are computed, one map at a time, and held until they are written. Values of a capture are
+        tensors, arrays, numbers, texts, None, and lists, tuples and dicts of these.
     file : path
         Where to; by convention it ends in ``.safetensors``.
 
@@ -59,7 +68,7 @@ def save(maps: AttentionMaps, file: str | PathLike[str]) -> Path:
     Raises
     ------
     OptionError
-        If there is no map.
+        If there is no map and no call, or a value is of another type.
 
     Examples
     --------
@@ -72,21 +81,23 @@ def save(maps: AttentionMaps, file: str | PathLike[str]) -> Path:
     ...     store.load(file)["blocks.0.attn"].shape
     (1, 1, 2, 2)
     """
-    if not maps:
-        msg = "There is no map to save; run the model inside of the capture first."
+    if not len(kept):
+        msg = "There is no map to save, and no call; run the model inside of the capture first."
         raise OptionError(msg)
     tensors: dict[str, torch.Tensor] = {}
-    axes: list[dict[str, Any]] = []
-    known: dict[Axis, int] = {}
-    described = [_describe(number, item, tensors, axes, known) for number, item in enumerate(maps)]
-    text = json.dumps({"maps": described, "axes": axes, "others": dict(maps.others)})
+    if isinstance(kept, Capture):
+        key, content = _CAPTURE_KEY, _saved.describe(kept.label, kept, tensors)
+    else:
+        key, content = _MAPS_KEY, _describe_maps(kept, tensors)
+    text = json.dumps(content)
+    metadata = {_FORMAT_KEY: FORMAT, key: text, _DIGEST_KEY: _digest(tensors, text)}
     with replacing(file) as path:
-        save_file(tensors, path, metadata={_FORMAT_KEY: FORMAT, _MAPS_KEY: text})
+        save_file(tensors, path, metadata=metadata)
     return Path(file)
 
 
-def load(file: str | PathLike[str]) -> AttentionMaps:
-    """Read maps that `save` has written.
+def load(file: str | PathLike[str]) -> Any:
+    """Read maps or a capture that `save` has written.
 
     Parameters
     ----------
@@ -95,8 +106,8 @@ def load(file: str | PathLike[str]) -> AttentionMaps:
 
     Returns
     -------
-    AttentionMaps
-        In main memory.
+    AttentionMaps or SavedCapture
+        What was saved, in main memory. A `SavedCapture` is read as a `Capture` is.
 
     Raises
     ------
@@ -119,13 +130,29 @@ def load(file: str | PathLike[str]) -> AttentionMaps:
         found = metadata.get(_FORMAT_KEY)
         what = "was not written by anylocal.store.save" if found is None else f"has format {found!r}, not {FORMAT!r}"
         raise StoreError(f"{path} {what}; its tensors can be read by safetensors.torch.load_file.")
+    key = _CAPTURE_KEY if _CAPTURE_KEY in metadata else _MAPS_KEY
+    if metadata.get(_DIGEST_KEY) != _digest(tensors, metadata.get(key, "")):
+        raise StoreError(f"{path} is damaged: its content has another digest than when it was written; write it again.")
     try:
-        content = json.loads(metadata[_MAPS_KEY])
-        axes = [_read_axis(axis, tensors) for axis in content["axes"]]
-        made = [_read_map(number, item, axes, tensors) for number, item in enumerate(content["maps"])]
-        return AttentionMaps(made, others={str(name): str(what) for name, what in content["others"].items()})
+        content = json.loads(metadata[key])
+        return _saved.restored(content, tensors) if key == _CAPTURE_KEY else _read_maps(content, tensors)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, AnylocalError) as error:
-        raise StoreError(f"{path} holds maps that do not fit together ({type(error).__name__}: {error}).") from error
+        raise StoreError(f"{path} holds parts that do not fit together ({type(error).__name__}: {error}).") from error
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], text: str) -> str:
+    """Return the digest of a file's content: its tensors, by name, type, shape and bytes, and what it says of them."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _read_maps(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> AttentionMaps:
+    axes = [_read_axis(axis, tensors) for axis in content["axes"]]
+    made = [_read_map(number, item, axes, tensors) for number, item in enumerate(content["maps"])]
+    return AttentionMaps(made, others={str(name): str(what) for name, what in content["others"].items()})
 
 
 def _check_length(path: Path) -> None:
@@ -136,6 +163,13 @@ def _check_length(path: Path) -> None:
     if not 0 < claimed <= size - _LENGTH:
         msg = f"{path} is no whole safetensors file (a header of {claimed} bytes in a file of {size}); write it again."
         raise StoreError(msg)
+
+
+def _describe_maps(maps: AttentionMaps, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    axes: list[dict[str, Any]] = []
+    known: dict[Axis, int] = {}
+    described = [_describe(number, item, tensors, axes, known) for number, item in enumerate(maps)]
+    return {"maps": described, "axes": axes, "others": dict(maps.others)}
 
 
 def _describe(

@@ -1,0 +1,73 @@
+"""Reading what was recorded: from a capture, or from a file that one was saved to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from anylocal import _table, _torch
+from anylocal._calls import Call
+from anylocal.errors import NameNotFoundError, ShapeError
+
+
+class Recording(ABC):
+    """Finished calls, and the values that names had in them."""
+
+    _label: str
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """The names that are captured."""
+
+    @property
+    @abstractmethod
+    def calls(self) -> list[Call]:
+        """All calls that finished, in the order in which they did."""
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """Return the values of a name, in the order in which the calls finished.
+
+        Calls that never bound it are left out.
+
+        Raises
+        ------
+        NameNotFoundError
+            If the name is not captured here.
+        """
+        if name not in self.names:
+            raise NameNotFoundError(name, f"This capture of {self._label}", self.names)
+        return [call.values[name] for call in self.calls if name in call.values]
+
+    def stack(self, name: str) -> Any:
+        """Return the values of a name as one tensor.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (calls, …).
+
+        Raises
+        ------
+        ShapeError
+            If the values are no tensors of one shape.
+        """
+        values = self[name]
+        shapes = {tuple(value.shape) if _torch.is_tensor(value) else type(value).__name__ for value in values}
+        if len(shapes) != 1 or not _torch.is_tensor(values[0]):
+            what = ", ".join(map(str, sorted(shapes, key=str))) or "nothing"
+            msg = f"The values of {name!r} do not stack: {what}. Read them one by one from capture[{name!r}]."
+            raise ShapeError(msg)
+        return _torch.stack(values)
+
+    def __len__(self) -> int:
+        """Return the number of calls recorded."""
+        return len(self.calls)
+
+    def __bool__(self) -> bool:
+        """Return True: an empty capture is a capture."""
+        return True
+
+    def _repr_html_(self) -> str:
+        rows = [(str(call.index), call.function.__qualname__, call.name, call.values.summary()) for call in self.calls]
+        return _table.markup(("", "function", "module", "values"), rows, repr(self))
