@@ -180,14 +180,16 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """Build the site into docs/_build/html, every warning an error, and run its examples."""
+    """Build the site into docs/_build/html, every warning an error, run its examples, and look for dead links."""
     python = _stack(session)
     # Pages of modules that are gone would stay, and fail.
-    for leftover in ("docs/_build", "docs/_generated"):
-        shutil.rmtree(ROOT / leftover, ignore_errors=True)
+    rooms = ("_build", "_generated", "explanation", "gallery", "how-to", "tutorials")
+    for leftover in rooms:
+        shutil.rmtree(ROOT / "docs" / leftover, ignore_errors=True)
     for builder in ("html", "doctest"):
         command = (python, "-m", "sphinx", "-W", "-n", "-b", builder, "-d", "docs/_build/doctrees")
         session.run(*command, "docs", f"docs/_build/{builder}", env=TEST_ENV, external=True)
+    session.run(python, "docs/_make/links.py", "docs/_build/html", external=True)
 
 
 @nox.session(venv_backend="none")

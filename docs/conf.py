@@ -5,15 +5,30 @@ from __future__ import annotations
 import builtins
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from docutils import nodes
-from sphinx.util import logging
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_make"))
 
-from anylocal import errors
+import hub  # noqa: E402  # it stands in `_make`
+
+# So small models gain nothing from a second thread, and crawl with it where other work wants the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+# Before anything imports huggingface_hub, which reads its settings once.
+hub.fill(HERE / "_build" / "hub")
+os.environ.setdefault("SCENES", str(HERE / "_build" / "scenes"))
+
+import front  # noqa: E402
+import live  # noqa: E402
+import notebooks  # noqa: E402
+from docutils import nodes  # noqa: E402
+from sphinx.util import logging  # noqa: E402
+
+from anylocal import errors  # noqa: E402
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -35,8 +50,9 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_make", "examples"]
 templates_path = ["_templates"]
 nitpicky = True
 # A link where the name is one of ours; code where it is a parameter, an attribute or anything else.
@@ -71,12 +87,47 @@ doctest_test_doctest_blocks = ""
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+# Every script of a page is run by the build, and is a notebook to download.
+sphinx_gallery_conf = {
+    "examples_dirs": [f"examples/{room}" for room in ("tutorials", "how-to", "gallery", "explanation")],
+    "gallery_dirs": ["tutorials", "how-to", "gallery", "explanation"],
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "order.Order",
+    "subsection_order": [f"examples/gallery/{part}" for part in ("maps", "images", "texts")],
+    "abort_on_example_error": True,
+    # Pages of the reference name the pages that show a recipe.
+    "backreferences_dir": "_generated/examples",
+    "doc_module": ("anylocal", "anylocal_vit", "anylocal_bert"),
+    "image_srcset": ["2x"],
+    "default_thumb_file": str(HERE / "_generated" / "thumbnail.png"),
+    "first_notebook_cell": (
+        "# Needs: anylocal-vit, anylocal-bert, scikit-learn, scikit-image, matplotlib\n%matplotlib inline"
+    ),
+    # What matplotlib's own methods return says nothing to a reader.
+    "ignore_repr_types": r"matplotlib\.",
+    "remove_config_comments": True,
+    # The zip files of whole folders hold what each page offers anyway.
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 10_000,
+    "write_computation_times": False,
+}
+notebooks.carry_scenes()
+
 html_theme = "pydata_sphinx_theme"
 html_title = "anylocal"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+# The front page leads everywhere by itself.
+html_sidebars = {"index": []}
+html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": False,
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
 }
 
 
@@ -103,3 +154,6 @@ def setup(app: Sphinx) -> None:
     """Add our own checks to the build."""
     app.connect("env-check-consistency", _check_messages)
     app.connect("env-check-consistency", _check_reference)
+    # Before the gallery, which takes a picture of it.
+    app.connect("builder-inited", front.draw, priority=100)
+    app.connect("build-finished", live.write)

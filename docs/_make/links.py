@@ -1,0 +1,72 @@
+"""Looks for dead links in the built site: files, and places in them; ``nox -s docs`` runs it.
+
+Sphinx checks what is written as a reference, and not what templates, raw HTML and galleries link to.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+@dataclass
+class Page:
+    """What a page links to, and the places in it that can be linked to."""
+
+    links: list[str] = field(default_factory=list)
+    places: set[str] = field(default_factory=set)
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.page = Page()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in {"href", "src"} and value:
+                self.page.links.append(value)
+            elif name == "srcset" and value:
+                self.page.links += [part.split()[0] for part in value.split(",") if part.strip()]
+            elif value and (name == "id" or (tag == "a" and name == "name")):
+                self.page.places.add(value)
+
+
+def read(file: Path) -> Page:
+    """Read one page."""
+    reader = _Reader()
+    reader.feed(file.read_text("utf-8"))
+    return reader.page
+
+
+def dead(site: Path) -> Iterator[str]:
+    """Give each link that leads nowhere within the site, with the page it stands on."""
+    # The theme copies a template of its own among its files.
+    files = [file for file in sorted(site.rglob("*.html")) if file.name != "webpack-macros.html"]
+    pages = {file.resolve(): read(file) for file in files}
+    for file, page in pages.items():
+        for link in sorted(set(page.links)):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (file.parent / unquote(parts.path)).resolve() if parts.path else file
+            target = target / "index.html" if target.is_dir() else target
+            place = unquote(parts.fragment)
+            known = pages.get(target)
+            if not target.exists() or (place and known is not None and place not in known.places):
+                yield f"{file.relative_to(site.resolve())}: {link}"
+
+
+def main() -> int:
+    """Check the site in the folder that is given, and return the exit status."""
+    found = list(dead(Path(sys.argv[1])))
+    print("\n".join(found) or "No link is dead.")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

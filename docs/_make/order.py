@@ -1,0 +1,33 @@
+"""The order of the pages: what comes first is read first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PAGES = [
+    # Tutorials
+    *["first_capture", "vit", "bert", "plain_function", "edit"],
+    # How-to
+    *["registers", "rectangles", "swin", "padding", "fused", "compile", "paper", "share", "store", "adapter", "fork"],
+    # Gallery
+    *["heatmap", "heads", "model", "entropy", "difference"],
+    *["query", "rollout", "windows", "prefix", "distance"],
+    *["tokens", "lines", "text_rollout", "cross"],
+    # Explanation
+    *["capturing", "meaning", "colour"],
+]
+
+
+class Order:
+    """Sorts the scripts of a folder as `PAGES` does; sphinx-gallery makes one for each folder."""
+
+    def __init__(self, src_dir: str) -> None:
+        self.src_dir = src_dir
+
+    def __call__(self, filename: str) -> int:
+        """Return the place of a script; one that is not listed is an error."""
+        return PAGES.index(Path(filename).stem)
+
+    def __repr__(self) -> str:
+        """Return the same in every process: sphinx compares settings by it."""
+        return "<Order>"

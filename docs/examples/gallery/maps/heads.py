@@ -1,0 +1,32 @@
+"""
+heads: every head of one map
+============================
+
+All heads of a layer and their mean, on one scale, so that panels can be compared.
+
+A real BERT of 6 layers reads a sentence.
+"""
+
+from scenes import TEXT, minilm
+
+from anylocal import plot
+from anylocal_bert import capture_text
+
+model, tokenizer = minilm()
+maps = capture_text(model, tokenizer, TEXT)
+
+# %%
+
+import matplotlib.pyplot as plt
+
+plt.rcParams["figure.figsize"] = (10, 8)
+figure = plot.heads(maps[3])
+
+# %%
+# Fewer in a row, for one column of a paper:
+
+plt.rcParams["figure.figsize"] = (3.5, 8)
+figure = plot.heads(maps[3], columns=3)
+
+# %%
+# Reference: :func:`anylocal.plot.heads`.

@@ -1,0 +1,28 @@
+"""
+rollout: of a text, through all layers
+======================================
+
+A bar for each token: how much of the query's position in the last layer goes back to
+it, through all layers and their residual connections (Abnar and Zuidema 2020).
+
+A real BERT of 6 layers reads a sentence.
+"""
+
+from scenes import TEXT, minilm
+
+from anylocal_bert import capture_text, plot
+
+model, tokenizer = minilm()
+maps = capture_text(model, tokenizer, TEXT)
+
+# %%
+
+ax = plot.rollout(maps, query="it")
+
+# %%
+# Without the residual connections:
+
+ax = plot.rollout(maps, query="it", residual=0.0)
+
+# %%
+# Reference: :func:`anylocal_bert.plot.rollout`.

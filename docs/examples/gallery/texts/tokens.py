@@ -1,0 +1,28 @@
+"""
+tokens: which token attends to which
+====================================
+
+A matrix with the tokens as labels. Padding is covered in grey: what it attends to means
+nothing.
+
+A real BERT of 6 layers reads two sentences of different lengths.
+"""
+
+from scenes import TEXT, minilm
+
+from anylocal_bert import capture_text, plot
+
+model, tokenizer = minilm()
+maps = capture_text(model, tokenizer, [TEXT, "It was unbelievably tired."])
+
+# %%
+
+ax = plot.tokens(maps[2], sample=1, head=1)
+
+# %%
+# Words instead of their parts:
+
+ax = plot.tokens(maps[2], sample=1, head=1, words=True)
+
+# %%
+# Reference: :func:`anylocal_bert.plot.tokens`; as a task: :doc:`/how-to/padding`.

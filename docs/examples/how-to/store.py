@@ -1,0 +1,48 @@
+"""
+Save and load maps
+==================
+
+`anylocal.store` writes maps with their axes and names into one safetensors file:
+nothing in it can run code, and other tools read it.
+"""
+
+import tempfile
+from pathlib import Path
+
+from scenes import digit, digits_vit
+
+from anylocal import store
+from anylocal_vit import capture_attention, plot
+
+model = digits_vit()
+image, pixels = digit()
+with capture_attention(model) as maps:
+    model(image)
+
+file = store.save(maps, Path(tempfile.mkdtemp()) / "maps.safetensors")
+loaded = store.load(file)
+loaded
+
+# %%
+# What is loaded draws like what was saved, and needs neither the model nor timm:
+
+ax = plot.query(loaded["blocks.3.attn"], pixels, query="cls")
+
+# %%
+# Saving computes the whole maps, of fused layers too. Save less where that is much:
+
+from anylocal.attention import AttentionMaps
+
+small = store.save(AttentionMaps(maps[-1:]), file.with_name("last.safetensors"))
+file.stat().st_size, small.stat().st_size
+
+# %%
+# Without anylocal
+# ----------------
+
+from safetensors.torch import load_file
+
+{name: tuple(tensor.shape) for name, tensor in load_file(small).items()}
+
+# %%
+# The file format: :doc:`/store-format`.

@@ -1,0 +1,95 @@
+"""
+A BERT end to end
+=================
+
+Capture every attention map of a real BERT, find the heads that link a pronoun to its
+noun, and see what happens to them when one word changes.
+
+You need ``anylocal-bert``. The model is MiniLM, whose weights come from the Hugging
+Face hub.
+"""
+
+# sphinx_gallery_thumbnail_number = 2
+
+from transformers import AutoModel, AutoTokenizer
+
+from anylocal_bert import capture_text, plot
+
+name = "sentence-transformers/all-MiniLM-L6-v2"
+model, tokenizer = (
+    AutoModel.from_pretrained(name).eval(),
+    AutoTokenizer.from_pretrained(name),
+)
+
+# %%
+# Capture
+# -------
+#
+# :func:`~anylocal_bert.capture_text` tokenizes, runs the model without gradients, and
+# captures. (Where you call the model yourself, take
+# :func:`~anylocal_bert.capture_attention`, as in :doc:`first_capture`.)
+
+maps = capture_text(
+    model, tokenizer, "The animal didn't cross the street because it was too tired."
+)
+tokens = maps[0].keys.labels()
+tokens
+
+# %%
+# All heads at once
+# -----------------
+#
+# Rows are layers, columns heads; each square is a map. Stripes are tokens that all
+# others attend to, diagonals are neighbours.
+
+figure = plot.model(maps)
+
+# %%
+# Ask for something
+# -----------------
+#
+# Which heads go from "it" to "animal"? Maps are tensors, so this is a line of
+# arithmetic.
+
+import torch
+
+it, animal, street = (tokens.index(word) for word in ("it", "animal", "street"))
+weights = torch.stack([layer[0, :, it] for layer in maps])  # (layer, head, key)
+strongest = weights[:, :, animal].flatten().topk(3)
+for weight, place in zip(*strongest, strict=True):
+    layer, head = divmod(place.item(), weights.shape[1])
+    other = weights[layer, head, street]
+    print(f"layer {layer}, head {head}: {weight:.2f} to animal, {other:.2f} to street")
+
+# %%
+# The strongest of them, with all that "it" attends to:
+
+layer, head = divmod(strongest.indices[0].item(), weights.shape[1])
+ax = plot.lines(maps[layer], head=head, query="it")
+
+# %%
+# Change one word
+# ---------------
+#
+# Of a street that is too wide, "it" is the street. Does the head follow?
+
+changed = capture_text(
+    model, tokenizer, "The animal didn't cross the street because it was too wide."
+)
+for what, found in (("tired", maps), ("wide", changed)):
+    row = found[layer][0, head, it]
+    print(f"{what}: {row[animal]:.2f} to animal, {row[street]:.2f} to street")
+
+# %%
+# :func:`~anylocal.plot.difference` shows where the whole head changed.
+
+ax = plot.difference(
+    changed[layer].labelled(queries=maps[layer].queries, keys=maps[layer].keys),
+    maps[layer],
+    head=head,
+)
+ax.set_title(f'layer {layer}, head {head}: "wide" − "tired"')
+
+# %%
+# One sentence is an anecdote, not a finding. How far a map explains what a model does:
+# :doc:`/explanation/meaning`. Batches, padding and words: :doc:`/how-to/padding`.

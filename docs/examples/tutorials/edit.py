@@ -1,0 +1,96 @@
+"""
+Edit a value mid-forward
+========================
+
+``edit=`` replaces a value as it is assigned, while the model runs: the simplest way to
+ask what a model *needs* a value for. Here, the attention of one head of a ViT after the
+other is made uniform, and we see what that does to its answers.
+
+``scenes`` holds a small ViT that is trained on digits; the notebook has it in its
+second cell.
+"""
+
+import torch
+from scenes import digit, digits_vit
+
+model = digits_vit()
+
+# %%
+# A fused layer never makes its map, so there is nothing to edit. Have the layers make
+# it.
+
+for block in model.blocks:
+    block.attn.fused_attn = False
+
+# %%
+# In ``forward`` of timm's attention, the softmax is assigned to ``attn``.
+# :func:`~anylocal.find` shows that name.
+
+from anylocal import capture, find
+
+next(site for site in find(model) if "attn" in site.names)
+
+# %%
+# One edit
+# --------
+#
+# The function gets the value that is about to be assigned, and returns what is assigned
+# instead. ``attn`` is assigned more than once (first the scores, then the softmax, then
+# dropout): the function decides by looking at the rows.
+
+
+def uniform(head):
+    """Return an edit that spreads one head's attention evenly."""
+
+    def edit(attn):
+        if not torch.allclose(attn.sum(-1), torch.ones(()), atol=1e-4):
+            return attn  # the scores, before the softmax
+        edited = attn.clone()
+        edited[:, head] = 1 / attn.shape[-1]
+        return edited
+
+    return edit
+
+
+images = torch.cat([digit(which)[0] for which in range(100)])
+with torch.no_grad():
+    before = model(images)
+    with capture(model, edit={"attn": uniform(0)}, modules="blocks.3.attn"):
+        edited = model(images)
+    after = model(images)
+print(
+    f"answers that change: {(before.argmax(1) != edited.argmax(1)).float().mean():.0%}"
+)
+print(f"the model is back: {torch.equal(before, after)}")
+
+# %%
+# Every head
+# ----------
+
+import matplotlib.pyplot as plt
+
+changed = torch.zeros(4, 4)
+with torch.no_grad():
+    for layer in range(4):
+        for head in range(4):
+            with capture(
+                model, edit={"attn": uniform(head)}, modules=f"blocks.{layer}.attn"
+            ):
+                changed[layer, head] = (
+                    (model(images).argmax(1) != before.argmax(1)).float().mean()
+                )
+
+figure, ax = plt.subplots(figsize=(4.5, 3.4), layout="constrained")
+image = ax.imshow(changed.numpy(), cmap="magma", vmin=0)
+ax.set(xlabel="head", ylabel="layer", xticks=range(4), yticks=range(4))
+figure.colorbar(image, label="share of answers\nthat change")
+
+# %%
+# An edit that is never applied warns (:class:`~anylocal.errors.EditNotAppliedWarning`),
+# so a misspelt path cannot pass for "no effect". Edited and recorded at once:
+# ``capture(model, "attn", edit={"attn": …})``.
+#
+# Have the layers run their fused kernel again:
+
+for block in model.blocks:
+    block.attn.fused_attn = True
