@@ -68,6 +68,14 @@ def test_clear_lets_values_go() -> None:
     assert len(cap["held"]) == 1
 
 
+def test_what_was_cleared_was_recorded() -> None:
+    """A scope that ends with a clear has nothing to warn of; one in which the name was never bound has."""
+    with capture(hold, "held") as cap:
+        hold(Value())
+        cap.clear()
+    assert not cap["held"]
+
+
 @pytest.mark.parametrize("every", [False, True])
 def test_what_was_not_captured_is_not_kept(*, every: bool) -> None:
     """Neither the frame nor another local."""

@@ -28,7 +28,7 @@ from anylocal_bert._layouts import (
     special_reading,
     without_a_map,
 )
-from anylocal_bert._positions import Positions, note_lookup, reorder
+from anylocal_bert._positions import Positions, lookups_of, note_lookup, reorder
 from anylocal_bert._sources import sources
 from anylocal_bert._windows import GRID, cutting_functions
 
@@ -118,7 +118,8 @@ class TransformersAdapter(Adapter):
 
     def heard(self, call: Call, scene: Scene) -> None:
         """Remember which tokens are looked up, and have what was remembered of each beam change places as well."""
-        if "input" in call.values:
+        # Of other tables than those of tokens it is no matter what was looked up, and whether it has changed since.
+        if "input" in call.values and call.name in lookups_of(scene):
             note_lookup(call.name, call.values["input"], scene.memory)
         order = call.values.get("beam_idx")
         if order is not None:

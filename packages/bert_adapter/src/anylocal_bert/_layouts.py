@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from anylocal._torch import module_names
 from anylocal.adapter import Reading, Result
 from anylocal_bert._blocks import attends_by_blocks, reading_of_blocks, whole
 
@@ -90,10 +91,11 @@ _SPECIAL: Final[Mapping[str, Reading]] = {
 
 def without_a_map(model: torch.nn.Module) -> Iterator[tuple[str, str]]:
     """Give the names of modules that make no map, and what they are instead."""
-    for name, part in model.named_modules():
+    modules = dict(module_names(model))
+    for name, part in modules.items():
         what = _what(type(part).__name__)
         # What is inside of such a layer is a part of it.
-        if what is not None and not _what(type(model.get_submodule(name.rpartition(".")[0])).__name__):
+        if what is not None and not _what(type(modules[name.rpartition(".")[0]]).__name__):
             yield name, what
 
 

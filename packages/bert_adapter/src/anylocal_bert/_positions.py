@@ -57,7 +57,7 @@ class Positions:
         self.call = call
         self.batch, _, self.queries, self.keys = shape
         self.scene = scene
-        known: dict[str, Source] = scene.memory.setdefault("sources", sources(scene.model))
+        known = _known(scene)
         self.source = next((known[owner] for owner in _around(call.name) if owner in known), None)
 
     def axes(self) -> Axes:
@@ -221,6 +221,18 @@ class Positions:
             known = ids, [split(tokenizer, row) for row in rows]
             self.scene.memory["words"] = known
         return known[1]
+
+
+def lookups_of(scene: Scene) -> set[str]:
+    """Return the names of the modules that look up tokens."""
+    return {source.embeds for source in _known(scene).values()}
+
+
+def _known(scene: Scene) -> dict[str, Source]:
+    if "sources" not in scene.memory:
+        scene.memory["sources"] = sources(scene.model)
+    found: dict[str, Source] = scene.memory["sources"]
+    return found
 
 
 def note_lookup(name: str, ids: Any, memory: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ def warn_of_silence(label: str, subscriptions: Iterable[Subscription], log: Log,
     if log.full:
         return
     records = log.records
-    seen = {name for record in records for name in record.names}
+    seen = {name for record in records for name in record.names} | log.forgotten_names
     silent = [name for name in names if name not in seen]
     if silent:
         concerned = [s for s in subscriptions if {*s.wants.returned, *s.wants.assigned} & set(silent)]
@@ -35,7 +35,9 @@ def warn_of_silence(label: str, subscriptions: Iterable[Subscription], log: Log,
 def warn_of_nothing(label: str, what: str, subscriptions: list[Subscription], log: Log) -> None:
     """Warn if none of the functions has finished a call."""
     concerned = set(map(id, subscriptions))
-    finished = any(r.kind == "returned" and id(r.subscription) in concerned for r in log.records)
+    finished = any(r.kind == "returned" and id(r.subscription) in concerned for r in log.records) or any(
+        s.function in log.forgotten_functions for s in subscriptions
+    )
     if not finished and not log.full:
         message = f"The capture of {label} recorded no {what}: {_reason(subscriptions, [])}"
         warnings.warn(NothingRecordedWarning(message), stacklevel=4)

@@ -53,6 +53,9 @@ class Log:
         self.starts = _Count()
         # How many records may come before the next look; not exact where threads meet, and need not be.
         self.ahead = 0
+        # Of what was forgotten: the names that had values, and the functions that finished a call.
+        self.forgotten_names: set[str] = set()
+        self.forgotten_functions: set[types.FunctionType] = set()
         # Up to where the budget has counted, and has looked at, what is recorded.
         self._counted = self._looked = 0
 
@@ -73,8 +76,12 @@ class Log:
         return tuple(record for record, _ in _read(raw))
 
     def clear(self) -> None:
-        """Forget everything, and record again if the limit had been reached."""
+        """Forget everything but that it was there, and record again if the limit had been reached."""
         _compiled.collect()
+        for record in self.records:
+            self.forgotten_names.update(record.names)
+            if record.kind == "returned":
+                self.forgotten_functions.add(record.subscription.function)
         with lock:
             self.raw.clear()
             self._counted = self._looked = self.ahead = 0

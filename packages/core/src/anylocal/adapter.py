@@ -112,6 +112,26 @@ class Scene(NamedTuple):
     memory: dict[str, Any]
 
 
+class _Latest(Mapping[str, Any]):
+    """The latest value of each name; read only when asked for: of others it is no matter whether they have changed."""
+
+    def __init__(self) -> None:
+        self._in: dict[str, Mapping[str, Any]] = {}
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Take values in the place of those of the same names."""
+        self._in.update(dict.fromkeys(values, values))
+
+    def __getitem__(self, name: str) -> Any:
+        return self._in[name][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._in)
+
+    def __len__(self) -> int:
+        return len(self._in)
+
+
 class Adapter(ABC):
     """Where attention lives in a model zoo.
 
@@ -481,7 +501,7 @@ class AttentionCapture:
         return self._made
 
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
-        seen: dict[str, Mapping[str, Any]] = {}
+        seen: dict[str, _Latest] = {}
         scene = Scene(self._model, seen, self._about, {})
         for call, forward in self._calls(records):
             reading = self._readings.get(call.function)
@@ -490,7 +510,7 @@ class AttentionCapture:
             elif reading is not None:
                 made = self._adapter.map_of(reading, call) if reading.made_map(call.values) else None
             else:
-                seen[call.name] = {**seen.get(call.name, {}), **call.values}
+                seen.setdefault(call.name, _Latest()).update(call.values)
                 self._adapter.heard(call, scene)
                 continue
             if made is not None:

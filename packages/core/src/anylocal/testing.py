@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import pytest
 import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from anylocal import _patch, get_local
 from anylocal._browser import browser
@@ -126,6 +129,32 @@ class AdapterContract:
             assert [attention.name for attention in forward] == [name for name, _ in expected]
             for attention, (_, map_) in zip(forward, expected, strict=True):
                 torch.testing.assert_close(attention.tensor(), map_, atol=1e-5, rtol=0)
+
+    def test_a_data_parallel_model_gives_the_same_maps(self, model: torch.nn.Module, tmp_path: Path) -> None:
+        """Wrapped for several processes, layers keep their names, and positions what they are."""
+        if not distributed.is_available():
+            pytest.skip("This torch is built without torch.distributed.")
+        with self.adapter.capture_attention(model) as maps:
+            self.run(model)
+        distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+        try:
+            with self.adapter.capture_attention(DistributedDataParallel(model)) as wrapped:
+                self.run(model)
+            assert [(item.name, item.queries, item.keys) for item in wrapped] == [
+                (item.name, item.queries, item.keys) for item in maps
+            ]
+            assert all(torch.equal(one.tensor(), other.tensor()) for one, other in zip(wrapped, maps, strict=True))
+        finally:
+            distributed.destroy_process_group()
+
+    def test_clearing_after_each_batch_is_no_silence(self, model: torch.nn.Module) -> None:
+        """A scope whose last act is to clear what it read has nothing to warn of."""
+        scope = self.adapter.capture_attention(model)
+        with scope as maps:
+            self.run(model)
+            assert len(maps)
+            scope.clear()
+        assert not len(maps)
 
     def test_rows_sum_to_one(self, model: torch.nn.Module) -> None:
         """Every row of every map is a softmax."""

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 
+from anylocal._torch import module_names
 from anylocal.adapter import Axes
 from anylocal.attention import Axis, Named, Patches, PlacedPatches
 from anylocal_vit._places import Block, Cut, Grid, cutting, pair, tiles, unrolled
@@ -222,10 +223,12 @@ def is_model(module: torch.nn.Module) -> bool:
 
 def _around(name: str, model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     """Give a layer and the modules around it, from the inside to the outside, with their names."""
+    # By the names that users know: those of what compiles or wraps a model are not among them.
+    modules = dict(module_names(model))
     parts = name.split(".") if name else []
     for length in range(len(parts), -1, -1):
         outer = ".".join(parts[:length])
-        yield outer, model.get_submodule(outer)
+        yield outer, modules[outer]
 
 
 def grid_of(patches: int, size: Grid) -> Grid | None:

@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from anylocal._torch import module_names
 from anylocal.adapter import Operand, Reading, Result
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ _SPECIAL: Final[Mapping[str, Reading]] = {
 
 def without_a_map(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
     """Give the names of modules that are called attention and make no map, and what they are instead."""
-    for name, part in module.named_modules():
+    for name, part in module_names(module):
         what = WITHOUT_A_MAP.get(type(part).__name__)
         if what is not None:
             yield name, what

@@ -1,0 +1,162 @@
+"""A survey of 10,000 images: the same by one process and by two, after a kill, and in the memory of a thousand images.
+
+The images are 48 × 48 pixels of noise in ten folders, the model is timm's `test_vit` with random weights, on the CPU.
+First one process does the survey. Then two do it under torchrun; when half of the pieces are there they are killed
+(SIGKILL, both of them and torchrun), and started again. Memory is what the operating system says that the single
+process holds (VmRSS), whenever another piece is there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from _report import facts, made, table, write
+
+COUNT: Final = 10_000
+PIECE: Final = 250
+SETTLED: Final = 1000
+GROWTH: Final = 1.1
+"""The goal: the most that memory may grow from the first thousand images on."""
+
+
+def folder_of(root: Path, count: int) -> Path:
+    """Write images, and return their folder."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        file = root / f"{number % 10}" / f"{number:05}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 255, (48, 48, 3), np.uint8)).save(file, compress_level=1)
+    return root
+
+
+def command(data: Path, out: Path, *launcher: str) -> list[str]:
+    """Return the command of a survey, run as a module by Python or by what launches several."""
+    options = ["--model", "test_vit", "--random-weights", "--data", str(data), "--out", str(out)]
+    return [sys.executable, *launcher, "-m", "anylocal_vit", "survey", *options, "--piece", str(PIECE), "--batch", "25"]
+
+
+def pieces(out: Path) -> int:
+    """Return how many pieces are done."""
+    return len(list((out / "pieces").glob("*.safetensors")))
+
+
+def start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a survey in a group of its own, on one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(arguments, env=environment, stdout=nowhere, stderr=nowhere, start_new_session=True)
+
+
+def held(process: subprocess.Popen[bytes]) -> float | None:
+    """Return the megabytes that a process holds, None once it is gone."""
+    try:
+        text = Path(f"/proc/{process.pid}/status").read_text("ascii")
+    except OSError:
+        return None
+    lines = [line for line in text.splitlines() if line.startswith("VmRSS")]
+    return int(lines[0].split()[1]) / 1000 if lines else None
+
+
+def alone(data: Path, out: Path) -> dict[int, float]:
+    """Do the survey by one process; return the megabytes that it held, by the number of images done."""
+    process = start(command(data, out))
+    found: dict[int, float] = {}
+    while process.poll() is None:
+        done = pieces(out) * PIECE
+        memory = held(process)
+        if memory is not None and done not in found:
+            found[done] = memory
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"The survey failed: {process.returncode}")
+    return found
+
+
+def killed(data: Path, out: Path) -> tuple[int, int]:
+    """Do the survey by two processes, killed half-way; return the pieces that were there, and those of the end."""
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+    process = start(command(data, out, *launcher))
+    while pieces(out) < COUNT // PIECE // 2:
+        if process.poll() is not None:
+            raise SystemExit(f"The survey stopped by itself: {process.returncode}")
+        time.sleep(0.05)
+    # torchrun's workers are groups of their own: each is looked for below it.
+    for worker in [*_below(process.pid), process.pid]:
+        os.kill(worker, signal.SIGKILL)
+    process.wait()
+    before = pieces(out)
+    again = start(command(data, out, *launcher))
+    if again.wait():
+        raise SystemExit(f"The survey did not go on: {again.returncode}")
+    return before, pieces(out)
+
+
+def _below(parent: int) -> list[int]:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text("ascii").split()
+    return [worker for child in map(int, children) for worker in (*_below(child), child)]
+
+
+def rows(out: Path) -> Any:
+    """Return the table of a survey."""
+    from pyarrow import parquet
+
+    return parquet.read_table(out / "survey.parquet")
+
+
+def main() -> None:
+    """Do both, compare them, and write the page."""
+    if not Path("/proc/self/status").exists():
+        print("This script reads /proc, which Linux has.")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        print("images …", flush=True)
+        data = folder_of(root / "data", COUNT)
+        print("one process …", flush=True)
+        memory = alone(data, root / "one")
+        print("two processes, killed …", flush=True)
+        before, after = killed(data, root / "two")
+        one, two = rows(root / "one"), rows(root / "two")
+        same = one.equals(two)
+        numbers = int(one.schema.metadata[b"samples"]), int(two.schema.metadata[b"samples"])
+    first = min((done for done in memory if done >= SETTLED), default=0)
+    growth = max(value for done, value in memory.items() if done >= first) / memory[first]
+    described = made("survey", ["torch", "timm", "torchmetrics", "pyarrow"])
+    lines = [
+        ["images in the result of one process", f"{numbers[0]:,}"],
+        ["images in the result of two, killed and started again", f"{numbers[1]:,}"],
+        ["pieces done when they were killed, and in the end", f"{before} of {after}"],
+        ["rows of the table", f"{len(one):,}"],
+        ["both tables are equal to the last bit", "yes" if same else "NO"],
+        [f"memory after {first:,} images", f"{memory[first]:.0f} MB"],
+        ["most memory from there to the end, as a share of it", f"{growth:.3f}"],
+    ]
+    met = same and numbers == (COUNT, COUNT) and growth <= GROWTH
+    page = f"""# A survey of {COUNT:,} images
+
+{__doc__.split(chr(10), 1)[1].strip()}
+
+{table(["what", "found"], lines)}
+
+The goal (equal tables, no image lost or counted twice, memory within {GROWTH - 1:.0%} from the first thousand images
+on) is **{"met" if met else "missed"}**.
+
+{facts(described)}
+"""
+    results = {"equal": same, "images": numbers, "pieces": [before, after], "growth": growth}
+    write("survey", page, {"made": described, **results, "MB": {str(done): value for done, value in memory.items()}})
+
+
+if __name__ == "__main__":
+    main()
