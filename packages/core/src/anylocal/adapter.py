@@ -426,7 +426,13 @@ class AttentionCapture:
         self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads)
         self._made: list[AttentionMap] = []
         self._read_so_far = 0
-        self.maps = AttentionMaps(self._now, others=adapter.others(model))
+        self._others = adapter.others(model)
+
+    @property
+    def maps(self) -> AttentionMaps:
+        """The maps that there are by now; more come while the model runs."""
+        # Made anew: kept, it would hold what holds it, and all tensors would wait for the garbage collector.
+        return AttentionMaps(self._now, others=self._others)
 
     def _requests(self, resolution: Resolution, chosen: Resolution) -> Iterator[Request]:
         for found in chosen.found:
@@ -469,7 +475,7 @@ class AttentionCapture:
     @property
     def others(self) -> Mapping[str, str]:
         """By the names of modules, what else is called attention in the model, and what it is: it has no map."""
-        return self.maps.others
+        return self._others
 
     @property
     def count_of_functions(self) -> int:

@@ -15,7 +15,9 @@ Needs pytest and the extra ``anylocal[torch]``.
 
 from __future__ import annotations
 
+import gc
 import types
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -155,6 +157,20 @@ class AdapterContract:
             assert len(maps)
             scope.clear()
         assert not len(maps)
+
+    def test_maps_go_with_the_last_reference(self, model: torch.nn.Module) -> None:
+        """They do not wait for the garbage collector: a loop over a data set would fill the memory meanwhile."""
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            with self.adapter.capture_attention(model) as maps:
+                self.run(model)
+            watched = weakref.ref(maps[0])
+            del maps
+            assert watched() is None
+        finally:
+            if collecting:
+                gc.enable()
 
     def test_rows_sum_to_one(self, model: torch.nn.Module) -> None:
         """Every row of every map is a softmax."""
