@@ -18,6 +18,8 @@ import hub  # noqa: E402  # it stands in `_make`
 
 # So small models gain nothing from a second thread, and crawl with it where other work wants the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Bars would stand on the pages, as what the code printed.
+os.environ["TQDM_DISABLE"] = "1"
 # Before anything imports huggingface_hub, which reads its settings once.
 hub.fill(HERE / "_build" / "hub")
 os.environ.setdefault("SCENES", str(HERE / "_build" / "scenes"))

@@ -10,7 +10,13 @@ from typing import Any
 
 HERE = Path(__file__).parent
 NOTES = HERE / "zoo"
-TIMM = """# Models of timm
+# Their tables take the place of the list of sections beside them.
+WIDE = """---
+html_theme.sidebar_secondary.remove: true
+---
+
+"""
+TIMM = """{wide}# Models of timm
 
 Each row is the smallest model of a family of timm {timm}, run as it comes with torch {torch} on two images, every
 parameter, bias table and norm statistic moved at random until its maps are far from uniform. *Error* is the greatest
@@ -22,7 +28,7 @@ The model's output is the same to the bit while it is captured, every function h
 other layer of it computes a map. `nox -s zoo -- vit_adapter` checks all this and makes the table.
 
 """
-TRANSFORMERS = """# Models of transformers
+TRANSFORMERS = """{wide}# Models of transformers
 
 Every type of transformers {transformers} that `AutoModel` knows, made of a tiny configuration and run as it comes with
 torch {torch}, every parameter and buffer moved at random until the maps are far from uniform. *Error* is the greatest
@@ -37,7 +43,7 @@ def timm() -> str:
     note = _read("vit_adapter")
     rows = [_family(family) for family in note["families"]]
     head = ["family", "model", "maps", "of them fused", "error", "axes of the first layers", "placed", "notes"]
-    return TIMM.format(**note) + _table(head, rows)
+    return TIMM.format(wide=WIDE, **note) + _table(head, rows)
 
 
 def transformers() -> str:
@@ -46,7 +52,7 @@ def transformers() -> str:
     of: dict[str, list[dict[str, Any]]] = {}
     for kind in note["types"]:
         of.setdefault(kind["verdict"], []).append(kind)
-    parts = [TRANSFORMERS.format(**note)]
+    parts = [TRANSFORMERS.format(wide=WIDE, **note)]
     for verdict, kinds in sorted(of.items(), key=lambda item: -len(item[1]) if item[0] != "exact" else -(10**6)):
         parts.append(f"## {verdict.capitalize()}: {len(kinds)}\n\n")
         if verdict == "exact":

@@ -8,7 +8,8 @@ PAGES = [
     # Tutorials
     *["first_capture", "vit", "bert", "plain_function", "edit"],
     # How-to
-    *["registers", "rectangles", "swin", "padding", "fused", "compile", "paper", "share", "store", "adapter", "fork"],
+    *["registers", "rectangles", "swin", "padding", "fused", "compile", "paper", "share", "store"],
+    *["dataset", "adapter", "fork"],
     # Gallery
     *["heatmap", "heads", "model", "entropy", "difference"],
     *["query", "rollout", "windows", "prefix", "distance"],

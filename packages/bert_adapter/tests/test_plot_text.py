@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 import anylocal.attention
 from anylocal.attention import AttentionMap, AttentionMaps, Tokens
@@ -49,9 +48,11 @@ def axes() -> Axes:
 
 def covers(ax: Axes) -> list[list[float]]:
     """Return what lies under the grey of padding: left, bottom, width, height."""
-    found = [patch for patch in ax.patches if isinstance(patch, Rectangle) and patch.get_gid() == "padding"]
+    found = [patch for patch in ax.patches if patch.get_gid() == "padding"]
     assert {to_hex(patch.get_facecolor()) for patch in found} <= {"#999999"}
-    return [[*patch.get_xy(), patch.get_width(), patch.get_height()] for patch in found]
+    # A span is a polygon in matplotlib 3.8, and a rectangle since.
+    corners = [patch.get_patch_transform().transform(patch.get_path().vertices) for patch in found]
+    return [[*low.tolist(), *(high - low).tolist()] for low, high in ((c.min(0), c.max(0)) for c in corners)]
 
 
 def labels(ruler: Any) -> list[str]:
