@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -152,10 +154,21 @@ def _check_reference(_app: Sphinx, env: BuildEnvironment) -> None:
             log.warning("reference.md has no entry for the module %s.", module)
 
 
+def _check_examples(_app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of every public name whose docstring has no example."""
+    for module in env.domaindata["py"]["modules"]:
+        public = importlib.import_module(module)
+        for name in public.__all__:
+            value = getattr(public, name)
+            if not inspect.ismodule(value) and ">>>" not in (inspect.getdoc(value) or ""):
+                log.warning("The docstring of %s.%s has no example.", module, name)
+
+
 def setup(app: Sphinx) -> None:
     """Add our own checks to the build."""
     app.connect("env-check-consistency", _check_messages)
     app.connect("env-check-consistency", _check_reference)
+    app.connect("env-check-consistency", _check_examples)
     # Before the gallery, which takes a picture of it.
     app.connect("builder-inited", front.draw, priority=100)
     app.connect("build-finished", live.write)

@@ -281,9 +281,10 @@ def names_of(code: types.CodeType) -> tuple[str, ...]:
 
 
 def check(code: types.CodeType) -> None:
-    """Rewrite a function for all its names at once, and compare."""
+    """Rewrite a function for all its names at once, as where there is a compiler and where there is none; compare."""
     names = names_of(code)
-    compare(code, rewrite(code, 1, Wants(names, frozenset(names), frozenset(names))))
+    for holding in (False, True):
+        compare(code, rewrite(code, 1, Wants(names, frozenset(names), frozenset(names)), holding))
 
 
 def compare(code: types.CodeType, rewritten: types.CodeType) -> None:

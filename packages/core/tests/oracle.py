@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from anylocal import Call
+from anylocal._rewrite import UNBOUND
 
 _RETURNS = frozenset({"RETURN_VALUE", "RETURN_CONST"})
 
@@ -69,7 +70,8 @@ def watch(function: Any, drive: Callable[[Any], Any]) -> Seen:
             event = "pause"
         events.append(Event(frame.f_code.co_qualname, event, frame.f_lineno))
         if event == "return" and frame.f_code is code:
-            returns.append(Return(frame.f_lineno, dict(frame.f_locals)))
+            held = {name: value for name, value in frame.f_locals.items() if value is not UNBOUND}
+            returns.append(Return(frame.f_lineno, held))
         return tracer
 
     before = sys.gettrace()

@@ -466,3 +466,32 @@ def test_export_is_refused(model: Model, x: Tensor, *, strict: bool) -> None:
 def _export(model: Model, x: Tensor, *, strict: bool) -> None:
     with capture(model, "attn"):
         torch.export.export(model, (x,), strict=strict)
+
+
+class Fused(nn.Module):
+    """As a layer that can run a fused kernel: on one way the name is bound, on the other not."""
+
+    def __init__(self, *, fused: bool) -> None:
+        super().__init__()
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fused:
+            x = nn.functional.scaled_dot_product_attention(x, x, x)
+        else:
+            attn = (x @ x.mT).softmax(-1)
+            x = attn @ x
+        return x
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_name_that_may_be_unbound_does_not_break_the_graph(*, fused: bool) -> None:
+    """Dynamo knows no unbound names: the name holds something that is none of its values from the start."""
+    model = nn.Sequential(Fused(fused=False), Fused(fused=fused))
+    x = torch.randn(1, 1, 3, 4)
+    expected = model(x)
+    whole = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with capture(whole, "attn") as cap:
+        torch.testing.assert_close(whole(x), expected)
+    assert [call.name for call in cap.calls if "attn" in call.values] == ["0"] if fused else ["0", "1"]
+    assert len(cap["attn"]) == (1 if fused else 2)

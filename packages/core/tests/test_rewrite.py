@@ -6,6 +6,7 @@ import dis
 import types
 import typing
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -273,3 +274,48 @@ def test_a_name_that_is_bound_at_one_return_only_may_be_unbound() -> None:
         return y
 
     assert may_be_unbound(f.__code__, ("x", "y")) == {"y"}
+
+
+def held(function: Any, name: str) -> bool:
+    """Say whether a name holds something from the start in the rewritten function."""
+    instructions = list(dis.get_instructions(rewrite(function.__code__, 1, Wants((name,)), True)))
+    return any(
+        load.argval is UNBOUND and (store.opname, store.argval) == ("STORE_FAST", name)
+        for load, store in pairwise(instructions)
+    )
+
+
+def test_a_name_is_held_only_where_the_function_cannot_tell() -> None:  # noqa: C901  # six functions of three lines
+    """Not where it is always bound, deleted, read where it may be unbound, or asked for with all locals."""
+
+    def plain(x: bool) -> bool:
+        if x:
+            y = 1
+        return x
+
+    def bound(x: bool) -> int:
+        y = 1
+        return y
+
+    def deleted(x: bool) -> bool:
+        y = 1
+        if x:
+            del y
+        return x
+
+    def read(x: bool) -> int:
+        if x:
+            y = 1
+        return y
+
+    def asked(x: bool) -> Any:
+        if x:
+            y = 1
+        return locals()
+
+    def closed(x: bool) -> Any:
+        if x:
+            y = 1
+        return lambda: y
+
+    assert [held(function, "y") for function in (plain, bound, deleted, read, asked, closed)] == [True, *[False] * 5]

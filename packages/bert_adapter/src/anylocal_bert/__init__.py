@@ -60,6 +60,19 @@ def capture_attention(
         If the model computes no attention map.
     UnsupportedError
         If it computes one in a way that cannot be read exactly.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from transformers import BertConfig, BertModel, ByT5Tokenizer
+    >>> from anylocal_bert import capture_attention
+    >>> config = BertConfig(num_hidden_layers=1, hidden_size=48, num_attention_heads=3, intermediate_size=96)
+    >>> model = BertModel(config).eval()
+    >>> tokenizer = ByT5Tokenizer()
+    >>> with capture_attention(model, tokenizer=tokenizer) as maps, torch.no_grad():
+    ...     output = model(**tokenizer("owl", return_tensors="pt"))
+    >>> maps[0].keys.labels()
+    ['o', 'w', 'l', '</s>']
     """
     return adapter.capture_attention(model, about=tokenizer, **options)
 

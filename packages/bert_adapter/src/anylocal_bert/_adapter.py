@@ -42,7 +42,20 @@ _LOOKED_UP: Final = {"ALL_ATTENTION_FUNCTIONS", "AttentionInterface"}
 
 
 class TransformersAdapter(Adapter):
-    """Captures the attention of Hugging Face's models, and of forks of their source."""
+    """Captures the attention of Hugging Face's models, and of forks of their source.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from transformers import BertConfig, BertModel
+    >>> from anylocal_bert import adapter
+    >>> config = BertConfig(num_hidden_layers=1, hidden_size=48, num_attention_heads=3, intermediate_size=96)
+    >>> model = BertModel(config).eval()
+    >>> with adapter.capture_attention(model) as maps, torch.no_grad():
+    ...     output = model(torch.tensor([[101, 7592, 102]]))
+    >>> maps.names
+    ['encoder.layer.0.attention.self']
+    """
 
     distribution: ClassVar[str] = "anylocal-bert"
     zoo: ClassVar[str] = "transformers"

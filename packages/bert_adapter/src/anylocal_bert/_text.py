@@ -53,6 +53,16 @@ def capture_text(
     OptionError
         If several texts are to be padded by a tokenizer that has no padding token, or the model has no decoder for the
         target.
+
+    Examples
+    --------
+    >>> from transformers import BertConfig, BertModel, ByT5Tokenizer
+    >>> from anylocal_bert import capture_text
+    >>> config = BertConfig(num_hidden_layers=1, hidden_size=48, num_attention_heads=3, intermediate_size=96)
+    >>> model = BertModel(config).eval()
+    >>> maps = capture_text(model, ByT5Tokenizer(), "owl")
+    >>> maps[0].keys.labels()
+    ['o', 'w', 'l', '</s>']
     """
     several = not isinstance(text, str) and len(text) > 1
     if several and getattr(tokenizer, "pad_token", None) is None:

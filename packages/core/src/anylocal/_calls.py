@@ -90,6 +90,19 @@ class Call:
         The line at which it returned, or assigned.
     rank : int or None
         The process in which it ran, by its number in torch.distributed; None where there is only one.
+
+    Examples
+    --------
+    >>> from anylocal import capture
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> with capture(mean, "total") as cap:
+    ...     average = mean([1, 2, 3])
+    >>> cap.calls[0]
+    Call(mean, index=0, total)
+    >>> cap.calls[0].values["total"]
+    6
     """
 
     function: types.FunctionType

@@ -22,6 +22,19 @@ class Capture(Recording):
 
     Opening it (``with``, or `open`) puts the rewritten code into the functions, closing it takes it out again. What
     was recorded can be read during and after. Opened again, it goes on recording.
+
+    Examples
+    --------
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> cap = capture(mean, "total").open()
+    >>> average = mean([1, 2, 3])
+    >>> cap.close()
+    >>> cap
+    Capture(mean: total; 1 calls, closed)
+    >>> cap["total"]
+    [6]
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class _Patched:
         self.own = function.__code__
         self.installed = function.__code__
         self.subscriptions: list[Subscription] = []
-        self._rewritings: dict[Wants, tuple[Plan, types.CodeType]] = {}
+        self._rewritings: dict[tuple[Wants, bool], tuple[Plan, types.CodeType]] = {}
 
     @property
     def is_ours(self) -> bool:
@@ -53,13 +53,15 @@ class _Patched:
             self.function.__code__ = self.installed = code
 
     def _rewriting(self, wants: Wants) -> types.CodeType:
-        if wants not in self._rewritings:
+        # Only where there are compilers is it better that names hold something from the start.
+        key = wants, _torch.is_loaded()
+        if key not in self._rewritings:
             number = next(_numbers)
-            code = rewrite(self.own, number, wants)
+            code = rewrite(self.own, number, *key)
             plan = Plan(number, wants)
             plan.end_with(code)
-            self._rewritings[wants] = plan, code
-        return self._rewritings[wants][1]
+            self._rewritings[key] = plan, code
+        return self._rewritings[key][1]
 
     def forget(self) -> None:
         """Drop all plans of the function."""

@@ -23,6 +23,14 @@ class Operand:
     views : tuple of (str, tuple)
         Methods of a local that is a tensor, with their arguments, which make the argument of it:
         ``(("transpose", (-1, -2)),)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.adapter import Operand
+    >>> key = Operand("k", views=(("transpose", (-1, -2)),))
+    >>> key.of(None, {"k": torch.ones(5, 4)}).shape
+    torch.Size([4, 5])
     """
 
     local: str | None = None
@@ -57,6 +65,14 @@ class Reading:
         Whether it makes the softmax of each head by itself, in a loop.
     otherwise : tuple of Result
         The assignments of the softmax in other branches, recorded under the same name.
+
+    Examples
+    --------
+    >>> from anylocal.adapter import Operand, Reading, Result
+    >>> Reading({"query": Operand("q"), "key": Operand("k")}, None).locals  # of the kernel
+    ('q', 'k')
+    >>> Reading(None, Result("attn", uses="softmax")).joined  # of a softmax
+    frozenset({'attn'})
     """
 
     operands: Mapping[str, Operand] | None

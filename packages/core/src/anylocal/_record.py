@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import get_ident
 from types import MappingProxyType
@@ -55,7 +56,7 @@ class Log:
         self.ahead = 0
         # Of what was forgotten: the names that had values, and the functions that finished a call.
         self.forgotten_names: set[str] = set()
-        self.forgotten_functions: set[types.FunctionType] = set()
+        self.forgotten_functions: weakref.WeakSet[types.FunctionType] = weakref.WeakSet()
         # Up to where the budget has counted, and has looked at, what is recorded.
         self._counted = self._looked = 0
 

@@ -43,6 +43,15 @@ class Site:
         The names it binds, arguments first.
     modules : tuple of str
         The names of the submodules on whose behalf it runs, if it was found in a model.
+
+    Examples
+    --------
+    >>> from anylocal import find
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> find(mean)[0]
+    Site(mean: values, total)
     """
 
     function: types.FunctionType

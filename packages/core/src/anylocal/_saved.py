@@ -40,6 +40,20 @@ class SavedCapture(Recording):
         The captured names.
     calls : list of Call
         Their `function` only has its names, their `module` is None; `name` is that of the module.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from anylocal import capture, store
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> with capture(mean, "total") as cap:
+    ...     average = mean([1, 2, 3])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saved = store.load(store.save(cap, f"{folder}/mean.safetensors"))
+    >>> saved["total"]
+    [6]
     """
 
     def __init__(self, label: str, names: tuple[str, ...], calls: list[Call]) -> None:

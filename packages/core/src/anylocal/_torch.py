@@ -27,6 +27,11 @@ def _loaded(name: str) -> Any:
     return None if torch_module is None else getattr(torch_module, name, None)
 
 
+def is_loaded() -> bool:
+    """Say whether torch was imported, and functions may be compiled."""
+    return _loaded("Tensor") is not None
+
+
 def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
     """Say whether a value is a tensor."""
     tensor_class = _loaded("Tensor")

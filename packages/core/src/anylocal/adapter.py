@@ -63,7 +63,16 @@ Mixed: TypeAlias = torch.Tensor | Callable[[], torch.Tensor] | None
 
 
 class Axes(NamedTuple):
-    """What the positions of a map are, and how many windows of each image its batch consists of."""
+    """What the positions of a map are, and how many windows of each image its batch consists of.
+
+    Examples
+    --------
+    >>> from anylocal.adapter import Axes
+    >>> from anylocal.attention import Patches
+    >>> window = Patches(grid=(7, 7))
+    >>> Axes(queries=window, keys=window, windows=64).windows
+    64
+    """
 
     queries: Axis | None
     keys: Axis | None
@@ -83,6 +92,14 @@ class Also(NamedTuple):
         Arguments, as it starts.
     keep : callable, optional
         Makes of a value what is recorded of it, such as its shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.adapter import Also
+    >>> size = Also(torch.nn.Conv2d.forward, arguments=("input",), keep=lambda image: image.shape)
+    >>> size.keep(torch.ones(1, 3, 8, 8))
+    torch.Size([1, 3, 8, 8])
     """
 
     function: types.FunctionType
@@ -104,6 +121,14 @@ class Scene(NamedTuple):
         What the user said of the input, such as a tokenizer; None otherwise.
     memory : dict of str to object
         What the adapter wants to remember from one forward to the next.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.adapter import Scene
+    >>> scene = Scene(torch.nn.Conv2d(3, 4, 2), {"": {"input": (1, 3, 8, 8)}}, about=None, memory={})
+    >>> scene.seen[""]["input"][2:]
+    (8, 8)
     """
 
     model: torch.nn.Module
@@ -143,6 +168,22 @@ class Adapter(ABC):
         The zoo's distribution, such as ``"timm"``.
     hints : tuple of str
         Further locals of attention functions that `operands` and `axes` look at, where a function binds them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.adapter import Adapter, Axes
+    >>> class OfTorch(Adapter):
+    ...     distribution, zoo = "anylocal", "torch"
+    ...     def functions(self):
+    ...         return ()  # of the zoo's own; torch's layers are known
+    ...     def axes(self, call, shape, scene):
+    ...         return Axes(None, None)
+    >>> layer = torch.nn.MultiheadAttention(4, 2)
+    >>> with OfTorch().capture_attention(layer) as maps:
+    ...     output = layer(*torch.ones(3, 5, 1, 4))
+    >>> maps[0].shape
+    (1, 2, 5, 5)
     """
 
     distribution: ClassVar[str]
@@ -247,6 +288,20 @@ class Adapter(ABC):
             If the model computes no attention map.
         UnsupportedError
             If it computes one in a way that cannot be read exactly.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from anylocal.adapter import Adapter, Axes
+        >>> class OfTorch(Adapter):
+        ...     distribution, zoo = "anylocal", "torch"
+        ...     functions = lambda self: ()
+        ...     axes = lambda self, call, shape, scene: Axes(None, None)
+        >>> model = torch.nn.TransformerEncoderLayer(4, 2)
+        >>> with OfTorch().capture_attention(model) as maps:
+        ...     output = model(torch.ones(5, 1, 4))
+        >>> maps["self_attn"].shape
+        (1, 2, 5, 5)
         """
         self.check_version(any_version=any_version)
         return AttentionCapture(self, model, about=about, **options)
@@ -272,6 +327,26 @@ class Adapter(ABC):
         -----
         PassedOverWarning
             If a module holds an attention function whose maps cannot be read exactly.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from anylocal import get_local
+        >>> from anylocal.adapter import Adapter
+        >>> def attend(q, k, v):
+        ...     attn = (q @ k.mT).softmax(-1)
+        ...     return attn @ v
+        >>> class Ours(Adapter):
+        ...     distribution, zoo = "anylocal", "torch"
+        ...     functions, axes = lambda self: [attend], None
+        >>> ours = Ours()
+        >>> ours.install()
+        >>> with get_local.active():
+        ...     output = attend(*torch.ones(3, 1, 2, 5, 4))
+        >>> get_local.cache["attend"][0].shape
+        (1, 2, 5, 5)
+        >>> ours.uninstall()
+        >>> get_local.clear()
         """
         if not modules:
             self.check_version(any_version=any_version)
@@ -288,7 +363,18 @@ class Adapter(ABC):
         self._installed.update(dict.fromkeys(done))
 
     def uninstall(self) -> None:
-        """Take back what `install` did; without an `install` before, nothing."""
+        """Take back what `install` did; without an `install` before, nothing.
+
+        Examples
+        --------
+        >>> from anylocal.adapter import Adapter
+        >>> class Ours(Adapter):
+        ...     distribution, zoo = "anylocal", "torch"
+        ...     functions, axes = lambda self: [], None
+        >>> ours = Ours()
+        >>> ours.install()
+        >>> ours.uninstall()
+        """
         while self._installed:
             function, _ = self._installed.popitem()
             _get_local.unmark(function)
@@ -396,6 +482,18 @@ class AttentionCapture:
     """A scope in which every attention map of a model is captured; `maps` grows while the model runs.
 
     Used in a ``with`` statement, which gives `maps`; or `open` and `close` it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.adapter import Adapter, Axes
+    >>> class OfTorch(Adapter):
+    ...     distribution, zoo = "anylocal", "torch"
+    ...     functions = lambda self: ()
+    ...     axes = lambda self, call, shape, scene: Axes(None, None)
+    >>> scope = OfTorch().capture_attention(torch.nn.TransformerEncoderLayer(4, 2))
+    >>> scope.layers
+    {'self_attn': 'MultiheadAttention'}
     """
 
     def __init__(
@@ -628,6 +726,15 @@ def attention_functions(*candidates: object) -> Iterator[types.FunctionType]:
     ----------
     *candidates : function, class or None
         A class stands for its ``forward``; None, for what a version of the zoo does not have, is passed over.
+
+    Examples
+    --------
+    >>> from anylocal.adapter import attention_functions
+    >>> def attend(q, k, v):
+    ...     attn = (q @ k.mT).softmax(-1)
+    ...     return attn @ v
+    >>> [function.__name__ for function in attention_functions(attend, dict.get, None)]
+    ['attend']
     """
     for candidate in candidates:
         forward = vars(candidate).get("forward") if isinstance(candidate, type) else candidate
@@ -641,6 +748,12 @@ def adapters() -> dict[str, Adapter]:
     ------
     UnsupportedError
         If what is registered is no adapter.
+
+    Examples
+    --------
+    >>> from anylocal.adapter import adapters
+    >>> {name: adapter.zoo for name, adapter in adapters().items()}
+    {...}
     """
     found: dict[str, Adapter] = {}
     for entry in importlib.metadata.entry_points(group="anylocal.adapters"):

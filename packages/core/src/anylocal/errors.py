@@ -45,13 +45,32 @@ class _Message:
 
 
 class AnylocalError(_Message, Exception):
-    """Base of every exception that anylocal raises by itself."""
+    """Base of every exception that anylocal raises by itself.
+
+    Examples
+    --------
+    >>> from anylocal import capture, errors
+    >>> try:
+    ...     capture("textwrap:indent", "txt")
+    ... except errors.AnylocalError as error:
+    ...     print(error.slug)
+    name-not-found
+    """
 
     slug: ClassVar[str] = "error"
 
 
 class TargetError(AnylocalError, TypeError):
-    """What was pointed at holds no Python code that could be captured."""
+    """What was pointed at holds no Python code that could be captured.
+
+    Examples
+    --------
+    >>> from anylocal import capture
+    >>> capture(len, "count")
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.TargetError: len is implemented in C: ...
+    """
 
     slug: ClassVar[str] = "target"
 
@@ -65,6 +84,14 @@ class NameNotFoundError(AnylocalError, KeyError):
         The name that was asked for.
     available : tuple of str
         The names that are there.
+
+    Examples
+    --------
+    >>> from anylocal import capture
+    >>> capture("textwrap:indent", "txt")
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.NameNotFoundError: indent has no local variable 'txt'. Did you mean 'text'? ...
     """
 
     slug: ClassVar[str] = "name-not-found"
@@ -86,97 +113,268 @@ class NameNotFoundError(AnylocalError, KeyError):
 
 
 class OptionError(AnylocalError, ValueError):
-    """An option has a value that means nothing."""
+    """An option has a value that means nothing.
+
+    Examples
+    --------
+    >>> from anylocal import capture
+    >>> capture("textwrap:indent", "text", keep="gpu")
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.OptionError: keep='gpu' is none of 'detach', ...
+    """
 
     slug: ClassVar[str] = "option"
 
 
 class PositionError(AnylocalError, IndexError):
-    """A position, a sample or a layer is asked for beyond those that are there."""
+    """A position, a sample or a layer is asked for beyond those that are there.
+
+    Examples
+    --------
+    >>> from anylocal.attention import Patches
+    >>> Patches(grid=(14, 14)).position((14, 0))
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.PositionError: Row 14 of Patches(grid=(14, 14), ...) is out of range: there are 14. ...
+    """
 
     slug: ClassVar[str] = "position"
 
 
 class StateError(AnylocalError, RuntimeError):
-    """A capture or a map is used at a moment when it cannot be."""
+    """A capture or a map is used at a moment when it cannot be.
+
+    Examples
+    --------
+    >>> from anylocal import capture
+    >>> with capture("textwrap:indent", "text") as cap:
+    ...     cap.open()
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.StateError: This capture of indent is open already. ...
+    """
 
     slug: ClassVar[str] = "state"
 
 
 class ShapeError(AnylocalError, ValueError):
-    """Shapes, axes, images or tokens do not fit each other."""
+    """Shapes, axes, images or tokens do not fit each other.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, Patches
+    >>> AttentionMap.from_weights(torch.eye(3), name="attn", keys=Patches(grid=(2, 2)))
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.ShapeError: 'attn' has 3 key positions, and Patches(grid=(2, 2), ...) has 5. ...
+    """
 
     slug: ClassVar[str] = "shape"
 
 
 class ChoiceError(AnylocalError, ValueError):
-    """Several are there and one must be chosen."""
+    """Several are there and one must be chosen.
+
+    Examples
+    --------
+    >>> from anylocal.attention import Tokens
+    >>> Tokens([["the", "cat", "the"]]).position("the")
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.ChoiceError: Token 'the' stands at positions [0, 2] of text 0; ...
+    """
 
     slug: ClassVar[str] = "choice"
 
 
 class UnsupportedError(AnylocalError, NotImplementedError):
-    """The result would not be exact, or there is none, so it is refused."""
+    """The result would not be exact, or there is none, so it is refused.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, rollout
+    >>> rollout([AttentionMap.from_weights(torch.eye(2).expand(4, 1, 2, 2), windows=4)])
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.UnsupportedError: AttentionMap(...) attends within windows, ...
+    """
 
     slug: ClassVar[str] = "unsupported"
 
 
 class VersionError(UnsupportedError):
-    """The installed version of a library is one that the adapter does not know."""
+    """The installed version of a library is one that the adapter does not know.
+
+    Examples
+    --------
+    >>> from packaging.requirements import Requirement
+    >>> from anylocal.adapter import Adapter
+    >>> class Ours(Adapter):
+    ...     distribution, zoo, requirement = "ours", "torch", Requirement("torch<1")
+    ...     functions = axes = None
+    >>> Ours().check_version()
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.VersionError: ours knows torch<1, and torch ... is installed. ...
+    """
 
     slug: ClassVar[str] = "version"
 
 
 class DependencyError(AnylocalError, ImportError):
-    """A library that this part needs is not installed."""
+    """A library that this part needs is not installed.
+
+    Examples
+    --------
+    >>> import sys
+    >>> from unittest import mock
+    >>> with mock.patch.dict(sys.modules, torch=None):  # as if it were not there
+    ...     _ = sys.modules.pop("anylocal.store", None)
+    ...     import anylocal.store
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.DependencyError: anylocal.store needs torch, which is not installed: ...
+    """
 
     slug: ClassVar[str] = "dependency"
 
 
 class WeightsError(AnylocalError, OSError):
-    """Pretrained weights could not be loaded, most often because the machine is offline."""
+    """Pretrained weights could not be loaded, most often because the machine is offline.
+
+    Examples
+    --------
+    >>> from anylocal.errors import WeightsError
+    >>> try:
+    ...     raise WeightsError("The weights of vit_tiny could not be loaded.")
+    ... except OSError as error:
+    ...     print(error)
+    The weights of vit_tiny could not be loaded. [weights]
+    """
 
     slug: ClassVar[str] = "weights"
 
 
 class StoreError(AnylocalError, ValueError):
-    """A file of maps is damaged, or was written by something else."""
+    """A file of maps is damaged, or was written by something else.
+
+    Examples
+    --------
+    >>> from anylocal import store
+    >>> store.load(store.__file__)
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.StoreError: ...store.py is no whole safetensors file ...
+    """
 
     slug: ClassVar[str] = "store"
 
 
 class AnylocalWarning(_Message, UserWarning):
-    """Base of every warning that anylocal gives by itself."""
+    """Base of every warning that anylocal gives by itself.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from anylocal import capture, errors
+    >>> with warnings.catch_warnings(action="ignore", category=errors.AnylocalWarning):
+    ...     with capture("textwrap:indent", "text"):
+    ...         pass
+    """
 
     slug: ClassVar[str] = "warning"
 
 
 class NothingRecordedWarning(AnylocalWarning):
-    """A capture closed and had recorded nothing; the message says why."""
+    """A capture closed and had recorded nothing; the message says why.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from anylocal import capture
+    >>> with warnings.catch_warnings(action="error"), capture("textwrap:indent", "text"):
+    ...     pass
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.NothingRecordedWarning: The capture of indent recorded no value of 'text': ...
+    """
 
     slug: ClassVar[str] = "nothing-recorded"
 
 
 class EditNotAppliedWarning(AnylocalWarning):
-    """A capture closed and an edit of its had never been applied."""
+    """A capture closed and an edit of its had never been applied.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from anylocal import capture
+    >>> with warnings.catch_warnings(action="error"), capture("textwrap:indent", edit={"text": str.upper}):
+    ...     pass
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.EditNotAppliedWarning: The edit of 'text' was never applied: ...
+    """
 
     slug: ClassVar[str] = "edit-not-applied"
 
 
 class PassedOverWarning(AnylocalWarning):
-    """A function computes attention, but not in a way that can be read exactly, so it was not marked."""
+    """A function computes attention, but not in a way that can be read exactly, so it was not marked.
+
+    Examples
+    --------
+    >>> import torch, warnings
+    >>> from anylocal.adapter import Adapter
+    >>> class OfTorch(Adapter):
+    ...     functions = axes = None
+    >>> with warnings.catch_warnings(action="error"):
+    ...     OfTorch().install(torch.nn.functional)
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.PassedOverWarning: Not marked: multi_head_attention_forward ...
+    """
 
     slug: ClassVar[str] = "passed-over"
 
 
 class ChangedInPlaceWarning(AnylocalWarning):
-    """A recorded tensor was changed in place after it had been recorded."""
+    """A recorded tensor was changed in place after it had been recorded.
+
+    Examples
+    --------
+    >>> import torch, warnings
+    >>> from anylocal import capture
+    >>> x = torch.ones(2)
+    >>> with capture(torch.nn.ReLU, "input") as cap:
+    ...     output = torch.nn.ReLU()(x)
+    >>> x += 1
+    >>> with warnings.catch_warnings(action="error"):
+    ...     cap["input"]
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.ChangedInPlaceWarning: 'input' of call 0 of ReLU.forward was changed in place ...
+    """
 
     slug: ClassVar[str] = "changed-in-place"
 
 
 class LimitWarning(AnylocalWarning):
-    """A capture reached its limit and stopped recording."""
+    """A capture reached its limit and stopped recording.
+
+    Examples
+    --------
+    >>> import torch, warnings
+    >>> from anylocal import capture
+    >>> with warnings.catch_warnings(action="error"), capture(torch.nn.ReLU, "input", limit="1kB"):
+    ...     output = torch.nn.ReLU()(torch.ones(1000))
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.LimitWarning: The capture reached its limit (...) after 0 records and stopped recording; ...
+    """
 
     slug: ClassVar[str] = "limit"
 

@@ -115,6 +115,16 @@ def load(file: str | PathLike[str]) -> Any:
         If the file is damaged, is no safetensors file, or was written by something else.
     FileNotFoundError
         If there is none.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from anylocal import store
+    >>> from anylocal.attention import AttentionMap, AttentionMaps
+    >>> maps = AttentionMaps([AttentionMap.from_weights(torch.eye(2), name="blocks.0.attn")])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store.load(store.save(maps, f"{folder}/maps.safetensors"))[0]
+    AttentionMap('blocks.0.attn', batch=1, heads=1, queries=2, keys=2)
     """
     path = Path(file)
     try:

@@ -1,14 +1,7 @@
 """The contract of an adapter, as tests that its own tests inherit.
 
 An adapter's test file makes a class of `AdapterContract`, says which adapter it is and how a small model of its zoo is
-made and run, and pytest finds the tests::
-
-    class TestTimm(AdapterContract):
-        adapter = anylocal_vit.adapter
-
-        def make_model(self): ...
-        def run(self, model): ...
-        def functions(self): ...
+made and run, and pytest finds the tests.
 
 Needs pytest and the extra ``anylocal[torch]``.
 """
@@ -73,6 +66,21 @@ class AdapterContract:
     ----------
     adapter : Adapter
         The adapter.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.adapter import adapters
+    >>> from anylocal.testing import AdapterContract
+    >>> class TestOurs(AdapterContract):
+    ...     adapter = adapters().get("ours")
+    ...     def make_model(self):
+    ...         return torch.nn.TransformerEncoderLayer(4, 2).eval()
+    ...     def run(self, model):
+    ...         with torch.no_grad():
+    ...             return model(torch.ones(5, 1, 4))
+    ...     def functions(self):
+    ...         return [torch.nn.MultiheadAttention.forward]
     """
 
     adapter: ClassVar[Adapter]

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
 
 class TimmAdapter(Adapter):
-    """Captures the attention of timm's models, and of forks of their source."""
+    """Captures the attention of timm's models, and of forks of their source.
+
+    Examples
+    --------
+    >>> import timm
+    >>> from anylocal_vit import adapter
+    >>> model = timm.create_model("vit_tiny_patch16_224", depth=2)
+    >>> adapter.capture_attention(model).layers
+    {'blocks.0.attn': 'Attention', 'blocks.1.attn': 'Attention'}
+    """
 
     distribution: ClassVar[str] = "anylocal-vit"
     zoo: ClassVar[str] = "timm"

@@ -25,6 +25,14 @@ class Photograph:
         To draw on.
     tensor : torch.Tensor, shape (1, 3, height, width)
         To run the model with.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from anylocal_vit import Photograph
+    >>> photo = Photograph(np.zeros((32, 48, 3), np.uint8), torch.zeros(1, 3, 32, 48))
+    >>> photo.tensor.shape
+    torch.Size([1, 3, 32, 48])
     """
 
     pixels: npt.NDArray[np.uint8]

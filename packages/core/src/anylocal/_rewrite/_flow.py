@@ -36,6 +36,9 @@ RETURNS: Final = frozenset({"RETURN_VALUE", "RETURN_CONST"})
 NAMED: Final = frozenset({"LOAD_GLOBAL", "LOAD_ATTR", "LOAD_METHOD", "LOAD_DEREF"}) | CHECKED_LOADS
 SAVES: Final = frozenset({"LOAD_FAST_AND_CLEAR"})
 
+# A function that names one of these may look at all its locals.
+ASKS_FOR_LOCALS: Final = frozenset({"locals", "vars", "dir", "eval", "exec", "_getframe", "currentframe", "stack"})
+
 # 3.13+ fuses neighbours into one instruction with two names; each is taken apart into what it does, in order.
 FUSED: Final = {
     "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
@@ -192,6 +195,21 @@ class Flow:
         """Say whether `name` is certainly unbound before the instruction at `index`."""
         state = self.before.get(index)
         return state is not None and name not in self.cells and not state.may_be_bound & self._bit[name]
+
+    def can_hold(self, name: str) -> bool:
+        """Say whether a name may hold something from the start without the function's own code telling the difference.
+
+        Of names that are no arguments, that some way out may leave unbound.
+        """
+        arguments = argument_names(self.code)
+        if name not in self.code.co_varnames or name in arguments or name in self.cells or self.deletes(name):
+            return False
+        if not ASKS_FOR_LOCALS.isdisjoint(self.code.co_names):
+            return False
+        about = [(i, e) for i, e in enumerate(self.elements) if isinstance(e, Instr) and i in self.before]
+        loads = [i for i, e in about if e.name in CHECKED_LOADS and variable(e) == name]
+        returns = [i for i, e in about if e.name in RETURNS]
+        return all(self.is_bound(name, i) for i in loads) and not all(self.is_bound(name, i) for i in returns)
 
     def is_assignment(self, index: int) -> bool:
         """Say whether the instruction at `index` assigns to a name of the function itself.

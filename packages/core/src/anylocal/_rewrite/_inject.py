@@ -14,12 +14,16 @@ module of the function stays as it was.
 
 A name that is certainly bound at a return is loaded as it is. One that may be unbound there is loaded with a check,
 inside an exception region of its own, whose handler (behind the last instruction) puts `UNBOUND` in its place. Regions
-cannot nest in the table, so a region around it is closed before and opened again behind.
+cannot nest in the table, so a region around it is closed before and opened again behind. Compiled code (dynamo) knows
+no such exception, and its graph would break. So where there may be compilers, the name holds `UNBOUND` from the start,
+if the function itself cannot tell: if its own code never deletes it, loads it only where it is bound, and does not ask
+for its locals.
 
 Instructions keep their places in the line table, and injected ones stand on the line of what they were injected for,
-so neither tracebacks nor tracers see them. With one exception: where a name turns out to be unbound at a return,
-tracers (`sys.settrace`, `sys.monitoring`) are told of the exception that the check raises, and on 3.11 of the line once
-more. Nobody else sees it. No instruction of CPython asks whether a name is bound without raising.
+so neither tracebacks nor tracers see them. With two exceptions: who looks at the locals of a frame sees `UNBOUND` in a
+name that has no value yet; and where a checked name turns out to be unbound at a return, tracers (`sys.settrace`,
+`sys.monitoring`) are told of the exception that the check raises, and on 3.11 of the line once more. Nobody else sees
+it. No instruction of CPython asks whether a name is bound without raising.
 """
 
 from __future__ import annotations
@@ -54,6 +58,12 @@ class Result(NamedTuple):
         A function, a method, an attribute or a variable of the right-hand side.
     label : str
         The name under which the value is recorded; by default that of the variable.
+
+    Examples
+    --------
+    >>> from anylocal.adapter import Result
+    >>> Result("attn", uses="softmax").key
+    'attn'
     """
 
     name: str
@@ -125,7 +135,7 @@ def owner_name(code: types.CodeType) -> str | None:
     return positional[0] if positional else None
 
 
-def rewrite(code: types.CodeType, number: int, wants: Wants) -> types.CodeType:
+def rewrite(code: types.CodeType, number: int, wants: Wants, holding: bool = False) -> types.CodeType:  # noqa: FBT001, FBT002  # part of a key
     """Return `code` with the calls of the recorder in it.
 
     Parameters
@@ -136,6 +146,9 @@ def rewrite(code: types.CodeType, number: int, wants: Wants) -> types.CodeType:
         What the recorder will be called with.
     wants : Wants
         What to record and to edit. Names that the function does not have are ignored.
+    holding : bool
+        Whether names that may be unbound at a return hold `UNBOUND` from the start, where that can be. Tracers see it
+        there, and compilers need no exception.
 
     Returns
     -------
@@ -143,20 +156,21 @@ def rewrite(code: types.CodeType, number: int, wants: Wants) -> types.CodeType:
         New code with the same names, arguments, free variables, flags and lines.
     """
     flow = Flow(code)
-    injector = _Injector(flow, number, wants)
+    injector = _Injector(flow, number, wants, holding=holding)
     result = flow.elements
     result[:] = list(_without_empty_regions(injector.elements()))
     return assemble(result, code.co_stacksize + injector.extra_stack)
 
 
 class _Injector:
-    def __init__(self, flow: Flow, number: int, wants: Wants) -> None:
+    def __init__(self, flow: Flow, number: int, wants: Wants, *, holding: bool) -> None:
         self.flow = flow
         self.number = number
         self.wants = wants
         self.owner = owner_name(flow.code)
         # In a cell it is bound at any time, unless something deletes it.
         self._owner_may_go = self.owner in flow.cells and flow.deletes(self.owner)
+        self._held = [name for name in wants.returned if holding and flow.can_hold(name)]
         self.extra_stack = 8 + len(wants.returned)
         self._region: TryBegin | None = None
         self._reopened: dict[int, TryBegin] = {}
@@ -202,6 +216,9 @@ class _Injector:
 
     def _start(self, index: int) -> Iterator[Element]:
         self._here = NOWHERE
+        for name in self._held:
+            yield from self._constant(UNBOUND)
+            yield self._variable_op("STORE", name)
         yield from self._call("entered", [self._owner(index, depth=2)])
         yield Instr("POP_TOP", location=self._here)
         for name in argument_names(self.flow.code):
@@ -288,7 +305,7 @@ class _Injector:
         """Load a name, or `UNBOUND` where it has no value; `depth` values are on the stack before."""
         if not self._exists(name) or self.flow.is_unbound(name, index):
             yield from self._constant(UNBOUND)
-        elif self.flow.is_bound(name, index):
+        elif self.flow.is_bound(name, index) or name in self._held:
             yield self._variable_op("LOAD", name)
         else:
             yield from self._checked_load(name, depth)
