@@ -561,7 +561,11 @@ class AttentionCapture:
 
     @property
     def layers(self) -> dict[str, str]:
-        """The modules whose maps are captured, by name, and the classes that they are of."""
+        """The modules whose own functions make maps, by name, and the classes that they are of.
+
+        Those that leave it to one function for all, as layers of transformers do, are not known before they run; then
+        the maps have their names.
+        """
         sites = [site for site in self._capture.sites if site.function in self._readings]
         names = dict.fromkeys(name for site in sites for name in site.modules)
         names |= {
