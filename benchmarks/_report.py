@@ -32,11 +32,19 @@ def made(script: str, libraries: Iterable[str]) -> dict[str, str]:
         "command": f"nox -s bench -- {script}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": f"{_processor()}, {usable} cores",
+        **_load(),
         "system": f"{platform.system()} {platform.machine()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         **{name: importlib.metadata.version(name) for name in libraries},
         "anylocal": f"commit {_commit()}",
     }
+
+
+def _load() -> dict[str, str]:
+    """Say how busy the machine was, where that is known; a table that was made beside other work is less sure."""
+    if not hasattr(os, "getloadavg"):
+        return {}
+    return {"load": f"{os.getloadavg()[2]:.1f} processes at work on average in the last 15 minutes, this one included"}
 
 
 def _processor() -> str:

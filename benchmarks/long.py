@@ -1,10 +1,10 @@
-"""Maps of an image of 16,384 patches: what reading rows, means and rollout of them needs.
+"""Maps of images of 1,024 to 16,384 patches: what reading rows, means and rollout of them needs.
 
 A ViT-S/16 with an image of 2048 × 2048 pixels makes 12 maps of 6 heads and 16,385 × 16,385 values. A model that makes
 its maps would hold them all to return them. Captured from the fused model, a map is q and k until rows are asked for.
 
-Each line is a process of its own, whose peak is that of the process less what it held with the model loaded. Seconds
-are those of the clock on the wall: where the machine has other work, as it had here, they say little.
+Each cell is a process of its own, whose peak is that of the process less what it held with the model loaded. Seconds
+are the process's own, on one thread, so that other processes may have theirs; reading includes the forward before it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,20 @@ from typing import Any, Final
 import torch
 from _report import facts, made, table, write
 
-SIDE: Final = 2048
+SIDES: Final = (512, 1024, 2048)
+PATCH: Final = 16
+LAYERS: Final = 12
+HEADS: Final = 6
 WHAT: Final = {
     "forward": "the forward alone",
     "capture": "the forward, its 12 maps captured",
     "row": "… and one row of each map, all heads",
     "mean": "… and the mean over heads of 64 rows of each map",
     "rollout": "… and the rollout of the class token through all layers",
+    "eager": "the same forward unfused, hooks keeping its 12 maps",
 }
+EAGER_MOST: Final = 1024
+"""The longest side at which the unfused model is run: the maps of a longer one fill the memory of most machines."""
 
 
 def peak() -> float:
@@ -36,57 +42,109 @@ def peak() -> float:
 
 
 @torch.no_grad()
-def measure(what: str) -> dict[str, Any]:
-    """Run one line of the table."""
+def measure(what: str, side: int) -> dict[str, Any]:
+    """Run one cell of the table."""
     import timm
 
-    from anylocal_vit import capture_attention
-
+    torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = timm.create_model("vit_small_patch16_224", img_size=SIDE).eval()
-    image = torch.randn(1, 3, SIDE, SIDE)
-    loaded, start, shape = peak(), time.perf_counter(), [0, 0, 0, 0]
+    timm.layers.set_fused_attn(what != "eager")
+    model = timm.create_model("vit_small_patch16_224", img_size=side).eval()
+    image = torch.randn(1, 3, side, side)
+    loaded, start = peak(), time.process_time()
     if what == "forward":
         model(image)
-        return {"GB": peak() - loaded, "s": time.perf_counter() - start, "shape": shape}
+    elif what == "eager":
+        run_eager(model, image)
+    else:
+        run_captured(model, image, what)
+    return {"GB": peak() - loaded, "s": time.process_time() - start}
+
+
+def run_eager(model: torch.nn.Module, image: torch.Tensor) -> None:
+    """Keep every map of an unfused model with hooks."""
+    maps: list[torch.Tensor] = []
+    for name, part in model.named_modules():
+        if name.endswith("attn_drop"):
+            part.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+    model(image)
+    assert len(maps) == LAYERS, f"the hooks saw {len(maps)} maps"
+
+
+def run_captured(model: torch.nn.Module, image: torch.Tensor, what: str) -> None:
+    """Capture the maps, and read what the line says."""
+    from anylocal_vit import capture_attention
+
     with capture_attention(model) as maps:
         model(image)
-    shape = list(maps[0].shape)
+    size = maps[0].shape[3]
+    assert (len(maps), maps[0].shape[1], size) == (LAYERS, HEADS, length(image.shape[3]) + 1)
     if what == "row":
-        assert all(attention[0, :, 5].shape == (6, shape[3]) for attention in maps)
+        assert all(attention[0, :, 5].shape == (HEADS, size) for attention in maps)
     elif what == "mean":
-        assert all(attention.head_mean(slice(0, 64)).shape == (1, 64, shape[3]) for attention in maps)
+        assert all(attention.head_mean(slice(0, 64)).shape == (1, 64, size) for attention in maps)
     elif what == "rollout":
-        assert maps.rollout(queries=0).shape == (1, shape[3])
-    return {"GB": peak() - loaded, "s": time.perf_counter() - start, "shape": shape, "maps": len(maps)}
+        assert maps.rollout(queries=0).shape == (1, size)
+
+
+def length(side: int) -> int:
+    """Return the number of patches of a square image."""
+    return (side // PATCH) ** 2
+
+
+def gigabytes(side: int) -> float:
+    """Return what all maps take at once in float32."""
+    return float(LAYERS * HEADS * (length(side) + 1) ** 2 * 4 / 1e9)
+
+
+def run_all() -> dict[str, dict[str, Any]]:
+    """Measure each cell in a process of its own."""
+    numbers: dict[str, dict[str, Any]] = {}
+    for side in SIDES:
+        for what, words in WHAT.items():
+            if what == "eager" and side > EAGER_MOST:
+                continue
+            print(f"{length(side):,} patches: {words} …", flush=True)
+            command = [sys.executable, __file__, "--measure", what, str(side)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            numbers.setdefault(what, {})[str(side)] = json.loads(done.stdout.splitlines()[-1])
+    return numbers
+
+
+def row(words: str, cells: dict[str, Any]) -> list[str]:
+    """Return a line of the table; a cell that was not run is empty."""
+    told = [words]
+    for side in SIDES:
+        cell = cells.get(str(side))
+        told += [f"{cell['GB']:.2f}", f"{cell['s']:.1f}"] if cell else ["not run", ""]
+    return told
 
 
 def main() -> None:
-    """Measure each line in a process of its own, and write the page."""
-    numbers = {}
-    for what, words in WHAT.items():
-        print(f"{words} …", flush=True)
-        command = [sys.executable, __file__, "--measure", what]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        numbers[what] = json.loads(done.stdout.splitlines()[-1])
-    maps, shape = numbers["capture"]["maps"], numbers["capture"]["shape"]
-    eager = maps * shape[1] * shape[2] * shape[3] * 4 / 1e9
+    """Measure, and write the page."""
+    numbers = run_all()
     described = made("long", ["torch", "timm"])
-    rows = [[words, f"{numbers[what]['GB']:.2f}", f"{numbers[what]['s']:.0f}"] for what, words in WHAT.items()]
-    rows.append(["all maps at once in float32, as an eager model returns them (computed, not run)", f"{eager:.0f}", ""])
+    rows = [row(words, numbers[what]) for what, words in WHAT.items()]
+    eager = ["all maps at once in float32, as an eager model returns them (computed, not run)"]
+    for side in SIDES:
+        eager += [f"{gigabytes(side):.2f}", ""]
+    head = ["what"]
+    for side in SIDES:
+        head += [f"{length(side):,} patches: GB at most, besides the model", "seconds"]
     page = f"""# Long inputs
 
 {__doc__.split(chr(10), 1)[1].strip()}
 
-{table(["what", "GB at most, besides the model", "seconds"], rows)}
+{table(head, [*rows, eager])}
 
 {facts(described)}
 """
-    write("long", page, {"made": described, "numbers": numbers, "eager GB": eager})
+    sizes = {str(side): gigabytes(side) for side in SIDES}
+    write("long", page, {"made": described, "numbers": numbers, "eager GB": sizes})
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(measure(sys.argv[2])))
+        print(json.dumps(measure(sys.argv[2], int(sys.argv[3]))))
     else:
         main()

@@ -589,6 +589,8 @@ class AttentionCapture:
         self._capture.clear()
         self._heads.weights.clear()
         self._made.clear()
+        # Else as many records as before would pass for those that were read.
+        self._read_so_far = 0
 
     def __enter__(self) -> AttentionMaps:
         """Start capturing and return the maps, which grow while the model runs."""

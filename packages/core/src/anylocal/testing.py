@@ -168,6 +168,16 @@ class AdapterContract:
             scope.clear()
         assert not len(maps)
 
+    def test_after_a_clear_the_next_maps_are_there(self, model: torch.nn.Module) -> None:
+        """Also where they are as many as those that were read before."""
+        scope = self.adapter.capture_attention(model)
+        with scope as maps:
+            self.run(model)
+            count = len(maps)
+            scope.clear()
+            self.run(model)
+            assert len(maps) == count > 0
+
     def test_maps_go_with_the_last_reference(self, model: torch.nn.Module) -> None:
         """They do not wait for the garbage collector: a loop over a data set would fill the memory meanwhile."""
         collecting = gc.isenabled()

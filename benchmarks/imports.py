@@ -1,0 +1,158 @@
+"""What it takes to import anylocal, and what a marked function costs that is not activated.
+
+Each import is a process of its own, in turns with the others; the time is the process's own, on warm files. *Of its
+own* is the time spent in anylocal's modules themselves, without what they import of others: `python -X importtime`
+tells it, by the clock on the wall, and makes an import a little slower, so that it is measured apart; on a busy machine
+it can exceed the time of the whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any, Final
+
+from _report import facts, made, table, write
+
+ROUNDS: Final = 7
+OTHERS: Final = ("torch", "timm", "transformers")
+OURS: Final = ("anylocal", "anylocal.attention", "anylocal_vit", "anylocal_bert")
+BROUGHT: Final = ("numpy", "torch", "timm", "transformers", "matplotlib")
+BATCHES: Final = 101
+CALLS: Final = 20_000
+
+PROGRAM: Final = """
+import sys, time, json
+start = time.process_time()
+import {module}
+took = time.process_time() - start
+print(json.dumps([took, [name for name in {brought!r} if name in sys.modules]]))
+"""
+LINE: Final = re.compile(r"import time:\s*(\d+) \|\s*\d+ \|\s*(\S+)")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python on one thread, and return what it said."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, check=True)
+
+
+def seconds(module: str) -> tuple[float, list[str]]:
+    """Return how long an import takes, and which of the heavy libraries are there after it."""
+    took, brought = json.loads(run("-W", "ignore", "-c", PROGRAM.format(module=module, brought=BROUGHT)).stdout)
+    return took, brought
+
+
+def own(module: str) -> tuple[float, int]:
+    """Return the seconds spent in anylocal's own modules by an import, and their number."""
+    said = run("-W", "ignore", "-X", "importtime", "-c", f"import {module}").stderr
+    spent = [int(micro) for micro, name in LINE.findall(said) if name.partition(".")[0].startswith("anylocal")]
+    return sum(spent) / 1e6, len(spent)
+
+
+def measure() -> dict[str, dict[str, Any]]:
+    """Import each in turns."""
+    found: dict[str, dict[str, Any]] = {name: {"seconds": [], "own": []} for name in (*OTHERS, *OURS)}
+    for number in range(ROUNDS + 1):
+        print(f"round {number} of {ROUNDS} …", flush=True)
+        for name, numbers in found.items():
+            took, numbers["brings"] = seconds(name)
+            spent, numbers["modules"] = own(name) if name in OURS else (0.0, 0)
+            # The first reads files that were not read for long, and writes what Python compiles.
+            if number:
+                numbers["seconds"].append(took)
+                numbers["own"].append(spent)
+    return found
+
+
+def marked() -> dict[str, Any]:
+    """Return the time of calls of a marked function that is not activated, as multiples of those of one like it."""
+    from anylocal import get_local
+
+    def one(x: int) -> int:
+        y = x
+        return y  # noqa: RET504  # the local that would be captured
+
+    def another(x: int) -> int:
+        y = x
+        return y  # noqa: RET504  # the same
+
+    code = one.__code__
+    result = get_local("y")(one)
+    if result is not one or one.__code__ is not code:
+        sys.exit("A marked function is not the function that was written.")
+    ratios = []
+    for number in range(BATCHES):
+        turns = (one, another) if number % 2 else (another, one)
+        times = {function: batch(function) for function in turns}
+        ratios.append(times[one] / times[another])
+    return {"quartiles": statistics.quantiles(ratios, n=4)}
+
+
+def batch(function: Callable[[int], int]) -> float:
+    """Return the seconds of many calls."""
+    start = time.process_time()
+    for _ in repeat(None, CALLS):
+        function(1)
+    return time.process_time() - start
+
+
+def spread(values: list[float]) -> str:
+    """Write a median in milliseconds, with the quartiles."""
+    low, middle, high = (1000 * value for value in statistics.quantiles(values, n=4))
+    return f"{middle:.0f} ({low:.0f} … {high:.0f})"
+
+
+def row(name: str, numbers: dict[str, Any]) -> list[str]:
+    """Return the line of an import."""
+    brings = ", ".join(other for other in numbers["brings"] if other != name) or "–"
+    if name in OTHERS:
+        return [f"`import {name}`", spread(numbers["seconds"]), "–", "–", brings]
+    return [
+        f"**`import {name}`**",
+        spread(numbers["seconds"]),
+        spread(numbers["own"]),
+        str(numbers["modules"]),
+        brings,
+    ]
+
+
+def page(numbers: dict[str, dict[str, Any]], calls: dict[str, Any], described: dict[str, str]) -> str:
+    """Return the page."""
+    head = ["what", "ms", "of its own, ms", "own modules", "what is there after it, too"]
+    low, middle, high = calls["quartiles"]
+    return f"""# What an import costs
+
+{(__doc__ or "").split(chr(10), 1)[1].strip()}
+
+{table(head, [row(name, each) for name, each in numbers.items()])}
+
+Medians of {ROUNDS} imports, and in brackets the quartiles.
+
+## Marked, and not activated
+
+A function under `@get_local("y")` is the function that was written, with its own code object: this script stops where
+either is not so (`is`). A call of it takes {middle:.3f} ({low:.3f} … {high:.3f}) times as long as one of another
+function with the same two lines: {BATCHES} batches of {CALLS:,} calls of each, in turns. What is left of a capture that
+was activated and closed is counted in instructions by `nox -s bench -- engine`.
+
+{facts(described)}
+"""
+
+
+def main() -> None:
+    """Measure, and write the page."""
+    numbers, calls = measure(), marked()
+    described = made("imports", ["torch", "timm", "transformers", "bytecode"])
+    write("imports", page(numbers, calls, described), {"made": described, "imports": numbers, "marked": calls})
+
+
+if __name__ == "__main__":
+    main()

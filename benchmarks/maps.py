@@ -1,0 +1,193 @@
+"""All attention maps of a model, by every way that we know of: what it costs, and how right they are.
+
+The models are timm's ViT-S/16 (`vit_small_patch16_224`) and transformers' BERT of base size, every parameter of theirs
+perturbed, in eval mode, without gradients, in float32, on one thread of the processor. *Fused* is the model as it
+comes: its attention is one kernel that never makes the map. *Unfused* is the same model with attention written out
+(`timm.layers.set_fused_attn(False)` before it is built, `attn_implementation="eager"`), which those ways need that can
+only see what the model makes. All ratios are to the fused model alone, in the same round.
+
+Each way is a process of its own, so that one that changes torch or crashes takes nothing else with it. They run one
+after the other, in turns. The time is the process's own. The memory is what the first forward needed at most beyond the
+loaded model. Errors are the largest differences from the maps of the same weights in float64, unfused. The output is
+compared, bit by bit, with that of the fused model alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import _maps
+from _maps import CASES, PEERS, WAYS, Case, Way
+from _report import facts, made, table, write
+from _turns import Failure, Worker
+
+COST: Final = 1.05
+GOALS: Final = ("captured", "captured_anew")
+"""The ways that must not cost more than that, give wrong maps or change the output."""
+
+STARTING: Final = 3
+"""How many processes load their models at once; only one runs while the clock does."""
+
+SPREAD: Final = (
+    "Of the ratios the median is given, and in brackets the quartiles. The peers are the newest that could be installed"
+    " into an environment of their own, which borrows the torch, timm and transformers of the others."
+)
+HEAD: Final = ("way", "× the model alone", "MB at most, besides the model", "largest error", "output", "maps")
+
+
+def work(case: str, way: str, file: Path, python: str) -> Worker:
+    """Return a process that runs a way, or makes the reference; only peers need the Python that has them."""
+    needs_peers = way in WAYS and WAYS[way].peer
+    return Worker(python if needs_peers else sys.executable, _maps.__file__, case, way, str(file))
+
+
+def start(name: str, key: str, file: Path, python: str) -> tuple[Worker, dict[str, Any]]:
+    """Start a way, and return what it tells of its first run."""
+    print(f"  {key} …", flush=True)
+    worker = work(name, key, file, python)
+    try:
+        return worker, {**worker.answer(), "times": []}
+    except Failure as failure:
+        return worker, {"failure": str(failure)}
+
+
+def measure(name: str, python: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """Run all ways of a case in turns, and return what each told, with its times."""
+    case, file = CASES[name], folder / f"{name}.pt"
+    reference = work(name, "reference", file, python)
+    reference.answer()
+    reference.stop()
+    keys = [key for key, way in WAYS.items() if case.family in way.families]
+    with ThreadPoolExecutor(STARTING) as pool:
+        started = list(pool.map(lambda key: start(name, key, file, python), keys))
+    found = {key: told for key, (_, told) in zip(keys, started, strict=True)}
+    workers = {key: worker for key, (worker, _) in zip(keys, started, strict=True) if "failure" not in found[key]}
+    for number in range(case.rounds + 1):
+        print(f"  round {number} of {case.rounds}", flush=True)
+        for key, worker in workers.items():
+            took = worker.seconds()
+            # The first is for what is only slow once.
+            found[key]["times"] += [took] if number else []
+    for worker in workers.values():
+        worker.stop()
+    file.unlink()
+    return found
+
+
+def ratios(found: dict[str, dict[str, Any]], key: str) -> list[float]:
+    """Return the quartiles of a way's times, as multiples of those of the model alone."""
+    pairs = zip(found[key]["times"], found["alone"]["times"], strict=True)
+    return statistics.quantiles([own / alone for own, alone in pairs], n=4)
+
+
+def row(found: dict[str, dict[str, Any]], key: str, way: Way) -> list[str]:
+    """Return the line of a way."""
+    told = found[key]
+    if "failure" in told:
+        return [way.title, "–", "–", "–", "–", f"none: `{told['failure'].replace('|', '/')}`"]
+    low, middle, high = ratios(found, key)
+    spread = f"{middle:.2f} ({low:.2f} … {high:.2f})"
+    error = f"{told['error']:.1e}" if "error" in told else "–"
+    maps = "–" if way.prepare is _maps.alone else f"{told['maps']} of {_maps.LAYERS}"
+    return [way.title, spread, f"{told['MB']:.0f}", error, output(told), maps]
+
+
+def output(told: dict[str, Any]) -> str:
+    """Return what a way does to the output, in words."""
+    if "equal" not in told:
+        return "none"
+    return "bit-equal" if told["equal"] else f"{told['difference']:.1e} off"
+
+
+def section(case: Case, found: dict[str, dict[str, Any]]) -> str:
+    """Return the tables of a case."""
+    alone = statistics.median(found["alone"]["times"])
+    parts = [f"## {case.title}", f"The fused model alone takes {alone * 1000:.0f} ms; {case.rounds} rounds."]
+    for words, fused in (("The fused model, as it comes:", True), ("The unfused model:", False)):
+        keys = [key for key in found if WAYS[key].fused is fused]
+        parts += [words, table(HEAD, [row(found, key, WAYS[key]) for key in keys])]
+    return "\n\n".join(parts)
+
+
+def met(*, yes: bool) -> str:
+    """Return a verdict."""
+    return "met" if yes else "**missed**"
+
+
+def goals(numbers: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return the table of goals."""
+    rows = []
+    for name, found in numbers.items():
+        for key in GOALS:
+            told, most = found[key], CASES[name].goal
+            if "failure" in told:
+                rows.append([f"{CASES[name].title}: {WAYS[key].title}", *["**missed**"] * 3])
+                continue
+            cost, error = ratios(found, key)[1], told.get("error", float("inf"))
+            rows.append(
+                [
+                    f"{CASES[name].title}: {WAYS[key].title}",
+                    f"{cost:.3f}: {met(yes=cost <= COST)}",
+                    f"{error:.1e} (goal {most:.0e}): {met(yes=error <= most and told['maps'] == _maps.LAYERS)}",
+                    met(yes=told.get("equal", False)),
+                ]
+            )
+    return table(("goal", f"at most {COST} × the time", "error", "output bit-equal"), rows)
+
+
+def notes() -> str:
+    """Return what each way computes."""
+    return "\n".join(f"- {way.title} ({'fused' if way.fused else 'unfused'}): {way.note}" for way in WAYS.values())
+
+
+def versions(numbers: dict[str, dict[str, dict[str, Any]]]) -> dict[str, str]:
+    """Return the peers' versions, as their processes told them."""
+    found = dict.fromkeys(PEERS, "missing")
+    for case in numbers.values():
+        found |= {WAYS[key].peer: told["version"] for key, told in case.items() if told.get("version")}
+    return found
+
+
+def page(numbers: dict[str, dict[str, dict[str, Any]]], described: dict[str, str]) -> str:
+    """Return the page."""
+    paragraphs = [
+        "# All maps of a model, by every way",
+        (__doc__ or "").split("\n", 1)[1].strip(),
+        *(section(CASES[name], found) for name, found in numbers.items()),
+        "## Goals",
+        goals(numbers),
+        "## What each way computes",
+        notes(),
+        "## How it was made",
+        SPREAD,
+        facts(described),
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def main() -> None:
+    """Measure all cases, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", metavar="PYTHON", default=sys.executable, help="a Python that has the peers")
+    parser.add_argument("--case", choices=CASES, help="measure one, and print its tables instead of writing the page")
+    options, _ = parser.parse_known_args()
+    numbers = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in [options.case] if options.case else CASES:
+            print(f"{CASES[name].title} …", flush=True)
+            numbers[name] = measure(name, options.peers, Path(folder))
+    if options.case:
+        print(section(CASES[options.case], numbers[options.case]))
+        return
+    described = made("maps", ["torch", "timm", "transformers"]) | versions(numbers)
+    write("maps", page(numbers, described), {"made": described, "numbers": numbers})
+
+
+if __name__ == "__main__":
+    main()
