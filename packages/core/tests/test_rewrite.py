@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import gc
 import types
 import typing
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from anylocal._rewrite import UNBOUND, Flow, Result, Wants, may_be_unbound, owner_name, rewrite
+from anylocal._rewrite import UNBOUND, Flow, Result, Wants, _inject, may_be_unbound, owner_name, rewrite
 
 from .corpus import FUSED, SAME, Anatomy, check, functions, names_of
 from .samples import SAMPLES
@@ -319,3 +320,49 @@ def test_a_name_is_held_only_where_the_function_cannot_tell() -> None:  # noqa: 
         return lambda: y
 
     assert [held(function, "y") for function in (plain, bound, deleted, read, asked, closed)] == [True, *[False] * 5]
+
+
+def test_each_rewriting_of_a_function_has_its_own_number() -> None:
+    """What was put together once is used again, under another number."""
+    code = CODES["reads_what_may_be_unbound"]
+    first, second = (rewrite(code, number, Wants(("y",))) for number in (7, 70))
+    assert first is not second
+    assert ("returned_7" in first.co_names, "returned_7" in second.co_names) == (True, False)
+    assert "returned_70" in second.co_names
+
+
+def test_what_is_wanted_tells_rewritings_apart() -> None:
+    """Another name, or a name that is held from the start, makes other code."""
+
+    def f(x: Any, y: Any) -> Any:
+        if x:
+            z = y
+        return y
+
+    code = f.__code__
+    every = [
+        rewrite(code, 7, Wants(("y",))),
+        rewrite(code, 7, Wants(("x",))),
+        rewrite(code, 7, Wants(("z",))),
+        rewrite(code, 7, Wants(("z",)), holding=True),
+        rewrite(code, 7, Wants(assigned=frozenset("z"))),
+    ]
+    assert len(set(every)) == len(every)
+
+
+def test_equal_code_of_another_file_keeps_its_file() -> None:
+    """Python finds code of the same text at the same line equal, whatever file it is of."""
+    one, other = (compile("def f(x):\n    y = x\n    return y", file, "exec").co_consts[0] for file in ("a.py", "b.py"))
+    assert one == other
+    assert [rewrite(code, 1, Wants(("y",))).co_filename for code in (one, other)] == ["a.py", "b.py"]
+
+
+def test_nothing_is_kept_of_code_that_is_gone() -> None:
+    """Functions that are made anew in a loop leave no rewritings behind."""
+    before = set(_inject._templates)
+    code = compile("def f(x):\n    y = x\n    return y", "a.py", "exec").co_consts[0]
+    rewrite(code, 1, Wants(("y",)))
+    assert set(_inject._templates) - before == {id(code)}
+    del code
+    gc.collect()
+    assert set(_inject._templates) == before

@@ -219,6 +219,10 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
         if id(value) in seen or value is None or isinstance(value, type):
             return
         seen.add(id(value))
+        # Most are plain functions: nothing can be inside one that has no attributes of its own.
+        if type(value) is types.FunctionType and not vars(value):
+            yield value
+            return
         for attribute in _INSIDE:
             try:
                 part = inspect.getattr_static(value, attribute)

@@ -68,12 +68,12 @@ def module_names(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]
     stand in every name.
     """
     parallel = _loaded("nn").parallel
+    wrappers = parallel.DataParallel, parallel.DistributedDataParallel
     modules, shown = {}, {"": ""}
     for name, module in model.named_modules():
         modules[name] = module
         outer, _, own = name.rpartition(".")
-        is_parallel = isinstance(modules[outer], (parallel.DataParallel, parallel.DistributedDataParallel))
-        if name and own not in _WRAPPED and not (own == "module" and is_parallel):
+        if name and own not in _WRAPPED and not (own == "module" and isinstance(modules[outer], wrappers)):
             shown[name] = f"{shown[outer]}.{own}".removeprefix(".")
         else:
             shown[name] = shown[outer]

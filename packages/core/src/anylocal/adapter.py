@@ -10,6 +10,7 @@ An adapter is registered by the entry point group ``anylocal.adapters``, which n
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import types
@@ -24,6 +25,7 @@ from anylocal._calls import Assembler, Call
 from anylocal._capture import Capture
 from anylocal._kernel import read
 from anylocal._multihead import MultiHead, Nesting
+from anylocal._patch import own_code
 from anylocal._reading import Operand, Reading
 from anylocal._record import Record
 from anylocal._request import Request, only
@@ -387,7 +389,7 @@ class Adapter(ABC):
         VersionError
             If it is not among those that the adapter knows.
         """
-        installed = importlib.metadata.version(self.zoo)
+        installed = _installed_version(self.zoo)
         wanted = self.requirement
         if not any_version and not wanted.specifier.contains(installed, prereleases=True):
             msg = (
@@ -399,8 +401,7 @@ class Adapter(ABC):
     @property
     def requirement(self) -> Requirement:
         """The versions of the zoo that the adapter knows."""
-        required = map(Requirement, importlib.metadata.requires(self.distribution) or ())
-        return next(requirement for requirement in required if requirement.name == self.zoo)
+        return next(requirement for requirement in _required(self.distribution) if requirement.name == self.zoo)
 
     @cached_property
     def _installed(self) -> dict[types.FunctionType, None]:
@@ -438,7 +439,7 @@ class Adapter(ABC):
         compiled code cannot have.
         """
         wants = self.wants(function, reading)
-        loose = may_be_unbound(function.__code__, wants.returned)
+        loose = may_be_unbound(own_code(function), wants.returned)
         returned = tuple(name for name in wants.returned if name not in loose)
         return wants._replace(returned=returned, assigned=wants.assigned | loose), reading.joined | loose
 
@@ -679,16 +680,34 @@ class _Forwards:
         return self._count - 1
 
 
+# Files are read once, for scopes are opened by the thousand; and what is imported stays the version that it is.
+
+
+@functools.cache
+def _installed_version(distribution: str) -> str:
+    return importlib.metadata.version(distribution)
+
+
+@functools.cache
+def _required(distribution: str) -> tuple[Requirement, ...]:
+    return tuple(map(Requirement, importlib.metadata.requires(distribution) or ()))
+
+
 def _with_shared(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
     """Add functions of the zoo that work for any module, and that the model looks up when it runs."""
+    new = _not_among(resolution, functions)
+    if not new:
+        return resolution
     among = Among(resolution.modules.values())
-    known = {found.function for found in resolution.found}
-    shared = tuple(Found(function, among) for function in functions if function not in known)
+    shared = tuple(Found(function, among) for function in new)
     return Resolution(resolution.label, resolution.found + shared, resolution.modules)
 
 
 def _with_replacing(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
     """Add functions of modules that come to be while the model runs, in the place of those that there are."""
+    new = _not_among(resolution, functions)
+    if not new:
+        return resolution
     parts = Among(
         part
         for module in resolution.modules.values()
@@ -700,9 +719,13 @@ def _with_replacing(resolution: Resolution, functions: Iterable[types.FunctionTy
         """Say whether a module is made of the model's own parts; another model of its class has others."""
         return isinstance(owner, torch.nn.Module) and any(map(parts, owner.children()))
 
-    known = {found.function for found in resolution.found}
-    late = tuple(Found(function, accepts) for function in functions if function not in known)
+    late = tuple(Found(function, accepts) for function in new)
     return Resolution(resolution.label, resolution.found + late, resolution.modules)
+
+
+def _not_among(resolution: Resolution, functions: Iterable[types.FunctionType]) -> list[types.FunctionType]:
+    known = {found.function for found in resolution.found}
+    return [function for function in functions if function not in known]
 
 
 def _readings(resolution: Resolution, adapter: Adapter) -> dict[types.FunctionType, Reading]:

@@ -216,9 +216,15 @@ _MOST_CHANNELS: Final = 64
 """More than these are no colours, but features."""
 
 
+_MARKS: Final = ("patch_embed", "embeds", "pretrained_cfg", "default_cfg")
+
+
 def is_model(module: torch.nn.Module) -> bool:
     """Say whether a module takes an image: timm's models do, and what embeds patches."""
-    return any(hasattr(module, name) for name in ("patch_embed", "embeds", "pretrained_cfg", "default_cfg"))
+    # To ask a module itself takes long for what it does not have.
+    own, cls = vars(module), type(module)
+    parts = own["_modules"]
+    return any(name in own or name in parts or hasattr(cls, name) for name in _MARKS)
 
 
 def _around(name: str, model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -16,9 +16,10 @@ instruction matters by its net effect on the depth alone.
 from __future__ import annotations
 
 import dis
+import functools
 import heapq
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from bytecode import Bytecode, ConcreteBytecode, ConcreteInstr, Instr, Label, SetLineno
@@ -331,7 +332,8 @@ class Flow:
         return stack[:effect] if effect < 0 else stack + (None,) * effect
 
 
-def may_be_unbound(code: types.CodeType, names: Iterable[str]) -> frozenset[str]:
+@functools.lru_cache(maxsize=1024)
+def may_be_unbound(code: types.CodeType, names: tuple[str, ...]) -> frozenset[str]:
     """Return those of some names that may hold nothing when the function returns."""
     flow = Flow(code)
     returns = [i for i, element in enumerate(flow.elements) if isinstance(element, Instr) and element.name in RETURNS]

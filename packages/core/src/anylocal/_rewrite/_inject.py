@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import sys
 import types
+import weakref
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -45,6 +46,14 @@ RECORDER: Final = "__anylocal__"
 UNBOUND: Final = sys.intern("anylocal_unbound")
 
 NOWHERE: Final = InstrLocation(None, None, None, None)
+
+# Where the number goes into a name that the recorder is called by; no name in a source has it.
+_NUMBER: Final = "#"
+
+# A function is captured again and again, so its rewritings are kept without their numbers, as long as its code lives.
+# Code is told apart by identity: equal code may be of different files.
+_templates: Final[dict[int, dict[tuple[Wants, bool], types.CodeType]]] = {}
+_MOST_TEMPLATES: Final = 16
 
 
 class Result(NamedTuple):
@@ -155,17 +164,29 @@ def rewrite(code: types.CodeType, number: int, wants: Wants, holding: bool = Fal
     types.CodeType
         New code with the same names, arguments, free variables, flags and lines.
     """
+    kept = _templates.get(id(code))
+    if kept is None:
+        kept = _templates[id(code)] = {}
+        weakref.finalize(code, _templates.pop, id(code), None).atexit = False
+    template = kept.get((wants, holding))
+    if template is None:
+        if len(kept) >= _MOST_TEMPLATES:
+            kept.clear()
+        template = kept[wants, holding] = _template(code, wants, holding=holding)
+    return template.replace(co_names=tuple(name.replace(_NUMBER, str(number)) for name in template.co_names))
+
+
+def _template(code: types.CodeType, wants: Wants, *, holding: bool) -> types.CodeType:
     flow = Flow(code)
-    injector = _Injector(flow, number, wants, holding=holding)
+    injector = _Injector(flow, wants, holding=holding)
     result = flow.elements
     result[:] = list(_without_empty_regions(injector.elements()))
     return assemble(result, code.co_stacksize + injector.extra_stack)
 
 
 class _Injector:
-    def __init__(self, flow: Flow, number: int, wants: Wants, *, holding: bool) -> None:
+    def __init__(self, flow: Flow, wants: Wants, *, holding: bool) -> None:
         self.flow = flow
-        self.number = number
         self.wants = wants
         self.owner = owner_name(flow.code)
         # In a cell it is bound at any time, unless something deletes it.
@@ -282,7 +303,7 @@ class _Injector:
     # How a call is put together.
 
     def _call(self, method: str, arguments: list[list[Element]]) -> Iterator[Element]:
-        attribute = f"{method}_{self.number}"
+        attribute = f"{method}_{_NUMBER}"
         yield Instr("LOAD_GLOBAL", (False, RECORDER), location=self._here)
         if CALLS_ARE_PRECALLED:
             yield Instr("LOAD_METHOD", attribute, location=self._here)
