@@ -389,7 +389,7 @@ class Adapter(ABC):
         VersionError
             If it is not among those that the adapter knows.
         """
-        installed = _installed_version(self.zoo)
+        installed = importlib.metadata.version(self.zoo)
         wanted = self.requirement
         if not any_version and not wanted.specifier.contains(installed, prereleases=True):
             msg = (
@@ -680,16 +680,9 @@ class _Forwards:
         return self._count - 1
 
 
-# Files are read once, for scopes are opened by the thousand; and what is imported stays the version that it is.
-
-
-@functools.cache
-def _installed_version(distribution: str) -> str:
-    return importlib.metadata.version(distribution)
-
-
 @functools.cache
 def _required(distribution: str) -> tuple[Requirement, ...]:
+    # Read once: it is a file, and scopes are opened by the thousand.
     return tuple(map(Requirement, importlib.metadata.requires(distribution) or ()))
 
 
