@@ -71,6 +71,21 @@ def test_mean_maps_are_means() -> None:
     assert (found.queries, found.keys) == (PATCHES, PATCHES)
 
 
+def test_of_texts_a_mean_map_counts_positions() -> None:
+    """Texts differ, and the words of one of them would be those of none."""
+    measured = MeanMap()
+    measured.update([make(0, batch=2, axis=Tokens([["a", "b"], ["c", "d"]]))])
+    assert measured.compute()[0].keys == Axis(2)
+
+
+def test_what_is_little_beside_the_sum_is_counted() -> None:
+    """A million images later, one more still counts: sums have the digits for it."""
+    measured = AttentionEntropy()
+    measured.add([("a", (1,))], torch.tensor([2.0**30]), torch.tensor([2.0**30]))
+    measured.add([("a", (1,))], torch.ones(1), torch.ones(1))
+    assert [measured.sums.item() - 2**30, measured.counts.item() - 2**30] == [1, 1]
+
+
 def test_called_it_tells_of_the_batch_and_counts_it() -> None:
     """As all metrics of torchmetrics: the call returns the batch's value, and compute that of all."""
     measured = AttentionEntropy()
@@ -96,6 +111,15 @@ def test_a_layer_without_it_is_nan() -> None:
     found = measured.compute()
     assert found[0].isnan().all()
     torch.testing.assert_close(found[1], distance(make(1)).mean(0))
+
+
+def test_a_layer_without_prefix_tokens_is_nan() -> None:
+    """The others have what goes to each of theirs."""
+    measured = PrefixMass()
+    measured.update([make(0, axis=Axis(4), name="a"), make(1, name="b")])
+    found = measured.compute()
+    assert found[0].isnan().all()
+    torch.testing.assert_close(found[1], prefix_mass(make(1)).mean(0))
 
 
 def test_texts_of_nothing_but_padding_do_not_count() -> None:
@@ -158,6 +182,14 @@ def test_it_keeps_no_maps() -> None:
     for _ in range(100):
         measured.update([attention])
     assert sum(getattr(measured, name).nbytes for name in ("sums", "counts")) == held
+    assert not measured.sums.requires_grad
+
+
+def test_called_it_keeps_no_gradient() -> None:
+    """Where torchmetrics allows gradients, which is in a call, neither the batch's value nor the sums have one."""
+    measured = MeanMap()
+    batch = measured([AttentionMap.from_weights(make(0).tensor().requires_grad_())])
+    assert not batch[0].tensor().requires_grad
     assert not measured.sums.requires_grad
 
 
@@ -234,7 +266,26 @@ for kind in (AttentionEntropy, MeanMap):
     assert (shared.counts <= 9 * 2).all()
 """
 
+DIFFERING = """
+from anylocal.errors import ShapeError
+from anylocal.metrics import AttentionEntropy
+
+measured = AttentionEntropy()
+measured.update([AttentionMap.from_weights(torch.eye(2)[None], name=f"of rank {rank}")])
+try:
+    measured.compute()
+except ShapeError as error:
+    assert "of rank 0" in str(error) and "of rank 1" in str(error), error
+else:
+    raise AssertionError("the sums of two models were added up")
+"""
+
 
 def test_ranks_add_up(tmp_path: Path) -> None:
     """Two ranks give the result of one process, also where one of them had no sample at all."""
     torchrun(RANKS, tmp_path)
+
+
+def test_ranks_of_different_models_are_told(tmp_path: Path) -> None:
+    """On every rank, instead of sums of two things, or of waiting for each other."""
+    torchrun(DIFFERING, tmp_path)

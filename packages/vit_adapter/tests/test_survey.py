@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,9 @@ def test_two_processes_find_the_same(folder: Path, done: Path, tmp_path: Path) -
     # One thread, as torchrun gives each of several processes, and as the tests of one process here.
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert finished.returncode == 0, finished.stderr
+    # Five pieces of five images, the last of two: the ranks take turns.
+    totals = dict(re.findall(r"rank (\d): 100%.*?(\d+)/\d+ ", finished.stderr))
+    assert totals == {"0": "12", "1": "10"}
     found, expected = rows(tmp_path / "out"), rows(done)
     if torch.get_num_threads() == 1:
         assert found == expected

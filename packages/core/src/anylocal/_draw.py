@@ -223,7 +223,8 @@ class Settled(ConstrainedLayoutEngine):
 
     def execute(self, fig: Figure) -> None:
         """Lay out a figure."""
-        for _ in range(5):
+        # Matplotlib 3.8 takes many small steps, 3.11 a few.
+        for _ in range(20):
             before = [ax.get_position(original=True).extents for ax in fig.axes]
             super().execute(fig)
             if np.allclose(before, [ax.get_position(original=True).extents for ax in fig.axes], atol=1e-3):

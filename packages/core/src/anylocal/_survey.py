@@ -110,15 +110,13 @@ def survey(job: Job, options: Namespace) -> list[Path]:
     Raises
     ------
     OptionError
-        If there is no sample, or a number makes no sense.
+        If a number makes no sense, or no sample could be read.
     StateError
         If the folder holds a survey of something else.
     """
     for name in ("batch", "piece"):
         if getattr(options, name) < 1:
             raise OptionError(f"--{name} is a number of samples, 1 or more; got {getattr(options, name)}.")
-    if not len(job):
-        raise OptionError("There is no sample in the data, and nothing to survey.")
     _begin(job, options)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     pieces = range(math.ceil(len(job) / options.piece))
