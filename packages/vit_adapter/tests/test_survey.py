@@ -22,8 +22,10 @@ pytest.importorskip("torchmetrics")
 
 from pyarrow import parquet
 
-from anylocal.attention import distance, entropy, head_agreement, prefix_mass
+from anylocal import _survey as core_survey
+from anylocal.attention import AttentionMap, Patches, distance, entropy, head_agreement, prefix_mass
 from anylocal.errors import OptionError, StateError
+from anylocal.metrics import AttentionDistance
 from anylocal_vit import _survey, capture_attention, photograph
 from anylocal_vit.__main__ import main
 
@@ -145,7 +147,9 @@ def test_killed_in_the_middle_it_goes_on(
     assert main(["survey", *arguments(folder, tmp_path)]) == 0
     assert {file: file.stat().st_mtime_ns for file in pieces} == pieces
     assert [row["value"] for row in rows(tmp_path)] == pytest.approx([row["value"] for row in rows(done)], rel=1e-5)
-    assert "survey.parquet" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "survey.parquet" in told.out
+    assert f" {COUNT}/{COUNT} " in told.err.rpartition("survey: 100%")[2]
 
 
 def test_a_damaged_piece_is_done_anew(folder: Path, done: Path, tmp_path: Path) -> None:
@@ -168,6 +172,48 @@ def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> 
     assert tmp_path / "out" / "skipped.txt" in files
     assert (tmp_path / "out" / "skipped.txt").read_text("utf-8").strip().endswith("broken.png")
     assert parquet.read_schema(tmp_path / "out" / "survey.parquet").metadata[b"samples"] == str(COUNT).encode()
+
+
+def test_a_forward_of_no_image_is_left_out(folder: Path, tmp_path: Path) -> None:
+    """Where all images of a batch are damaged, the next ones are read."""
+    data = tmp_path / "data"
+    shutil.copytree(folder / "class1", data)
+    for number in range(3):
+        (data / f"{number}.png").write_bytes(b"not an image")
+    _survey.main(arguments(data, tmp_path / "out"))
+    assert len((tmp_path / "out" / "skipped.txt").read_text("utf-8").splitlines()) == 3
+    assert rows(tmp_path / "out")
+
+
+def test_nothing_but_damaged_images_is_refused(tmp_path: Path) -> None:
+    """With one of them, and without a table."""
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(b"not an image")
+    with pytest.raises(OptionError, match=r"None of the 4 samples could be read, .*0\.png"):
+        _survey.main(arguments(tmp_path, tmp_path / "out"))
+    assert not (tmp_path / "out" / "survey.parquet").exists()
+
+
+def test_half_a_piece_is_none(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where writing fails in the middle, no other process takes what there is for whole."""
+
+    def half(_tensors: Any, file: Path, **_: Any) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("anylocal._survey.save_file", half)
+    with pytest.raises(OSError, match="disk is full"):
+        _survey.main(arguments(folder, tmp_path))
+    assert not list((tmp_path / "pieces").iterdir())
+
+
+def test_what_a_layer_does_not_have_has_no_row() -> None:
+    """A layer that looks at no patches has no distance; the table has no gaps."""
+    metric = AttentionDistance()
+    patches = Patches((2, 2), prefix=(), image_size=(32, 32))
+    even = torch.full((1, 2, 4, 4), 0.25)
+    metric.update([AttentionMap.from_weights(even), AttentionMap.from_weights(even, queries=patches, keys=patches)])
+    assert [(layer, head) for _, layer, _, head, *_ in core_survey._rows({"distance": metric})] == [(1, 0), (1, 1)]
 
 
 def test_workers_read_the_same_images(folder: Path, done: Path, tmp_path: Path) -> None:
