@@ -181,3 +181,9 @@ def test_rollout_refuses_other_queries(queries: Any) -> None:
     """Queries beyond the map, or that are no list of positions, raise an IndexError."""
     with pytest.raises(PositionError):
         rollout(layers(), queries=queries)
+
+
+def test_rollout_of_what_is_no_map_is_refused() -> None:
+    """With what it is; the tensor of a map is none."""
+    with pytest.raises(OptionError, match="rollout takes maps and got Tensor"):
+        rollout(torch.eye(2))

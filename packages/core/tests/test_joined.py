@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import types
 from typing import Any
@@ -130,6 +131,56 @@ def test_each_call_has_its_own_value() -> None:
             attention(x)
     cap.close()
     assert values(cap) == [{"x": 1, "attn": 0.5}, {"x": 2, "attn": 1.0}]
+
+
+def test_calls_within_a_call_have_their_own_values() -> None:
+    """A function that calls itself goes on with its own, also where the inner call raised."""
+
+    def attention(x: float, *, last: bool = False) -> float:
+        attn = softmax(x)
+        if last:
+            return 1 / attn
+        with contextlib.suppress(ZeroDivisionError):
+            attention(x - 1, last=True)
+        return attn
+
+    cap = joined(attention, "x").open()
+    attention(3)
+    attention(1)
+    cap.close()
+    assert values(cap) == [{"x": 2, "attn": 1.0}, {"x": 3, "attn": 1.5}, {"x": 1, "attn": 0.5}]
+
+
+def test_coroutines_that_take_turns_have_their_own_values() -> None:
+    """They run in one thread, and the second one starts before the first one ends."""
+
+    async def attention(x: float) -> float:
+        attn = softmax(x)
+        await asyncio.sleep(0)
+        return attn
+
+    async def both() -> None:
+        await asyncio.gather(attention(1), attention(2))
+
+    cap = joined(attention, "x").open()
+    asyncio.run(both())
+    cap.close()
+    assert values(cap) == [{"x": 1, "attn": 0.5}, {"x": 2, "attn": 1.0}]
+
+
+@pytest.mark.parametrize("captures", [1, 2])
+def test_it_is_the_call_itself_that_is_told_apart(captures: int) -> None:
+    """However many listen to it."""
+
+    def attention(x: float, depth: int) -> float:
+        attn = softmax(x)
+        return attn + attention(x + 1, depth - 1) if depth else attn
+
+    every = [joined(attention, "x").open() for _ in range(captures)]
+    attention(1, 2)
+    for cap in every:
+        cap.close()
+        assert values(cap) == [{"x": 3, "attn": 1.5}, {"x": 2, "attn": 1.0}, {"x": 1, "attn": 0.5}]
 
 
 def test_a_call_that_makes_none_has_none() -> None:

@@ -255,6 +255,30 @@ def _replace() -> None:
             id="edit",
         ),
         pytest.param(
+            lambda: capture(area, edit=["squared"]),  # type: ignore[arg-type]  # what is refused
+            OptionError,
+            "edit=['squared'] is no dict; give a function for each name, as in edit={'attn': function}. [option]",
+            id="edit that is no dict",
+        ),
+        pytest.param(
+            lambda: capture(area, edit={3: abs}),  # type: ignore[dict-item]  # what is refused
+            OptionError,
+            "A name of a local variable is a str, not 3. [option]",
+            id="a name in edit that is no text",
+        ),
+        pytest.param(
+            lambda: capture(area, "squared")[0],  # type: ignore[index]  # what is refused
+            OptionError,
+            "A capture is read by name and got [0]; calls by their number are in .calls. [option]",
+            id="a name by number",
+        ),
+        pytest.param(
+            lambda: capture(area, "squared").at(0),  # type: ignore[arg-type]  # what is refused
+            OptionError,
+            "at() takes the name of a submodule and got 0; calls by their number are in .calls. [option]",
+            id="a submodule by number",
+        ),
+        pytest.param(
             lambda: capture(area, "squared", modules="blocks.*"),
             OptionError,
             "modules= selects submodules of a model, and area is none. Leave it out. [option]",
@@ -286,6 +310,22 @@ def test_the_text_of_an_exception(make: Callable[[], object], error: type[Anyloc
     with pytest.raises(error) as caught:
         make()
     assert str(caught.value) == text
+
+
+def test_a_capture_knows_its_names() -> None:
+    """What is captured is in it, also before there is a call."""
+    cap = capture(area, "squared")
+    assert "squared" in cap
+    assert "radius" not in cap
+    assert 0 not in cap
+
+
+def test_a_capture_goes_over_its_calls() -> None:
+    """As many as it counts."""
+    with capture(area, "squared") as cap:
+        area(1)
+        area(2)
+    assert [call.values["squared"] for call in cap] == [1, 4]
 
 
 def test_many_names_are_listed_in_part() -> None:

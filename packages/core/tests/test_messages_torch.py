@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from anylocal import capture
+from anylocal.attention import AttentionMap, AttentionMaps
 from anylocal.errors import (
     ChangedInPlaceWarning,
     NameNotFoundError,
     NothingRecordedWarning,
     OptionError,
+    PositionError,
     ShapeError,
+    StateError,
     TargetError,
 )
 
@@ -90,6 +94,59 @@ def test_a_selection_of_nothing() -> None:
     assert str(caught.value) == (
         "modules='third' selects none of the submodules of Pair. They are named as in: first, second, … [option]"
     )
+
+
+def test_a_list_of_modules() -> None:
+    """With what is taken instead."""
+    with pytest.raises(OptionError) as caught:
+        capture(Pair(), "y", modules=["first"])  # type: ignore[arg-type]  # what is refused
+    assert str(caught.value) == (
+        "modules=['first'] is neither a pattern nor a function; give one pattern, or choose by a function, as in"
+        " modules=lambda name, module: name in names. [option]"
+    )
+
+
+MAPS = AttentionMaps([AttentionMap.from_weights(torch.eye(2), name="first")])
+
+
+@pytest.mark.parametrize(
+    ("maps", "index", "error", "text"),
+    [
+        pytest.param(
+            AttentionMaps([]),
+            0,
+            PositionError,
+            "There is no map 0, because there is none at all; run the model inside the capture first. [position]",
+            id="none, by position",
+        ),
+        pytest.param(
+            AttentionMaps([]),
+            "first",
+            StateError,
+            "There is no map 'first', because there is none at all; run the model inside the capture first. [state]",
+            id="none, by name",
+        ),
+        pytest.param(
+            MAPS,
+            1,
+            PositionError,
+            "There is no map 1: there are 1, by their positions from 0 or the names of modules. [position]",
+            id="beyond",
+        ),
+        pytest.param(
+            MAPS,
+            1.5,
+            PositionError,
+            "There is no map 1.5: there are 1, by their positions from 0 or the names of modules. [position]",
+            id="no position",
+        ),
+    ],
+)
+def test_a_map_that_is_not_there(maps: AttentionMaps, index: Any, error: type[Exception], text: str) -> None:
+    """By name and by position, the same advice."""
+    with pytest.raises(error) as caught:
+        maps[index]
+    assert str(caught.value) == text
 
 
 def test_a_stack_of_several_shapes() -> None:

@@ -27,7 +27,7 @@ from anylocal.attention import (
     prefix_mass,
     sink_mass,
 )
-from anylocal.errors import ChoiceError, ShapeError, StateError
+from anylocal.errors import ChoiceError, OptionError, ShapeError, StateError
 from anylocal.metrics import AttentionDistance, AttentionEntropy, HeadAgreement, MeanMap, PrefixMass, SinkMass
 
 from .test_ranks import torchrun
@@ -152,6 +152,21 @@ def test_without_maps_there_is_no_mean() -> None:
     """Instead of a number that means nothing, what to do."""
     with pytest.warns(UserWarning, match="before the ``update``"), pytest.raises(StateError, match="was given no maps"):
         AttentionEntropy().compute()
+
+
+def test_a_single_map_is_that_of_one_layer() -> None:
+    """As it is to the page of maps."""
+    one, several = AttentionEntropy(), AttentionEntropy()
+    one.update(make(0))
+    several.update([make(0)])
+    torch.testing.assert_close(one.compute(), several.compute())
+
+
+@pytest.mark.parametrize(("given", "kind"), [(torch.eye(2), "Tensor"), ([torch.eye(2)], "Tensor"), (3, "int")])
+def test_what_is_no_map_is_refused(given: Any, kind: str) -> None:
+    """With what it is, and what to give instead."""
+    with pytest.raises(OptionError, match=f"AttentionEntropy takes maps and got {kind}; make maps first"):
+        AttentionEntropy().update(given)
 
 
 @pytest.mark.parametrize(("maps", "error"), [([], StateError), ([make(0), make(0, forward=1)], ChoiceError)])

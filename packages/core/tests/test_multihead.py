@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from anylocal import Call, capture
 from anylocal.adapter import Adapter, AttentionCapture, Axes, Scene
 from anylocal.attention import AttentionMaps, relevance
-from anylocal.errors import ChangedInPlaceWarning, NothingRecordedWarning, TargetError, UnsupportedError
+from anylocal.errors import ChangedInPlaceWarning, NothingRecordedWarning, OptionError, TargetError, UnsupportedError
 from anylocal.testing import perturb
 
 # torch says so of the very first 3.13, of nested tensors, and of encoders that could have used them.
@@ -487,10 +487,47 @@ def test_another_model_is_not_captured() -> None:
     assert not len(scope.maps)
 
 
+def test_what_cannot_be_read_is_told_each_time() -> None:
+    """The second reading does not pass over what the first one stumbled on."""
+
+    class Stumbling(OfNoZoo):
+        def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
+            raise UnsupportedError("no axes")
+
+    model = attention()
+    with Stumbling().capture_attention(model, any_version=True) as maps:
+        model(*[torch.zeros(LENGTH, BATCH, WIDTH)] * 3)
+    for _ in range(2):
+        with pytest.raises(UnsupportedError, match="no axes"):
+            len(maps)
+
+
+@pytest.mark.parametrize(
+    ("given", "cure"),
+    [
+        (nn.MultiheadAttention, "The class MultiheadAttention .* Build the model first"),
+        (nn.MultiheadAttention(WIDTH, HEADS).forward, r"A method \(MultiheadAttention.forward\) .*that it belongs to"),
+        (types.SimpleNamespace(model=nn.MultiheadAttention(WIDTH, HEADS)), r"A SimpleNamespace .* Give its \.model"),
+        (None, "A NoneType is no nn.Module"),
+    ],
+)
+def test_what_is_no_model_is_refused(given: Any, cure: str) -> None:
+    """With what to give instead."""
+    with pytest.raises(TargetError, match=cure):
+        capture_attention(given)
+
+
+@pytest.mark.parametrize("options", [{"keep": "gpu"}, {"threads": "mine"}])
+def test_options_that_mean_nothing_are_refused(options: dict[str, str]) -> None:
+    """As `capture` refuses them."""
+    with pytest.raises(OptionError, match=next(iter(options.values()))):
+        capture_attention(attention(), **options)
+
+
 def test_a_capture_of_a_model_that_does_not_run_says_so() -> None:
     """Another model's calls do not pass for those that were waited for."""
     model, other, x = attention(), attention(), drawn(BATCH, LENGTH, WIDTH)
-    with pytest.warns(NothingRecordedWarning, match=r"MultiheadAttention\.forward"), capture_attention(model):
+    with pytest.warns(NothingRecordedWarning, match=r"map: MultiheadAttention\.forward was"), capture_attention(model):
         other(x, x, x)
 
 

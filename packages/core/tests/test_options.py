@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -553,3 +554,141 @@ def test_a_generator_is_recorded_in_the_thread_that_finishes_it() -> None:
         next(running)
         _elsewhere(lambda: list(running))
     assert cap.calls[0].thread != threading.get_ident()
+
+
+# Values that are hard to look at
+
+
+class _Unreadable:
+    """Something whose size cannot be told, as that of a file that is closed."""
+
+    @property
+    def nbytes(self) -> int:
+        raise ValueError("closed")
+
+
+class _Lazy:
+    """Something that makes up what it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class _Unbound:
+    """A proxy with nothing behind it, as those of web frameworks outside of a request."""
+
+    @property  # type: ignore[misc]  # as they have it
+    def __class__(self) -> Any:
+        raise RuntimeError("nothing here")
+
+
+def _nested(depth: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(depth):
+        nested = [nested]
+    return nested
+
+
+def _self_containing_list() -> list[Any]:
+    root: list[Any] = []
+    root[:] = [root, root, None]
+    return root
+
+
+def _self_containing_dict() -> dict[str, Any]:
+    root: dict[str, Any] = {}
+    root["self"] = (root, [root])
+    return root
+
+
+def _dead_proxy() -> Any:
+    return weakref.proxy(_Unreadable())
+
+
+def _released_view() -> memoryview:
+    view = memoryview(b"abc")
+    view.release()
+    return view
+
+
+_HARD: Any = [
+    _Unreadable,
+    _Lazy,
+    _Unbound,
+    _dead_proxy,
+    _released_view,
+    _self_containing_list,
+    _self_containing_dict,
+    lambda: _nested(5000),
+]
+
+
+@pytest.mark.parametrize("keep", ["detach", "graph", "clone", "cpu"])
+@pytest.mark.parametrize("make", _HARD)
+def test_a_value_that_is_hard_to_look_at_is_recorded(make: Callable[[], Any], keep: str) -> None:
+    """The captured function goes on, and the capture has the very object."""
+
+    def hold(_: object, value: Any, more: Any) -> int:
+        return 1
+
+    value = make()
+    with capture(hold, "value", "more", keep=keep) as cap:
+        assert hold(None, value, [value]) == 1
+    assert (cap["value"][0] is value, cap["more"][0][0] is value) == (True, True)
+
+
+def test_the_object_on_whose_behalf_a_call_runs_is_not_asked_for_its_class() -> None:
+    """It may be one that raises then."""
+
+    class Proxy(_Unbound):
+        def method(self) -> int:
+            x = 1
+            return x
+
+    with capture(Proxy.method, "x") as cap:
+        assert Proxy().method() == 1
+    assert cap["x"] == [1]
+
+
+def test_what_an_object_makes_up_is_no_size() -> None:
+    """Only what its class or the object itself has is asked for."""
+    asked: list[str] = []
+
+    class Thing:
+        def __getattr__(self, name: str) -> int:
+            asked.append(name)
+            return 10**30
+
+    with capture(walk, "total", keep=lambda _: Thing(), limit=1000) as cap:
+        _walk_often(3)
+    assert (len(cap), asked) == (3, [])
+
+
+def test_arrays_in_containers_count() -> None:
+    """Whatever nests them."""
+    with pytest.warns(LimitWarning), capture(walk, "total", keep=lambda _: {"all": [(_Big(),)]}, limit=2500) as cap:
+        _walk_often(5)
+    assert len(cap) == 2
+
+
+def test_the_first_items_of_a_long_list_stand_for_all() -> None:
+    """Their sizes are those of the others, so that not all need to be looked at."""
+    budget = Budget("1GiB")
+    budget.take(([_Big() for _ in range(3000)],))
+    assert budget.held == 3_000_000
+
+
+def test_a_long_list_is_not_looked_at_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that takes millions of things may be called often."""
+    looked_at: list[object] = []
+    monkeypatch.setattr("anylocal._torch.is_tensor", looked_at.append)
+
+    def count(items: list[Any]) -> int:
+        return len(items)
+
+    nested = [[object() for _ in range(1000)] for _ in range(100)]
+    with capture(count, "items") as cap:
+        count([object() for _ in range(100_000)])
+        count(nested)
+    assert len(cap) == 2
+    assert len(looked_at) < 50_000

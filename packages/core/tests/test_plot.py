@@ -423,14 +423,14 @@ class TestRefusals:
     def test_no_such_sample(self) -> None:
         """There must be such a sample."""
         with pytest.raises(
-            PositionError, match=r"There is no sample of AttentionMap\(.*\) 2: there are 2, counted from 0"
+            PositionError, match=r"There is no sample 2 of AttentionMap\(.*\): there are 2, counted from 0"
         ):
             plot.heatmap(make(2), sample=2, ax=empty())
 
     @pytest.mark.parametrize("head", [3, -4, "mean"])
     def test_no_such_head(self, head: Any) -> None:
         """There must be such a head."""
-        with pytest.raises(PositionError, match=r"There is no head of .*: there are 3"):
+        with pytest.raises(PositionError, match=r"There is no head .* of AttentionMap\(.*\): there are 3"):
             plot.heatmap(make(), head=head, ax=empty())
 
     def test_no_such_query(self) -> None:

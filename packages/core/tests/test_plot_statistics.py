@@ -241,7 +241,7 @@ class TestEntropy:
 
     def test_no_such_sample(self) -> None:
         """There must be such a sample."""
-        with pytest.raises(PositionError, match=r"There is no sample of .* 2: there are 2, counted from 0"):
+        with pytest.raises(PositionError, match=r"There is no sample 2 of .*: there are 2, counted from 0"):
             plot.entropy(layers(3, 3, batch=2), sample=2)
         assert plt.get_fignums() == []
 

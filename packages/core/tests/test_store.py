@@ -106,6 +106,45 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatch: pyt
     assert [path.name for path in tmp_path.iterdir()] == ["maps.safetensors"]
 
 
+def test_a_single_map_is_saved_as_maps_of_one_layer(tmp_path: Path) -> None:
+    """It comes back with its name, as the only one."""
+    item = AttentionMap.from_weights(weights(1, 2, 3, 3), name="blocks.0.attn")
+    loaded = store.load(store.save(item, tmp_path / "maps.safetensors"))
+    assert loaded.names == ["blocks.0.attn"]
+    assert torch.equal(loaded[0].tensor(), item.tensor())
+
+
+class Scope:
+    """As an adapter's, of which only this is asked."""
+
+    maps = AttentionMaps([])
+
+
+@pytest.mark.parametrize(
+    ("kept", "match"),
+    [
+        ("maps.safetensors", r"got the file first: save\(maps, 'maps.safetensors'\)"),
+        (Path("maps.safetensors"), "got the file first"),
+        (Scope(), r"save takes maps and got Scope; give it .* \.maps"),
+        (3, "save takes maps and got int; make maps first"),
+        ([torch.eye(2)], "save takes maps and got Tensor; make maps first"),
+    ],
+)
+def test_what_is_nothing_to_keep_is_refused(tmp_path: Path, kept: Any, match: str) -> None:
+    """With what it is, and what to give instead; nothing is written."""
+    with pytest.raises(OptionError, match=match):
+        store.save(kept, tmp_path / "maps.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_calls_of_a_capture_are_refused(tmp_path: Path) -> None:
+    """The capture is what is kept, with its names."""
+    with capture(scaled, "result") as cap:
+        scaled(1, 2)
+    with pytest.raises(OptionError, match=r"got calls of one; give the capture itself: save\(cap, file\)"):
+        store.save(cap.calls, tmp_path / "capture.safetensors")  # type: ignore[arg-type]  # what is refused
+
+
 def test_folders_are_made(tmp_path: Path) -> None:
     """A file in a folder that is not there yet is written."""
     maps = AttentionMaps([AttentionMap.from_weights(weights(1, 1, 2, 2))])

@@ -227,6 +227,143 @@ def test_tokens_name_what_was_only_counted() -> None:
     assert kinds == [("names", None), ("tokens", [["x", "y", "z"]]), ("count", None)]
 
 
+SENTENCES: list[list[int | None]] = [[0, 0, 0, 0], [0, 0, 0, None]]
+IDS = Tokens(
+    [["101", "7", "8", "102"], ["101", "9", "102", "0"]],
+    padding=[[0, 0, 0, 0], [0, 0, 0, 1]],
+    special=[[1, 0, 0, 1], [1, 0, 1, 0]],
+    words=[[None, 0, 0, None], [None, 0, None, None]],
+    spellings=[["78"], ["9"]],
+    segments=SENTENCES,
+    start=3,
+)
+WORDS = [["[CLS]", "play", "##ing", "[SEP]"], ["[CLS]", "go", "[SEP]", "[PAD]"]]
+
+
+def texts(tokens: Any, known: Tokens = IDS, **options: Any) -> dict[str, Any]:
+    axis: dict[str, Any] = content(
+        explore(make(shape=(len(known.texts), 1, 4, 4), queries=known, keys=known), tokens=tokens, **options)
+    )["axes"][0]
+    return axis
+
+
+@pytest.mark.parametrize("tokens", [WORDS, Tokens(WORDS), np.array(WORDS)], ids=["lists", "Tokens", "array"])
+def test_tokens_take_the_place_of_ids(tokens: Any) -> None:
+    """Of a capture without a tokenizer the axis has the ids, and the texts that a user gives are shown instead."""
+    assert texts(tokens)["texts"] == WORDS
+
+
+def test_one_text_takes_the_place_of_ids() -> None:
+    """A flat list is the text of the only sample."""
+    assert texts(WORDS[0], IDS.take([0]))["texts"] == WORDS[:1]
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("padding", [[0, 0, 0, 0], [0, 0, 0, 1]]),
+        ("special", [[1, 0, 0, 1], [1, 0, 1, 0]]),
+        ("words", [[[0], [1, 2], [3]], [[0], [1], [2], [3]]]),
+        ("spellings", [["[CLS]", "playing", "[SEP]"], ["[CLS]", "go", "[SEP]", "[PAD]"]]),
+    ],
+)
+def test_what_is_known_of_tokens_stays(what: str, expected: Any) -> None:
+    """The texts are new; what the model and its tokenizer told of the positions is as true as before."""
+    assert texts(WORDS)[what] == expected
+
+
+def relabelled(tokens: Any, known: Tokens = IDS) -> Tokens:
+    from anylocal._content import named, tokens_of
+
+    attention = make(shape=(2, 1, 4, 4), queries=known, keys=known)
+    (found,) = named([attention], [0, 1], tokens_of(tokens))
+    assert isinstance(found.keys, Tokens)
+    return found.keys
+
+
+def test_sentences_and_the_start_stay() -> None:
+    """Where a token stands in its text, and of which sentence it is, is no matter of its spelling."""
+    found = relabelled(WORDS)
+    assert ([found.segments(0), found.segments(1)], found.start) == (SENTENCES, 3)
+
+
+def test_what_tokens_tell_themselves_counts() -> None:
+    """Who gives `Tokens` with special ones, words or sentences knows better than the axis."""
+    told: dict[str, Any] = {"special": [[0, 1, 0, 0]] * 2, "segments": [[0, 0, 0, 0]] * 2, "start": 5}
+    words: dict[str, Any] = {"words": [[0, 0, 1, 1]] * 2, "spellings": [["a", "b"]] * 2}
+    found = relabelled(Tokens(WORDS, **told, **words))
+    assert found.is_special(0).tolist() == [False, True, False, False]
+    assert (found.segments(1), found.start, found.words(0)) == ([0, 0, 0, 0], 5, [[0, 1], [2, 3]])
+    assert found.spelling([0, 1]) == "a"
+    assert found.is_padding(1).tolist() == [False, False, False, True]
+
+
+def test_tokens_of_each_sample_part_a_shared_text() -> None:
+    """Where all samples shared one text, each has its own, with the padding that they shared."""
+    known = Tokens(["1", "2", "3", "0"], padding=[0, 0, 0, 1])
+    found = relabelled(WORDS, known)
+    assert found.texts == tuple(map(tuple, WORDS))
+    assert found.is_padding(1).tolist() == [False, False, False, True]
+
+
+def test_one_text_is_enough_for_the_chosen_sample() -> None:
+    """Of a batch, the only sample on the page may have its text alone."""
+    assert texts(WORDS[1], samples=1)["texts"] == [WORDS[1]]
+
+
+def test_tokens_name_one_side_alone() -> None:
+    """Of an encoder-decoder, the side whose number of positions agrees has the texts, and the other what it had."""
+    queries, keys = Tokens(["1", "2"]), Tokens(["3", "4", "5"])
+    page = explore(make(shape=(1, 1, 2, 3), queries=queries, keys=keys), tokens=["a", "b", "c"])
+    assert [axis["texts"] for axis in content(page)["axes"]] == [[["1", "2"]], [["a", "b", "c"]]]
+
+
+def test_tokens_are_for_the_layers_on_the_page() -> None:
+    """A layer of another batch that is not chosen does not keep them from the others."""
+    page = explore([make("a", shape=(2, 1, 2, 2)), make("b", shape=(1, 1, 2, 2))], layers="a", tokens=[["x", "y"]] * 2)
+    assert content(page)["axes"][0]["texts"] == [["x", "y"]] * 2
+
+
+class Tokenizer:
+    """Of transformers, as far as it is passed for tokens by mistake."""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error", "match"),
+    [
+        (list("abcde"), ShapeError, "tokens= has 5 tokens and the maps have 4 positions; give a text for each"),
+        ([list("abcd")] * 3, ShapeError, "tokens= has 3 texts and the maps have a batch of 2; give one text for each"),
+        (list("abcd"), ShapeError, "has one text and the 2 samples of the page have different ones; .* samples="),
+        ([], ShapeError, "there are 0"),
+        ("abcd", ShapeError, "split it first"),
+        (torch.tensor([[101, 7, 8, 102]] * 2), OptionError, "and 101 is none; tokenizer.convert_ids_to_tokens"),
+        (np.array([101, 7, 8, 102]), OptionError, "and 101 is none; tokenizer.convert_ids_to_tokens"),
+        ([101, 7, 8, 102], OptionError, "and 101 is none; tokenizer.convert_ids_to_tokens"),
+        ([["a", "b", "c", 102]] * 2, OptionError, "and 102 is none; tokenizer.convert_ids_to_tokens"),
+        (["a", "b", ["c", "d"]], OptionError, "is none; tokenizer.convert_ids_to_tokens"),
+        (Tokenizer(), OptionError, "got Tokenizer; tokenizer.convert_ids_to_tokens.* capture with tokenizer="),
+        ({"input_ids": [101, 102]}, OptionError, "got dict; tokenizer.convert_ids_to_tokens"),
+    ],
+)
+def test_tokens_that_fit_nothing_are_refused(tokens: Any, error: type[Exception], match: str) -> None:
+    """What a user gives is used, or the message says why not."""
+    with pytest.raises(error, match=match):
+        texts(tokens)
+
+
+def test_the_lengths_that_tokens_could_have_are_told() -> None:
+    """Of layers of several lengths, all of them."""
+    with pytest.raises(ShapeError, match="has 7 tokens and the maps have 4, 5 positions"):
+        explore([make("a"), make("b", shape=(1, 2, 4, 5))], tokens=list("abcdefg"))
+
+
+def test_tokens_for_an_image_are_refused() -> None:
+    """As images for a text are."""
+    axis = Patches((1, 2), prefix=())
+    with pytest.raises(OptionError, match="not those of a text; leave tokens= out"):
+        explore(make(shape=(1, 1, 2, 2), queries=axis, keys=axis), tokens=["a", "b"])
+
+
 def test_places_are_those_of_the_chosen_sample() -> None:
     """Of patches that lie differently in each sample, the page has those of the samples in it."""
     axis = PlacedPatches((1, 4), [[0, 1], [2, 3], [3, -1]])
@@ -333,6 +470,9 @@ def test_several_forwards_are_refused() -> None:
     [
         ({"layers": "blocks.9.attn"}, NameNotFoundError),
         ({"layers": 4}, PositionError),
+        ({"layers": 1.5}, PositionError),
+        ({"layers": [None]}, PositionError),
+        ({"samples": 1.5}, PositionError),
         ({"layers": []}, OptionError),
         ({"samples": 1}, PositionError),
         ({"samples": []}, OptionError),
@@ -342,6 +482,62 @@ def test_a_choice_of_nothing_is_refused(options: dict[str, Any], error: type[Exc
     """What is not there raises, with what is."""
     with pytest.raises(error):
         explore(make(), **options)
+
+
+@pytest.mark.parametrize("number", [np.int64(1), torch.tensor(1), np.array([1])])
+def test_a_choice_may_be_an_array(number: Any) -> None:
+    """Numbers of NumPy and torch are numbers, also those of no dimension."""
+    maps = [make("a", shape=(2, 1, 3, 3)), make("b", shape=(2, 1, 3, 3))]
+    found = content(explore(maps, layers=number, samples=number))
+    assert ([layer["name"] for layer in found["layers"]], found["samples"]) == (["b"], [1])
+
+
+def test_a_sample_that_is_not_there_is_told_with_its_map() -> None:
+    """In the order of a sentence."""
+    with pytest.raises(PositionError, match=r"There is no sample 9 of AttentionMap\(.*\): there are 1, counted from 0"):
+        explore(make(), samples=9)
+
+
+class Scope:
+    """As an adapter's, of which only this is asked."""
+
+    maps = AttentionMaps([make()])
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        (Scope(), OptionError, r"explore takes maps and got Scope; give it .* \.maps"),
+        (None, OptionError, "explore takes maps and got NoneType; make maps first"),
+        (torch.eye(2), OptionError, "explore takes maps and got Tensor; make maps first"),
+        ("maps", OptionError, "explore takes maps and got str; make maps first"),
+        (
+            AttentionMaps([make(), make(forward=1)]).forwards,
+            ChoiceError,
+            "explore takes maps and got several AttentionMaps; give one of them",
+        ),
+    ],
+)
+def test_what_is_no_map_is_refused(given: Any, error: type[Exception], match: str) -> None:
+    """With what it is, and what to give instead."""
+    with pytest.raises(error, match=match):
+        explore(given)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "match"),
+    [
+        (torch.zeros(3, 0, 0), ShapeError, "The image is 0 × 0 pixels, which show nothing"),
+        (np.zeros((0, 4)), ShapeError, "The image is 0 × 4 pixels, which show nothing"),
+        (torch.full((3, 8, 16), torch.nan), OptionError, "pixels that are NaN or infinite"),
+        (np.full((8, 16), np.inf), OptionError, "pixels that are NaN or infinite"),
+    ],
+)
+def test_an_image_of_nothing_is_refused(image: Any, error: type[Exception], match: str) -> None:
+    """Without a pixel, or with one that has no colour, there is nothing to draw on."""
+    axis = Patches((1, 2), prefix=())
+    with pytest.raises(error, match=match):
+        explore(make(shape=(1, 1, 2, 2), queries=axis, keys=axis), images=image)
 
 
 def test_no_map_at_all_is_refused() -> None:

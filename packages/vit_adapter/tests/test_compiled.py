@@ -53,3 +53,18 @@ def test_a_compiled_model_gives_the_same_maps_and_axes(make: Make, name: str) ->
             assert (attention.mixed is None) == (eager.mixed is None)
             if eager.mixed is not None:
                 torch.testing.assert_close(attention.mixed, eager.mixed, atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
+@pytest.mark.parametrize("compiled", [(1,), (0, 1, 2)])
+def test_compiled_blocks_belong_to_the_forward_of_their_model(make: Make, compiled: tuple[int, ...]) -> None:
+    """However many of an eager model's blocks are compiled, each forward is one."""
+    model = make("vit_tiny_patch16_224", img_size=64, depth=3)
+    for number in compiled:
+        model.blocks[number].compile(backend="eager")
+    with torch.no_grad(), anylocal_vit.capture_attention(model) as maps:
+        for _ in range(2):
+            model(torch.zeros(1, 3, 64, 64))
+    assert [(attention.name, attention.forward) for attention in maps] == [
+        (f"blocks.{number}.attn", forward) for forward in range(2) for number in range(3)
+    ]

@@ -173,3 +173,12 @@ def test_a_module_without_attention_cannot_be_installed(fork: Fork) -> None:
     """Marking a Python module that computes no attention says so."""
     with pytest.raises(TargetError, match="json holds no function that computes attention"):
         anylocal_vit.install(__import__("json"))
+
+
+def test_torchs_own_attention_may_be_the_whole_model() -> None:
+    """What a model is asked besides its maps is not taken for one of them."""
+    model, x = torch.nn.MultiheadAttention(16, 2), torch.randn(5, 3, 16)
+    with anylocal_vit.capture_attention(model) as maps:
+        _, expected = model(x, x, x, average_attn_weights=False)
+    assert len(maps) == 1
+    torch.testing.assert_close(maps[0].tensor(), expected)

@@ -298,7 +298,7 @@ class TestBoth:
 
     def test_no_such_sample(self, recipe: Any) -> None:
         """There must be such a sample."""
-        with pytest.raises(PositionError, match=r"There is no sample of .* 2: there are 2"):
+        with pytest.raises(PositionError, match=r"There is no sample 2 of .*: there are 2"):
             recipe(layers(1, batch=2), sample=2)
 
 

@@ -216,6 +216,30 @@ def test_what_a_layer_does_not_have_has_no_row() -> None:
     assert [(layer, head) for _, layer, _, head, *_ in core_survey._rows({"distance": metric})] == [(1, 0), (1, 1)]
 
 
+@pytest.mark.parametrize(
+    ("name", "means", "expected"),
+    [
+        ("entropy", [1.0, 2.0], [1.0, 2.0]),
+        ("agreement", [[1.0, 0.5, 0.25], [0.5, 1.0, 0.75], [0.25, 0.75, 1.0]], [0.375, 0.625, 0.5]),
+        ("agreement", [[1.0]], None),
+        ("prefix", [[0.25, 0.5], [0.125, 0.0]], [0.75, 0.125]),
+        ("prefix", np.zeros((2, 0)), None),
+        ("distance", [np.nan, np.nan], None),
+    ],
+)
+def test_a_picture_has_a_number_of_each_head(name: str, means: Any, expected: list[float] | None) -> None:
+    """With other heads on average, for all prefix tokens together; and none where there is nothing."""
+    found = core_survey._by_head(name, np.array(means))
+    assert (None if found is None else found.tolist()) == expected
+
+
+def test_of_what_no_layer_has_there_is_no_picture(tmp_path: Path) -> None:
+    """Instead of empty axes."""
+    metric = AttentionDistance()
+    metric.update([AttentionMap.from_weights(torch.full((1, 2, 4, 4), 0.25))])
+    assert list(core_survey._draw({"distance": metric}, 1, tmp_path)) == []
+
+
 def test_workers_read_the_same_images(folder: Path, done: Path, tmp_path: Path) -> None:
     """Processes that read ahead change nothing of the result."""
     _survey.main(arguments(folder, tmp_path, workers=1))

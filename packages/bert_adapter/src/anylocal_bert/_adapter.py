@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
 import transformers.models.bert.modeling_bert  # noqa: F401  # so that BERT's functions are always among those to mark
-from transformers.cache_utils import Cache
 from transformers.integrations import sdpa_attention
 from transformers.modeling_utils import PreTrainedModel
 
@@ -19,6 +18,7 @@ from anylocal._rewrite import Wants
 from anylocal.adapter import Adapter, Also, AttentionCapture, Axes, Reading, Scene
 from anylocal.errors import UnsupportedError
 from anylocal_bert._blocks import hints_of_blocks, in_their_place
+from anylocal_bert._caches import also_of_caches, note_caches
 from anylocal_bert._layouts import (
     HINTS,
     KNOWN,
@@ -28,7 +28,7 @@ from anylocal_bert._layouts import (
     special_reading,
     without_a_map,
 )
-from anylocal_bert._positions import Positions, lookups_of, note_lookup, reorder
+from anylocal_bert._positions import Positions, lookups_of, note_lookup
 from anylocal_bert._sources import sources
 from anylocal_bert._windows import GRID, cutting_functions
 
@@ -65,7 +65,8 @@ class TransformersAdapter(Adapter):
         self, model: torch.nn.Module, *, about: object = None, any_version: bool = False, **options: Any
     ) -> AttentionCapture:
         """Return a scope that captures every attention map of a model; see `Adapter.capture_attention`."""
-        _refuse_other_kernels(model)
+        if isinstance(model, torch.nn.Module):
+            _refuse_other_kernels(model)
         return super().capture_attention(model, about=about, any_version=any_version, **options)
 
     def functions(self) -> Iterator[types.FunctionType]:
@@ -116,27 +117,22 @@ class TransformersAdapter(Adapter):
         return dict(without_a_map(model))
 
     def also(self, model: torch.nn.Module) -> Iterable[Also]:
-        """Ask for the tokens that are looked up, for the sizes of images and grids, and for the order of beams."""
+        """Ask for the tokens that are looked up, for the sizes of images and grids, and for caches."""
         yield from (Also(function, arguments=(GRID,)) for function in cutting_functions(model))
         kinds = {type(source.module) for source in sources(model).values()}
         if any(issubclass(kind, torch.nn.Embedding) for kind in kinds):
             yield from (Also(function, ("input",)) for function in functions_in(torch.nn.Embedding.forward))
-            # Before transformers 5 some models reorder caches themselves.
-            own = getattr(type(model), "_reorder_cache", None)
-            for function in (*functions_in(Cache.reorder_cache), *functions_in(own)):
-                yield Also(function, ("beam_idx",))
+            yield from also_of_caches(model)
         if any(issubclass(kind, torch.nn.Conv2d) for kind in kinds):
             for function in functions_in(torch.nn.Conv2d.forward):
                 yield Also(function, arguments=("input",), keep=_shape)
 
     def heard(self, call: Call, scene: Scene) -> None:
-        """Remember which tokens are looked up, and have what was remembered of each beam change places as well."""
+        """Remember which tokens are looked up, and which caches are filled and changed."""
         # Of other tables than those of tokens it is no matter what was looked up, and whether it has changed since.
         if "input" in call.values and call.name in lookups_of(scene):
-            note_lookup(call.name, call.values["input"], scene.memory)
-        order = call.values.get("beam_idx")
-        if order is not None:
-            reorder(order, scene.memory)
+            note_lookup(call, scene.memory)
+        note_caches(call, scene)
 
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:
         """Undo the packing of grouped-query heads into the query axis, which a masked decoding step has.

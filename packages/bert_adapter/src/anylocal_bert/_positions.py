@@ -14,6 +14,7 @@ import torch
 from anylocal.adapter import Axes, Scene
 from anylocal.attention import Axis, Patches, PlacedPatches, Tokens
 from anylocal_bert._blocks import visible_of_blocks
+from anylocal_bert._caches import begin, note_start, reaching_back
 from anylocal_bert._sources import Source, is_cross, sources
 from anylocal_bert._windows import in_windows
 from anylocal_bert._words import Split, split
@@ -106,13 +107,14 @@ class Positions:
         if ids is None:
             return Axes(None, None)
         memory = self._memory(source)
+        begin(self.call, source.embeds, memory, self.scene.memory)
         if is_cross(self.call.name):
             before = memory.get("whole")
             start = 0 if before is None else before.shape[1] - ids.shape[1]
             # What padding is in the text that asks, only the layers know that attend to it.
             queries = self._tokens(source, ids, memory.get("padding"), start)
             return Axes(_fitting(queries, self.queries), _fitting(self.scene.memory.get("encoded"), self.keys))
-        whole = _reaching_back(ids, self.keys, memory)
+        whole = reaching_back(ids, self.keys, memory)
         if whole is not None:
             memory["padding"] = self._padding(*whole.shape)
         padding = memory.get("padding")
@@ -235,26 +237,19 @@ def _known(scene: Scene) -> dict[str, Source]:
     return found
 
 
-def note_lookup(name: str, ids: Any, memory: dict[str, Any]) -> None:
+def note_lookup(call: Call, memory: dict[str, Any]) -> None:
     """Keep the last two inputs of what looks tokens up: a model may look up its padding, or types, apart.
 
     Of another forward are those from before a layer asked for them.
     """
+    name, ids = call.name, call.values["input"]
+    note_start(call, memory)
     if isinstance(ids, torch.Tensor):
         lookups: dict[str, tuple[torch.Tensor, ...]] = memory.setdefault("lookups", {})
         if name in memory.get("read", ()):
             memory["read"].discard(name)
             lookups.pop(name, None)
         lookups[name] = (*lookups.get(name, ())[-1:], ids)
-
-
-def reorder(order: torch.Tensor, memory: dict[str, Any]) -> None:
-    """Have what is remembered of each beam change places, as the caches do."""
-    for text in memory.get("texts", {}).values():
-        before = text.get("whole")
-        # Several caches of one model change places at once; a text does so once between two forwards.
-        if before is not None and len(before) == len(order) and text.get("reordered") is not text.get("ids"):
-            text.update(whole=before[order.to(before.device)], reordered=text.get("ids"))
 
 
 def _around(name: str) -> Iterator[str]:
@@ -277,20 +272,6 @@ def _for_each(axis: Axis | None, batch: int) -> Axis | None:
     if batch % len(texts):
         return None
     return axis.take([text for text in texts for _ in range(batch // len(texts))])
-
-
-def _reaching_back(ids: torch.Tensor, length: int, memory: dict[str, Any]) -> torch.Tensor | None:
-    """Return as many tokens as there are keys: those given, with those of the forwards before in front of them."""
-    if memory.get("ids") is not ids:
-        memory.update(ids=ids, before=memory.get("whole"), whole=None, padding=None)
-    before = memory["before"]
-    candidates = [ids]
-    if before is not None and len(before) == len(ids):
-        candidates.append(torch.cat([before.to(ids.device), ids], dim=1))
-    whole = next((candidate for candidate in candidates if candidate.shape[1] == length), None)
-    # A layer that sees a part of the text only says nothing of the rest.
-    memory["whole"] = memory["whole"] if whole is None else whole
-    return whole
 
 
 def _unseen(mask: Any, batch: int, length: int) -> torch.Tensor | None:

@@ -126,9 +126,9 @@ class Assembler:
 
     def __init__(self, names: Mapping[int, str], rank: int | None = None) -> None:
         self._names = names
-        self._rank = rank
+        self.rank = rank
         self._counts: dict[tuple[int, int], int] = {}
-        self._assignments: dict[tuple[int, int, int | None], list[Record]] = {}
+        self._assignments: dict[tuple[int, int, int | None, int | None], list[Record]] = {}
 
     def calls(self, records: Iterable[Record]) -> Iterator[Call]:
         """Give the calls that these records finish."""
@@ -141,7 +141,8 @@ class Assembler:
 
     def _joined(self, record: Record) -> Record | None:
         """Hold assignments back until the call that they belong to returns, and hand them over with it."""
-        key = (id(record.subscription), id(record.module), record.thread)
+        # A module may be called again before a call of it returns: by itself, or by other coroutines.
+        key = (id(record.subscription), id(record.module), record.thread, record.frame)
         if record.kind == "returned":
             return _join(record, self._assignments.pop(key, []))
         held = self._assignments.setdefault(key, [])
@@ -157,7 +158,7 @@ class Assembler:
             dict(zip(record.names, record.versions, strict=True)),
             where,
         )
-        return Call(function, record.module, name, index, record.thread, values, record.line, self._rank)
+        return Call(function, record.module, name, index, record.thread, values, record.line, self.rank)
 
 
 def _join(record: Record, assignments: list[Record]) -> Record:
@@ -180,5 +181,8 @@ def _each_version(assignments: list[Record]) -> tuple[int | None, ...]:
 
 
 def _short(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    return str(tuple(shape)) if isinstance(shape, tuple) else reprlib.repr(value)
+    try:
+        shape = getattr(value, "shape", None)
+        return str(tuple(shape)) if isinstance(shape, tuple) else reprlib.repr(value)
+    except Exception:  # noqa: BLE001  # a proxy of nothing, a tensor of uneven samples: a value may do anything when asked
+        return type(value).__name__

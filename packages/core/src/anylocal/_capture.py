@@ -14,7 +14,7 @@ from anylocal._record import Log, Record, Subscription
 from anylocal._recording import Recording
 from anylocal._request import Request, Site, Sites, check_options, only, requests, site
 from anylocal._resolve import Resolution, bound_names, resolve
-from anylocal.errors import NameNotFoundError, StateError
+from anylocal.errors import NameNotFoundError, OptionError, StateError
 
 
 class Capture(Recording):
@@ -167,6 +167,10 @@ class Capture(Recording):
         """What was recorded, as it came; adapters read it."""
         return self._log.records
 
+    def records_from(self, place: int) -> tuple[tuple[Record, ...], int]:
+        """Return what came since an earlier reading, and the place at which the next one is to go on; begin at 0."""
+        return self._log.records_from(place)
+
     def at(self, module: str) -> list[Call]:
         """Return the calls of one submodule.
 
@@ -179,7 +183,12 @@ class Capture(Recording):
         ------
         NameNotFoundError
             If the model has no such submodule.
+        OptionError
+            If it is no name.
         """
+        if not isinstance(module, str):
+            msg = f"at() takes the name of a submodule and got {module!r}; calls by their number are in .calls."
+            raise OptionError(msg)
         if module not in self._modules:
             raise NameNotFoundError(module, self._label, self._modules, kind="submodule")
         # Not by the call's name: that of a call on behalf of no module is empty, as the model's own is.
@@ -223,12 +232,14 @@ def capture(
         Record each assignment that the function itself makes instead, arguments at entry.
     keep : {"detach", "graph", "clone", "cpu"} or callable, default "detach"
         What is recorded of a value: the tensor without its graph (sharing memory), with its graph, a copy, a copy on
-        the CPU, or whatever a function makes of it.
+        the CPU, or whatever a function makes of it. Tensors in nested lists, tuples, named tuples and dicts
+        (`OrderedDict`, `defaultdict`, `ModelOutput`) are treated alike; the copies are of NumPy arrays, too.
     modules : str or callable, optional
         Only these submodules of a model: an `fnmatch` pattern, or a function of name and module.
     limit : int, str or None, default "auto"
         Stop recording, and warn once, when tensors and arrays hold so much: bytes, or text such as ``"2GiB"``. By
-        default half of the memory available now, and 100,000 calls; None for no limit.
+        default half of the memory available now, and 100,000 calls; None for no limit. Of long containers the first
+        items stand for all.
     edit : mapping of str to callable, optional
         For each name, a function of the value that is about to be assigned, which returns what is assigned instead.
         Arguments are edited at entry.

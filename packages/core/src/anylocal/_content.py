@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.colors import Colormap
 from PIL import Image
@@ -27,15 +29,18 @@ _COLOURS = 256
 
 
 def describe(
-    given: Sequence[AttentionMap], chosen: Sequence[int], samples: Sequence[int], packed: Iterable[Layer]
+    given: Sequence[AttentionMap],
+    places: Sequence[int],
+    layers: Sequence[AttentionMap],
+    samples: Sequence[int],
+    packed: Iterable[Layer],
 ) -> dict[str, Any]:
-    """Return what the script needs to know of the layers and their axes."""
-    layers = [given[at] for at in chosen]
+    """Return what the script needs to know of the layers, at their places among those given, and of their axes."""
     axes: dict[tuple[Axis, int], int] = {}
     shorts, _ = row_names(layers, float("inf"), 1)
     twice = {name for name, count in Counter(layer.name for layer in given).items() if count > 1 or not name}
     rows = []
-    for at, layer, short, pack in zip(chosen, layers, shorts, packed, strict=True):
+    for at, layer, short, pack in zip(places, layers, shorts, packed, strict=True):
         queries, keys = (axes.setdefault((axis, layer.windows), len(axes)) for axis in (layer.queries, layer.keys))
         rows.append(
             {
@@ -55,17 +60,99 @@ def describe(
         "layers": rows,
         "axes": [_describe_axis(axis, samples, windows) for axis, windows in axes],
         "samples": list(samples),
-        "start": {"layer": len(chosen) - 1, "head": "mean", "query": _middle(given[chosen[-1]].queries, samples[0])},
+        "start": {"layer": len(layers) - 1, "head": "mean", "query": _middle(layers[-1].queries, samples[0])},
     }
 
 
-def named(attention: AttentionMap, tokens: Tokens | None) -> AttentionMap:
-    """Return the map with tokens on the axes that only count their positions, where the numbers agree."""
-    if tokens is None:
-        return attention
-    axes = {"queries": attention.queries, "keys": attention.keys}
-    fitting = {side: tokens for side, axis in axes.items() if type(axis) is Axis and len(axis) == len(tokens)}
-    return attention.labelled(**fitting) if fitting else attention
+def tokens_of(given: object) -> Tokens:
+    """Return what a user gave as tokens.
+
+    Raises
+    ------
+    OptionError
+        Where it is no texts: a tokenizer, or the ids that it makes.
+    ShapeError
+        Where the texts differ in length, or it is one string.
+    """
+    if isinstance(given, Tokens):
+        return given
+    given = given.tolist() if isinstance(given, np.ndarray | torch.Tensor) else given
+    cure = "tokenizer.convert_ids_to_tokens(ids) makes them of ids, and a capture with tokenizer= has them already."
+    if not isinstance(given, Sequence):
+        msg = f"tokens= takes the texts of the tokens and got {type(given).__name__}; {cure}"
+        raise OptionError(msg)
+    single = any(isinstance(item, str) for item in given) or not all(isinstance(item, Sequence) for item in given)
+    for token in given if single else itertools.chain.from_iterable(given):
+        if not isinstance(token, str):
+            msg = f"tokens= takes the texts of the tokens, and {token!r} is none; {cure}"
+            raise OptionError(msg)
+    return Tokens(given)
+
+
+def named(layers: Sequence[AttentionMap], samples: Sequence[int], tokens: Tokens) -> list[AttentionMap]:
+    """Return the maps with tokens on the axes of texts and those that only count, where the numbers agree.
+
+    Raises
+    ------
+    OptionError
+        Where no axis is one of these.
+    ShapeError
+        Where the tokens fit none of them, or are texts of another batch.
+    """
+    axes = dict.fromkeys(axis for layer in layers for axis in (layer.queries, layer.keys) if _is_open(axis))
+    if not axes:
+        msg = f"There are tokens, and the positions of {layers[0]!r} are not those of a text; leave tokens= out."
+        raise OptionError(msg)
+    if all(len(axis) != len(tokens) for axis in axes):
+        lengths = ", ".join(map(str, sorted({len(axis) for axis in axes})))
+        msg = f"tokens= has {len(tokens)} tokens and the maps have {lengths} positions; give a text for each position."
+        raise ShapeError(msg)
+    count, batch = len(tokens.texts), layers[0].images
+    if count not in {1, batch}:
+        msg = f"tokens= has {count} texts and the maps have a batch of {batch}; give one text for each sample."
+        raise ShapeError(msg)
+    labels = {axis: _labelled(axis, tokens, samples) for axis in axes if len(axis) == len(tokens)}
+    return [
+        layer.labelled(queries=labels.get(layer.queries, layer.queries), keys=labels.get(layer.keys, layer.keys))
+        for layer in layers
+    ]
+
+
+def _is_open(axis: Axis) -> bool:
+    """Return whether a user may say what the positions are; names and places are facts of the model."""
+    return type(axis) is Axis or isinstance(axis, Tokens)
+
+
+def _labelled(axis: Axis, tokens: Tokens, samples: Sequence[int]) -> Tokens:
+    """Return the tokens, with what the axis knows of its own besides their texts where they do not tell it."""
+    if not isinstance(axis, Tokens):
+        return tokens
+    several = len(axis.texts) > 1
+    if several and len(tokens.texts) == 1 and len({axis.texts[sample] for sample in samples}) > 1:
+        msg = (
+            f"tokens= has one text and the {len(samples)} samples of the page have different ones; give one for each"
+            " sample of the batch, or choose one by samples=."
+        )
+        raise ShapeError(msg)
+    count = max(len(axis.texts), len(tokens.texts))
+    given, known = (each if len(each.texts) == count else each.take([0] * count) for each in (tokens, axis))
+    # The spellings of words are those of the texts that go; which tokens make up a word stays true.
+    split = given.split if given.split["words"] else {"words": known.split["words"]}
+    return Tokens(
+        given.texts,
+        padding=_told(given, known, lambda side, text: side.is_padding(text).tolist()),
+        special=_told(given, known, lambda side, text: side.is_special(text).tolist()),
+        segments=_told(given, known, Tokens.segments),
+        start=given.start or known.start,
+        **split,
+    )
+
+
+def _told(given: Tokens, known: Tokens, of: Callable[[Tokens, int], list[Any]]) -> list[list[Any]]:
+    """Return what is said of each token: by those given, or by those known where these say nothing."""
+    own, before = ([of(side, text) for text in range(len(side.texts))] for side in (given, known))
+    # Not by its truth: 0 is a sentence.
+    return own if any(item is not None and item is not False for row in own for item in row) else before
 
 
 def colours_of(cmap: Cmap) -> str:

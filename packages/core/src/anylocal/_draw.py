@@ -91,7 +91,7 @@ def _one_of(attention: AttentionMap, sample: int | None, number: int, kind: str)
     if sample is None and number != 1:
         msg = f"{attention!r} holds {number} {kind}s and a picture shows one: choose it by sample=0 … {number - 1}."
         raise ChoiceError(msg)
-    return inside(0 if sample is None else sample, number, f"{kind} of {attention!r}")
+    return inside(0 if sample is None else sample, number, kind, of=attention)
 
 
 def place_of(attention: AttentionMap, sample: int) -> int:
@@ -104,7 +104,7 @@ def rows_of(attention: AttentionMap, sample: int, head: int | None, queries: Seq
     """Return the weights of some queries, shape (query, key): of one head, or the mean over heads."""
     heads = attention.shape[1]
     if head is not None:
-        return array_of(attention[sample, inside(head, heads, f"head of {attention!r}"), list(queries)])
+        return array_of(attention[sample, inside(head, heads, "head", of=attention), list(queries)])
     # `head_mean` would compute the whole batch, and all heads at once would be as many matrices as there are heads.
     return mean_of(array_of(attention[sample, each, list(queries)]) for each in range(heads))
 
@@ -146,8 +146,8 @@ def _position(query: object, axis: Axis | None, length: int, sample: int) -> int
     return inside(query, length, "query") if axis is None else axis.position(query, sample)
 
 
-def inside(position: Any, length: int, what: str) -> int:
-    """Return a position, counted from the start.
+def inside(position: Any, length: int, what: str, of: object = None) -> int:
+    """Return a position, counted from the start; the message tells of what it is one.
 
     Raises
     ------
@@ -159,7 +159,8 @@ def inside(position: Any, length: int, what: str) -> int:
     except TypeError:
         found = length
     if not -length <= found < length:
-        msg = f"There is no {what} {position!r}: there are {length}, counted from 0."
+        owner = "" if of is None else f" of {of!r}"
+        msg = f"There is no {what} {position!r}{owner}: there are {length}, counted from 0."
         raise PositionError(msg)
     return found % length
 

@@ -44,9 +44,11 @@ def warn_of_nothing(label: str, what: str, subscriptions: list[Subscription], lo
 
 
 def _reason(subscriptions: list[Subscription], names: list[str]) -> str:
-    listed = ", ".join(s.function.__qualname__ for s in subscriptions[:_MOST])
-    listed += f" and {len(subscriptions) - _MOST} more" if len(subscriptions) > _MOST else ""
-    were = "were" if len(subscriptions) > 1 else "was"
+    # One function may be captured for several reasons.
+    functions = list(dict.fromkeys(s.function.__qualname__ for s in subscriptions))
+    listed = ", ".join(functions[:_MOST])
+    listed += f" and {len(functions) - _MOST} more" if len(functions) > _MOST else ""
+    were = "were" if len(functions) > 1 else "was"
     finished = [s for s in subscriptions if s.last_line is not None]
     if finished:
         return _unbound(finished[-1], names)

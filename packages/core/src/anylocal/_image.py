@@ -43,9 +43,9 @@ def pixels_of(
     Raises
     ------
     ShapeError
-        Where it is no image, or another number of images.
+        Where it is no image, has no pixels, or there is another number of images.
     OptionError
-        Where `mean` and `std` do not fit it.
+        Where `mean` and `std` do not fit it, or a pixel is no number.
     """
     array, first = _read(image)
     if array.ndim == 4:  # noqa: PLR2004  # the number of axes
@@ -53,7 +53,11 @@ def pixels_of(
             msg = f"There are {len(array)} images and the map has {batch}; give the image of the sample that is drawn."
             raise ShapeError(msg)
         array = array[sample % len(array)]
-    return _between_0_and_1(_channels_last(array, first=first), mean, std)
+    found = _channels_last(array, first=first)
+    if not found.size:
+        msg = f"The image is {found.shape[0]} × {found.shape[1]} pixels, which show nothing; give what the model saw."
+        raise ShapeError(msg)
+    return _between_0_and_1(found, mean, std)
 
 
 def grey(pixels: Pixels) -> Pixels:
@@ -93,6 +97,9 @@ def _channels_last(array: npt.NDArray[Any], *, first: bool) -> npt.NDArray[Any]:
 
 def _between_0_and_1(array: npt.NDArray[Any], mean: Statistics, std: Statistics) -> Pixels:
     whole = array.dtype.kind in "bui"
+    if not whole and not np.isfinite(array).all():
+        msg = "The image has pixels that are NaN or infinite, which have no colour; give what the model saw."
+        raise OptionError(msg)
     if mean is not None or std is not None:
         if whole:
             msg = f"mean and std undo the normalisation of an image, and one of {array.dtype} is not normalised."

@@ -37,6 +37,10 @@ def layers_of(maps: Iterable[AttentionMap], recipe: str) -> list[AttentionMap]:
     OptionError, StateError, ChoiceError
         Where something is no map, there is none, or they belong to several forwards.
     """
+    if hasattr(maps, "maps") or not isinstance(maps, Iterable):
+        from anylocal._map import maps_of
+
+        maps = maps_of(maps, recipe)
     layers = [_draw.map_of(layer, recipe) for layer in maps]
     from anylocal._rollout import check_forward
 
@@ -61,7 +65,7 @@ def by_layer(
     found: list[Weights | None] = []
     refused: list[ShapeError] = []
     for layer in layers:
-        chosen = slice(None) if sample is None else [_draw.inside(sample, layer.images, f"sample of {layer!r}")]
+        chosen = slice(None) if sample is None else [_draw.inside(sample, layer.images, "sample", of=layer)]
         try:
             # A graph would hold every block of rows.
             with torch.no_grad():

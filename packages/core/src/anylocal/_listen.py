@@ -17,7 +17,7 @@ from threading import get_ident
 from typing import Any, Final, TypeAlias
 
 from anylocal import _compiled, _torch
-from anylocal._record import HEAD, Head, Subscription
+from anylocal._record import HEAD, Head, Subscription, thread_and_frame
 from anylocal._rewrite import UNBOUND, Wants
 
 # What is heard of a call. A listener is made for one subscription to one rewriting, out of all that is known then.
@@ -106,6 +106,7 @@ def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any,
 def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> OnReturn:
     tracing, top, root = _compiled.tracing, _compiled.top, _compiled.ROOT
     log, recomputing, names = subscription.log, subscription.recomputing, subscription.wants.returned
+    where = thread_and_frame if subscription.joined else get_ident
     extend, members = log.raw.extend, getattr(subscription.accepts, "members", ())
     head = Head(subscription, "returned", names)
     length = HEAD + 2
@@ -129,7 +130,7 @@ def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> 
                 version = value._version
             except RuntimeError:
                 version = None  # an inference tensor does not count its changes
-            extend((head, line, owner, get_ident(), value, version))
+            extend((head, line, owner, where(), value, version))
             log.ahead -= 1
             if log.ahead < 0:
                 log.look((value,), length)
@@ -140,6 +141,7 @@ def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> 
 def _on_return_of_tensors(subscription: Subscription, tensor_type: type[Any], places: tuple[int, ...]) -> OnReturn:
     tracing, top, root = _compiled.tracing, _compiled.top, _compiled.ROOT
     log, recomputing, names = subscription.log, subscription.recomputing, subscription.wants.returned
+    where = thread_and_frame if subscription.joined else get_ident
     extend, module_type = log.raw.extend, _torch.module_base() or ()
     head = Head(subscription, "returned", names)
     length = HEAD + 2 * len(places)
@@ -150,7 +152,7 @@ def _on_return_of_tensors(subscription: Subscription, tensor_type: type[Any], pl
             return
         if not subscription.concerns(owner) or not log.active:
             return
-        record = [head, line, owner if isinstance(owner, module_type) else None, get_ident()]
+        record = [head, line, owner if issubclass(type(owner), module_type) else None, where()]
         versions = []
         for place in places:
             value = values[place]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from anylocal._axes import Axis, PlacedPatches
 from anylocal._index import Index, Queries, query_rows, resolve
 from anylocal._softmax import Computed, Given, Rows, block_rows, chunks, compact, picked
 from anylocal._tokens import Tokens
-from anylocal.errors import OptionError, ShapeError
+from anylocal.errors import ChoiceError, OptionError, ShapeError
 
 
 class AttentionMap:
@@ -353,3 +353,30 @@ class AttentionMap:
             )
             raise ShapeError(msg)
         return axis
+
+
+def maps_of(given: object, what: str) -> list[AttentionMap]:
+    """Return the maps that a function was given: those of several layers, or a single one.
+
+    Raises
+    ------
+    OptionError
+        Where something is no map.
+    ChoiceError
+        Where it is those of each of several forwards.
+    """
+    if isinstance(given, AttentionMap):
+        return [given]
+    if hasattr(given, "maps"):
+        msg = f"{what} takes maps and got {type(given).__name__}; give it the maps of that, which are its .maps."
+        raise OptionError(msg)
+    found = []
+    for item in given if isinstance(given, Iterable) and not isinstance(given, str | torch.Tensor) else [given]:
+        if isinstance(item, Sequence) and any(isinstance(layer, AttentionMap) for layer in item):
+            msg = f"{what} takes maps and got several {type(item).__name__}; give one of them."
+            raise ChoiceError(msg)
+        if not isinstance(item, AttentionMap):
+            msg = f"{what} takes maps and got {type(item).__name__}; make maps first, by AttentionMap.from_weights."
+            raise OptionError(msg)
+        found.append(item)
+    return found

@@ -180,12 +180,16 @@ class Budget:
 
 def _held_by(values: Sequence[Any]) -> Iterator[tuple[str, int, int]]:
     for value in values:
-        yield from _torch.storages(value)
-        yield from _array(value)
+        for part, count in _torch.parts(value):
+            held = _torch.storages(part) if _torch.is_tensor(part) else _array(part)
+            for device, address, size in held:
+                yield device, address, int(count * size)
 
 
 def _array(value: object) -> tuple[tuple[str, int, int], ...]:
-    size = getattr(value, "nbytes", None)
-    if _torch.is_tensor(value) or not isinstance(size, int):
+    try:
+        # Not by getattr: what an object makes up when asked is no size of an array, and may run for long.
+        size = object.__getattribute__(value, "nbytes")
+    except Exception:  # noqa: BLE001  # a file that is closed, a buffer that was released
         return ()
-    return (("cpu", id(value), size),)
+    return (("cpu", id(value), size),) if type(size) is int else ()

@@ -89,9 +89,9 @@ class MultiHead:
             yield Request(Found(_SLOW, _is_real), _SLOW_WANTS, frozenset({"q", "k", _WEIGHTS}))
             yield Request(Found(_FAST, watch), _FAST_WANTS)
 
-    def owns(self, call: Call) -> bool:
-        """Say whether a call is one of torch's multi-head attention."""
-        return call.function in {_SLOW, _FAST, _FORWARD}
+    def owns(self, function: types.FunctionType) -> bool:
+        """Say whether a function is one of torch's multi-head attention."""
+        return function in {_SLOW, _FAST, _FORWARD}
 
     def made_map(self, call: Call) -> bool:
         """Say whether such a call came to a softmax or a kernel."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -37,13 +39,16 @@ class Record(NamedTuple):
     names: tuple[str, ...]
     values: tuple[Any, ...]
     versions: tuple[int | tuple[int | None, ...] | None, ...]
+    # What tells a call from others of the same function in the same thread, where that matters.
+    frame: int | None = None
 
 
 class Log:
     """All records of one capture, in the order in which they came, and the switch that stops them."""
 
     def __init__(self, limit: int | str | None) -> None:
-        # Of each record: its head, line, module, thread, and the values and versions of the names.
+        # Of each record: its head, line, module, thread (where that matters, with the frame), and the values and
+        # versions of the names.
         self.raw: list[Any] = []
         self.open = False
         self.active = False
@@ -65,6 +70,12 @@ class Log:
         """All records so far."""
         _compiled.collect()
         return tuple(record for record, _ in _read(self.raw.copy()))
+
+    def records_from(self, place: int) -> tuple[tuple[Record, ...], int]:
+        """Return the records behind a place in the log, and its end."""
+        _compiled.collect()
+        raw = self.raw[place:]
+        return tuple(record for record, _ in _read(raw)), place + len(raw)
 
     def take_out(self) -> tuple[Record, ...]:
         """Return all records so far, and remove them; what other threads record meanwhile stays."""
@@ -161,7 +172,8 @@ def _read(raw: list[Any]) -> Iterator[tuple[Record, int]]:
         middle = place + HEAD + len(names)
         values, end = tuple(raw[place + HEAD : middle]), middle + len(names)
         versions = tuple(raw[middle:end])
-        yield Record(subscription, kind, line, module, thread, names, values, versions), end - place
+        thread, frame = thread if type(thread) is tuple else (thread, None)
+        yield Record(subscription, kind, line, module, thread, names, values, versions, frame), end - place
         place = end
 
 
@@ -182,6 +194,21 @@ class _Count:
     def clear(self) -> None:
         """Begin again."""
         self._before += self.read()
+
+
+# The files of what runs at each recorded call: this one, and those beside it.
+_ENGINE: Final = str(Path(__file__).with_name("_"))
+
+
+def thread_and_frame() -> tuple[int, int]:
+    """Return where the captured function runs that this is called for: the thread, and which of its frames.
+
+    Of a frame that is gone, the number may come again; a call that starts says so.
+    """
+    frame = sys._getframe(2)  # noqa: SLF001  # the fast way to a frame
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_ENGINE):
+        frame = frame.f_back
+    return get_ident(), id(frame)
 
 
 class Subscription:
@@ -331,12 +358,14 @@ class Subscription:
     ) -> None:
         if kind == "returned":
             self.last_line = line
-        module = owner if _torch.is_module(owner) else None
+        # Not by isinstance, which would run the `__class__` of an object that is somebody else's.
+        module = owner if issubclass(type(owner), _torch.module_base() or ()) else None
         # In one step, for other threads record as well.
         log = self.log
         if thread is not None and _compiled.is_pending():
             _compiled.collect()
-        log.raw += (Head(self, kind, names), line, module, thread, *values, *versions)
+        where = thread_and_frame() if self.joined and thread is not None else thread
+        log.raw += (Head(self, kind, names), line, module, where, *values, *versions)
         log.ahead -= 1
         if log.ahead < 0:
             log.look(values, HEAD + 2 * len(values))

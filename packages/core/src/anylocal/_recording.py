@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 from anylocal import _table, _torch
 from anylocal._calls import Call
-from anylocal.errors import NameNotFoundError, ShapeError
+from anylocal.errors import NameNotFoundError, OptionError, ShapeError
 
 
 class Recording(ABC):
@@ -34,10 +35,23 @@ class Recording(ABC):
         ------
         NameNotFoundError
             If the name is not captured here.
+        OptionError
+            If it is no name.
         """
+        if not isinstance(name, str):
+            msg = f"A capture is read by name and got [{name!r}]; calls by their number are in .calls."
+            raise OptionError(msg)
         if name not in self.names:
             raise NameNotFoundError(name, f"This capture of {self._label}", self.names)
         return [call.values[name] for call in self.calls if name in call.values]
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether a name is captured here."""
+        return name in self.names
+
+    def __iter__(self) -> Iterator[Call]:
+        """Go over the calls, as many as `len` counts."""
+        return iter(self.calls)
 
     def stack(self, name: str) -> Any:
         """Return the values of a name as one tensor.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from anylocal._map import maps_of
 from anylocal._rollout import check_layers
 from anylocal._softmax import Given
 from anylocal.errors import StateError, UnsupportedError
@@ -60,7 +61,7 @@ def relevance(maps: Iterable[AttentionMap], output: torch.Tensor) -> torch.Tenso
     tensor([[[1.9000, 0.2000],
              [0.0000, 1.0000]]])
     """
-    layers = list(maps)
+    layers = maps_of(maps, "relevance")
     check_layers(layers, "relevance")
     weights = [_with_graph(layer) for layer in layers]
     if not output.requires_grad:

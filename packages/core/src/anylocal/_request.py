@@ -101,7 +101,10 @@ def check_options(names: tuple[object, ...], keep: object, edit: Mapping[str, ob
     if not names and not edit:
         msg = 'Name the local variables to capture, as in capture(model, "attn"); find(model) lists what is there.'
         raise OptionError(msg)
-    for name in names:
+    if edit is not None and not isinstance(edit, Mapping):
+        msg = f"edit={edit!r} is no dict; give a function for each name, as in edit={{'attn': function}}."
+        raise OptionError(msg)
+    for name in (*names, *(edit or ())):
         if not isinstance(name, str):
             msg = f"A name of a local variable is a str, not {name!r}."
             raise OptionError(msg)
@@ -125,8 +128,14 @@ def only(resolution: Resolution, modules: str | Callable[[str, Any], bool]) -> R
     if isinstance(modules, str):
         pattern = modules
         chosen = {n: m for n, m in resolution.modules.items() if fnmatch.fnmatchcase(n, pattern)}
-    else:
+    elif callable(modules):
         chosen = {n: m for n, m in resolution.modules.items() if modules(n, m)}
+    else:
+        msg = (
+            f"modules={modules!r} is neither a pattern nor a function; give one pattern, or choose by a function, as in"
+            " modules=lambda name, module: name in names."
+        )
+        raise OptionError(msg)
     if not chosen:
         some = ", ".join(list(resolution.modules)[1:6])
         msg = (

@@ -13,6 +13,7 @@ import torch
 
 from anylocal._axes import Axis
 from anylocal._index import Queries, query_rows
+from anylocal._map import maps_of
 from anylocal._softmax import Pick, block_rows, chunks, positions
 from anylocal.errors import ChoiceError, OptionError, ShapeError, StateError, UnsupportedError
 
@@ -72,7 +73,7 @@ def rollout(
     >>> rollout([turn, turn], queries=0)
     tensor([[0.5000, 0.5000]])
     """
-    layers = list(maps)
+    layers = maps_of(maps, "rollout")
     if not 0 <= residual <= 1:
         msg = f"residual={residual!r} is no share; give a number between 0 and 1."
         raise OptionError(msg)

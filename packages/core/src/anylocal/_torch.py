@@ -6,6 +6,11 @@ among the imported modules each time it matters.
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import functools
+import itertools
+import operator
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -33,9 +38,10 @@ def is_loaded() -> bool:
 
 
 def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
-    """Say whether a value is a tensor."""
+    """Say whether a value is a tensor, without asking the value, which may be anything."""
     tensor_class = _loaded("Tensor")
-    return tensor_class is not None and isinstance(value, tensor_class)
+    # isinstance would run the `__class__` of a proxy, which raises where there is nothing behind it.
+    return tensor_class is not None and issubclass(type(value), tensor_class)
 
 
 def is_module(value: object) -> TypeGuard[torch.nn.Module]:
@@ -94,35 +100,240 @@ def as_is(value: Any) -> Any:
 
 def detached(value: Any) -> Any:
     """Return a tensor, or those in a container, without the graph."""
-    return _map_tensors(_detach, value)
+    if type(value) is _loaded("Tensor"):
+        return value.detach()
+    return _map_parts(_detach, value, arrays=False)
 
 
 def _cloned(value: Any) -> Any:
-    return _map_tensors(lambda tensor: tensor.detach().clone(), value)
+    return _map_parts(_clone, value, arrays=True)
 
 
 def _on_cpu(value: Any) -> Any:
-    # A tensor that is on the CPU already is copied too: what is kept must not change afterwards.
-    return _map_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), value)
+    return _map_parts(_copy_to_cpu, value, arrays=True)
 
 
 def _detach(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach()
 
 
-def _map_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
-    """Apply a function to a tensor, or to the tensors directly in a tuple, list or dict; leave the rest as it is."""
+def _clone(value: Any) -> Any:
+    return value.detach().clone() if is_tensor(value) else value.copy()
+
+
+def _copy_to_cpu(value: Any) -> Any:
+    # A tensor that is on the CPU already is copied too: what is kept must not change afterwards.
+    return value.detach().to("cpu", copy=True) if is_tensor(value) else value.copy()
+
+
+def _map_parts(function: Callable[[Any], Any], value: Any, *, arrays: bool) -> Any:
+    """Apply a function to a tensor, or to those in lists, tuples and dicts at any depth; leave the rest as it is."""
     tensor_class = _loaded("Tensor")
-    if tensor_class is None:
+    if _is_tracing():
+        return _map_traced(function, value, tensor_class)
+    if type(value) in PLAIN:
         return value
+    array_class = getattr(sys.modules.get("numpy"), "ndarray", None) if arrays else None
+    kinds = tuple([kind for kind in (tensor_class, array_class) if kind is not None])
+    if issubclass(type(value), kinds):
+        return _tried(function, value)
+    if not issubclass(type(value), _CONTAINERS) or not any(issubclass(type(part), kinds) for part, _ in parts(value)):
+        return value
+    try:
+        return _Copy(functools.partial(_tried, function), kinds).of(value)
+    except Exception:  # noqa: BLE001  # the keys of a dict are somebody else's objects, and so is their hash
+        return value
+
+
+def _tried(function: Callable[[Any], Any], value: Any) -> Any:
+    # What has no data can be neither detached nor copied. The model goes on, and versions tell of a change.
+    for attempt in (function, _detach):
+        with contextlib.suppress(Exception):
+            return attempt(value)
+    return value
+
+
+def _is_tracing() -> bool:
+    is_tracing = getattr(_loaded("compiler"), "is_dynamo_compiling", None)
+    return is_tracing is not None and is_tracing()
+
+
+def _map_traced(function: Callable[[Any], Any], value: Any, tensor_class: type[Any]) -> Any:
+    """Do the same where dynamo traces, which knows what it traces and follows simple code only."""
     if isinstance(value, tensor_class):
         return function(value)
     kind = type(value)
-    if kind in (tuple, list) and any(isinstance(item, tensor_class) for item in value):
-        return kind(_map_tensors(function, item) for item in value)
-    if kind is dict and any(isinstance(item, tensor_class) for item in value.values()):
-        return {key: _map_tensors(function, item) for key, item in value.items()}
+    kinds = (tensor_class, tuple, list, dict)
+    if kind in (tuple, list) and any(isinstance(item, kinds) for item in value):
+        return kind([_map_traced(function, item, tensor_class) for item in value])
+    if kind is dict and any(isinstance(item, kinds) for item in value.values()):
+        return {key: _map_traced(function, item, tensor_class) for key, item in value.items()}
     return value
+
+
+PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+"""What holds nothing and never changes, and is most of what lies in long containers."""
+
+_CONTAINERS: Final = (tuple, list, dict)
+
+# How many items are looked at of one container, and in all of a value: a function that takes a list of millions may be
+# called often.
+_MOST_OF_ONE: Final = 1_000
+_MOST_IN_ALL: Final = 10_000
+
+
+def parts(value: Any) -> Iterator[tuple[Any, float]]:
+    """Give what lies in a value, at any depth of its lists, tuples and dicts, and for how many things each stands.
+
+    A value that is no container is its own only part. Of a long container the first items stand for all; numbers and
+    texts are left out. None of the user's own code runs.
+    """
+    waiting = [(value, 1.0, _MOST_IN_ALL)]
+    entered: set[int] = set()
+    while waiting:
+        item, weight, allowed = waiting.pop()
+        count, items = _items(item)
+        if count is None:
+            yield item, weight
+        elif id(item) not in entered:
+            entered.add(id(item))
+            try:
+                looked_at = list(itertools.islice(items, min(_MOST_OF_ONE, allowed)))
+            except RuntimeError:  # another thread has changed a dict meanwhile
+                continue
+            if not PLAIN.issuperset(map(type, looked_at)):
+                each, rest = weight * count / len(looked_at), max(1, allowed // len(looked_at))
+                waiting += [(part, each, rest) for part in looked_at if type(part) not in PLAIN]
+
+
+def _items(value: Any) -> tuple[int | None, Iterator[Any]]:
+    """Return how many items a container has, and those; None for what is no container."""
+    kind = type(value)
+    # Of the built-in classes themselves: subclasses may do anything when asked.
+    if issubclass(kind, tuple):
+        return tuple.__len__(value), tuple.__iter__(value)
+    if issubclass(kind, list):
+        return list.__len__(value), list.__iter__(value)
+    if issubclass(kind, dict):
+        return dict.__len__(value), iter(dict.values(value))
+    return None, iter(())
+
+
+class _Copy:
+    """A copy of nested containers in which some parts are others.
+
+    Containers are made by built-in constructors alone, so that none of the user's code runs: lists, tuples, dicts, and
+    of their subclasses named tuples, `OrderedDict`, `defaultdict` and ordered dicts that are dataclasses, as
+    transformers' `ModelOutput` is. Others stay as they are, with all that is in them; and so do containers of numbers
+    and texts only.
+
+    Parameters
+    ----------
+    function : callable
+        What a part is replaced by.
+    kinds : tuple of type
+        The types of the parts to replace.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], kinds: tuple[type, ...]) -> None:
+        self._function = function
+        self._kinds = kinds
+        # Containers that exist, but wait for their items: a list or a dict can be in itself.
+        self._waiting: list[tuple[Callable[[list[Any]], object], list[Any]]] = []
+        self._made: dict[int, Any] = {}
+
+    def of(self, value: Any) -> Any:
+        """Return the copy of a value."""
+        made = self._of(value)
+        # Each may bring more of them. What waited stays there, for a number is an object's only as long as it lives.
+        for fill, items in self._waiting:
+            fill([self._of(item) for item in items])
+        return made
+
+    def _of(self, value: Any) -> Any:
+        """Return what stands for a value; tuples, which cannot wait for their items, are made after those."""
+        made, stack = self._made, [value]
+        while stack:
+            item = stack[-1]
+            if type(item) in PLAIN or id(item) in made:
+                stack.pop()
+            elif not _is_copied_tuple(item):
+                made[id(stack.pop())] = self._replaced(item)
+            else:
+                items = list(tuple.__iter__(item))
+                missing = [part for part in items if type(part) not in PLAIN and id(part) not in made]
+                stack += missing
+                if not missing:
+                    made[id(stack.pop())] = _tuple(item, [made.get(id(part), part) for part in items])
+        return made.get(id(value), value)
+
+    def _replaced(self, value: Any) -> Any:
+        kind = type(value)
+        if issubclass(kind, self._kinds):
+            return self._function(value)
+        _, items = _items(value)
+        if PLAIN.issuperset(map(type, itertools.islice(items, _MOST_OF_ONE))):
+            return value
+        if kind is list:
+            made: list[Any] = []
+            self._waiting.append((made.extend, list(value)))
+            return made
+        return self._dict(value) if issubclass(kind, dict) else value
+
+    def _dict(self, value: dict[Any, Any]) -> Any:
+        kind: type[Any] = type(value)
+        attributes: dict[str, Any] = {}
+        made: dict[Any, Any]
+        if kind is dict:
+            made, base = {}, dict
+        elif kind is collections.defaultdict:
+            made, base = collections.defaultdict(getattr(value, "default_factory", None)), dict
+        elif issubclass(kind, collections.OrderedDict) and _is_plain_ordered(kind):
+            base = collections.OrderedDict
+            made = base.__new__(kind)
+            attributes = object.__getattribute__(value, "__dict__")
+        else:
+            return value
+        keys, names = list(base.keys(value)), list(attributes)
+        items = [*base.values(value), *attributes.values()]
+
+        def fill(items: list[Any]) -> None:
+            for key, item in zip(keys, items, strict=False):
+                base.__setitem__(made, key, item)
+            if names:
+                object.__getattribute__(made, "__dict__").update(zip(names, items[len(keys) :], strict=True))
+
+        self._waiting.append((fill, items))
+        return made
+
+
+def _is_plain_ordered(kind: type) -> bool:
+    return kind is collections.OrderedDict or _declares(kind, "__dataclass_fields__")
+
+
+def _is_copied_tuple(value: object) -> bool:
+    kind = type(value)
+    if not issubclass(kind, tuple) or kind is tuple:
+        return kind is tuple
+    # Named by Python, without attributes besides, or by C, as the results of torch's functions are.
+    has_attributes = kind.__dictoffset__ and object.__getattribute__(value, "__dict__")
+    return (_declares(kind, "_fields") and not has_attributes) or _is_struct(kind)
+
+
+def _is_struct(kind: type) -> bool:
+    return kind.__base__ is tuple and "n_sequence_fields" in vars(kind)
+
+
+def _tuple(value: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
+    """Return a tuple of the same type with other items; where none is another, the very one."""
+    kind = type(value)
+    if all(map(operator.is_, items, value)):
+        return value
+    return kind(items) if _is_struct(kind) else tuple.__new__(kind, items)
+
+
+def _declares(kind: type, name: str) -> bool:
+    return any(name in vars(base) for base in kind.__mro__)
 
 
 def tensor_type() -> type | None:
@@ -193,43 +404,79 @@ def is_recomputing() -> bool:
 
 
 def version(value: object) -> int | None:
-    """Return how often a tensor has been changed in place, or None where torch does not count it.
+    """Return how often a tensor, or those in a container, were changed in place, or None where torch does not count it.
 
     Inference tensors have no counter.
     """
-    if not is_tensor(value) or value.is_inference():
+    kind = type(value)
+    if not issubclass(kind, _CONTAINERS):
+        return _count(value)
+    versions = [count for part, _ in parts(value) if (count := _count(part)) is not None]
+    # A counter only ever grows, so that the sum tells of each change.
+    return sum(versions) if versions else None
+
+
+def _count(value: object) -> int | None:
+    if not is_tensor(value):
         return None
-    return int(value._version)
+    try:
+        if type(value) is _loaded("Tensor"):
+            return None if value.is_inference() else value._version
+        with _without_overrides():
+            return None if value.is_inference() else int(value._version)
+    except Exception:  # noqa: BLE001  # a tensor of somebody's own kind, which may do anything when asked
+        return None
 
 
-def storages(value: object) -> Iterator[tuple[str, int, int]]:
-    """Give device, address and size in bytes of the memory behind a tensor, or behind those in a container."""
-    if is_tensor(value):
-        yield from _storage(value)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from storages(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from storages(item)
+def storages(tensor: torch.Tensor) -> list[tuple[str, int, int]]:
+    """Return device, address and size in bytes of the memory behind a tensor, as far as it is known."""
+    try:
+        with _without_overrides():
+            return [_storage(part) for part in _stored(tensor)]
+    except Exception:  # noqa: BLE001  # as above
+        return []
 
 
-def _storage(tensor: Any) -> Iterator[tuple[str, int, int]]:
+def _without_overrides() -> contextlib.AbstractContextManager[Any]:
+    """Keep out of a block what subclasses of tensors make of torch's functions."""
+    context: contextlib.AbstractContextManager[Any] = _loaded("_C").DisableTorchFunctionSubclass()
+    return context
+
+
+# Which tensors a sparse one is made of, by its layout.
+_SPARSE: Final = {
+    "torch.sparse_coo": ("_indices", "_values"),
+    "torch.sparse_csr": ("crow_indices", "col_indices", "values"),
+    "torch.sparse_bsr": ("crow_indices", "col_indices", "values"),
+    "torch.sparse_csc": ("ccol_indices", "row_indices", "values"),
+    "torch.sparse_bsc": ("ccol_indices", "row_indices", "values"),
+}
+
+
+def _stored(tensor: Any) -> list[Any]:
+    names = _SPARSE.get(str(tensor.layout))
+    return [tensor] if names is None else [getattr(tensor.detach(), name)() for name in names]
+
+
+def _storage(tensor: Any) -> tuple[str, int, int]:
     try:
         storage = tensor.untyped_storage()
-        yield tensor.device.type, storage.data_ptr(), storage.nbytes()
+        return tensor.device.type, storage.data_ptr(), storage.nbytes()
     except (
         NotImplementedError,
         RuntimeError,
-    ):  # sparse, fake and functional tensors have no storage to measure
-        yield tensor.device.type, id(tensor), tensor.numel() * tensor.element_size()
+    ):  # fake and functional tensors have no storage to measure
+        return tensor.device.type, id(tensor), tensor.numel() * tensor.element_size()
 
 
 def free_memory(device: str) -> int | None:
     """Return the bytes free on an accelerator, or None where torch cannot tell."""
     if device != "cuda":
         return None
-    free, _ = _loaded("cuda").mem_get_info()
+    try:
+        free, _ = _loaded("cuda").mem_get_info()
+    except Exception:  # noqa: BLE001  # a device in trouble, of which the model is to tell
+        return None
     return int(free)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import threading
 import types
 import warnings
 from abc import ABC, abstractmethod
@@ -28,7 +29,7 @@ from anylocal._multihead import MultiHead, Nesting
 from anylocal._patch import own_code
 from anylocal._reading import Operand, Reading
 from anylocal._record import Record
-from anylocal._request import Request, only
+from anylocal._request import Request, check_options, only
 from anylocal._resolve import Among, Found, Resolution, bound_names, functions_in, owner_of, resolve
 from anylocal._rewrite import Result, Wants, may_be_unbound
 from anylocal._torch import module_names
@@ -280,7 +281,9 @@ class Adapter(ABC):
         any_version : bool, default False
             Go on with a version of the zoo that is not known.
         **options
-            ``modules``, ``keep``, ``limit`` and ``threads``, as `anylocal.capture` has them.
+            ``modules``, ``keep``, ``limit`` and ``threads``, as `anylocal.capture` has them. A function given as
+            ``keep`` is called with all that decides the maps: queries, keys, masks, None where there is no mask, and
+            numbers.
 
         Raises
         ------
@@ -508,6 +511,9 @@ class AttentionCapture:
         limit: int | str | None = "auto",
         threads: str = "all",
     ) -> None:
+        if not isinstance(model, torch.nn.Module):
+            raise TargetError(_no_model(model))
+        check_options(("maps",), keep, None, threads)
         self._adapter = adapter
         self._model = model
         self._about = about
@@ -523,9 +529,9 @@ class AttentionCapture:
         self._root = root if isinstance(root, types.FunctionType) and root not in self._readings else None
         requests = [*self._requests(resolution, chosen)]
         self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads)
-        self._made: list[AttentionMap] = []
-        self._read_so_far = 0
         self._others = adapter.others(model)
+        self._reading = threading.RLock()
+        self._begin_to_read()
 
     @property
     def maps(self) -> AttentionMaps:
@@ -541,8 +547,8 @@ class AttentionCapture:
                 yield Request(found, wants, joined, reading.gathered)
         accepts = {found.function: found.accepts for found in resolution.found}
         for function, names, arguments, keep in self._adapter.also(self._model):
-            # What an attention function itself has to tell are its hints.
-            if function not in self._readings:
+            # What an attention function itself has to tell are its hints; of torch's, all is asked for below.
+            if function not in self._readings and not self._heads.owns(function):
                 wants = Wants(names, given=frozenset(arguments))
                 yield Request(Found(function, accepts.get(function)), wants, keep=keep)
         yield from self._heads.requests()
@@ -588,10 +594,9 @@ class AttentionCapture:
     def clear(self) -> None:
         """Forget the maps, and go on capturing if it is open."""
         self._capture.clear()
-        self._heads.weights.clear()
-        self._made.clear()
-        # Else as many records as before would pass for those that were read.
-        self._read_so_far = 0
+        with self._reading:
+            self._heads.weights.clear()
+            self._begin_to_read()
 
     def __enter__(self) -> AttentionMaps:
         """Start capturing and return the maps, which grow while the model runs."""
@@ -604,46 +609,61 @@ class AttentionCapture:
         if kind is None:
             self._capture.tell("attention map", {*self._readings, *self._heads.functions})
 
+    # The reading, which goes on where it ended: who reads after each forward of a long run reads each record once.
+
+    def _begin_to_read(self) -> None:
+        self._made: list[AttentionMap] = []
+        self._read_so_far = 0
+        self._seen: dict[str, _Latest] = {}
+        self._scene = Scene(self._model, self._seen, self._about, {})
+        self._names: dict[int, str] = {}
+        self._assembler = Assembler(self._names, self._capture.rank)
+        self._forwards = _Forwards()
+        self._nesting = Nesting(self._heads)
+
     def _now(self) -> Sequence[AttentionMap]:
-        records = self._capture.records
-        if len(records) != self._read_so_far:
-            self._made = list(self._all(records))
-            self._read_so_far = len(records)
-        return self._made
+        with self._reading:
+            records, self._read_so_far = self._capture.records_from(self._read_so_far)
+            if records:
+                try:
+                    # A new list, for somebody may be going through the one of before.
+                    self._made = [*self._made, *self._all(records)]
+                except BaseException:
+                    # What cannot be read is not passed over by the next who reads.
+                    self._begin_to_read()
+                    raise
+            return self._made
 
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
-        seen: dict[str, _Latest] = {}
-        scene = Scene(self._model, seen, self._about, {})
         for call, forward in self._calls(records):
             reading = self._readings.get(call.function)
-            if self._heads.owns(call):
+            if self._heads.owns(call.function):
                 made = self._heads.map_of(call) if self._heads.made_map(call) else None
             elif reading is not None:
                 made = self._adapter.map_of(reading, call) if reading.made_map(call.values) else None
             else:
-                seen.setdefault(call.name, _Latest()).update(call.values)
-                self._adapter.heard(call, scene)
+                self._seen.setdefault(call.name, _Latest()).update(call.values)
+                self._adapter.heard(call, self._scene)
                 continue
             if made is not None:
-                queries, keys, windows = self._adapter.axes(call, made.shape, scene)
+                queries, keys, windows = self._adapter.axes(call, made.shape, self._scene)
                 yield made.labelled(queries=queries, keys=keys, windows=windows, forward=forward, rank=call.rank)
 
     def _calls(self, records: Sequence[Record]) -> Iterator[tuple[Call, int]]:
         """Give each call with the number of the forward that it belongs to."""
         # What was there at first keeps its name; what came to be meanwhile has that of its place by now.
-        now = {id(module): name for name, module in module_names(self._model)}
-        assembler = Assembler({**now, **self._capture.names_of}, self._capture.rank)
-        forwards = _Forwards()
-        nesting = Nesting(self._heads)
+        self._names.update((id(module), name) for name, module in module_names(self._model))
+        self._names.update(self._capture.names_of)
+        self._assembler.rank = self._capture.rank
         for record in records:
             asked = record.subscription
             is_root = asked.function is self._root and asked.wants == Wants() and record.module is self._model
             if is_root and record.kind == "entered":
-                forwards.mark(record)
-            for call in assembler.calls(nesting.of(record)):
-                yield call, forwards.of(call)
+                self._forwards.mark(record)
+            for call in self._assembler.calls(self._nesting.of(record)):
+                yield call, self._forwards.of(call)
             if is_root and record.kind == "returned":
-                forwards.mark(record)
+                self._forwards.mark(record)
 
 
 class _Forwards:
@@ -667,6 +687,12 @@ class _Forwards:
         current = self._current.get(call.thread)
         if current is not None:
             return current
+        # In which thread compiled code ran is not known: it is the one that runs the model, if it is only one.
+        running = {
+            number for thread, number in self._current.items() if number is not None and None in {thread, call.thread}
+        }
+        if len(running) == 1:
+            return running.pop()
         # A part of the model was called by itself, such as its forward_features.
         number, ran = self._loose.get(call.thread) or (self._new(), set())
         if (call.function, call.name) in ran:
@@ -725,6 +751,17 @@ def _readings(resolution: Resolution, adapter: Adapter) -> dict[types.FunctionTy
     functions = [found.function for found in resolution.found if found.accepts is not None]
     readings = {function: adapter.reading(function) for function in functions}
     return {function: reading for function, reading in readings.items() if reading is not None}
+
+
+def _no_model(given: object) -> str:
+    inside = next((name for name in ("model", "module") if isinstance(getattr(given, name, None), torch.nn.Module)), "")
+    if isinstance(given, type):
+        what, cure = f"The class {given.__qualname__}", "Build the model first."
+    elif isinstance(getattr(given, "__self__", None), torch.nn.Module):
+        what, cure = f"A method ({getattr(given, '__qualname__', given)})", "Give the model that it belongs to."
+    else:
+        what, cure = f"A {type(given).__qualname__}", f"Give its .{inside}." if inside else "Give one."
+    return f"{what} is no nn.Module, whose attention maps could be captured. {cure}"
 
 
 def _has_none(resolution: Resolution, others: Mapping[str, str]) -> str:

@@ -171,11 +171,16 @@ class AttentionMaps(Sequence[AttentionMap]):
             return AttentionMaps(maps[index])
         if isinstance(index, str):
             return _named(index, maps)
-        position = operator.index(index)
-        if not -len(maps) <= position < len(maps):
-            msg = f"There is no map {position}: there are {len(maps)}."
-            raise PositionError(msg)
-        return maps[position]
+        try:
+            position = operator.index(index)
+        except TypeError:
+            position = len(maps)
+        if -len(maps) <= position < len(maps):
+            return maps[position]
+        if not maps:
+            raise PositionError(_none_at_all(index))
+        msg = f"There is no map {index!r}: there are {len(maps)}, by their positions from 0 or the names of modules."
+        raise PositionError(msg)
 
     def __repr__(self) -> str:
         rows = _rows(self._now())
@@ -211,10 +216,13 @@ def _checked(maps: Iterable[object]) -> tuple[AttentionMap, ...]:
     return found
 
 
+def _none_at_all(wanted: object) -> str:
+    return f"There is no map {wanted!r}, because there is none at all; run the model inside the capture first."
+
+
 def _named(name: str, maps: Sequence[AttentionMap]) -> AttentionMap:
     if not maps:
-        msg = f"There is no map {name!r}, because there is none at all; run the model inside the capture first."
-        raise StateError(msg)
+        raise StateError(_none_at_all(name))
     found = [position for position, item in enumerate(maps) if item.name == name]
     if not found:
         raise NameNotFoundError(name, "AttentionMaps", (item.name for item in maps), kind="module")

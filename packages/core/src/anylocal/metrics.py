@@ -22,6 +22,7 @@ try:
     from torchmetrics import Metric
 
     from anylocal import _statistics
+    from anylocal._map import maps_of
     from anylocal._rollout import check_forward
     from anylocal._softmax import block_rows, chunks
     from anylocal.attention import AttentionMap, AttentionMaps, Axis
@@ -62,22 +63,24 @@ class _Sums(Metric, ABC):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.layers: tuple[_Layer, ...] = ()
 
-    def update(self, maps: Iterable[AttentionMap]) -> None:
+    def update(self, maps: AttentionMap | Iterable[AttentionMap]) -> None:
         """Add the maps of one forward: those of the same layers each time.
 
         Parameters
         ----------
-        maps : AttentionMaps or iterable of AttentionMap
+        maps : AttentionMaps, AttentionMap or iterable of AttentionMap
             The layers of one forward, of any number of samples.
 
         Raises
         ------
+        OptionError
+            Where something is no map.
         ShapeError
             Where the layers are others than before, or none has what is measured.
         StateError, ChoiceError
             Where there is no map, or they belong to several forwards.
         """
-        found = list(maps)
+        found = maps_of(maps, type(self).__name__)
         check_forward(found, type(self).__name__)
         with torch.no_grad():
             measured = [self._measured(attention) for attention in found]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,10 @@ try:
     from safetensors.torch import save_file
 
     from anylocal import _saved
+    from anylocal._calls import Call
     from anylocal._capture import Capture
     from anylocal._files import replacing
+    from anylocal._map import maps_of
     from anylocal._saved import SavedCapture
     from anylocal.attention import AttentionMap, AttentionMaps, Axis, Named, Patches, PlacedPatches, Tokens
 except ModuleNotFoundError as error:
@@ -45,7 +47,7 @@ _DIGEST_KEY: Final = "digest"
 _LENGTH: Final = 8
 
 
-def save(kept: AttentionMaps | Capture, file: str | PathLike[str]) -> Path:
+def save(kept: AttentionMaps | AttentionMap | Capture, file: str | PathLike[str]) -> Path:
     """Write maps, with their axes and the names of their modules, or a capture into a safetensors file.
 
     Of maps, the whole ones are written, each as a tensor ``"<position>.weights"`` of shape (batch, head, query, key),
@@ -54,9 +56,10 @@ def save(kept: AttentionMaps | Capture, file: str | PathLike[str]) -> Path:
 
     Parameters
     ----------
-    kept : AttentionMaps or Capture
+    kept : AttentionMaps, AttentionMap or Capture
         Weights of maps are computed, one map at a time, and held until they are written. Values of a capture are
-        tensors, arrays, numbers, texts, None, and lists, tuples and dicts of these.
+        tensors, arrays, numbers, texts, None, and lists, tuples and dicts of these. A single map comes back as the
+        maps of one layer.
     file : path
         Where to; by convention it ends in ``.safetensors``.
 
@@ -68,7 +71,7 @@ def save(kept: AttentionMaps | Capture, file: str | PathLike[str]) -> Path:
     Raises
     ------
     OptionError
-        If there is no map and no call, or a value is of another type.
+        If there is no map and no call, it is neither maps nor a capture, or a value is of another type.
 
     Examples
     --------
@@ -81,6 +84,14 @@ def save(kept: AttentionMaps | Capture, file: str | PathLike[str]) -> Path:
     ...     store.load(file)["blocks.0.attn"].shape
     (1, 1, 2, 2)
     """
+    if isinstance(kept, str | PathLike):
+        msg = f"save takes what is to be kept, then the file, and got the file first: save(maps, {str(kept)!r})."
+        raise OptionError(msg)
+    if isinstance(kept, Sequence) and any(isinstance(call, Call) for call in kept):
+        msg = "save keeps a whole capture and got calls of one; give the capture itself: save(cap, file)."
+        raise OptionError(msg)
+    if not isinstance(kept, AttentionMaps | Capture):
+        kept = AttentionMaps(maps_of(kept, "save"))
     if not len(kept):
         msg = "There is no map to save, and no call; run the model inside of the capture first."
         raise OptionError(msg)

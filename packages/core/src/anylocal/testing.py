@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from anylocal import _patch, get_local
 from anylocal._browser import browser
 from anylocal.adapter import Adapter
+from anylocal.attention import AttentionMap
 from anylocal.errors import StateError, VersionError
 
 __all__ = ["AdapterContract", "browser", "perturb"]
@@ -246,6 +247,20 @@ class AdapterContract:
             self.run(model)
         assert len(outer) == 2 * len(inner) > 0
         assert all(function.__code__ is code for function, code in codes.items())
+
+    def test_maps_may_be_read_while_the_model_runs(self, model: torch.nn.Module) -> None:
+        """Who reads after each forward gets what is new, as who reads at the end; what was read is not made again."""
+        read: list[AttentionMap] = []
+        with self.adapter.capture_attention(model) as maps, self.adapter.capture_attention(model) as at_the_end:
+            for _ in range(3):
+                self.run(model)
+                read += maps[len(read) :]
+        assert len(read) == len(maps) > 0
+        assert all(one is other for one, other in zip(read, maps, strict=True))
+        for one, other in zip(read, at_the_end, strict=True):
+            assert (one.name, one.forward, one.shape) == (other.name, other.forward, other.shape)
+            assert (one.queries, one.keys) == (other.queries, other.keys)
+            assert torch.equal(one.tensor(), other.tensor())
 
     def test_install_fills_the_cache(self, model: torch.nn.Module) -> None:
         """`install` and `get_local.activate` give the same maps in the seed tools' cache."""

@@ -25,9 +25,10 @@ try:
     from tqdm import tqdm
 
     from anylocal import _draw
-    from anylocal._content import colours_of, describe, named, sources_of
+    from anylocal._content import colours_of, describe, named, sources_of, tokens_of
     from anylocal._files import replacing
     from anylocal._layers import layers_of
+    from anylocal._map import maps_of
     from anylocal._memory import parse_size
     from anylocal._payload import compressed, pack
     from anylocal.attention import AttentionMap, AttentionMaps, Tokens
@@ -141,7 +142,9 @@ def explore(
         What the model saw, in its size: one image, the whole batch, or an image for each sample. Where it is left
         out, patches are drawn on an empty ground.
     tokens : Tokens, sequence of str, or sequence of sequences of str, optional
-        Names the positions of axes that only count them, where the numbers agree.
+        The texts of the positions, where their number agrees: of one text, or of each sample. They take the place of
+        texts that the maps know, such as the ids of a capture without a tokenizer; padding, special tokens, words and
+        sentences that are known stay.
     layers : sequence of int or str, optional
         Which of the maps: positions, or names of modules; all by default.
     samples : int or sequence of int, optional
@@ -163,12 +166,12 @@ def explore(
     Raises
     ------
     OptionError
-        Where the page would be larger than `limit`, weights are negative or no numbers, there are images and no
-        patches, or something is no map.
+        Where the page would be larger than `limit`, weights or pixels are no numbers or weights negative, there are
+        images and no patches, tokens and no text, tokens that are no texts, or something is no map.
     StateError, ChoiceError
         Where there is no map, or they belong to several forwards.
     ShapeError
-        Where the layers have batches of different sizes, or the images do not fit them.
+        Where the layers have batches of different sizes, or the images or the tokens do not fit them.
     NameNotFoundError, PositionError
         Where there is no such layer or sample.
 
@@ -189,14 +192,15 @@ def explore(
     >>> page.title, page.error < 1 / 255
     ('Attention of 1 layer, 4 heads', True)
     """
-    text = None if tokens is None else tokens if isinstance(tokens, Tokens) else Tokens(tokens)
-    given = [named(layer, text) for layer in layers_of([maps] if isinstance(maps, AttentionMap) else maps, "explore")]
+    given = layers_of(maps_of(maps, "explore"), "explore")
     places = _places(given, layers)
     chosen = [given[at] for at in places]
     numbers = _numbers(chosen, samples)
+    if tokens is not None:
+        chosen = named(chosen, numbers, tokens_of(tokens))
     sources = [] if images is None else sources_of(images, chosen, numbers, mean, std)
     packed = _packed(chosen, numbers, limit, sum(map(len, sources)))
-    data = describe(given, places, numbers, packed)
+    data = describe(given, places, chosen, numbers, packed)
     data |= {"images": sources, "colours": colours_of(cmap), "error": max(layer.error for layer in packed)}
     thumbs = [head for layer in packed for sample in layer.thumbs for head in sample]
     blobs = [("thumbs", compressed(thumbs)), *((f"layer-{at}", layer.text) for at, layer in enumerate(packed))]
@@ -207,12 +211,18 @@ def _places(given: Sequence[AttentionMap], layers: int | str | Sequence[int | st
     if layers is None:
         return list(range(len(given)))
     maps = AttentionMaps(given)
-    wanted = [layers] if isinstance(layers, int | str) else layers
-    found = [next(at for at, layer in enumerate(given) if layer is maps[name]) for name in wanted]
+    found = [next(at for at, layer in enumerate(given) if layer is maps[name]) for name in _several(layers)]
     if not found:
         msg = f"layers={layers!r} chooses none of the {len(given)} layers, and there is nothing to show; choose some."
         raise OptionError(msg)
     return found
+
+
+def _several(chosen: Any) -> Iterable[Any]:
+    """Return what was chosen as several; one that is no position is told of where it is looked up."""
+    # Arrays and tensors, also those of no dimension.
+    chosen = chosen.tolist() if hasattr(chosen, "tolist") else chosen
+    return chosen if isinstance(chosen, Iterable) and not isinstance(chosen, str) else [chosen]
 
 
 def _numbers(layers: Sequence[AttentionMap], samples: int | Sequence[int] | None) -> list[int]:
@@ -222,8 +232,8 @@ def _numbers(layers: Sequence[AttentionMap], samples: int | Sequence[int] | None
         msg = f"The layers have batches of different sizes: {found}; choose those of one size by layers=."
         raise ShapeError(msg)
     (count,) = counts
-    wanted = range(count) if samples is None else [samples] if isinstance(samples, int) else samples
-    numbers = [_draw.inside(sample, count, f"sample of {layers[0]!r}") for sample in wanted]
+    wanted = range(count) if samples is None else _several(samples)
+    numbers = [_draw.inside(sample, count, "sample", of=layers[0]) for sample in wanted]
     if not numbers:
         msg = f"samples={samples!r} chooses none of the batch of {count}, and there is nothing to show; choose some."
         raise OptionError(msg)

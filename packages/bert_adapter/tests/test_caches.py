@@ -1,0 +1,273 @@
+"""The keys of a cache are named where it is certain whose they are, and else only counted."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+import anylocal_bert
+from anylocal.attention import AttentionMaps, Tokens
+
+ATTENTION = ["sdpa", "eager"]
+
+
+def llama(implementation: str = "sdpa") -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    make: Any = LlamaForCausalLM
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4
+    )
+    config._attn_implementation = implementation
+    return make(config).eval()
+
+
+def gpt2(implementation: str = "sdpa") -> Any:
+    """Return a model whose caches were tuples before transformers 4.50."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    make: Any = GPT2LMHeadModel
+    config = GPT2Config(vocab_size=50, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2)
+    config._attn_implementation = implementation
+    return make(config).eval()
+
+
+def ids(*tokens: int) -> torch.Tensor:
+    return torch.tensor([tokens])
+
+
+@torch.no_grad()
+def filled(model: Any, *tokens: int) -> Any:
+    """Return the cache of a text."""
+    return model(ids(*tokens), use_cache=True).past_key_values
+
+
+@torch.no_grad()
+def go_on(model: Any, cache: Any, *tokens: int) -> None:
+    model(ids(*tokens), past_key_values=cache)
+
+
+def keys(maps: AttentionMaps) -> list[str]:
+    """Return what the keys of the last forward are, which are the same in all layers."""
+    labels = [attention.keys.labels() for attention in maps.forwards[-1]]
+    assert labels == [labels[0]] * len(labels)
+    return labels[0]
+
+
+def names(*tokens: int) -> list[str]:
+    return [str(token) for token in tokens]
+
+
+def counted(length: int) -> list[str]:
+    return [str(place) for place in range(length)]
+
+
+@pytest.mark.parametrize("implementation", ATTENTION)
+def test_texts_of_one_length_in_turns(implementation: str) -> None:
+    """Each cache has its own text, whichever was read last."""
+    model = llama(implementation)
+    with anylocal_bert.capture_attention(model) as maps:
+        first, second = filled(model, 3, 4, 5), filled(model, 6, 7, 8)
+        go_on(model, first, 10)
+        assert keys(maps) == names(3, 4, 5, 10)
+        go_on(model, second, 11)
+        assert keys(maps) == names(6, 7, 8, 11)
+        go_on(model, first, 12, 13)
+        assert keys(maps) == names(3, 4, 5, 10, 12, 13)
+
+
+def decode(modules: Any = None) -> AttentionMaps:
+    """Read two targets, and go on with the first."""
+    from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
+
+    make: Any = T5ForConditionalGeneration
+    settings: Any = T5Config
+    config = settings(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2)
+    model = make(config).eval()
+    with anylocal_bert.capture_attention(model, modules=modules) as maps, torch.no_grad():
+        run = functools.partial(model, input_ids=ids(20, 21, 22, 23))
+        # Without one, transformers 4 makes tuples of the cache that it has made.
+        first, second = (EncoderDecoderCache(DynamicCache(), DynamicCache()) for _ in range(2))
+        run(decoder_input_ids=ids(3, 4, 5), past_key_values=first)
+        run(decoder_input_ids=ids(6, 7, 8), past_key_values=second)
+        run(decoder_input_ids=ids(10), past_key_values=first)
+    return maps
+
+
+def test_caches_of_a_decoder() -> None:
+    """Those of an encoder-decoder hold two texts each, and the decoder's own is that of its self-attention."""
+    own, cross = decode().forwards[-1][-2:]
+    assert own.keys.labels() == names(3, 4, 5, 10)
+    assert cross.keys.labels() == names(20, 21, 22, 23)
+    assert isinstance(cross.queries, Tokens)
+    assert cross.queries.start == 3
+
+
+def test_a_cross_attention_in_front() -> None:
+    """What it fills is not the decoder's own cache, also where no self-attention before it is captured."""
+    chosen = {"decoder.block.0.layer.1.EncDecAttention", "decoder.block.1.layer.0.SelfAttention"}
+    maps = decode(lambda name, _: name in chosen)
+    assert maps[-1].keys.labels() == names(3, 4, 5, 10)
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+@pytest.mark.parametrize("implementation", ATTENTION)
+def test_a_cache_from_before(make: Any, implementation: str) -> None:
+    """What was read before the scope was opened is not known, whatever else was read in it."""
+    model = make(implementation)
+    cache = filled(model, 40, 41, 42)
+    with anylocal_bert.capture_attention(model) as maps:
+        filled(model, 3, 4, 5)
+        go_on(model, cache, 10)
+    assert keys(maps) == counted(4)
+    assert maps[-1].queries.labels() == names(10)
+
+
+def test_a_cache_that_grows_behind_the_back() -> None:
+    """One that was filled further while the scope was closed holds more than is known."""
+    model = llama()
+    scope = anylocal_bert.adapter.capture_attention(model).open()
+    cache = filled(model, 3, 4, 5)
+    scope.close()
+    go_on(model, cache, 6)
+    scope.open()
+    go_on(model, cache, 7)
+    scope.close()
+    assert keys(scope.maps) == counted(5)
+
+
+def test_a_copy_of_a_cache() -> None:
+    """It is another cache, of which nobody has seen how it was filled."""
+    model = llama()
+    with anylocal_bert.capture_attention(model) as maps:
+        copied = copy.deepcopy(filled(model, 3, 4, 5))
+        go_on(model, copied, 10)
+    assert keys(maps) == counted(4)
+
+
+def test_a_cache_that_was_cut() -> None:
+    """What took the place of the tokens that were cut off is not known."""
+    model = llama()
+    with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
+        cache = filled(model, 3, 4, 5)
+        cache.crop(-2)
+        model(inputs_embeds=torch.randn(1, 2, 32), past_key_values=cache)
+        go_on(model, cache, 10)
+    assert keys(maps) == counted(4)
+
+
+def test_a_forward_that_looks_nothing_up() -> None:
+    """What it is given instead of tokens is not what was looked up before."""
+    model = llama()
+    with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
+        model(ids(3, 4, 5))
+        model(inputs_embeds=torch.randn(1, 3, 32))
+    assert keys(maps) == counted(3)
+
+
+def test_texts_that_change_places() -> None:
+    """The tokens change places as the texts in the cache do."""
+    model = llama()
+    with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
+        first = model(torch.tensor([[3, 4], [5, 6]]), use_cache=True).past_key_values
+        model(torch.tensor([[7, 8], [9, 10]]), use_cache=True)
+        first.reorder_cache(torch.tensor([1, 0]))
+        model(torch.tensor([[11], [12]]), past_key_values=first)
+    assert [maps[-1].keys.labels(sample) for sample in (0, 1)] == [names(5, 6, 11), names(3, 4, 12)]
+
+
+def test_layers_that_are_not_captured() -> None:
+    """The caches that they fill are not taken for those of a later forward without any."""
+    model = llama()
+    with anylocal_bert.capture_attention(model, modules="model.layers.0.*") as maps, torch.no_grad():
+        cache = filled(model, 3, 4, 5)
+        model(ids(6, 7, 8), use_cache=False)
+        go_on(model, cache, 10)
+    assert keys(maps) == names(3, 4, 5, 10)
+
+
+def test_the_same_tensor_twice() -> None:
+    """Forwards that are given the very same tensor are two, also where it is kept as it is."""
+    model, token = llama(), ids(3)
+    with anylocal_bert.capture_attention(model, keep="graph") as maps:
+        cache = model(token, use_cache=True).past_key_values
+        model(token, past_key_values=cache)
+    assert keys(maps) == names(3, 3)
+
+
+# torch says so of the very first 3.13.
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
+def test_a_compiled_model() -> None:
+    """Compiled code does not tell which cache it fills."""
+    model = llama()
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(model, backend="eager")
+    with anylocal_bert.capture_attention(model) as maps:
+        first, _ = filled(compiled, 3, 4, 5), filled(compiled, 6, 7, 8)
+        assert keys(maps) == names(6, 7, 8)
+        go_on(compiled, first, 10)
+    assert keys(maps) == counted(4)
+
+
+# Generation
+
+
+def told(model: Any) -> list[list[list[int]]]:
+    """Return a list that grows by all tokens that each forward of `generate` sees."""
+    wholes: list[list[list[int]]] = []
+    prepare = model.prepare_inputs_for_generation
+
+    @functools.wraps(prepare)
+    def prepared(_self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        wholes.append(input_ids.tolist())
+        return prepare(input_ids, *args, **kwargs)
+
+    model.prepare_inputs_for_generation = types.MethodType(prepared, model)
+    return wholes
+
+
+OPTIONS: Sequence[dict[str, Any]] = [{}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 2}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["greedy", "beams", "prompt lookup"])
+@pytest.mark.parametrize("implementation", ATTENTION)
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_generation(make: Any, implementation: str, options: dict[str, Any]) -> None:
+    """The keys of each step are all tokens so far, of each beam its own, and without guesses that were taken back."""
+    model = make(implementation)
+    prompt = ids(3, 4, 5, 3, 4, 5, 3)
+    wholes = told(model)
+    with anylocal_bert.capture_attention(model) as maps:
+        model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            pad_token_id=0,
+            max_new_tokens=8,
+            do_sample=False,
+            **options,
+        )
+    assert len(maps.forwards) == len(wholes) > 2
+    for step, whole in zip(maps.forwards, wholes, strict=True):
+        for attention in step:
+            texts = [attention.keys.labels(sample) for sample in range(len(whole))]
+            assert texts == [names(*text) for text in whole]
+
+
+def test_generation_that_goes_on_with_an_unknown_cache() -> None:
+    """What is said of a text is believed only where the scope has seen it."""
+    model = llama()
+    cache = filled(model, 40, 41, 42)
+    with anylocal_bert.capture_attention(model) as maps:
+        filled(model, 3, 4, 5)
+        prompt = ids(6, 7, 8, 9)
+        mask = torch.ones_like(prompt)
+        model.generate(prompt, attention_mask=mask, pad_token_id=0, past_key_values=cache, max_new_tokens=1)
+    assert keys(maps) == counted(4)
