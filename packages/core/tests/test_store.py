@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
 from anylocal import capture, store  # noqa: E402  # after what decides whether there is anything to test
@@ -72,6 +73,14 @@ def test_maps_come_back(tmp_path: Path) -> None:
             assert getattr(one, name) == getattr(other, name)
     assert loaded[0].mixed is None
     assert torch.equal(loaded[1].mixed, maps[1].mixed)
+
+
+def test_an_axis_of_many_maps_is_written_once(tmp_path: Path) -> None:
+    """A deep model has the same tokens in every layer."""
+    axis = Tokens([["a", "b"]])
+    maps = AttentionMaps([AttentionMap.from_weights(weights(1, 1, 2, 2), queries=axis, keys=axis)] * 3)
+    with safetensors.safe_open(store.save(maps, tmp_path / "maps.safetensors"), framework="pt") as opened:
+        assert len(json.loads(opened.metadata()["maps"])["axes"]) == 1
 
 
 def test_other_tools_read_the_file(tmp_path: Path) -> None:
@@ -272,7 +281,7 @@ def test_a_capture_comes_back(tmp_path: Path) -> None:
 
 
 VALUES: list[Any] = [None, True, 3, 2.5, float("inf"), "text", "\udcff", (1, [2, {"a": torch.eye(2)}]), {}]
-VALUES += [np.arange(6.0).reshape(2, 3), np.zeros(3, bool)]
+VALUES += [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.zeros(3, bool)]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
@@ -285,13 +294,26 @@ def test_values_come_back_as_they_were(tmp_path: Path, value: Any) -> None:
     assert repr(found) == repr(value)
 
 
-def test_what_a_file_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_tensors_that_share_their_memory_are_both_saved(tmp_path: Path) -> None:
+    """A safetensors file holds no views, so that each is written whole."""
+    whole = torch.eye(3)
+    with capture(scaled, "factor") as cap:
+        scaled(1, [whole, whole[0], whole.T])
+    (found,) = store.load(store.save(cap, tmp_path / "capture.safetensors"))["factor"]
+    assert all(torch.equal(one, other) for one, other in zip(found, [whole, whole[0], whole.T], strict=True))
+
+
+class Count(int):
+    """A number that a file would give back as a plain one."""
+
+
+@pytest.mark.parametrize("value", [Path(), Count(3), {1: 2}, np.array(["a"]), np.array([None])], ids=repr)
+def test_what_a_file_cannot_hold_is_refused(tmp_path: Path, value: Any) -> None:
     """An object of any class would need pickle; the message says what to do."""
     with capture(scaled, "factor") as cap:
-        scaled(1, Path())
-    with pytest.raises(
-        OptionError, match=r"'factor' is of type \w+Path, which a file without code cannot hold; .*keep="
-    ):
+        scaled(1, value)
+    kind = type(value).__name__
+    with pytest.raises(OptionError, match=rf"'factor' is of type {kind}, which a file without code cannot .*keep="):
         store.save(cap, tmp_path / "capture.safetensors")
     assert not list(tmp_path.iterdir())
 
