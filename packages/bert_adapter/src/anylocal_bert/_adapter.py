@@ -90,7 +90,7 @@ class TransformersAdapter(Adapter):
         # What all models inherit only asks which kernels there are.
         classes = {base for module in model.modules() for base in type(module).__mro__} - {PreTrainedModel}
         methods = (f for cls in classes for value in vars(cls).values() for f in functions_in(value))
-        return functions_in(_SHARED) if any(_LOOKED_UP & {*f.__code__.co_names} for f in methods) else ()
+        return functions_in(_SHARED) if any(not _LOOKED_UP.isdisjoint(f.__code__.co_names) for f in methods) else ()
 
     def replacing(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
         """Give BigBird's full attention, which takes the place of that by blocks when a text is short."""

@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import itertools
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -219,8 +220,12 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
         if id(value) in seen or value is None or isinstance(value, type):
             return
         seen.add(id(value))
-        # Most are plain functions: nothing can be inside one that has no attributes of its own.
-        if type(value) is types.FunctionType and not vars(value):
+        # Most are plain functions: nothing can be inside of one but what it was given as attributes.
+        if type(value) is types.FunctionType:
+            own = vars(value)
+            for attribute in _INSIDE if own else ():
+                if _may_hold_code(part := own.get(attribute)):
+                    yield from inside(part)
             yield value
             return
         for attribute in _INSIDE:
@@ -230,12 +235,14 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
                 part = getattr(value, attribute) if hasattr(type(part), "__get__") else part
             except AttributeError:
                 continue
-            if callable(part) or isinstance(part, (staticmethod, classmethod, functools.partialmethod)):
+            if _may_hold_code(part):
                 yield from inside(part)
-        if isinstance(value, types.FunctionType):
-            yield value
 
     yield from inside(wrapper)
+
+
+def _may_hold_code(part: object) -> bool:
+    return callable(part) or isinstance(part, (staticmethod, classmethod, functools.partialmethod))
 
 
 def _in_callable(target: object) -> Iterator[Found]:
@@ -367,11 +374,10 @@ def _named_by(functions: Mapping[types.FunctionType, object]) -> Iterator[types.
                     yield inner
 
 
-def _global_names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _global_names(constant)
+@functools.lru_cache(maxsize=4096)
+def _global_names(code: types.CodeType) -> tuple[str, ...]:
+    inner = [_global_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return tuple(dict.fromkeys((*code.co_names, *itertools.chain(*inner))))
 
 
 def _is_foundation(function: types.FunctionType) -> bool:

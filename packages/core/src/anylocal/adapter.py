@@ -392,7 +392,7 @@ class Adapter(ABC):
         VersionError
             If it is not among those that the adapter knows.
         """
-        installed = importlib.metadata.version(self.zoo)
+        installed = _installed(importlib.metadata.version, self.zoo)
         wanted = self.requirement
         if not any_version and not wanted.specifier.contains(installed, prereleases=True):
             msg = (
@@ -706,9 +706,16 @@ class _Forwards:
         return self._count - 1
 
 
+# Files are read once, for scopes are opened by the thousand.
+
+
+@functools.cache
+def _installed(version: Callable[[str], str], distribution: str) -> str:
+    return version(distribution)
+
+
 @functools.cache
 def _required(distribution: str) -> tuple[Requirement, ...]:
-    # Read once: it is a file, and scopes are opened by the thousand.
     return tuple(map(Requirement, importlib.metadata.requires(distribution) or ()))
 
 
