@@ -268,7 +268,7 @@ class TestQueryOfAWindow:
 
     def test_no_such_image(self) -> None:
         """Samples are counted by images."""
-        with pytest.raises(PositionError, match=r"There is no image of .* 2: there are 2"):
+        with pytest.raises(PositionError, match=r"There is no image 2 of .*: there are 2"):
             plot.query(make(images=2), IMAGE, query=(0, 0), sample=2)
         with pytest.raises(ChoiceError, match="holds 2 images and a picture shows one: choose it by sample=0 … 1"):
             plot.query(make(images=2), IMAGE, query=(0, 0))
