@@ -255,6 +255,8 @@ def test_generation(make: Any, implementation: str, options: dict[str, Any]) -> 
             **options,
         )
     assert len(maps.forwards) == len(wholes) > 2
+    # What else is called between two forwards is none.
+    assert [step[0].forward for step in maps.forwards] == [*range(len(wholes))]
     for step, whole in zip(maps.forwards, wholes, strict=True):
         for attention in step:
             texts = [attention.keys.labels(sample) for sample in range(len(whole))]

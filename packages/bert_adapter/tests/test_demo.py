@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anylocal.attention import AttentionMap, Tokens
+from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 from anylocal.errors import WeightsError
 from anylocal_bert import _demo
 from anylocal_bert.__main__ import main
@@ -18,7 +18,7 @@ def test_the_demo_writes_every_layer_the_tokens_and_a_word(tmp_path: Path, capsy
     assert main(["--text", "The cat slept because it was tired.", "--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     of_layers = [f"layer-{number:02}-heads" for number in range(6)]
-    pictures = [f"text-{name}.png" for name in ("it", *of_layers, "lines", "model", "rollout", "tokens")]
+    pictures = [f"text-{name}.png" for name in (*of_layers, "lines", "model", "rollout", "tokens", "word-it")]
     assert names == [*pictures, "text.html"]
     printed = capsys.readouterr().out
     assert "Captured 6 layers of 12 heads, 6 of them fused" in printed
@@ -31,6 +31,46 @@ def test_the_head_that_tells_most() -> None:
     rows = [[0.9, 0.1, 0.0], [0.4, 0.4, 0.2], [0.1, 0.1, 0.8]]
     weights = torch.tensor(rows)[:, None].expand(3, 3, 3)
     assert _demo.telling_head(AttentionMap.from_weights(weights[None], queries=axis, keys=axis), 2) == 1
+
+
+@pytest.mark.parametrize("word", ["model", "tokens", "lines", "rollout"])
+def test_a_word_takes_no_other_picture_s_name(word: str) -> None:
+    """Each picture has a name of its own, also where the word is called as one of them."""
+    names = names_of(["the", word, "runs"], word)
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("token", "name"),
+    [
+        ("##ing", "ing"),
+        ("/", "at-1"),
+        ("../up", "up"),
+        ("a\0b", "a-b"),
+        ("猫", "猫"),
+        ("🙂", "at-1"),
+        ("word" * 99, "word" * 10),
+    ],
+)
+def test_a_token_that_no_file_can_be_called(token: str, name: str) -> None:
+    """Letters and digits stay, the rest is dashes, and a token of no letter goes by its position."""
+    assert names_of(["the", token], token)[-1] == f"text-word-{name}"
+
+
+def names_of(tokens: list[str], word: str) -> list[str]:
+    axis = Tokens(tokens)
+    even = torch.full((1, 1, len(axis), len(axis)), 1 / len(axis))
+    maps = AttentionMaps([AttentionMap.from_weights(even, queries=axis, keys=axis)])
+    return [name for name, _ in _demo._pictures(maps, word)]
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str) -> None:
+    """It is refused by name, before a model is loaded."""
+    file = tmp_path / "notes.txt"
+    file.write_text("no folder")
+    assert main(["--model", "nothing", "--out", str(file / below)]) == 1
+    assert f"as {file} is a file. Choose another one by --out" in capsys.readouterr().err
 
 
 def test_a_word_that_is_not_in_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,13 @@ pytest.importorskip("torchmetrics")
 
 import torch
 from pyarrow import parquet
+from transformers import RobertaConfig, RobertaModel, T5Config, T5Model
 
 from anylocal.attention import AttentionMaps, entropy, head_agreement, sink_mass
 from anylocal.errors import OptionError
 from anylocal_bert import _survey, capture_text
 from anylocal_bert.__main__ import main
-from anylocal_bert._demo import load
+from anylocal_bert._demo import Reader, load
 
 TEXTS = ["The cat sat on the mat.", "It was tired.", "Nobody knows why, and nobody asked.", "One more text!", "Short."]
 
@@ -80,6 +81,49 @@ def test_longer_texts_are_cut_where_asked(folder: Path, tmp_path: Path) -> None:
     _survey.main(arguments(folder, tmp_path / "out", max_length=3))
     entropies = [row["value"] for row in rows(tmp_path / "out") if row["metric"] == "entropy"]
     assert 0 < max(entropies) <= math.log(3)
+
+
+@pytest.mark.parametrize("length", [-1, 0, 2])
+def test_too_short_texts_are_refused(folder: Path, tmp_path: Path, length: int) -> None:
+    """The tokenizer would not cut at all where its own two tokens are too many."""
+    with pytest.raises(OptionError, match=f"3 or more, as this tokenizer adds 2 special ones; got {length}"):
+        _survey.main(arguments(folder, tmp_path / "out", max_length=length))
+
+
+def test_longer_texts_than_the_model_reads_are_refused(folder: Path, tmp_path: Path) -> None:
+    """With the most that it reads, whether one of the texts is as long or not."""
+    with pytest.raises(OptionError, match=r"BertModel reads 512 tokens at most, .* Give --max-length 512 or less"):
+        _survey.main(arguments(folder, tmp_path / "out", max_length=513))
+
+
+def test_positions_that_begin_behind_padding_are_fewer() -> None:
+    """RoBERTa has no position for the padding's number and what is before it."""
+    config = RobertaConfig(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16)
+    config.max_position_embeddings = 22
+    reader = Reader(RobertaModel(config), load(None).tokenizer)
+    _survey._check_length(reader, 20)
+    reader.model(torch.full((1, 20), 5))
+    with pytest.raises(OptionError, match="RobertaModel reads 20 tokens at most"):
+        _survey._check_length(reader, 21)
+
+
+def test_a_model_that_counts_no_positions_reads_any_length() -> None:
+    """Where positions are relative, there is no most."""
+    config = T5Config(num_layers=1, d_model=16, d_kv=8, d_ff=16, num_heads=2, vocab_size=30)
+    _survey._check_length(Reader(T5Model(config), load(None).tokenizer), 10**6)
+
+
+def test_a_text_of_another_encoding_is_refused(folder: Path, tmp_path: Path) -> None:
+    """With the file, the byte and how to convert it."""
+    (folder / "c.txt").write_bytes("Ein Tüpfel".encode("latin1"))
+    with pytest.raises(OptionError, match=r"c\.txt is not in UTF-8: byte 5 is 0xfc\. .* iconv"):
+        _survey.main(arguments(folder, tmp_path / "out"))
+
+
+def test_a_file_in_place_of_the_results_is_refused(folder: Path) -> None:
+    """By name."""
+    with pytest.raises(OptionError, match=r"a\.txt is a file\. Choose another one by --out"):
+        _survey.main(arguments(folder, folder / "a.txt"))
 
 
 def test_data_without_a_text_is_refused(tmp_path: Path) -> None:

@@ -241,3 +241,21 @@ class TestRefused:
         """Plain matrices are refused."""
         with pytest.raises(OptionError, match="from_weights"):
             plot.model([np.eye(3)])  # type: ignore[list-item]  # what is refused
+
+
+@pytest.mark.parametrize("layout", [None, "constrained"])
+@pytest.mark.parametrize("recipe", ["heads", "model"])
+def test_a_part_of_a_figure_is_drawn_into(recipe: str, layout: str | None) -> None:
+    """Beside what else the user has in the figure, and as wide as that part is."""
+    attention = AttentionMap.from_weights(torch.rand(1, 6, 4, 4).softmax(-1), name="layer")
+    figure = Figure((9, 4), layout=layout)  # type: ignore[arg-type]  # its stub knows no variable
+    parts: Any = figure.subfigures(1, 2)
+    left, right = parts
+    if recipe == "heads":
+        assert plot.heads(attention, figure=left) is left
+    else:
+        assert plot.model([attention], figure=left) is left
+    assert left.axes
+    assert not right.axes
+    figure.draw_without_rendering()
+    assert all(ax.get_window_extent().x1 <= 4.5 * figure.dpi for ax in left.axes)

@@ -38,6 +38,8 @@ AXES = {
     "patches": Patches((1, 2), prefix=("cls",), image_size=(16, 32)),
     "placed": PlacedPatches((1, 4), [[0, -1], [2, 3]], prefix=("reg",), image_size=(16, 64)),
     "named": Named(("cls", "dist", "latent")),
+    "padded": Patches((1, 2), image_size=(16, 32), image_padding=(3, 0)),
+    "padded windows": PlacedPatches((2, 2), [[0, 1, 2]], image_size=(32, 32), image_padding=(0, 5)),
     "tokens": Tokens(
         [["[CLS]", "a", "b"], ["[CLS]", "c", "[PAD]"]], padding=[[0, 0, 0], [0, 0, 1]], special=None, start=2
     ),

@@ -334,3 +334,21 @@ def test_the_first_argument_is_not_asked_for_its_class() -> None:
     with capture(Unbound.method, "x", "y") as cap:
         Unbound().method(torch.zeros(1))
     assert [value.item() for value in (*cap["x"], *cap["y"])] == [0, 1]
+
+
+@pytest.mark.parametrize("keep", ["clone", "cpu"])
+@pytest.mark.parametrize(
+    "wrap", [lambda items: items, lambda items: {"a": items, "b": items[-1]}], ids=["list", "dict"]
+)
+def test_a_copy_is_of_the_whole_container(keep: str, wrap: Callable[[list[Any]], Any]) -> None:
+    """Also of what stands behind thousands of numbers."""
+    tensor = torch.arange(3.0)
+
+    def function(x: Any) -> None:
+        pass
+
+    with capture(function, "x", keep=keep) as cap:
+        function(wrap([0] * 5000 + [tensor]))
+    tensor.add_(1)
+    found = cap["x"][0]
+    assert (found if isinstance(found, list) else found["a"])[-1].tolist() == [0, 1, 2]

@@ -70,6 +70,16 @@ def content(page: Page) -> dict[str, Any]:
     return found
 
 
+def picture(page: Page) -> np.ndarray[Any, Any]:
+    """Return the pixels of the only image."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    (source,) = content(page)["images"]
+    return np.asarray(Image.open(BytesIO(base64.b64decode(source.split(",")[1]))))
+
+
 def weights(page: Page, layer: int = 0) -> np.ndarray[Any, Any]:
     """Return the weights of a layer as the page's format says: (sample, window, head, query, key)."""
     described = content(page)["layers"][layer]
@@ -197,15 +207,20 @@ def test_thumbnails_of_windows_are_their_mean() -> None:
 
 def test_an_image_is_kept_without_loss() -> None:
     """The page's image has the pixels that were given."""
-    from io import BytesIO
-
-    from PIL import Image
-
     pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     axis = Patches((2, 3), prefix=(), image_size=(16, 24))
     page = explore(make(shape=(1, 1, 6, 6), queries=axis, keys=axis), images=pixels)
-    (source,) = content(page)["images"]
-    assert np.array_equal(np.asarray(Image.open(BytesIO(base64.b64decode(source.split(",")[1])))), pixels)
+    assert np.array_equal(picture(page), pixels)
+
+
+def test_an_image_that_the_model_pads_keeps_its_places() -> None:
+    """Below and to the right, the page's image has the padding that the patches cover: grey, as zeros are."""
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 23, 3), dtype=np.uint8)
+    axis = Patches((2, 3), prefix=(), image_size=(16, 24), image_padding=(5, 1))
+    found = picture(explore(make(shape=(1, 1, 6, 6), queries=axis, keys=axis), images=pixels))
+    assert found.shape == (16, 24, 3)
+    assert np.array_equal(found[:11, :23], pixels)
+    assert {*found[11:].ravel(), *found[:, 23:].ravel()} == {128}
 
 
 def test_each_sample_has_its_image() -> None:
@@ -444,6 +459,24 @@ def test_an_image_of_another_size_is_refused() -> None:
     axis = Patches((1, 2), prefix=(), image_size=(8, 16))
     with pytest.raises(ShapeError, match=r"The image is \(16, 16\) and the model saw \(8, 16\)"):
         explore(make(shape=(1, 1, 2, 2), queries=axis, keys=axis), images=torch.rand(3, 16, 16))
+
+
+def test_an_image_is_not_padded_to_two_sizes() -> None:
+    """Layers of images of several sizes have no picture in common."""
+    axes = [
+        Patches((rows, rows), prefix=(), image_size=(size, size), image_padding=(size - 11, size - 11))
+        for rows, size in ((2, 16), (1, 24))
+    ]
+    layers = [make(str(len(a)), shape=(1, 1, len(a), len(a)), queries=a, keys=a) for a in axes]
+    with pytest.raises(ShapeError, match=r"The image is \(11, 11\) and the model saw"):
+        explore(AttentionMaps(layers), images=torch.rand(3, 11, 11))
+
+
+def test_an_image_of_another_size_than_the_model_padded_is_refused() -> None:
+    """Where nothing was padded, a smaller image is another one."""
+    axis = Patches((2, 2), prefix=(), image_size=(16, 16))
+    with pytest.raises(ShapeError, match=r"The image is \(11, 11\) and the model saw \(16, 16\)"):
+        explore(make(shape=(1, 1, 4, 4), queries=axis, keys=axis), images=torch.rand(3, 11, 11))
 
 
 def test_another_number_of_images_is_refused() -> None:

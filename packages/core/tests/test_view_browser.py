@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -437,6 +438,46 @@ def test_the_python_call_draws_the_same(show: Any) -> None:
     ax = eval(opened.tab.locator("#call").text_content(), {"plot": plot, "maps": maps})  # noqa: S307  # what the page tells the user to run
     assert np.allclose(np.asarray(ax.images[0].get_array()).ravel(), maps["b"].numpy()[0, 2, 1])
     plt.close("all")
+
+
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_the_python_call_counts_words_where_they_are_merged(show: Any, chosen: int) -> None:
+    """And it names the sample of a batch of which the page shows one."""
+    texts_of = [["[CLS]", "play", "##ing", "foot", "##ball", "[SEP]", "[PAD]"], ["[CLS]", "a", "##b", *"cde", "[SEP]"]]
+    words = [[None, 0, 0, 1, 1, None, None], [None, 0, 0, 1, 2, 3, None]]
+    axis = Tokens(texts_of, padding=[[0] * 6 + [1], [0] * 7], words=words)
+    attention = make("layer", shape=(2, 3, 7, 7), queries=axis, keys=axis)
+    opened = show(explore(attention, samples=chosen))
+    opened.set("words", True)
+    asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    recorder = SimpleNamespace(tokens=lambda *given, **options: asked.append((given, options)))
+    for position in (3, 5):
+        opened.ask(position)
+        shown = opened.tab.locator("#asked").text_content()
+        eval(opened.tab.locator("#call").text_content(), {"plot": recorder, "maps": {"layer": attention}})  # noqa: S307  # as above
+        _, options = asked.pop()
+        assert options.pop("words")
+        merged = merge_words(attention, sample=options.pop("sample"))
+        ((word,),) = options.values()
+        assert shown == f"What {merged.queries.label(word)} attends to"
+
+
+def test_the_python_call_of_a_window_names_the_head(show: Any) -> None:
+    """Beside the window, which is a sample of the map."""
+    maps = AttentionMaps([make("b", shape=(4, 3, 5, 5), windows=4)])
+    opened = show(explore(maps))
+    opened.set("head", 2)
+    opened.set("window", 3)
+    opened.ask(1)
+    ax = eval(opened.tab.locator("#call").text_content(), {"plot": plot, "maps": maps})  # noqa: S307  # as above
+    assert np.allclose(np.asarray(ax.images[0].get_array()).ravel(), maps["b"].numpy()[3, 2, 1])
+    plt.close("all")
+
+
+def test_nothing_is_said_to_be_hidden_where_all_is_shown(show: Any) -> None:
+    """Rows that do not sum to 1, as those without any key, lack nothing."""
+    opened = show(explore(AttentionMap.from_weights(torch.full((1, 2, 3, 3), 0.1))))
+    assert opened.tab.locator("#hidden-mass").text_content() == ""
 
 
 def test_the_call_is_copied(show: Any) -> None:

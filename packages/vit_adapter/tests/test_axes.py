@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from timm.layers import HybridEmbed
 
 import anylocal_vit
-from anylocal.attention import Axis, Named, Patches
+from anylocal.attention import Axis, Named, Patches, distance
 
 Make = Callable[..., Any]
 
@@ -48,10 +51,42 @@ def test_grid_is_that_of_the_image(make: Make) -> None:
     assert captured(model, 96, 32)[0].queries == Patches(grid=(6, 2), prefix=("cls",), image_size=(96, 32))
 
 
-def test_grid_of_a_padded_image(make: Make) -> None:
-    """A model that pads its image has the padded grid."""
-    model = make(depth=1, dynamic_img_size=True, dynamic_img_pad=True)
-    assert captured(model, 60, 90)[0].queries.grid == (4, 6)
+PADDING: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("vit_tiny_patch16_224", {"dynamic_img_size": True}),
+    ("eva02_tiny_patch14_224", {"dynamic_img_size": True, "patch_size": 16}),
+    ("naflexvit_base_patch16_gap", {"embed_dim": 64, "num_heads": 2}),
+)
+
+
+@pytest.mark.parametrize(("name", "options"), PADDING)
+@pytest.mark.parametrize(("size", "grid"), [((65, 65), (5, 5)), ((70, 161), (5, 11)), ((64, 96), (4, 6))])
+def test_patches_of_a_padded_image_are_whole(
+    make: Make, name: str, options: dict[str, Any], size: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    """A model that pads its image has the padded grid, and patches of their own size behind the image's edge too."""
+    axis = captured(make(name, depth=1, dynamic_img_pad=True, **options), *size)[0].keys
+    whole = 16 * grid[0], 16 * grid[1]
+    added = whole[0] - size[0], whole[1] - size[1]
+    assert axis == Patches(grid, prefix=axis.prefix, image_size=whole, image_padding=added)
+
+
+def test_distances_in_a_padded_image_are_those_of_whole_patches(make: Make) -> None:
+    """Patches whose middles are 16 pixels apart are told to be, whatever the size of the image."""
+    (attention,) = captured(make(depth=1, dynamic_img_size=True, dynamic_img_pad=True), 70, 161)
+    weights = attention.numpy()[0, :, 1:, 1:].astype(float)
+    rows, columns = np.divmod(np.arange(5 * 11), 11)
+    apart = 16 * np.hypot(rows[:, None] - rows, columns[:, None] - columns)
+    expected = (weights * apart).sum(-1) / weights.sum(-1)
+    np.testing.assert_allclose(distance(attention)[0], expected.mean(-1), rtol=1e-4)
+
+
+def test_a_hybrid_pads_what_its_backbone_makes(make: Make) -> None:
+    """Patches of padded features are as large as the pixels that these are made of."""
+    backbone = torch.nn.Conv2d(3, 8, 4, stride=4)
+    padding = {"dynamic_img_size": True, "dynamic_img_pad": True}
+    model = make(depth=1, embed_layer=partial(HybridEmbed, backbone), patch_size=2, img_size=64, **padding)
+    axis = captured(model, 52, 20)[0].keys
+    assert axis == Patches((7, 3), prefix=("cls",), image_size=(56, 24), image_padding=(4, 4))
 
 
 def test_parts_of_larger_models(make: Make) -> None:

@@ -142,6 +142,33 @@ def test_a_file_that_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "notes.txt' is no photograph" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["nothing.jpg", ""], ids=["missing", "a folder"])
+def test_a_photograph_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """A file that is not there, or is none, is refused with what to give."""
+    file = tmp_path / name
+    assert main(["--model", "test_vit", "--random-weights", "--image", str(file), "--out", str(tmp_path / "out")]) == 1
+    assert f"error: --image {file} could not be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str) -> None:
+    """It is refused by name, before the small ViT is trained."""
+    file = tmp_path / "notes.txt"
+    file.write_text("no folder")
+    assert main(["--out", str(file / below)]) == 1
+    assert f"as {file} is a file. Choose another one by --out" in capsys.readouterr().err
+
+
+def test_a_folder_without_the_right_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused by name, before the small ViT is trained."""
+    # Nothing is forbidden to root, as whom tests may run.
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert main(["--out", str(tmp_path / "out")]) == 1
+    assert f"{tmp_path} may not be written to" in capsys.readouterr().err
+
+
 def test_a_query_outside_of_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A patch that the image does not have is refused before anything is drawn."""
     assert main(["--model", "test_vit", "--random-weights", "--query", "99,0", "--out", str(tmp_path)]) == 1

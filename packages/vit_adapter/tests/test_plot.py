@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -31,6 +32,7 @@ from anylocal.errors import (
     StateError,
     UnsupportedError,
 )
+from anylocal.store import load, save
 from anylocal_vit import plot
 
 PATCHES = Patches(grid=(3, 4), prefix=("cls", "reg1", "reg2"), image_size=(48, 80))
@@ -208,6 +210,57 @@ class TestRegistration:
         ax = plot.query(make(axis=axis), np.zeros((30, 60)), query=(1, 1), ax=empty())
         assert list(heat(ax).get_extent()) == [0, 60, 30, 0]
         assert outline(ax) == (15, 10, 30, 20)
+
+
+class TestPadded:
+    """The picture of an image that the model pads below and to the right: patches lie where the model saw them."""
+
+    AXIS = Patches(grid=(3, 5), image_size=(48, 80), image_padding=(13, 15))
+    IMAGE = np.linspace(0, 1, 35 * 65).reshape(35, 65)
+
+    def drawn(self, recipe: str) -> Axes:
+        layer, ax = make(axis=self.AXIS), empty()
+        if recipe == "rollout":
+            return plot.rollout([layer] * 2, self.IMAGE, query=(2, 4), ax=ax)
+        return plot.query(layer, self.IMAGE, query=(2, 4), ax=ax)
+
+    @pytest.mark.parametrize("recipe", ["query", "rollout"])
+    def test_patches_are_whole(self, recipe: str) -> None:
+        """The last patch begins where the model began it, and ends behind the image."""
+        assert outline(self.drawn(recipe)) == (64, 32, 80, 48)
+
+    @pytest.mark.parametrize("recipe", ["query", "rollout"])
+    def test_pixels_keep_their_places(self, recipe: str) -> None:
+        """The image lies in the upper left corner, pixel by pixel, and padding is grey as what models pad with."""
+        below = self.drawn(recipe).images[0]
+        assert list(below.get_extent()) == [0, 80, 48, 0]
+        expected = np.full((48, 80), 0.5)
+        expected[:35, :65] = self.IMAGE
+        np.testing.assert_array_equal(values(below), expected)
+
+    def test_padded_by_the_user(self) -> None:
+        """What the user has padded is drawn as it is."""
+        image = np.zeros((48, 80))
+        ax = plot.query(make(axis=self.AXIS), image, query=(2, 4), ax=empty())
+        np.testing.assert_array_equal(values(ax.images[0]), image)
+
+    def test_maps_from_a_file(self, tmp_path: Path) -> None:
+        """Maps that were saved draw the same."""
+        (loaded,) = load(save(make(axis=self.AXIS), tmp_path / "maps.safetensors"))
+        ax = plot.query(loaded, self.IMAGE, query=(2, 4), ax=empty())
+        assert outline(ax) == (64, 32, 80, 48)
+
+    @pytest.mark.parametrize("size", [(32, 80), (48, 64), (49, 65), (35, 81), (30, 65)])
+    def test_more_than_padding(self, size: tuple[int, int]) -> None:
+        """What misses a whole patch, or has too many pixels, is another image."""
+        with pytest.raises(ShapeError, match=f"The image is {size[0]} × {size[1]} pixels, and the model saw 48 × 80"):
+            plot.query(make(axis=self.AXIS), np.zeros(size), query=0)
+
+    def test_an_image_that_nobody_padded(self) -> None:
+        """A smaller image is another one, however little it lacks."""
+        axis = Patches(grid=(5, 5), image_size=(80, 80))
+        with pytest.raises(ShapeError, match="the model saw 80 × 80"):
+            plot.query(make(axis=axis), np.zeros((78, 80)), query=0)
 
 
 class TestOutline:

@@ -604,6 +604,13 @@ class TestWindows:
         ax = plot.windows(make(), np.full((48, 80), -1.0), mean=0.75, std=0.5, ax=empty())
         np.testing.assert_allclose(values(ax.images[0]), 0.25)
 
+    def test_padded_image(self) -> None:
+        """Of an image that the model pads, windows and patches reach behind its edges, as whole as the others."""
+        padded = PlacedPatches(HALVES.grid, HALVES.places, image_size=HALVES.image_size, image_padding=(4, 14))
+        ax = plot.windows(make(padded), np.zeros((12, 50)), query=(0, 1), ax=empty())
+        assert [list(image.get_extent()) for image in ax.images] == [[0, 64, 16, 0]] * 2
+        assert frames(ax) == [(16, 0, 32, 16), (48, 0, 64, 16)]
+
     def test_on_paper(self) -> None:
         """In the rendered picture, every patch is coloured by its weight, with lines between windows only."""
         weights = torch.tensor([0.0, 1.0]).repeat(2, 1, 2, 1)

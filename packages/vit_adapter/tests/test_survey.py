@@ -273,11 +273,29 @@ def test_other_images_in_the_folder_are_noticed(folder: Path, done: Path, tmp_pa
         _survey.main(arguments(data, done))
 
 
-@pytest.mark.parametrize("options", [{"batch": 0}, {"piece": -1}])
-def test_numbers_that_make_no_sense_are_refused(folder: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    """A forward takes one image or more."""
-    with pytest.raises(OptionError, match="1 or more"):
+@pytest.mark.parametrize(
+    ("options", "cure"), [({"batch": 0}, "1 or more"), ({"piece": -1}, "1 or more"), ({"workers": -1}, "0 or more")]
+)
+def test_numbers_that_make_no_sense_are_refused(
+    folder: Path, tmp_path: Path, options: dict[str, Any], cure: str
+) -> None:
+    """A forward takes one image or more, and processes cannot be fewer than none."""
+    with pytest.raises(OptionError, match=cure):
         _survey.main(arguments(folder, tmp_path, **options))
+
+
+def test_a_file_in_place_of_the_results_is_refused(folder: Path, tmp_path: Path) -> None:
+    """By name."""
+    (tmp_path / "notes.txt").write_text("no folder", "utf-8")
+    with pytest.raises(OptionError, match=r"notes\.txt is a file\. Choose another one by --out"):
+        _survey.main(arguments(folder, tmp_path / "notes.txt"))
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(folder: Path, tmp_path: Path, device: str) -> None:
+    """With one that always is."""
+    with pytest.raises(OptionError, match=rf'--device {device} cannot be used: .* always "cpu"'):
+        _survey.main(arguments(folder, tmp_path, device=device))
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from anylocal._command import run
+from anylocal._command import check_folder, run
 from anylocal_bert import _demo
 
 
@@ -17,7 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["survey"]:
         return run(lambda: _surveyed(given[1:]))
     options = _parser().parse_args(arguments)
-    return run(lambda: _demo.run(_demo.load(options.model), options.text, options.out, options.word))
+
+    def command() -> list[Path]:
+        check_folder(options.out)
+        return _demo.run(_demo.load(options.model), options.text, options.out, options.word)
+
+    return run(command)
 
 
 def _surveyed(arguments: Sequence[str]) -> list[Path]:

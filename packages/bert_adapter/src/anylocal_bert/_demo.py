@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,9 @@ TEXT = "The animal didn't cross the street because it was too tired."
 
 LONGEST = 80
 """Characters of the text in the title of the page."""
+
+LONGEST_NAME = 40
+"""Characters of a token in the name of a file: of four bytes each, file systems still take it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +109,13 @@ def _pictures(maps: AttentionMaps, word: str | None) -> Iterator[tuple[str, Call
     position = _position(maps[0], word)
     yield "text-lines", lambda: _figure_of(plot.lines(maps[-1], head=telling_head(maps[-1], position)))
     yield "text-rollout", lambda: _figure_of(plot.rollout(maps, query=position))
-    yield f"text-{maps[0].queries.label(position).strip('#')}", lambda: word_figure(maps, position)
+    yield f"text-word-{_name(maps[0], position)}", lambda: word_figure(maps, position)
+
+
+def _name(attention: AttentionMap, position: int) -> str:
+    """Return a token as a file can be called: letters, digits and dashes, or where it stands if it has none."""
+    name = re.sub(r"[\W_]+", "-", attention.queries.label(position)).strip("-")
+    return name[:LONGEST_NAME] or f"at-{position}"
 
 
 def _position(attention: AttentionMap, word: str | None) -> int:

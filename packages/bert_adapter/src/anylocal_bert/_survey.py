@@ -43,11 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     Raises
     ------
     OptionError, WeightsError, TargetError
-        If the model cannot be loaded or has no map, or the data is not there.
+        If the model cannot be loaded or has no map, the data is not there or is no text, or an option makes no sense.
     """
     options = _parser().parse_args(arguments)
-    reader = _demo.load(options.model)
+    _survey.check(options)
     device = _survey.device_of(options)
+    reader = _demo.load(options.model)
+    _check_length(reader, options.max_length)
     reader.model.to(device)
     source, column, digest = _source(options.data, options.column)
 
@@ -72,6 +74,28 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     return _survey.survey(job, options)
 
 
+def _check_length(reader: _demo.Reader, length: int) -> None:
+    # Tokenizers do not cut at all where special tokens alone are more than asked for.
+    least = reader.tokenizer.num_special_tokens_to_add() + 1
+    if length < least:
+        raise OptionError(
+            f"--max-length is a number of tokens, {least} or more, as this tokenizer adds {least - 1} special ones;"
+            f" got {length}."
+        )
+    most = getattr(getattr(reader.model, "config", None), "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1:
+        return
+    for name, module in reader.model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            # RoBERTa and its kin count positions from behind the one of padding.
+            most = min(most, module.num_embeddings - module.padding_idx - 1)
+    if length > most:
+        raise OptionError(
+            f"{type(reader.model).__name__} reads {most} tokens at most, and --max-length is {length}. Give"
+            f" --max-length {most} or less."
+        )
+
+
 def _source(place: Path, column: str | None) -> tuple[Sequence[Any], str | None, str]:
     """Return the texts, the column that holds them, and what tells them from others."""
     if (place / "dataset_info.json").exists():
@@ -80,8 +104,18 @@ def _source(place: Path, column: str | None) -> tuple[Sequence[Any], str | None,
     files = [place] if place.is_file() else sorted(place.rglob("*.txt"))
     if not files:
         raise OptionError(f"There is no text in {place}: give a file, a folder of .txt files, or a saved data set.")
-    texts = [line for file in files for line in file.read_text("utf-8").splitlines() if line.strip()]
+    texts = [line for file in files for line in _text(file).splitlines() if line.strip()]
     return texts, None, hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise OptionError(
+            f"{file} is not in UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}. Save it in UTF-8, or"
+            " convert it: iconv -f latin1 -t utf-8, if Latin-1 is what it is in."
+        ) from error
 
 
 def _rows(folder: Path, column: str | None) -> tuple[Any, str]:

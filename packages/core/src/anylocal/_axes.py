@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, SupportsIndex, TypeGuard, TypeVar
 
 import numpy as np
@@ -157,7 +157,9 @@ class Patches(Axis):
     prefix : sequence of str
         Names of the tokens before the patches.
     image_size : (int, int), optional
-        Height and width, in pixels, of the image that the model saw.
+        Height and width, in pixels, of the image that the model saw, with what it was padded by to whole patches.
+    image_padding : (int, int), default (0, 0)
+        How many of these pixels the model has added, below and to the right.
 
     Raises
     ------
@@ -177,6 +179,7 @@ class Patches(Axis):
     grid: tuple[int, int]
     prefix: tuple[str, ...] = ("cls",)
     image_size: tuple[int, int] | None = None
+    image_padding: tuple[int, int] = field(default=(0, 0), repr=False)
 
     def __post_init__(self) -> None:
         # A frozen dataclass leaves no other way to store what was given as a list, or as NumPy integers.
@@ -187,6 +190,7 @@ class Patches(Axis):
         _distinct(names)
         if self.image_size is not None:
             object.__setattr__(self, "image_size", _pair(self.image_size, "image_size", "(height, width)"))
+        object.__setattr__(self, "image_padding", _padding(self.image_padding))
 
     def __len__(self) -> int:
         return len(self.prefix) + math.prod(self.grid)
@@ -310,7 +314,9 @@ class PlacedPatches(Axis):
     prefix : sequence of str
         Names of the tokens before the patches of each window.
     image_size : (int, int), optional
-        Height and width, in pixels, of the image that the model saw.
+        Height and width, in pixels, of the image that the model saw, with what it was padded by to whole patches.
+    image_padding : (int, int), default (0, 0)
+        How many of these pixels the model has added, below and to the right.
 
     Raises
     ------
@@ -337,10 +343,12 @@ class PlacedPatches(Axis):
         *,
         prefix: Sequence[str] = (),
         image_size: tuple[int, int] | None = None,
+        image_padding: tuple[int, int] = (0, 0),
     ) -> None:
         self.grid = _pair(grid, "grid", "(rows, columns)")
         self.prefix = _distinct((prefix,) if isinstance(prefix, str) else tuple(prefix))
         self.image_size = None if image_size is None else _pair(image_size, "image_size", "(height, width)")
+        self.image_padding = _padding(image_padding)
         # A copy that nobody changes: an axis is a key like any other.
         given = places.cpu().numpy() if isinstance(places, torch.Tensor) else places
         array: npt.NDArray[np.int64] = np.array(given, dtype=np.int64)
@@ -362,12 +370,16 @@ class PlacedPatches(Axis):
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, PlacedPatches)
-            and (self.grid, self.prefix, self.image_size) == (other.grid, other.prefix, other.image_size)
+            and self._described == other._described
             and np.array_equal(self.places, other.places)
         )
 
     def __hash__(self) -> int:
-        return hash((self.grid, self.prefix, self.image_size, self.places.tobytes()))
+        return hash((*self._described, self.places.tobytes()))
+
+    @property
+    def _described(self) -> tuple[object, ...]:
+        return self.grid, self.prefix, self.image_size, self.image_padding
 
     def __repr__(self) -> str:
         image = "" if self.image_size is None else f", image_size={self.image_size}"
@@ -492,6 +504,14 @@ def _pair(value: Sequence[SupportsIndex], name: str, meaning: str) -> tuple[int,
         msg = f"{name} must be {meaning}, two positive integers; got {value!r}."
         raise ShapeError(msg)
     return first, second
+
+
+def _padding(value: Sequence[SupportsIndex]) -> tuple[int, int]:
+    down, right = (operator.index(item) for item in value)
+    if min(down, right) < 0:
+        msg = f"image_padding must be (down, right), two integers of 0 or more; got {value!r}."
+        raise ShapeError(msg)
+    return down, right
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:

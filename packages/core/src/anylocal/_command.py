@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from tqdm import tqdm
 
-from anylocal.errors import AnylocalError
+from anylocal.errors import AnylocalError, OptionError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,21 @@ def run(command: Callable[[], Iterable[Path]]) -> int:
     for file in files:
         print(file)  # noqa: T201  # a command prints
     return 0
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that could not be made or written to, before a model is loaded or trained for it.
+
+    Raises
+    ------
+    OptionError
+        If a file stands in its place or above it, or its rights forbid it.
+    """
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if there.is_file():
+        raise OptionError(f"--out {folder} can be no folder, as {there} is a file. Choose another one by --out FOLDER.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OptionError(f"--out {folder}: {there} may not be written to. Choose another folder by --out FOLDER.")
 
 
 def write(pictures: Iterable[tuple[str, Callable[[], Figure]]], folder: Path) -> list[Path]:

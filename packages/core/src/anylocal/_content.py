@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap
 from PIL import Image
 
-from anylocal._image import pixels_of
+from anylocal._image import as_seen, pixels_of
 from anylocal._model import row_names
 from anylocal.attention import AttentionMap, Axis, Named, Patches, PlacedPatches, Tokens
 from anylocal.errors import OptionError, ShapeError
@@ -60,6 +60,7 @@ def describe(
         "layers": rows,
         "axes": [_describe_axis(axis, samples, windows) for axis, windows in axes],
         "samples": list(samples),
+        "batch": layers[0].images,
         "start": {"layer": len(layers) - 1, "head": "mean", "query": _middle(layers[-1].queries, samples[0])},
     }
 
@@ -189,12 +190,13 @@ def sources_of(
         raise ShapeError(msg)
     chosen = [(each[sample % len(each)], sample) for sample in samples]
     pictures = [pixels_of(image, sample=sample, batch=batch, mean=mean, std=std) for image, sample in chosen]
-    for picture in pictures:
+    wholes = [as_seen(picture, patches) for picture in pictures]
+    for picture, whole in zip(pictures, wholes, strict=True):
         for axis in patches:
-            if axis.image_size not in {None, picture.shape[:2]}:
+            if axis.image_size not in {None, whole.shape[:2]}:
                 msg = f"The image is {picture.shape[:2]} and the model saw {axis.image_size}; give it in that size."
                 raise ShapeError(msg)
-    return list(map(_address, pictures))
+    return list(map(_address, wholes))
 
 
 def _middle(axis: Axis, sample: int) -> int:

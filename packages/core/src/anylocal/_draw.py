@@ -8,13 +8,13 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
@@ -213,6 +213,17 @@ def new_figure() -> Figure:
     import matplotlib.pyplot as plt
 
     return plt.figure(layout=Settled())
+
+
+def lay_out(figure: Figure, engine: Literal["compressed"] | LayoutEngine) -> None:
+    """Give a figure an engine that makes room for labels, if it has none; a part of a figure has that of the whole."""
+    if figure.get_layout_engine() is None:
+        figure.figure.set_layout_engine(engine)
+
+
+def width_of(figure: Figure) -> float:
+    """Return the width of a figure, or of a part of one, in inches."""
+    return figure.bbox.width / figure.figure.dpi
 
 
 class Settled(ConstrainedLayoutEngine):

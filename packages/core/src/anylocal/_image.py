@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+import operator
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ import torch
 from PIL.Image import Image as PillowImage
 
 from anylocal.errors import OptionError, ShapeError
+
+if TYPE_CHECKING:
+    from anylocal._axes import Patches, PlacedPatches
 
 Pixels: TypeAlias = npt.NDArray[np.floating[Any]]
 """Shape (height, width), or (height, width, 3) in colour; between 0 and 1."""
@@ -22,6 +26,9 @@ ImageLike: TypeAlias = torch.Tensor | npt.NDArray[Any] | PillowImage | Any
 
 # Luma of ITU-R BT.601, as in Pillow's mode "L".
 LUMA = (0.299, 0.587, 0.114)
+
+# What models pad with is 0, which is the average colour of an image that is normalised.
+_MIDDLE = 0.5
 
 
 def pixels_of(
@@ -63,6 +70,16 @@ def pixels_of(
 def grey(pixels: Pixels) -> Pixels:
     """Return the lightness of pixels: shape (height, width)."""
     return pixels if pixels.ndim == 2 else pixels @ np.array(LUMA)  # noqa: PLR2004  # the number of axes
+
+
+def as_seen(pixels: Pixels, axes: Iterable[Patches | PlacedPatches]) -> Pixels:
+    """Return pixels with the padding that the model has added; of another size than all axes say, as they are."""
+    lying = [axis for axis in axes if axis.image_size is not None]
+    given = {tuple(map(operator.sub, axis.image_size or (), axis.image_padding)) for axis in lying}
+    if given != {pixels.shape[:2]}:
+        return pixels
+    (down, right), *_ = {axis.image_padding for axis in lying}
+    return np.pad(pixels, ((0, down), (0, right), (0, 0))[: pixels.ndim], constant_values=_MIDDLE)
 
 
 def _read(image: ImageLike) -> tuple[npt.NDArray[Any], bool]:

@@ -138,14 +138,15 @@ def show(drawn: Drawn, ax: Axes, scale: Normalize, cmap: Cmap, longest: int = 10
 def figure_for(figure: Figure | None, columns: int | None, panels: Sequence[Drawn]) -> tuple[Figure, int]:
     """Return the figure to draw into and the number of panels in its rows."""
     given = figure is not None
+    # Compressed: panels of a fixed shape, side by side without gaps.
     if figure is None:
         figure = _draw.new_figure()
-    # Compressed: panels of a fixed shape, side by side without gaps.
-    if not given or figure.get_layout_engine() is None:
         figure.set_layout_engine("compressed")
+    else:
+        _draw.lay_out(figure, "compressed")
     # The room around the panels, and that of a title, grow with the font.
     inch = rcParams["font.size"] / 10
-    free = max(0.1, figure.get_figwidth() - 1.7 * inch)
+    free = max(0.1, _draw.width_of(figure) - 1.7 * inch)
     if columns is None:
         even = math.ceil(len(panels) / max(1, round(math.sqrt(len(panels) / 1.6))))
         columns = max(1, min(even, int(free / (0.55 * inch))))

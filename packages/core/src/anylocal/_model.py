@@ -63,8 +63,7 @@ def laid_out(figure: Figure | None) -> Figure:
     """Return the figure to draw into, with a layout that makes room for labels."""
     if figure is None:
         return _draw.new_figure()
-    if figure.get_layout_engine() is None:
-        figure.set_layout_engine(_draw.Settled())
+    _draw.lay_out(figure, _draw.Settled())
     return figure
 
 

@@ -31,6 +31,7 @@ try:
     from tqdm import tqdm
 
     from anylocal import metrics
+    from anylocal._command import check_folder
     from anylocal._files import replacing
     from anylocal._layers import draw_layers
     from anylocal.attention import AttentionMaps
@@ -92,10 +93,40 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--device", help='default: "cuda" where there is one')
 
 
+def check(options: Namespace) -> None:
+    """Refuse what `add_options` asked for, where it makes no sense, before a model is loaded for it.
+
+    Raises
+    ------
+    OptionError
+        If a number is too small, or there can be no such folder.
+    """
+    for name in ("batch", "piece"):
+        if getattr(options, name) < 1:
+            raise OptionError(f"--{name} is a number of samples, 1 or more; got {getattr(options, name)}.")
+    if options.workers < 0:
+        raise OptionError(f"--workers is a number of processes, 0 or more; got {options.workers}.")
+    check_folder(options.out)
+
+
 def device_of(options: Namespace) -> torch.device:
-    """Return where the model runs: of several processes on one machine each has its own accelerator."""
+    """Return where the model runs: of several processes on one machine each has its own accelerator.
+
+    Raises
+    ------
+    OptionError
+        If the one that was asked for is not there.
+    """
     if options.device:
-        return torch.device(options.device)
+        try:
+            # A name may be known and its device not be there, which shows only as it is used.
+            return torch.empty(0, device=options.device).device
+        except (RuntimeError, AssertionError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise OptionError(
+                f"--device {options.device} cannot be used: {reason}."
+                ' There is always "cpu"; without --device, the first accelerator of CUDA is taken, or else the CPU.'
+            ) from error
     return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
 
 
@@ -110,13 +141,10 @@ def survey(job: Job, options: Namespace) -> list[Path]:
     Raises
     ------
     OptionError
-        If a number makes no sense, or no sample could be read.
+        If no sample could be read.
     StateError
         If the folder holds a survey of something else.
     """
-    for name in ("batch", "piece"):
-        if getattr(options, name) < 1:
-            raise OptionError(f"--{name} is a number of samples, 1 or more; got {getattr(options, name)}.")
     _begin(job, options)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     pieces = range(math.ceil(len(job) / options.piece))

@@ -137,10 +137,12 @@ def _map_parts(function: Callable[[Any], Any], value: Any, *, arrays: bool) -> A
     kinds = tuple([kind for kind in (tensor_class, array_class) if kind is not None])
     if issubclass(type(value), kinds):
         return _tried(function, value)
-    if not issubclass(type(value), _CONTAINERS) or not any(issubclass(type(part), kinds) for part, _ in parts(value)):
+    # A copy is a promise, and costs as much as there is; what is shared is looked at for a bounded time.
+    found = parts(value, whole=arrays) if issubclass(type(value), _CONTAINERS) else ()
+    if not any(issubclass(type(part), kinds) for part, _ in found):
         return value
     try:
-        return _Copy(functools.partial(_tried, function), kinds).of(value)
+        return _Copy(functools.partial(_tried, function), kinds, whole=arrays).of(value)
     except Exception:  # noqa: BLE001  # the keys of a dict are somebody else's objects, and so is their hash
         return value
 
@@ -182,11 +184,11 @@ _MOST_OF_ONE: Final = 1_000
 _MOST_IN_ALL: Final = 10_000
 
 
-def parts(value: Any) -> Iterator[tuple[Any, float]]:
+def parts(value: Any, *, whole: bool = False) -> Iterator[tuple[Any, float]]:
     """Give what lies in a value, at any depth of its lists, tuples and dicts, and for how many things each stands.
 
-    A value that is no container is its own only part. Of a long container the first items stand for all; numbers and
-    texts are left out. None of the user's own code runs.
+    A value that is no container is its own only part. Of a long container the first items stand for all, unless it is
+    to be looked at as a `whole`; numbers and texts are left out. None of the user's own code runs.
     """
     waiting = [(value, 1.0, _MOST_IN_ALL)]
     entered: set[int] = set()
@@ -198,7 +200,7 @@ def parts(value: Any) -> Iterator[tuple[Any, float]]:
         elif id(item) not in entered:
             entered.add(id(item))
             try:
-                looked_at = list(itertools.islice(items, min(_MOST_OF_ONE, allowed)))
+                looked_at = list(itertools.islice(items, None if whole else min(_MOST_OF_ONE, allowed)))
             except RuntimeError:  # another thread has changed a dict meanwhile
                 continue
             if not PLAIN.issuperset(map(type, looked_at)):
@@ -233,11 +235,14 @@ class _Copy:
         What a part is replaced by.
     kinds : tuple of type
         The types of the parts to replace.
+    whole : bool
+        Whether to look for them behind the first items of long containers, too.
     """
 
-    def __init__(self, function: Callable[[Any], Any], kinds: tuple[type, ...]) -> None:
+    def __init__(self, function: Callable[[Any], Any], kinds: tuple[type, ...], *, whole: bool) -> None:
         self._function = function
         self._kinds = kinds
+        self._most = None if whole else _MOST_OF_ONE
         # Containers that exist, but wait for their items: a list or a dict can be in itself.
         self._waiting: list[tuple[Callable[[list[Any]], object], list[Any]]] = []
         self._made: dict[int, Any] = {}
@@ -272,7 +277,7 @@ class _Copy:
         if issubclass(kind, self._kinds):
             return self._function(value)
         _, items = _items(value)
-        if PLAIN.issuperset(map(type, itertools.islice(items, _MOST_OF_ONE))):
+        if PLAIN.issuperset(map(type, itertools.islice(items, self._most))):
             return value
         if kind is list:
             made: list[Any] = []

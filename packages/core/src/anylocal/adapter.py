@@ -635,7 +635,7 @@ class AttentionCapture:
             return self._made
 
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
-        for call, forward in self._calls(records):
+        for call in self._calls(records):
             reading = self._readings.get(call.function)
             if self._heads.owns(call.function):
                 made = self._heads.map_of(call) if self._heads.made_map(call) else None
@@ -647,10 +647,12 @@ class AttentionCapture:
                 continue
             if made is not None:
                 queries, keys, windows = self._adapter.axes(call, made.shape, self._scene)
+                # Only maps make a forward: what else is asked for may be called between two of them.
+                forward = self._forwards.of(call)
                 yield made.labelled(queries=queries, keys=keys, windows=windows, forward=forward, rank=call.rank)
 
-    def _calls(self, records: Sequence[Record]) -> Iterator[tuple[Call, int]]:
-        """Give each call with the number of the forward that it belongs to."""
+    def _calls(self, records: Sequence[Record]) -> Iterator[Call]:
+        """Give each call while its forward is the current one."""
         # What was there at first keeps its name; what came to be meanwhile has that of its place by now.
         self._names.update((id(module), name) for name, module in module_names(self._model))
         self._names.update(self._capture.names_of)
@@ -660,8 +662,7 @@ class AttentionCapture:
             is_root = asked.function is self._root and asked.wants == Wants() and record.module is self._model
             if is_root and record.kind == "entered":
                 self._forwards.mark(record)
-            for call in self._assembler.calls(self._nesting.of(record)):
-                yield call, self._forwards.of(call)
+            yield from self._assembler.calls(self._nesting.of(record))
             if is_root and record.kind == "returned":
                 self._forwards.mark(record)
 

@@ -127,7 +127,7 @@ def heads(
         "magma" by default; see `heatmap`.
     columns : int, optional
         Panels in a row; by default about as many as there are rows, and fewer in a narrow figure.
-    figure : matplotlib.figure.Figure, optional
+    figure : matplotlib.figure.Figure or SubFigure, optional
         An empty one to draw into; by default a new one, as wide as the rcParams say and as high as it needs.
 
     Returns
@@ -194,7 +194,7 @@ def model(
         The scale of all maps, from 0 to the greatest weight drawn by default.
     cmap : str or matplotlib.colors.Colormap
         "magma" by default; see `heatmap`.
-    figure : matplotlib.figure.Figure, optional
+    figure : matplotlib.figure.Figure or SubFigure, optional
         An empty one to draw into; by default a new one, as wide as the rcParams say and as high as it needs.
 
     Returns
@@ -241,7 +241,7 @@ def model(
     scale = _draw.shared_norm(norm, [weights for row in rows for weights in row])
     drawn = laid_out(figure)
     columns = max(map(len, rows))
-    names, common = row_names(layers, drawn.get_figwidth(), columns)
+    names, common = row_names(layers, _draw.width_of(drawn), columns)
     if figure is None:
         fit_height(drawn, len(rows), columns, names)
     ax = drawn.add_subplot()

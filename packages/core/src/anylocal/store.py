@@ -44,6 +44,7 @@ _FORMAT_KEY: Final = "anylocal"
 _MAPS_KEY: Final = "maps"
 _CAPTURE_KEY: Final = "capture"
 _DIGEST_KEY: Final = "digest"
+_PADDING: Final = "image_padding"
 _LENGTH: Final = 8
 
 
@@ -222,10 +223,11 @@ def _own(tensor: torch.Tensor) -> torch.Tensor:
 def _describe_axis(axis: Axis, number: int, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     match axis:
         case Patches(grid=grid, prefix=prefix, image_size=size):
-            return {"kind": "Patches", "grid": grid, "prefix": prefix, "image_size": size}
+            return {"kind": "Patches", "grid": grid, "prefix": prefix, "image_size": size, **_padding_of(axis)}
         case PlacedPatches(grid=grid, prefix=prefix, image_size=size):
             tensors[f"axes.{number}.places"] = torch.from_numpy(axis.places.copy())
-            return {"kind": "PlacedPatches", "grid": grid, "prefix": prefix, "image_size": size, "number": number}
+            described = {"grid": grid, "prefix": prefix, "image_size": size, **_padding_of(axis)}
+            return {"kind": "PlacedPatches", **described, "number": number}
         case Named(names=names):
             return {"kind": "Named", "names": names}
         case Tokens():
@@ -238,13 +240,18 @@ def _describe_axis(axis: Axis, number: int, tensors: dict[str, torch.Tensor]) ->
     return {"kind": "Axis", "length": len(axis)}
 
 
+def _padding_of(axis: Patches | PlacedPatches) -> dict[str, Any]:
+    return {_PADDING: axis.image_padding} if any(axis.image_padding) else {}
+
+
 def _read_axis(given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Axis:
     match given["kind"]:
         case "Patches":
-            return Patches(given["grid"], prefix=tuple(given["prefix"]), image_size=given["image_size"])
+            return Patches(given["grid"], tuple(given["prefix"]), given["image_size"], given.get(_PADDING, (0, 0)))
         case "PlacedPatches":
             places = tensors[f"axes.{given['number']}.places"]
-            return PlacedPatches(given["grid"], places, prefix=given["prefix"], image_size=given["image_size"])
+            image = {"image_size": given["image_size"], _PADDING: given.get(_PADDING, (0, 0))}
+            return PlacedPatches(given["grid"], places, prefix=given["prefix"], **image)
         case "Named":
             return Named(tuple(given["names"]))
         case "Tokens":

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from anylocal._command import run
+from anylocal._command import check_folder, run
 from anylocal.errors import OptionError
 from anylocal_vit import _demo
 
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise OptionError("--list shows what a model has; name one with --model NAME.")
             print(_demo.listing(options.model))
             return []
+        check_folder(options.out)
         if options.model is None:
             scene = _demo.digits_scene()
         else:

@@ -63,7 +63,7 @@ def photo_scene(name: str, file: str | None, *, checkpoint: str | None, random_w
     Raises
     ------
     OptionError
-        If timm has no such model.
+        If timm has no such model, or the file cannot be read.
     WeightsError
         If its weights cannot be loaded.
     ShapeError
@@ -71,7 +71,13 @@ def photo_scene(name: str, file: str | None, *, checkpoint: str | None, random_w
     """
     check_name(name)
     model = load_model(name, checkpoint=checkpoint, random_weights=random_weights).eval()
-    photo = photograph(model, sample_photograph() if file is None else file)
+    try:
+        photo = photograph(model, sample_photograph() if file is None else file)
+    except OSError as error:
+        raise OptionError(
+            f"--image {file} could not be read: {error.strerror or error}. Give the path of a whole image file, or"
+            " leave --image out for a flower."
+        ) from error
     return Scene(model, photo.tensor, photo.pixels, f"{name}, random weights" if random_weights else name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -101,8 +102,29 @@ class Surroundings:
 
     @property
     def image_size(self) -> Grid | None:
-        """Height and width of the image."""
-        return None if self.image is None else self.image[1]
+        """Height and width of what the model cuts into patches: the image, and the padding below and to the right."""
+        if self.image is None:
+            return None
+        embedding = self._embedding()
+        if not getattr(embedding, "dynamic_img_pad", False) or not hasattr(embedding, "dynamic_feat_size"):
+            return self.image[1]
+        (rows, columns), (height, width) = (
+            embedding.dynamic_feat_size(self.image[1]),
+            embedding.feat_ratio(as_scalar=False),
+        )
+        return int(rows) * int(height), int(columns) * int(width)
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """What axes are told of the size of the image."""
+        whole = self.image_size
+        if self.image is None or whole is None:
+            return {}
+        return {"image_size": whole, "image_padding": tuple(map(operator.sub, whole, self.image[1]))}
+
+    def _embedding(self) -> Any:
+        """Return what makes patches of the image in the model, None where timm has no name for it."""
+        return getattr(self.root, "patch_embed", getattr(self.root, "embeds", None))
 
     def _cut(self) -> Cut | None:
         lengths = self.layer.shape[2], self.layer.shape[3]
@@ -131,16 +153,16 @@ class Surroundings:
         return Cut(grid, tiles(grid, (side, side)))
 
     def _placed(self, cut: Cut) -> Axes:
-        keys = PlacedPatches(cut.grid, cut.keys, image_size=self.image_size)
+        keys = PlacedPatches(cut.grid, cut.keys, **self.size)
         queries: Axis | None = keys
         if cut.queries is not None and cut.query_grid is not None:
             fits = cut.queries.shape == (len(cut.keys), self.layer.shape[2])
-            queries = PlacedPatches(cut.query_grid, cut.queries, image_size=self.image_size) if fits else None
+            queries = PlacedPatches(cut.query_grid, cut.queries, **self.size) if fits else None
         elif self.layer.shape[2] != len(keys):
             queries = None
         # One window that holds all patches row by row is the plain thing.
         if len(cut.keys) == 1 and np.array_equal(cut.keys[0], np.arange(math.prod(cut.grid))):
-            asked = Patches(cut.grid, prefix=(), image_size=self.image_size)
+            asked = Patches(cut.grid, prefix=(), **self.size)
             asking = self._axis(self.layer.shape[2], asking=True) if queries is not keys else asked
             return Axes(asking, asked)
         return Axes(queries, keys, len(cut.keys))
@@ -150,7 +172,7 @@ class Surroundings:
         for prefix in dict.fromkeys((self.prefix, ("cls",), ("mean",), ()) if self._pools() else (self.prefix, ())):
             grid = self._grid(length - len(prefix), asking=asking)
             if grid is not None:
-                return Patches(grid=grid, prefix=prefix, image_size=self.image_size)
+                return Patches(grid=grid, prefix=prefix, **self.size)
         return Axis(length)
 
     def _pools(self) -> bool:
@@ -177,7 +199,7 @@ class Surroundings:
         """Give the grids of the model's patch embeddings."""
         if self.image is None:
             return
-        embedding: Any = getattr(self.root, "patch_embed", None)
+        embedding = self._embedding()
         all_: list[Any] = [*embedding] if isinstance(embedding, torch.nn.ModuleList) else [embedding]
         for each in all_:
             if hasattr(each, "dynamic_feat_size"):

@@ -17,7 +17,7 @@ from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
 from anylocal._draw import beside
-from anylocal._image import grey, pixels_of
+from anylocal._image import as_seen, grey, pixels_of
 from anylocal._ticks import name_positions
 from anylocal.attention import AttentionMap, Axis, Patches, PlacedPatches
 from anylocal.errors import ShapeError, UnsupportedError
@@ -83,7 +83,7 @@ class Overlay:
 def seen(
     attention: AttentionMap, image: ImageLike, sample: int, mean: Statistics, std: Statistics
 ) -> tuple[Patches, Pixels]:
-    """Return the patches of the whole image behind the keys' prefix tokens, and the image in grey.
+    """Return the patches of the whole image behind the keys' prefix tokens, and the image in grey, padded as it was.
 
     Raises
     ------
@@ -101,14 +101,15 @@ def seen(
         )
         raise ShapeError(msg)
     pixels = grey(pixels_of(image, sample=sample, batch=attention.images, mean=mean, std=std))
-    height, width = pixels.shape
-    if keys.image_size not in {None, (height, width)}:
+    whole = as_seen(pixels, [keys])
+    if keys.image_size not in {None, whole.shape}:
         msg = (
             "The image is {} × {} pixels, and the model saw {} × {}; give what the model was given, such as "
             "anylocal_vit.photograph(model, file).pixels."
-        ).format(height, width, *keys.image_size)
+        ).format(*pixels.shape, *keys.image_size)
         raise ShapeError(msg)
-    return Patches(grid=keys.grid, prefix=keys.prefix, image_size=(height, width)), pixels
+    height, width = whole.shape
+    return Patches(grid=keys.grid, prefix=keys.prefix, image_size=(height, width)), whole
 
 
 def overlay(

@@ -84,8 +84,10 @@ def _opened(source: str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]) -
     if isinstance(source, Image.Image):
         return source.convert("RGB")
     try:
-        image = _from_array(source) if isinstance(source, np.ndarray) else Image.open(source)
-        return image.convert("RGB")
+        if isinstance(source, np.ndarray):
+            return _from_array(source).convert("RGB")
+        with Image.open(source) as image:
+            return image.convert("RGB")
     except (UnidentifiedImageError, TypeError, ValueError) as error:
         what = (
             f"an array of shape {source.shape} and {source.dtype}" if isinstance(source, np.ndarray) else repr(source)

@@ -58,14 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     Raises
     ------
     OptionError, WeightsError, TargetError
-        If there is no such model, it has no weights or no map, or the data is not there.
+        If there is no such model, it has no weights or no map, the data is not there, or an option makes no sense.
     """
     options = _parser().parse_args(arguments)
+    _survey.check(options)
+    device = _survey.device_of(options)
     _demo.check_name(options.model)
     # Of a model without weights, every process must have the same.
     torch.manual_seed(0)
     model = _demo.load_model(options.model, checkpoint=options.checkpoint, random_weights=options.random_weights)
-    device = _survey.device_of(options)
     model.eval().to(device)
     source, column, digest = _source(options.data, options.column)
     samples = Images(source, lambda item: photograph(model, item).tensor[0], column)

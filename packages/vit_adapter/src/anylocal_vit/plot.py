@@ -71,7 +71,8 @@ def query(
         Its keys must be `Patches` or `PlacedPatches`.
     image : torch.Tensor, numpy.ndarray, PIL.Image.Image or Photograph
         What the model saw, in its size: one image, or the whole batch. A normalised one is drawn between its
-        own extremes, or put back by `mean` and `std`.
+        own extremes, or put back by `mean` and `std`. One that the model pads to whole patches, as it was given
+        or padded: the padding, below and to the right, is grey.
     query : (int, int), int or str, or sequence of them
         Row and column of a patch, a position, or the name of a prefix token; of a sequence, the mean of their
         weights is drawn. Two plain integers are one patch. Within windows, patches by row and column in the whole

@@ -406,7 +406,9 @@
     Object.assign(drawMap, { whole });
     drawLabels();
     $("map-most").textContent = rounded(state.scale === "one" ? layer().most : most);
-    const heads = state.head === "mean" || state.head === "max" ? `${state.head} of ${layer().shape[2]} heads` : `head ${state.head}`;
+    const count = layer().shape[2];
+    const together = count > 1 && (state.head === "mean" || state.head === "max");
+    const heads = together ? `${state.head} of ${count} heads` : `head ${count > 1 ? state.head : 0}`;
     $("heading").textContent = [layer().name || `layer ${layer().ref}`, heads].join(", ");
   }
 
@@ -454,7 +456,7 @@
     $("row-most").textContent = rounded(most);
     const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, state.strongest);
     drawLines(order, weights, greatest(weights));
-    tell(order, weights);
+    tell(order, weights, group);
     markRow();
     $("query").value = String(state.query);
     $("query").setAttribute("aria-valuetext", group.label);
@@ -491,14 +493,16 @@
     }
   }
 
-  function tell(order, weights) {
+  function tell(order, weights, group) {
     $("list").replaceChildren(...order.map((at) => {
       const item = document.createElement("li");
       item.textContent = `${columns[at].label}  ${rounded(weights[at])}`;
       return item;
     }));
-    const rest = 1 - weights.reduce((sum, value) => sum + value, 0);
-    $("hidden-mass").textContent = state.head !== "max" && rest > data.error * weights.length ? `Hidden positions get ${rounded(rest)} of its attention.` : "";
+    const shown = new Set(columns.flatMap(({ positions }) => positions));
+    const hidden = Array.from({ length: keys().length }, (_, position) => position).filter((position) => !shown.has(position));
+    const [rest] = merged(maps, group.positions, [{ positions: hidden }]);
+    $("hidden-mass").textContent = state.head !== "max" && rest > data.error * hidden.length ? `Hidden positions get ${rounded(rest)} of its attention.` : "";
   }
 
   function markRow() {
@@ -511,24 +515,26 @@
   // The static recipe of the same picture, as Python.
   function call() {
     const map = `maps[${layer().ref}]`;
-    const options = [];
-    if (data.samples.length > 1 || data.samples[0] !== 0) options.push(`sample=${data.samples[state.sample]}`);
-    if (state.head !== "mean") options.push(`head=${state.head}`);
-    if (state.colours === "log") options.push('norm="log"');
-    if (state.head === "max") {
-      const index = data.samples[state.sample] * layer().shape[1] + state.window;
-      return `plot.heatmap(${map}[${index}].amax(0))`;
-    }
+    const windows = layer().shape[1];
+    const image = data.samples[state.sample];
+    const matrix = image * windows + state.window;
+    if (state.head === "max") return `plot.heatmap(${map}[${matrix}].amax(0))`;
+    const rest = [];
+    if (state.head !== "mean") rest.push(`head=${state.head}`);
+    if (state.colours === "log") rest.push('norm="log"');
+    const options = [...(data.batch > 1 ? [`sample=${image}`] : []), ...rest];
     if (keys().kind === "patches" && data.images.length && queries().kind === "patches") {
       const label = labelOf(queries(), state.query);
       const query = label.startsWith("(") ? label : JSON.stringify(label);
       return `plot.query(${[map, "images", `query=${query}`, ...options].join(", ")})`;
     }
     if (keys().kind === "tokens" && queries().kind === "tokens") {
-      return `plot.tokens(${[map, `queries=[${state.query}]`, ...options, ...(state.words ? ["words=True"] : [])].join(", ")})`;
+      const words = state.words ? ofText(queries(), "words") : null;
+      const query = words ? words.findIndex((positions) => positions.includes(state.query)) : state.query;
+      return `plot.tokens(${[map, `queries=[${query}]`, ...options, ...(words ? ["words=True"] : [])].join(", ")})`;
     }
-    if (layer().shape[1] > 1) options[0] = `sample=${data.samples[state.sample] * layer().shape[1] + state.window}`;
-    return `plot.heatmap(${[map, `queries=[${state.query}]`, ...options].join(", ")})`;
+    const sample = data.batch * windows > 1 ? [`sample=${matrix}`] : [];
+    return `plot.heatmap(${[map, `queries=[${state.query}]`, ...sample, ...rest].join(", ")})`;
   }
 
   // --- from one state to the next -----------------------------------------------------------------------------------------
