@@ -101,10 +101,10 @@ def bert(*, fused: bool) -> Any:
 
 
 CASES: Final = {
-    "vit-1": Case("ViT-S/16, 1 image", "vit", 1, 224, 21, 2e-6),
-    "vit-8": Case("ViT-S/16, 8 images", "vit", 8, 224, 9, 2e-6),
-    "bert-128": Case("BERT-base, 128 tokens", "bert", 1, 128, 15, 1e-5),
-    "bert-512": Case("BERT-base, 512 tokens", "bert", 1, 512, 7, 1e-5),
+    "vit-1": Case("ViT-S/16, 1 image", "vit", 1, 224, 15, 2e-6),
+    "vit-8": Case("ViT-S/16, 8 images", "vit", 8, 224, 5, 2e-6),
+    "bert-128": Case("BERT-base, 128 tokens", "bert", 1, 128, 9, 1e-5),
+    "bert-512": Case("BERT-base, 512 tokens", "bert", 1, 512, 5, 1e-5),
 }
 
 
