@@ -44,7 +44,7 @@ MATRIX: dict[str, tuple[str, tuple[str, ...]]] = {
     "3.11": ("3.11", ()),
     "3.12": ("3.12", ()),
     "3.14": ("3.14", ()),
-    "3.13-torch2.9": ("3.13", ("torch==2.9.*", "timm==1.0.20", "transformers==4.57.*")),
+    "3.13-torch2.9": ("3.13", ("torch==2.9.*", "torchvision==0.24.*", "timm==1.0.20", "transformers==4.57.*")),
     "3.12-transformers4.48": ("3.12", ("transformers==4.48.*",)),
 }
 SUPPORT = ROOT / "docs" / "support"
@@ -84,8 +84,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def matrix(session: nox.Session) -> None:
     """Run all tests on each row of the version matrix, and note the result for the docs (-- [row ...])."""
-    if unknown := set(session.posargs) - set(MATRIX):
-        session.error(f"No row named {', '.join(sorted(unknown))}. There is: {', '.join(MATRIX)}")
+    _check_rows(session, session.posargs)
     failed = []
     for row in session.posargs or MATRIX:
         version, pins = MATRIX[row]
@@ -103,6 +102,11 @@ def matrix(session: nox.Session) -> None:
             failed.append(row)
     if failed:
         session.error(f"Not green: {', '.join(failed)}")
+
+
+def _check_rows(session: nox.Session, rows: list[str]) -> None:
+    if unknown := set(rows) - set(MATRIX):
+        session.error(f"No row named {', '.join(sorted(unknown))}. There is: {', '.join(MATRIX)}")
 
 
 @nox.session(venv_backend="none")
@@ -229,8 +233,14 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def stack(session: nox.Session) -> None:
-    """Make the heavy environment that the other sessions share (-- --fresh makes it anew)."""
-    session.log(_stack(session, fresh="--fresh" in session.posargs))
+    """Make the heavy environment that other sessions share (-- --fresh: anew; -- row ...: those of the matrix)."""
+    fresh = "--fresh" in session.posargs
+    rows = [argument for argument in session.posargs if argument != "--fresh"]
+    _check_rows(session, rows)
+    for version, pins in [MATRIX[row] for row in rows] or [(MINOR, ())]:
+        if _python(version) is None:
+            session.error(f"There is no Python {version} on PATH.")
+        session.log(_stack(session, version=version, pins=pins, fresh=fresh))
 
 
 def _stack(session: nox.Session, *, version: str = MINOR, pins: tuple[str, ...] = (), fresh: bool = False) -> str:
@@ -255,7 +265,13 @@ def _stack(session: nox.Session, *, version: str = MINOR, pins: tuple[str, ...] 
         f"{another} pip install nox && {another} nox -s {session.name}. "
         f"The next run starts over, and takes what is already downloaded from pip's cache."
     )
-    _run(session, advice, str(python), "-m", "pip", "install", *_stack_requirements(), *pins)
+    command = (str(python), "-m", "pip", "install", *_stack_requirements(), *pins)
+    try:
+        session.run(*command, external=True)
+    except CommandFailed:
+        # Of so many large files one may break off on its way, which pip does not try again.
+        session.warn("The installation failed, for the reason above; once more.")
+        _run(session, advice, *command)
     # Written last: an installation that was interrupted has none, and is made anew.
     marker.write_text(wanted)
     return str(python)

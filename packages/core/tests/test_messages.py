@@ -269,7 +269,7 @@ def _replace() -> None:
         pytest.param(
             lambda: capture(area, "squared")[0],  # type: ignore[index]  # what is refused
             OptionError,
-            "A capture is read by name and got [0]; calls by their number are in .calls. [option]",
+            "A capture is read by name and got 0; calls by their number are in .calls. [option]",
             id="a name by number",
         ),
         pytest.param(

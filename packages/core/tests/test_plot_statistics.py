@@ -246,9 +246,15 @@ class TestEntropy:
         assert plt.get_fignums() == []
 
     def test_one_map(self) -> None:
-        """One map is no forward: in a list it is."""
-        with pytest.raises(OptionError, match="entropy draws an AttentionMap and got Tensor"):
-            plot.entropy(make())  # type: ignore[arg-type]  # wrong on purpose
+        """One map is that of a forward with one layer."""
+        one = make()
+        ax = plot.entropy(one, ax=empty())  # type: ignore[arg-type]  # understood all the same
+        np.testing.assert_array_equal(dots(ax), dots(plot.entropy([one], ax=empty())))
+
+    def test_what_is_no_map(self) -> None:
+        """Of a tensor, which has no forward, a map must be made first."""
+        with pytest.raises(OptionError, match=r"entropy takes maps and got Tensor; .*AttentionMap\.from_weights"):
+            plot.entropy([torch.ones(2, 2)])  # type: ignore[list-item]  # wrong on purpose
 
 
 class TestDifference:

@@ -340,6 +340,15 @@ def test_a_saved_capture_knows_what_it_does_not_have(tmp_path: Path) -> None:
         loaded.stack("factor")
 
 
+def test_a_saved_capture_has_modules_by_name_only(tmp_path: Path) -> None:
+    """A number is refused as it is by a capture, with where calls by their number are."""
+    with capture(scaled, "result") as cap:
+        scaled(torch.eye(2), "a")
+    loaded = store.load(store.save(cap, tmp_path / "capture.safetensors"))
+    with pytest.raises(OptionError, match=r"calls by their number are in \.calls"):
+        loaded.at(0)
+
+
 CALL = {"function": ["a", "b"], "name": "", "index": 0, "thread": 0, "line": 1, "rank": None}
 
 

@@ -292,9 +292,14 @@ class TestBoth:
             recipe([make(), make(forward=1)])
 
     def test_one_map(self, recipe: Any) -> None:
-        """One map is no forward: in a list it is."""
-        with pytest.raises(OptionError, match=f"{recipe.__name__} draws an AttentionMap and got Tensor"):
-            recipe(make())
+        """One map is that of a forward with one layer."""
+        drawn, expected = recipe(make(), ax=empty()), recipe([make()], ax=empty())
+        assert [list(line.get_ydata()) for line in drawn.lines] == [list(line.get_ydata()) for line in expected.lines]
+
+    def test_what_is_no_map(self, recipe: Any) -> None:
+        """Of a tensor, which has no forward, a map must be made first."""
+        with pytest.raises(OptionError, match=f"{recipe.__name__} takes maps and got Tensor; .*AttentionMap"):
+            recipe([torch.ones(2, 2)])
 
     def test_no_such_sample(self, recipe: Any) -> None:
         """There must be such a sample."""

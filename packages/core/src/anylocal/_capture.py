@@ -11,10 +11,10 @@ from typing import Any, Self
 from anylocal import _compiled, _explain, _patch, _torch
 from anylocal._calls import Assembler, Call
 from anylocal._record import Log, Record, Subscription
-from anylocal._recording import Recording
+from anylocal._recording import Recording, check_name
 from anylocal._request import Request, Site, Sites, check_options, only, requests, site
 from anylocal._resolve import Resolution, bound_names, resolve
-from anylocal.errors import NameNotFoundError, OptionError, StateError
+from anylocal.errors import NameNotFoundError, StateError
 
 
 class Capture(Recording):
@@ -186,9 +186,7 @@ class Capture(Recording):
         OptionError
             If it is no name.
         """
-        if not isinstance(module, str):
-            msg = f"at() takes the name of a submodule and got {module!r}; calls by their number are in .calls."
-            raise OptionError(msg)
+        check_name(module, "at() takes the name of a submodule")
         if module not in self._modules:
             raise NameNotFoundError(module, self._label, self._modules, kind="submodule")
         # Not by the call's name: that of a call on behalf of no module is empty, as the model's own is.

@@ -78,7 +78,7 @@ def as_seen(pixels: Pixels, axes: Iterable[Patches | PlacedPatches]) -> Pixels:
     given = {tuple(map(operator.sub, axis.image_size or (), axis.image_padding)) for axis in lying}
     if given != {pixels.shape[:2]}:
         return pixels
-    (down, right), *_ = {axis.image_padding for axis in lying}
+    down, right = lying[0].image_padding
     return np.pad(pixels, ((0, down), (0, right), (0, 0))[: pixels.ndim], constant_values=_MIDDLE)
 
 

@@ -37,13 +37,11 @@ def layers_of(maps: Iterable[AttentionMap], recipe: str) -> list[AttentionMap]:
     OptionError, StateError, ChoiceError
         Where something is no map, there is none, or they belong to several forwards.
     """
-    if hasattr(maps, "maps") or not isinstance(maps, Iterable):
-        from anylocal._map import maps_of
-
-        maps = maps_of(maps, recipe)
-    layers = [_draw.map_of(layer, recipe) for layer in maps]
+    # Here only: without torch there are no maps, but pictures of matrices.
+    from anylocal._map import maps_of
     from anylocal._rollout import check_forward
 
+    layers = maps_of(maps, recipe)
     check_forward(layers, recipe)
     return layers
 

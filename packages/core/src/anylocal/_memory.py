@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anylocal import _torch
+from anylocal._parts import parts
 from anylocal.errors import OptionError
 
 MOST_OBJECTS: Final = 100_000
@@ -180,7 +181,7 @@ class Budget:
 
 def _held_by(values: Sequence[Any]) -> Iterator[tuple[str, int, int]]:
     for value in values:
-        for part, count in _torch.parts(value):
+        for part, count in parts(value):
             held = _torch.storages(part) if _torch.is_tensor(part) else _array(part)
             for device, address, size in held:
                 yield device, address, int(count * size)

@@ -68,8 +68,7 @@ class Log:
     @property
     def records(self) -> tuple[Record, ...]:
         """All records so far."""
-        _compiled.collect()
-        return tuple(record for record, _ in _read(self.raw.copy()))
+        return self.records_from(0)[0]
 
     def records_from(self, place: int) -> tuple[tuple[Record, ...], int]:
         """Return the records behind a place in the log, and its end."""
@@ -197,7 +196,7 @@ class _Count:
 
 
 # The files of what runs at each recorded call: this one, and those beside it.
-_ENGINE: Final = str(Path(__file__).with_name("_"))
+ENGINE: Final = str(Path(__file__).with_name("_"))
 
 
 def thread_and_frame() -> tuple[int, int]:
@@ -206,7 +205,7 @@ def thread_and_frame() -> tuple[int, int]:
     Of a frame that is gone, the number may come again; a call that starts says so.
     """
     frame = sys._getframe(2)  # noqa: SLF001  # the fast way to a frame
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_ENGINE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(ENGINE):
         frame = frame.f_back
     return get_ident(), id(frame)
 

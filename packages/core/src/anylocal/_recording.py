@@ -38,9 +38,7 @@ class Recording(ABC):
         OptionError
             If it is no name.
         """
-        if not isinstance(name, str):
-            msg = f"A capture is read by name and got [{name!r}]; calls by their number are in .calls."
-            raise OptionError(msg)
+        check_name(name, "A capture is read by name")
         if name not in self.names:
             raise NameNotFoundError(name, f"This capture of {self._label}", self.names)
         return [call.values[name] for call in self.calls if name in call.values]
@@ -85,3 +83,10 @@ class Recording(ABC):
     def _repr_html_(self) -> str:
         rows = [(str(call.index), call.function.__qualname__, call.name, call.values.summary()) for call in self.calls]
         return _table.markup(("", "function", "module", "values"), rows, repr(self))
+
+
+def check_name(name: object, what: str) -> None:
+    """Refuse what is no name: calls are counted, and a number is most likely meant for one of them."""
+    if not isinstance(name, str):
+        msg = f"{what} and got {name!r}; calls by their number are in .calls."
+        raise OptionError(msg)

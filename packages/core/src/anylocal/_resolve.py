@@ -17,11 +17,11 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from anylocal import _torch
 from anylocal._patch import own_code
+from anylocal._record import ENGINE
 from anylocal._rewrite import Flow, owner_name
 from anylocal.errors import TargetError
 
@@ -48,9 +48,6 @@ class Among:
         """Say whether it is one of them."""
         return id(owner) in self._ids
 
-
-# The files of what runs at each recorded call: this one, and those beside it.
-_ENGINE: Final = str(Path(__file__).with_name("_"))
 
 # The parts of a wrapper that may hold a Python function, in the order in which they are tried.
 _INSIDE: Final = ("__func__", "func", "__wrapped__", "fget", "fset", "fdel")
@@ -137,7 +134,7 @@ def resolve(target: object) -> Resolution:
     if not found:
         raise TargetError(_no_code(target, label))
     # What runs at each recorded call would record itself without end.
-    found = [item for item in found if not item.function.__code__.co_filename.startswith(_ENGINE)]
+    found = [item for item in found if not item.function.__code__.co_filename.startswith(ENGINE)]
     if not found:
         msg = f"{label} is a part of what records calls: a capture of it would run in circles. Use a debugger."
         raise TargetError(msg)

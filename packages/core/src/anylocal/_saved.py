@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from anylocal._calls import Call, Values
-from anylocal._recording import Recording
+from anylocal._recording import Recording, check_name
 from anylocal.errors import NameNotFoundError, OptionError
 
 _PLAIN: Final = (bool, int, float, str, type(None))
@@ -78,7 +78,10 @@ class SavedCapture(Recording):
         ------
         NameNotFoundError
             If there is no call of such a module.
+        OptionError
+            If it is no name.
         """
+        check_name(module, "at() takes the name of a submodule")
         found = [call for call in self._calls if call.name == module]
         if not found:
             raise NameNotFoundError(module, self._label, (call.name for call in self._calls), kind="submodule")

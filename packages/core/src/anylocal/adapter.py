@@ -392,7 +392,7 @@ class Adapter(ABC):
         VersionError
             If it is not among those that the adapter knows.
         """
-        installed = _installed(importlib.metadata.version, self.zoo)
+        installed = _version_by(importlib.metadata.version, self.zoo)
         wanted = self.requirement
         if not any_version and not wanted.specifier.contains(installed, prereleases=True):
             msg = (
@@ -711,7 +711,7 @@ class _Forwards:
 
 
 @functools.cache
-def _installed(version: Callable[[str], str], distribution: str) -> str:
+def _version_by(version: Callable[[str], str], distribution: str) -> str:
     return version(distribution)
 
 

@@ -15,11 +15,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from anylocal import _table
-from anylocal.errors import ChoiceError, DependencyError, NameNotFoundError, OptionError, PositionError, StateError
+from anylocal.errors import ChoiceError, DependencyError, NameNotFoundError, PositionError, StateError
 
 try:
     from anylocal._axes import Axis, Named, Patches, PlacedPatches
-    from anylocal._map import AttentionMap
+    from anylocal._map import AttentionMap, maps_of
     from anylocal._relevance import relevance
     from anylocal._rollout import rollout
     from anylocal._statistics import distance, entropy, head_agreement, prefix_mass, sink_mass
@@ -87,7 +87,7 @@ class AttentionMaps(Sequence[AttentionMap]):
         others: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._read = maps if callable(maps) else None
-        self._maps = () if callable(maps) else _checked(maps)
+        self._maps = () if callable(maps) else tuple(maps_of(maps, "AttentionMaps"))
         self.others = others
 
     @property
@@ -204,16 +204,6 @@ def _rows(maps: Sequence[AttentionMap]) -> list[_table.Row]:
         (str(position), item.name, str(item.forward), " × ".join(map(str, item.shape)), "fused" if item.fused else "")
         for position, item in enumerate(maps)
     ]
-
-
-def _checked(maps: Iterable[object]) -> tuple[AttentionMap, ...]:
-    items = tuple(maps)
-    found = tuple(item for item in items if isinstance(item, AttentionMap))
-    if len(found) < len(items):
-        kinds = ", ".join(sorted({type(item).__name__ for item in items}))
-        msg = f"AttentionMaps takes maps and got {kinds}; make maps first, by AttentionMap.from_weights."
-        raise OptionError(msg)
-    return found
 
 
 def _none_at_all(wanted: object) -> str:

@@ -101,7 +101,7 @@ class NameNotFoundError(AnylocalError, KeyError):
     ) -> None:
         self.name = name
         self.available = tuple(dict.fromkeys(available))
-        nearest = difflib.get_close_matches(name, self.available, n=1) if isinstance(name, str) else ()
+        nearest = difflib.get_close_matches(name, self.available, n=1)
         suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
         listing = f" It has: {_listing(self.available)}." if self.available else " It has none at all."
         reason = f" {hint}" if hint else ""

@@ -63,11 +63,8 @@ class TimmAdapter(Adapter):
             takes_an_image = module is model or is_model(module)
             names = ("forward", "forward_features") if takes_an_image else ("forward",)
             wanted = [module] if takes_an_image or cutting(module) is not None else []
-            wanted += (
-                [embedding]
-                if takes_an_image and (embedding := getattr(module, "patch_embed", None)) is not None
-                else []
-            )
+            embedding = getattr(module, "patch_embed", None) if takes_an_image else None
+            wanted += [] if embedding is None else [embedding]
             for each in wanted:
                 functions = (f for name in names for f in functions_in(getattr(type(each), name, None)))
                 asked.update(dict.fromkeys(functions))

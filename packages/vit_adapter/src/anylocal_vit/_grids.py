@@ -101,26 +101,15 @@ class Surroundings:
         return None if size is None else (self.layer.shape[0], pair(size))
 
     @property
-    def image_size(self) -> Grid | None:
-        """Height and width of what the model cuts into patches: the image, and the padding below and to the right."""
-        if self.image is None:
-            return None
-        embedding = self._embedding()
-        if not getattr(embedding, "dynamic_img_pad", False) or not hasattr(embedding, "dynamic_feat_size"):
-            return self.image[1]
-        (rows, columns), (height, width) = (
-            embedding.dynamic_feat_size(self.image[1]),
-            embedding.feat_ratio(as_scalar=False),
-        )
-        return int(rows) * int(height), int(columns) * int(width)
-
-    @property
     def size(self) -> dict[str, Any]:
-        """What axes are told of the size of the image."""
-        whole = self.image_size
-        if self.image is None or whole is None:
+        """What axes are told of the image: its size, with what the model adds to make whole patches of it."""
+        if self.image is None:
             return {}
-        return {"image_size": whole, "image_padding": tuple(map(operator.sub, whole, self.image[1]))}
+        given, embedding = self.image[1], self._embedding()
+        if not getattr(embedding, "dynamic_img_pad", False) or not hasattr(embedding, "dynamic_feat_size"):
+            return {"image_size": given}
+        whole = tuple(map(operator.mul, embedding.dynamic_feat_size(given), embedding.feat_ratio(as_scalar=False)))
+        return {"image_size": whole, "image_padding": tuple(map(operator.sub, whole, given))}
 
     def _embedding(self) -> Any:
         """Return what makes patches of the image in the model, None where timm has no name for it."""
