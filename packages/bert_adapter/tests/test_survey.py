@@ -13,7 +13,7 @@ pytest.importorskip("torchmetrics")
 
 import torch
 from pyarrow import parquet
-from transformers import RobertaConfig, RobertaModel, T5Config, T5Model
+from transformers import LlamaConfig, LlamaModel, RobertaConfig, RobertaModel, T5Config, T5Model
 
 from anylocal.attention import AttentionMaps, entropy, head_agreement, sink_mass
 from anylocal.errors import OptionError
@@ -111,6 +111,15 @@ def test_a_model_that_counts_no_positions_reads_any_length() -> None:
     """Where positions are relative, there is no most."""
     config = T5Config(num_layers=1, d_model=16, d_kv=8, d_ff=16, num_heads=2, vocab_size=30)
     _survey._check_length(Reader(T5Model(config), load(None).tokenizer), 10**6)
+
+
+def test_a_model_that_turns_its_positions_reads_any_length() -> None:
+    """Rotary positions go on behind the length that it was trained with, which its configuration names."""
+    config = LlamaConfig(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16)
+    config.max_position_embeddings = 20
+    model = LlamaModel(config)
+    _survey._check_length(Reader(model, load(None).tokenizer), 30)
+    assert model(torch.full((1, 30), 5)).last_hidden_state.isfinite().all()
 
 
 def test_a_text_of_another_encoding_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,21 @@ def test_a_batch_without_a_padding_token(model: Any) -> None:
     tokenizer.pad_token = None
     with pytest.raises(OptionError, match="has no padding token, and 2 texts"):
         anylocal_bert.capture_text(model, tokenizer, ["Hello!", "Hello, world!"])
+
+
+def test_a_text_that_is_too_long(model: Any, tokenizer: Any) -> None:
+    """It is refused with both lengths, instead of with an index of the model's table of positions."""
+    with pytest.raises(OptionError, match=r"BertModel reads 512 tokens at most, and the text has 602\. Give a shorter"):
+        anylocal_bert.capture_text(model, tokenizer, "owl " * 600)
+
+
+def test_what_else_a_model_raises_comes_through(model: Any, tokenizer: Any) -> None:
+    """An error of the model is its own, whatever its kind."""
+    broken = copy.deepcopy(model)
+    broken.encoder.layer[1].forward = _of_no_tensor
+    with pytest.raises(IndexError, match="no tensor"):
+        anylocal_bert.capture_text(broken, tokenizer, "owl")
+
+
+def _of_no_tensor(*_: Any, **__: Any) -> None:
+    raise IndexError("no tensor")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,3 +58,32 @@ def test_an_array_that_is_no_image(make: Make, source: np.ndarray[Any, np.dtype[
     """An array of another shape is refused with its shape."""
     with pytest.raises(ShapeError, match=rf"an array of shape \({source.shape[0]},.*is no photograph"):
         photograph(make(depth=1), source)
+
+
+def file_of(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture()).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (file_of("JPEG")[:2000], "runcated"),
+        # Its header says that it is 60,000 pixels high and wide.
+        (file_of("BMP")[:18] + 2 * (60_000).to_bytes(4, "little") + file_of("BMP")[26:], "3600000000 pixels"),
+    ],
+    ids=["cut off", "too large"],
+)
+def test_a_damaged_image(make: Make, tmp_path: Path, content: bytes, reason: str) -> None:
+    """It is refused with its name and with what its decoder says, whatever that raises."""
+    file = tmp_path / "broken"
+    file.write_bytes(content)
+    with pytest.raises(ShapeError, match=rf"broken'\) is no photograph that can be read \(.*{reason}"):
+        photograph(make(depth=1), file)
+
+
+def test_an_image_that_is_not_there(make: Make, tmp_path: Path) -> None:
+    """What the system says of a file is not taken for damage."""
+    with pytest.raises(FileNotFoundError):
+        photograph(make(depth=1), tmp_path / "nothing.png")

@@ -163,11 +163,16 @@ def test_a_damaged_piece_is_done_anew(folder: Path, done: Path, tmp_path: Path) 
     assert [row["value"] for row in rows(out)] == pytest.approx([row["value"] for row in rows(done)], rel=1e-6)
 
 
-def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
+# Its header says that it is 60,000 pixels high and wide.
+HUGE = b"BM" + bytes(8) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little") + 2 * (60_000).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("content", [b"not an image", HUGE + b"\1\0\x18\0" + bytes(24)], ids=["text", "too large"])
+def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path, content: bytes) -> None:
     """It is left out, counted, and the others are all there."""
     data = tmp_path / "data"
     shutil.copytree(folder, data)
-    (data / "class0" / "broken.png").write_bytes(b"not an image")
+    (data / "class0" / "broken.png").write_bytes(content)
     files = _survey.main(arguments(data, tmp_path / "out"))
     assert tmp_path / "out" / "skipped.txt" in files
     assert (tmp_path / "out" / "skipped.txt").read_text("utf-8").strip().endswith("broken.png")

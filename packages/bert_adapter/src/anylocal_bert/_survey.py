@@ -16,6 +16,7 @@ from anylocal.attention import AttentionMaps
 from anylocal.errors import DependencyError, OptionError
 from anylocal_bert import _demo
 from anylocal_bert._adapter import adapter
+from anylocal_bert._text import longest
 
 _METRICS = ("entropy", "sink", "agreement")
 
@@ -82,14 +83,8 @@ def _check_length(reader: _demo.Reader, length: int) -> None:
             f"--max-length is a number of tokens, {least} or more, as this tokenizer adds {least - 1} special ones;"
             f" got {length}."
         )
-    most = getattr(getattr(reader.model, "config", None), "max_position_embeddings", None)
-    if not isinstance(most, int) or most < 1:
-        return
-    for name, module in reader.model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            # RoBERTa and its kin count positions from behind the one of padding.
-            most = min(most, module.num_embeddings - module.padding_idx - 1)
-    if length > most:
+    most = longest(reader.model)
+    if most is not None and length > most:
         raise OptionError(
             f"{type(reader.model).__name__} reads {most} tokens at most, and --max-length is {length}. Give"
             f" --max-length {most} or less."

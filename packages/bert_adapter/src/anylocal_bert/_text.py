@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ from anylocal_bert._positions import Encoded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+# What zoos call their tables of positions, and GPT-2 by initials.
+_OF_POSITIONS = re.compile(r"(?:pos[^.]*|wpe)$")
 
 
 def capture_text(
@@ -51,8 +56,8 @@ def capture_text(
     Raises
     ------
     OptionError
-        If several texts are to be padded by a tokenizer that has no padding token, or the model has no decoder for the
-        target.
+        If several texts are to be padded by a tokenizer that has no padding token, the model has no decoder for the
+        target, or a text is longer than the model reads.
 
     Examples
     --------
@@ -80,8 +85,33 @@ def capture_text(
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in _taken(model, given).items()}
     with adapter.capture_attention(model, about=about, **options) as maps, torch.no_grad():
-        model(**inputs)
+        try:
+            model(**inputs)
+        except (IndexError, RuntimeError) as error:
+            most = longest(model)
+            length = max(given[name].shape[1] for name in ("input_ids", "decoder_input_ids") if name in given)
+            if most is None or length <= most:
+                raise
+            raise OptionError(
+                f"{type(model).__name__} reads {most} tokens at most, and the text has {length}. Give a shorter one, or"
+                " capture_attention what your own tokenizer(..., truncation=True) leaves of it."
+            ) from error
     return maps
+
+
+def longest(model: torch.nn.Module) -> int | None:
+    """Return for how many tokens a model has positions; None where it has no table of them, as with rotary ones."""
+    tables = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Embedding) and _OF_POSITIONS.search(name)
+    ]
+    # RoBERTa and its kin count positions from behind the one of padding.
+    lengths = [table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1) for table in tables]
+    said = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if lengths and isinstance(said, int) and said > 0:
+        lengths.append(said)
+    return min(lengths, default=None)
 
 
 def _options(several: bool) -> dict[str, Any]:  # noqa: FBT001  # what it is for is its only argument

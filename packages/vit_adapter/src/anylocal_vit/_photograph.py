@@ -57,7 +57,9 @@ def photograph(model: torch.nn.Module, source: str | PathLike[str] | Image.Image
     Raises
     ------
     ShapeError
-        If the source is no image.
+        If the source is no image, or a damaged one.
+    OSError
+        If the file cannot be read.
 
     Examples
     --------
@@ -88,11 +90,17 @@ def _opened(source: str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]) -
             return _from_array(source).convert("RGB")
         with Image.open(source) as image:
             return image.convert("RGB")
-    except (UnidentifiedImageError, TypeError, ValueError) as error:
-        what = (
-            f"an array of shape {source.shape} and {source.dtype}" if isinstance(source, np.ndarray) else repr(source)
-        )
-        msg = f"{what} is no photograph: give an image file, a PIL image, or an array (height, width, 3) of uint8."
+    except Exception as error:
+        # Of damaged files decoders raise anything: SyntaxError, RuntimeError, struct.error, ...
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if isinstance(source, np.ndarray):
+            what, reason = f"an array of shape {source.shape} and {source.dtype}", ""
+        else:
+            what = repr(source)
+            reason = "" if isinstance(error, UnidentifiedImageError) else f" that can be read ({error})"
+        wanted = "an image file, a PIL image, or an array (height, width, 3) of uint8"
+        msg = f"{what} is no photograph{reason}: give {wanted}."
         raise ShapeError(msg) from error
 
 
