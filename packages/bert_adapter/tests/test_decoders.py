@@ -1,4 +1,4 @@
-"""Grouped-query heads come out as (batch, head, query, key) in each of the layouts that transformers gives them."""
+"""Heads come out as (batch, head, query, key) in each of the layouts that decoders give them."""
 
 from __future__ import annotations
 
@@ -75,6 +75,42 @@ def test_decoding_step(masked: bool) -> None:
         assert attention.fused
         assert not reference.fused
         torch.testing.assert_close(attention.tensor(), reference.tensor(), atol=5e-6, rtol=0)
+
+
+# Heads in the batch
+
+
+class Merged(torch.nn.Module):
+    """Attention as much copied: all samples of the first head come first."""
+
+    def __init__(self, *, fused: bool) -> None:
+        super().__init__()
+        self.n_head, self.fused = HEADS, fused
+        self.q, self.k = torch.nn.Linear(32, 32), torch.nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor, attn_mask: torch.Tensor) -> torch.Tensor:
+        parts = (each(x).view(2, LENGTH, HEADS, 8) for each in (self.q, self.k))
+        q, k = (part.permute(2, 0, 1, 3).contiguous().view(-1, LENGTH, 8) for part in parts)
+        if self.fused:
+            return torch.nn.functional.scaled_dot_product_attention(q, k, k, attn_mask=attn_mask)
+        attn = torch.bmm(q, k.mT) / 8**0.5 + attn_mask
+        attn = attn.softmax(dim=-1)
+        return torch.bmm(attn, k)
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("shared", [True, False], ids=["one mask", "masks"])
+def test_heads_in_front_of_the_batch(fused: bool, shared: bool) -> None:
+    """Heads that were put into the batch in front of the samples are not mixed up with them."""
+    torch.manual_seed(0)
+    model: Any = perturb(Merged(fused=fused), scale=0.3).eval()
+    x, masks = torch.randn(2, LENGTH, 32), torch.randn(HEADS, 2, LENGTH, LENGTH)
+    mask = masks[0, 0] if shared else masks
+    with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
+        model(x, mask if shared else mask.flatten(0, 1))
+        q, k = (each(x).unflatten(-1, (HEADS, 8)).transpose(1, 2) for each in (model.q, model.k))
+    expected = (q @ k.mT / 8**0.5 + (mask if shared else mask.transpose(0, 1))).softmax(-1)
+    torch.testing.assert_close(maps[0].tensor(), expected, atol=2e-6, rtol=0)
 
 
 # Generation

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 import anylocal.plot
-from anylocal.attention import AttentionMap, Tokens
-from anylocal.errors import ChoiceError, ShapeError
+from anylocal.attention import AttentionMap, AttentionMaps, Tokens
+from anylocal.errors import ChoiceError, OptionError, PositionError, ShapeError
 from anylocal_bert import plot
 
 mpl.use("Agg")
@@ -60,8 +63,15 @@ def test_a_line_between_two_sentences(segments: list[int | None]) -> None:
     assert separations(plot.tokens(pair, queries=["he"], ax=Figure().subplots())) == ([2.5], [])
 
 
+def test_a_line_between_chosen_rows() -> None:
+    """Of chosen queries too, it stands in front of the first of the second sentence."""
+    axis = Tokens(["[CLS]", "who", "[SEP]", "he", "[SEP]", "[PAD]"], segments=[0, 0, 0, 1, 1, None])
+    pair = AttentionMap.from_weights(torch.eye(6), queries=axis, keys=axis)
+    assert separations(plot.tokens(pair, queries=slice(1, None), ax=Figure().subplots())) == ([2.5], [1.5])
+
+
 def test_chosen_rows_keep_their_height() -> None:
-    """With some queries chosen only columns are covered, over the rows that are drawn."""
+    """With some queries chosen, the columns of padding are covered over the rows that are drawn."""
     ax = plot.tokens(attention(), sample=1, queries=["hi"], ax=Figure().subplots())
     assert covers(ax) == [(2.5, -0.5, 1, 1)]
 
@@ -109,3 +119,67 @@ def test_words_of_one_text_of_a_batch() -> None:
     ax = plot.tokens(attention, sample=1, words=True)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["de", "[PAD]"]
     assert len([patch for patch in ax.patches if patch.get_gid() == "padding"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("queries", "rows"), [(slice(None), [3]), (["[PAD]", "hi"], [0]), ([3], [0])], ids=["all", "some", "none else"]
+)
+def test_chosen_rows_of_padding_are_covered(queries: Any, rows: list[int]) -> None:
+    """A query that is padding lies under grey where it is drawn, also among chosen ones."""
+    ax = plot.tokens(attention(), sample=1, queries=queries, ax=Figure().subplots())
+    assert covers(ax)[1:] == [(-0.5, row - 0.5, 4, 1) for row in rows]
+
+
+@pytest.mark.parametrize("norm", [None, "linear"])
+def test_the_scale_is_that_of_what_is_visible(norm: str | None) -> None:
+    """Weights under the grey of padding do not set the scale."""
+    axis = Tokens(["a", "b", "[PAD]"], padding=[False, False, True])
+    weights = torch.tensor([[0.25, 0.5, 0.75], [0.125, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    padded = AttentionMap.from_weights(weights, queries=axis, keys=axis)
+    assert plot.tokens(padded, norm=norm, ax=Figure().subplots()).images[0].norm.vmax == 0.5
+
+
+@pytest.mark.parametrize("norm", [None, "log", Normalize(), PowerNorm(0.5)], ids=["none", "log", "linear", "power"])
+def test_a_text_that_is_all_padding(norm: Any) -> None:
+    """A text of which nothing is visible is drawn under grey, on any scale."""
+    axis = Tokens(["[PAD]", "[PAD]"], padding=[True, True])
+    padding = AttentionMap.from_weights(torch.eye(2), queries=axis, keys=axis)
+    ax = plot.tokens(padding, norm=norm, ax=Figure().subplots())
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+    assert len(covers(ax)) == 4
+
+
+def test_words_keep_the_name_of_their_text() -> None:
+    """The title of words tells layer, sample and head as that of tokens does."""
+    ax = plot.tokens(attention(), sample=-1, head=2, words=True, ax=Figure().subplots())
+    assert ax.get_title() == "layer.0\nsample 1, head 2"
+
+
+def test_windows_of_a_text_share_its_tokens() -> None:
+    """Of a layer of windows, the padding is that of the text whose window it is."""
+    windows = AttentionMap.from_weights(torch.full((4, 1, 4, 4), 0.25), queries=AXIS, keys=AXIS, windows=2)
+    for words in (False, True):
+        drawn = [plot.tokens(windows, sample=at, words=words, ax=Figure().subplots()) for at in range(4)]
+        assert [len(covers(ax)) for ax in drawn] == [0, 0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (AttentionMaps([attention()]), ChoiceError, r"tokens draws one map and got 1; take one by position"),
+        ([attention(), attention()], ChoiceError, r"tokens draws one map and got 2; take one by position"),
+        (torch.eye(3), OptionError, "tokens draws an AttentionMap and got Tensor; make one by"),
+    ],
+)
+def test_what_is_no_map(given: Any, error: type[Exception], message: str) -> None:
+    """Several maps, or plain weights, are refused as by other recipes."""
+    with pytest.raises(error, match=message):
+        plot.tokens(given)
+
+
+@pytest.mark.parametrize("sample", ["1", 1.0])
+@pytest.mark.parametrize("words", [True, False])
+def test_a_sample_that_is_no_number(sample: Any, words: bool) -> None:
+    """A sample that cannot be counted to is refused, with words and without."""
+    with pytest.raises(PositionError, match=r"There is no sample '?1.* of AttentionMap\(.*\): there are 2"):
+        plot.tokens(attention(), sample=sample, words=words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import combinations
 from typing import Any
 
 import matplotlib as mpl
@@ -239,6 +240,59 @@ def test_what_is_not_there(options: dict[str, Any], error: type[Exception], mess
     """A text, head, query or number of lines that is not there is refused."""
     with pytest.raises(error, match=message):
         plot.lines(attention(), **options)
+
+
+def test_a_text_that_is_all_padding() -> None:
+    """Of a text without a token there is no line to draw, and no figure of it is left."""
+    axis = Tokens([["a", "b"], ["[PAD]", "[PAD]"]], padding=[[0, 0], [1, 1]])
+    batch = AttentionMap.from_weights(torch.full((2, 1, 2, 2), 0.5), queries=axis, keys=axis)
+    with pytest.raises(PositionError, match=r"Text 1 of Tokens\(2, texts=2\) is all padding.*draw another text"):
+        plot.lines(batch, sample=1)
+    assert plt.get_fignums() == []
+
+
+def test_windows_of_a_text_share_its_tokens() -> None:
+    """Of a layer of windows, the tokens are those of the text whose window it is."""
+    weights = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    windows = AttentionMap.from_weights(weights, queries=AXIS, keys=AXIS, windows=2)
+    ax = plot.lines(windows, sample=2, ax=axes())
+    assert labels(ax) == [["[CLS]", "hi", "[SEP]"]] * 2
+    assert ends(ax) == expected(weights[2, 0, 1:, 1:].numpy(), 9)
+    assert ax.get_title().startswith("image 1, window 0")
+
+
+@pytest.mark.parametrize(
+    ("token", "name"), [("$$", r"\$\$"), ("$5$", r"\$5\$"), ("\n", r"\n"), ("x" * 60, "xxxxxxxxxxxxx…")]
+)
+def test_the_query_in_the_title_is_plain_text(token: str, name: str) -> None:
+    """A token is no formula, breaks no line and is not too long in the title, as it is beside its line."""
+    axis = Tokens([token, "b"])
+    ax = plot.lines(AttentionMap.from_weights(torch.eye(2), queries=axis, keys=axis), query=token, ax=axes())
+    assert ax.get_title() == f"head 0\nquery {name}, 1 strongest of 2 weights"
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+
+
+def test_the_legend_of_a_logarithm_keeps_apart() -> None:
+    """The numbers of a logarithmic scale do not overprint each other."""
+    weights = torch.logspace(-2.3, -0.6, 16).reshape(4, 4)
+    axis = Tokens(list("abcd"))
+    bar = collection(
+        plot.lines(AttentionMap.from_weights(weights, queries=axis, keys=axis), norm="log", ax=axes())
+    ).colorbar
+    assert bar is not None
+    bar.ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+    written = [*bar.ax.get_xticklabels(), *bar.ax.get_xticklabels(minor=True)]
+    boxes = [label.get_window_extent() for label in written if label.get_text()]
+    assert len(boxes) >= 2
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+@pytest.mark.parametrize("options", [{"norm": "foo"}, {"cmap": "foo"}])
+def test_no_figure_of_a_mistake(options: dict[str, Any]) -> None:
+    """A scale or a colormap that is refused leaves no empty figure behind."""
+    with pytest.raises(OptionError, match=r"'foo' is no (scale|colormap)"):
+        plot.lines(attention(), sample=0, **options)
+    assert plt.get_fignums() == []
 
 
 def test_positions_that_are_no_tokens() -> None:

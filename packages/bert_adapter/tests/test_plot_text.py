@@ -95,6 +95,21 @@ class TestCross:
         )
         assert covers(ax) == [[2.5, -0.5, 1, 2]]
 
+    def test_chosen_rows_of_padding(self) -> None:
+        """A chosen target token that is padding is covered, and does not set the scale."""
+        weights = torch.full((2, 1, 3, 4), 0.25)
+        weights[1, :, 2] = torch.tensor([1.0, 0, 0, 0])
+        attention = AttentionMap.from_weights(weights, queries=TARGET, keys=SOURCE)
+        ax = plot.cross(attention, sample=1, queries=[2, "hello"], ax=axes())
+        assert covers(ax) == [[2.5, -0.5, 1, 2], [-0.5, -0.5, 4, 1]]
+        assert ax.images[0].norm.vmax == 0.25
+
+    def test_windows_of_a_text_share_its_tokens(self) -> None:
+        """Of a layer of windows, the padding is that of the text whose window it is."""
+        attention = AttentionMap.from_weights(torch.ones(4, 1, 3, 4), queries=TARGET, keys=SOURCE, windows=2)
+        drawn = [plot.cross(attention, sample=at, ax=axes()) for at in range(4)]
+        assert [len(covers(ax)) for ax in drawn] == [0, 0, 2, 2]
+
     def test_self_attention_is_refused(self) -> None:
         """A map of one text is refused with the recipe that draws it."""
         with pytest.raises(ShapeError, match=r"layer.0.* is self-attention.*Draw it with tokens\."):
@@ -203,6 +218,42 @@ class TestRollout:
         ax = plot.rollout(layers(), sample=sample, ax=axes())
         assert covers(ax) == [[0, 2.5, 1, 1]]
         assert ax.get_title().startswith("rollout of 3 layers, sample 1")
+
+    @pytest.mark.parametrize(
+        ("token", "name"), [("$$", r"\$\$"), ("$5$", r"\$5\$"), ("\n", r"\n"), ("x" * 60, "xxxxxxxxxxxxx…")]
+    )
+    def test_the_query_in_the_title_is_plain_text(self, token: str, name: str) -> None:
+        """A token is no formula, breaks no line and is not too long in the title, as it is beside its bar."""
+        axis = Tokens([token, "b"])
+        one = AttentionMap.from_weights(torch.eye(2), queries=axis, keys=axis)
+        ax = plot.rollout([one], query=token, ax=axes())
+        assert ax.get_title() == f"rollout of 1 layer\nquery {name}"
+        ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+
+    @pytest.mark.parametrize("size", [(6.4, 4.8), (3.3, 2.5)])
+    @pytest.mark.parametrize("layout", [None, "tight", "constrained"])
+    def test_the_legend_is_below_the_numbers(self, layout: Any, size: tuple[float, float]) -> None:
+        """The legend covers no number of the bars' lengths, however the figure is laid out."""
+        ax = plot.rollout(layers(), sample=0, ax=Figure(size, layout=layout).subplots())
+        ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+        (bar,) = [other for other in [*ax.figure.axes, *ax.child_axes] if other is not ax]
+        numbers = ax.xaxis.get_tightbbox()
+        assert numbers is not None
+        assert bar.get_window_extent().y1 < numbers.y0
+
+    @pytest.mark.parametrize("options", [{"norm": "foo"}, {"cmap": "foo"}])
+    def test_no_figure_of_a_mistake(self, options: dict[str, Any]) -> None:
+        """A scale or a colormap that is refused leaves no empty figure behind."""
+        with pytest.raises(OptionError, match=r"'foo' is no (scale|colormap)"):
+            plot.rollout(layers(), sample=0, **options)
+        assert plt.get_fignums() == []
+
+    def test_a_text_that_is_all_padding(self) -> None:
+        """Without a query, a text that has no token is refused by that."""
+        axis = Tokens([["a", "b"], ["[PAD]", "[PAD]"]], padding=[[0, 0], [1, 1]])
+        batch = AttentionMap.from_weights(torch.full((2, 1, 2, 2), 0.5), queries=axis, keys=axis)
+        with pytest.raises(PositionError, match=r"Text 1 of Tokens\(2, texts=2\) is all padding.*draw another text"):
+            plot.rollout([batch], sample=1)
 
     def test_a_new_figure_is_high_enough(self) -> None:
         """Each token of a long text has its line in a new figure."""

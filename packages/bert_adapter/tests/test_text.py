@@ -114,6 +114,23 @@ def test_a_text_that_is_too_long(model: Any, tokenizer: Any) -> None:
         anylocal_bert.capture_text(model, tokenizer, "owl " * 600)
 
 
+class Around(torch.nn.Module):
+    """Holds a model, and takes its inputs as one dict, as SentenceTransformer does."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, given: dict[str, Any], **options: Any) -> Any:
+        return self.inner(**given, **options)
+
+
+def test_a_model_around_another(model: Any, tokenizer: Any) -> None:
+    """What takes no tokens itself is refused with the name of what does."""
+    with pytest.raises(OptionError, match=r"Around asks for given, .* Give the model inside of it, its \.inner, or"):
+        anylocal_bert.capture_text(Around(model), tokenizer, "owl")
+
+
 def test_what_else_a_model_raises_comes_through(model: Any, tokenizer: Any) -> None:
     """An error of the model is its own, whatever its kind."""
     broken = copy.deepcopy(model)

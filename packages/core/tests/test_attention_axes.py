@@ -398,3 +398,11 @@ def test_a_label_that_is_changed_leaves_the_others() -> None:
     before = AttentionMap.from_weights(torch.eye(3), name="a", queries=axis, keys=axis, fused=True, forward=2)
     after = before.labelled(name="b")
     assert (after.name, after.queries, after.keys, after.fused, after.forward) == ("b", axis, axis, True, 2)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, lambda rows: [torch.tensor(row) for row in rows]])
+def test_sentences_as_a_model_has_them(kind: Any) -> None:
+    """Token types may come as a tensor or an array, of one text or of several."""
+    tokens = Tokens([["a", "b"], ["c", "d"]], segments=kind([[0, 1], [1, 1]]))
+    assert [tokens.segments(0), tokens.segments(1)] == [[0, 1], [1, 1]]
+    assert Tokens(["a", "b"], segments=kind([[0, 1]])[0]).segments() == [0, 1]

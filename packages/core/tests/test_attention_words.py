@@ -158,3 +158,20 @@ def test_what_is_no_text_has_no_words() -> None:
     """Without tokens there is nothing to merge."""
     with pytest.raises(ShapeError, match="no words to merge"):
         merge_words(AttentionMap.from_weights(weights(1, 1, 2, 2)))
+
+
+def test_windows_of_a_text_share_its_words() -> None:
+    """Of a layer of windows, the words are those of the text whose window it is."""
+    axis = Tokens([["a", "b"], ["c", "d"]], words=[[0, 0], [0, 1]])
+    attention = AttentionMap.from_weights(weights(4, 1, 2, 2), queries=axis, keys=axis, windows=2)
+    assert [merge_words(attention, sample=at).keys.labels() for at in range(4)] == [["ab"]] * 2 + [["c", "d"]] * 2
+    assert torch.equal(merge_words(attention, sample=3)[0], attention[3])
+
+
+@pytest.mark.parametrize("sample", ["1", 1.0])
+def test_a_sample_that_is_no_number(sample: Any) -> None:
+    """A sample that cannot be counted to is refused."""
+    axis = Tokens([["a", "b"], ["c", "d"]])
+    attention = AttentionMap.from_weights(weights(2, 1, 2, 2), queries=axis, keys=axis)
+    with pytest.raises(PositionError, match=r"There is no sample '?1.* of AttentionMap\(.*\): there are 2, counted"):
+        merge_words(attention, sample=sample)

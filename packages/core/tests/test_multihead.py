@@ -723,3 +723,27 @@ def test_a_compiled_encoder_gives_the_same_maps(grad: bool) -> None:
     assert [each.name for each in maps] == ["layers.0.self_attn", "layers.1.self_attn"]
     attend: Any = model.layers[0].self_attn
     close(maps[0].tensor().detach(), oracle(attend, x, x, x))
+
+
+class Residual(nn.Module):
+    """Writes into what it has given to its attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mha = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * 2
+        x += self.mha(x, x, x, need_weights=False)[0]
+        return x
+
+
+def test_inference_mode_counts_no_changes() -> None:
+    """Where nothing tells that an input was changed afterwards, a copy is kept: the map is that of the call."""
+    torch.manual_seed(0)
+    model, x = Residual().eval(), torch.randn(2, 5, 16)
+    with capture_attention(model) as maps, torch.inference_mode():
+        model(x)
+    with torch.no_grad():
+        expected = model.mha(x * 2, x * 2, x * 2, average_attn_weights=False)[1]
+    torch.testing.assert_close(maps[0].tensor(), expected, rtol=0, atol=1e-6)

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import BoundaryNorm, CenteredNorm, LogNorm, NoNorm, Normalize
 from matplotlib.figure import Figure
 
 from anylocal import plot
@@ -263,6 +264,37 @@ class TestAxes:
                 plot.heatmap(make(), **mistake)
         assert plt.get_fignums() == []
 
+    @pytest.mark.parametrize("recipe", [plot.heatmap, plot.heads, lambda one, **options: plot.model([one], **options)])
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"norm": "log"},
+                r"norm='log' has no place for weights from 0 to 0; leave it out, or give one with limits",
+            ),
+            ({"norm": LogNorm(vmin=0, vmax=1)}, "norm=LogNorm has no place for weights from 0 to 0"),
+            ({"norm": "lgo"}, r"norm='lgo' is no scale; give a name that matplotlib knows, such as \"log\""),
+            ({"cmap": "magm"}, r"cmap='magm' is no colormap\. Did you mean 'magma'\?"),
+            ({"cmap": 5}, r"cmap=5 is no colormap\. Give the name of one"),
+        ],
+    )
+    def test_no_figure_of_a_scale_or_colormap(self, recipe: Any, options: dict[str, Any], message: str) -> None:
+        """A scale without a place for the weights, or a colormap that is none, is refused before there is a figure."""
+        with pytest.raises(OptionError, match=message):
+            recipe(AttentionMap.from_weights(torch.zeros(3, 3)), **options)
+        assert plt.get_fignums() == []
+
+    @pytest.mark.parametrize(
+        "norm",
+        [LogNorm(1e-3, 1), "symlog", BoundaryNorm([0, 0.5, 1], 256), CenteredNorm(), NoNorm()],
+        ids=lambda norm: str(norm).partition(" object")[0],
+    )
+    def test_scales_that_have_a_place_for_0(self, norm: Any) -> None:
+        """Other scales draw a map of zeros, also those that cannot be inverted."""
+        ax = plot.heatmap(np.zeros((3, 3)), norm=norm, ax=empty())
+        lay_out(ax)
+        assert not drawn(ax).any()
+
     def test_first_query_on_top(self) -> None:
         """The first query is on top, and no grid covers the weights, whatever the settings say."""
         with mpl.rc_context({"image.origin": "lower", "axes.grid": True}):
@@ -308,6 +340,12 @@ class TestTitle:
         """A long name of a layer is broken at a dot."""
         attention = AttentionMap.from_weights(torch.eye(2), name="bert.encoder.layer.10.attention.self")
         assert plot.heatmap(attention, ax=empty()).get_title() == "bert.encoder.layer.10.attention.\nself\nhead 0"
+
+    def test_name_with_dollars(self) -> None:
+        """A name is no formula."""
+        attention = AttentionMap.from_weights(torch.eye(2), name="a$_b$")
+        assert plot.heatmap(attention, ax=empty()).get_title() == "a\\$_b\\$\nhead 0"
+        assert plot.model([attention], figure=Figure()).axes[0].get_title() == "a\\$_b\\$"
 
     def test_array(self) -> None:
         """A plain matrix has no title."""
@@ -361,6 +399,25 @@ class TestHeads:
         assert columns_of(figure) == 3
         assert figure.get_figwidth() == 3.4
         assert figure.get_figheight() > 4
+
+    def test_columns_of_a_low_figure(self) -> None:
+        """A given figure that is low has more, in which panels are larger."""
+        assert columns_of(plot.heads(make(heads=12), figure=Figure((10, 2)))) == 13
+
+    @pytest.mark.parametrize(("size", "heads"), [((7, 2), 4), ((3.5, 4), 12), ((3.4, 5.5), 16), ((9, 2), 16)])
+    @pytest.mark.parametrize("parts", [1, 2])
+    def test_titles_are_not_covered(self, size: tuple[float, float], heads: int, parts: int) -> None:
+        """In a given figure, or a part of one, no panel, title or bar covers the title of a panel."""
+        whole = Figure((parts * size[0], size[1]), layout="compressed")
+        figure: Any = whole.subfigures(1, parts, squeeze=False)[0, 0]
+        *panels, bar = plot.heads(make(heads=heads), figure=figure).axes
+        whole.draw_without_rendering()
+        titles = [ax.title.get_window_extent() for ax in panels]
+        around = bar.get_tightbbox()
+        assert around is not None
+        over = [around, *(ax.get_window_extent() for ax in panels)]
+        assert not any(title.overlaps(box) for title in titles for box in over)
+        assert not any(one.overlaps(other) for one, other in combinations(titles, 2))
 
     def test_columns_given(self) -> None:
         """The number of panels in a row can be given."""

@@ -112,6 +112,17 @@ class TestEntropy:
         np.testing.assert_allclose(dots(ax)[:3, 1], numbers.entropy(maps[0]).mean(0), rtol=1e-6)
         assert ax.get_title() == "mean of 4 samples"
 
+    def test_a_text_of_nothing_but_padding(self) -> None:
+        """A sample without any number is left out of the mean."""
+        axis = Tokens([["a", "b"], ["x", "x"]], padding=[[0, 0], [1, 1]])
+        (layer,) = maps = layers(3, batch=2, axis=axis)
+        np.testing.assert_allclose(dots(plot.entropy(maps, ax=empty()))[:, 1], numbers.entropy(layer)[0], rtol=1e-6)
+
+    def test_texts_of_nothing_but_padding(self) -> None:
+        """Where no sample has a number there is no dot, which at 0 would say something else."""
+        axis = Tokens(["x", "x"], padding=[1, 1])
+        assert np.isnan(dots(plot.entropy(layers(3, batch=2, axis=axis), ax=empty()))[:, 1]).all()
+
     @pytest.mark.parametrize("sample", [2, -2])
     def test_sample(self, sample: int) -> None:
         """A chosen sample is drawn, and named, counted from the start."""

@@ -162,6 +162,12 @@ def test_tokens_are_no_formula() -> None:
     assert shown(ax.yaxis) == [r"\$x\$", r"a\nb", "antidises…"]
 
 
+def test_without_formulas_dollars_are_bare() -> None:
+    """Where the settings turn formulas off, no backslash is drawn."""
+    with mpl.rc_context({"text.parse_math": False}):
+        assert shown(draw(Tokens(["$x$", "b"])).yaxis) == ["$x$", "b"]
+
+
 @pytest.mark.parametrize(
     ("axis", "label"),
     [(Patches(grid=(2, 2)), "key (row, column)"), (Tokens(WORDS), "key token"), (Axis(3), "key position")],

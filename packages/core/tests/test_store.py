@@ -340,6 +340,62 @@ def test_a_saved_capture_knows_what_it_does_not_have(tmp_path: Path) -> None:
         loaded.stack("factor")
 
 
+def nested() -> None:
+    value = {"a.b": torch.tensor([1.0]), "a": {"b": torch.tensor([2.0])}, "c": [torch.tensor([3.0])]}
+    value["c.0"] = torch.tensor([4.0])
+
+
+def test_keys_with_dots_are_no_paths(tmp_path: Path) -> None:
+    """Two tensors whose keys read alike, one after the other, are two."""
+    with capture(nested, "value") as cap:
+        nested()
+    (value,) = store.load(store.save(cap, tmp_path / "capture.safetensors"))["value"]
+    assert (value["a.b"].item(), value["a"]["b"].item()) == (1.0, 2.0)
+    assert (value["c"][0].item(), value["c.0"].item()) == (3.0, 4.0)
+
+
+def given(value: Any) -> Any:
+    kept = value
+    return kept
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.masked_array([1.0, 2.0], mask=[False, True]),
+        np.ones(2, dtype=np.longdouble),
+        torch.eye(2).to_sparse(),
+        torch.empty(2, device="meta"),
+    ],
+    ids=["masked", "longdouble", "sparse", "meta"],
+)
+def test_what_a_file_cannot_hold_as_it_is(tmp_path: Path, value: Any) -> None:
+    """It is refused by its name, and no file is left."""
+    with capture(given, "kept") as cap:
+        given(value)
+    with pytest.raises(OptionError, match=r"'kept' is of type .*, which a file without code cannot hold"):
+        store.save(cap, tmp_path / "capture.safetensors")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_array_of_the_other_byte_order(tmp_path: Path) -> None:
+    """Its numbers are kept, in the order of this machine."""
+    with capture(given, "kept") as cap:
+        given(np.array([1.5, -2.0], dtype=">f8"))
+    (kept,) = store.load(store.save(cap, tmp_path / "capture.safetensors"))["kept"]
+    assert kept.tolist() == [1.5, -2.0]
+
+
+def test_numbers_of_numpy(tmp_path: Path) -> None:
+    """Windows, forwards and words may be counted by NumPy."""
+    number: Any = np.int64
+    axis = Tokens(["a", "b"], words=[None, number(0)], start=number(3))
+    weights = torch.eye(2)[None, None].repeat(2, 1, 1, 1)
+    one = AttentionMap.from_weights(weights, windows=number(2), forward=number(1), queries=axis, keys=axis)
+    (again,) = store.load(store.save(one, tmp_path / "maps.safetensors"))
+    assert (again.windows, again.forward, again.keys) == (2, 1, axis)
+
+
 def test_a_saved_capture_has_modules_by_name_only(tmp_path: Path) -> None:
     """A number is refused as it is by a capture, with where calls by their number are."""
     with capture(scaled, "result") as cap:

@@ -577,3 +577,23 @@ def test_a_generator_that_outlives_the_scope_is_not_recorded() -> None:
 def _begun(iterator: Iterator[int]) -> Iterator[int]:
     next(iterator)
     return iterator
+
+
+@functools.singledispatch
+def described(value: object) -> str:
+    kind = "object"
+    return kind
+
+
+@described.register
+def _(value: int) -> str:
+    kind = "int"
+    return kind
+
+
+def test_all_functions_of_a_dispatched_one() -> None:
+    """Of a function that has others for other types, all are captured."""
+    with capture(described, "kind") as cap:
+        described(1)
+        described("one")
+    assert cap["kind"] == ["int", "object"]

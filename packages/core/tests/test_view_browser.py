@@ -191,9 +191,13 @@ def test_another_layer_is_unpacked_when_it_is_opened(show: Any) -> None:
 
 def test_rows_kept_as_differences_are_put_together(show: Any) -> None:
     """A layer whose rows resemble each other is read back as it was."""
-    rows = torch.rand(2, 1, 64, generator=torch.Generator().manual_seed(0)) + 0.01 * torch.rand(2, 64, 64)
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.rand(2, 1, 64, generator=generator) + 0.01 * torch.rand(2, 64, 64, generator=generator)
     attention = AttentionMap.from_weights((rows / rows.sum(-1, keepdim=True))[None], name="alike")
     page = explore(attention)
+    # Of weights closer than that, the page may take the other one for the stronger.
+    strongest = attention[0, 1, 63].sort(descending=True).values
+    assert (strongest[:5] - strongest[1:6]).min() > page.error
     assert '"differences": true' in page.html
     opened = show(page)
     opened.set("head", 1)

@@ -127,3 +127,165 @@ def test_attention_pool_has_queries_of_its_own(make: Make) -> None:
     pool = maps["attn_pool"]
     assert pool.queries == Named(("latent",))
     assert pool.keys == Patches(grid=(4, 4), prefix=(), image_size=(64, 64))
+
+
+# Other models than timm's
+
+
+def layer() -> torch.nn.Module:
+    return torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+
+
+class TwoTowers(torch.nn.Module):
+    """Relates images to texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.words = torch.nn.Conv2d(3, 16, 16, 16), torch.nn.Embedding(9, 16)
+        self.image, self.text = layer(), layer()
+
+    def forward(self, image: torch.Tensor, text: torch.Tensor) -> Any:
+        seen = self.image(self.patches(image).flatten(2).mT).mean(1)
+        return seen @ self.text(self.words(text)).mean(1).T
+
+
+def related(model: Any, words: int, texts: int = 1) -> Any:
+    with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
+        model(torch.randn(1, 3, 64, 64), torch.zeros(texts, words, dtype=torch.long))
+    return maps
+
+
+def test_a_square_number_of_words_is_no_grid() -> None:
+    """Of two towers in one model, one is over the patches that a convolution made, the other is not."""
+    maps = related(TwoTowers(), words=36)
+    assert maps["image.self_attn"].keys == Patches((4, 4), prefix=(), image_size=(64, 64))
+    assert maps["text.self_attn"].keys == Axis(36)
+
+
+def test_several_texts_of_one_image_are_no_windows() -> None:
+    """A batch of texts is larger than that of images without being windows of them."""
+    text = related(TwoTowers(), words=36, texts=3)["text.self_attn"]
+    assert (text.windows, text.images, text.keys) == (1, 3, Axis(36))
+
+
+class Visual(torch.nn.Module):
+    """A tower over images, with a class token, as in OpenCLIP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, 16, 16, 16)
+        self.class_embedding, self.transformer = torch.nn.Parameter(torch.randn(16)), layer()
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.conv1(x).flatten(2).mT
+        return self.transformer(torch.cat([self.class_embedding.expand(len(x), 1, -1), x], 1))[:, 0]
+
+
+class Clip(torch.nn.Module):
+    """Has a tower that is a model by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual, self.token_embedding, self.transformer = Visual(), torch.nn.Embedding(9, 16), layer()
+
+    def forward(self, image: torch.Tensor, text: torch.Tensor) -> Any:
+        return self.visual(image) @ self.transformer(self.token_embedding(text)).mean(1).T
+
+
+def test_a_tower_in_a_model_is_what_it_is_alone() -> None:
+    """Within a larger model, a tower over images has its patches and its class token, and the words beside it none."""
+    expected = Patches((4, 4), prefix=("cls",), image_size=(64, 64))
+    maps = related(Clip(), words=16)
+    assert maps["visual.transformer.self_attn"].keys == expected
+    assert maps["transformer.self_attn"].keys == Axis(16)
+    assert captured(Clip().visual, 64, 64)[0].keys == expected
+
+
+class Latents(torch.nn.Module):
+    """Asks the patches by learned queries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch_embed, self.latents = torch.nn.Conv2d(3, 16, 16, 16), torch.nn.Parameter(torch.randn(9, 16))
+        self.attend = torch.nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.patch_embed(x).flatten(2).mT
+        return self.attend(self.latents.expand(len(x), -1, -1), x, x)[0]
+
+
+def test_latent_queries_are_only_counted() -> None:
+    """What was learned is no grid, however many they are; the keys are the patches."""
+    (attention,) = captured(Latents(), 64, 64)
+    assert attention.queries == Axis(9)
+    assert attention.keys == Patches((4, 4), prefix=(), image_size=(64, 64))
+
+
+class Rearrange(torch.nn.Module):
+    """As in einops: a layer that keeps its pattern, and the lengths in it."""
+
+    def __init__(self, pattern: str, **axes_lengths: int) -> None:
+        super().__init__()
+        self.pattern, self.axes_lengths = pattern, axes_lengths
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.unfold(x, (8, 16), stride=(8, 16)).mT
+
+
+def test_patches_may_be_cut_by_a_pattern() -> None:
+    """A layer of einops that cuts the image up, as in vit-pytorch, tells how large the patches are."""
+
+    class Rearranging(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            cut = Rearrange("b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=8, p2=16)
+            self.to_patch_embedding = torch.nn.Sequential(cut, torch.nn.Linear(384, 16))
+            self.transformer = layer()
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.transformer(self.to_patch_embedding(x))
+
+    assert captured(Rearranging(), 64, 64)[0].keys == Patches((8, 4), prefix=(), image_size=(64, 64))
+
+
+class Pooling(torch.nn.Module):
+    """Pools its keys, as in PVT, and is told the grid of its queries."""
+
+    def forward(self, x: torch.Tensor, H: int, W: int) -> Any:
+        pooled = torch.nn.functional.avg_pool2d(x.mT.unflatten(-1, (H, W)), 4)
+        q, k = x[:, None], pooled.flatten(2).mT[:, None]
+        attn = (q @ k.mT).softmax(-1)
+        return attn @ k
+
+
+def test_a_layer_may_tell_its_own_grid() -> None:
+    """Rows and columns that a layer was given are those of its queries, and of its keys where they are pooled."""
+
+    class Stage(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.attn = torch.nn.Conv2d(3, 16, 7, stride=4, padding=3), Pooling()
+
+        def forward(self, x: torch.Tensor) -> Any:
+            x = self.stem(x)
+            return self.attn(x.flatten(2).mT, *x.shape[2:])
+
+    (attention,) = captured(Stage(), 64, 96)
+    assert attention.queries == Patches((16, 24), prefix=(), image_size=(64, 96))
+    assert attention.keys == Patches((4, 6), prefix=(), image_size=(64, 96))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_traced_part_beside_a_model_is_no_matter(make: Make) -> None:
+    """What has been traced keeps its parts elsewhere, and the maps beside it are captured."""
+
+    class Beside(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vit = make(img_size=64, depth=1, num_classes=3)
+            self.traced = torch.jit.trace(torch.nn.Linear(3, 3), torch.ones(1, 3))
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.traced(self.vit(x))
+
+    assert captured(Beside(), 64, 64)[0].keys == Patches((4, 4), prefix=("cls",), image_size=(64, 64))

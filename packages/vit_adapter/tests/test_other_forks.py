@@ -373,3 +373,133 @@ def test_a_fork_without_a_grid_counts(load: Load) -> None:
     """Positions that are not those of the image's patches are only counted."""
     model = build(load(DINO.replace("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2)[:, 3:]")))
     assert captured(model)[0].queries == Axis(14)
+
+
+REARRANGE = """
+
+def rearrange(t, pattern, **lengths):
+    h = lengths["h"]
+    t = t.unflatten(-1, (h, -1))
+    return {
+        "b n (h d) -> (h b) n d": lambda: t.permute(2, 0, 1, 3).flatten(0, 1),
+        "b n (h d) -> (b h) n d": lambda: t.transpose(1, 2).flatten(0, 1),
+        "b n (h d) -> b h d n": lambda: t.permute(0, 2, 3, 1),
+        "b n (h d) -> b h n d": lambda: t.transpose(1, 2),
+    }[pattern]()
+
+"""
+
+MERGED = (
+    HEAD
+    + REARRANGE
+    + """
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.n_head, self.q, self.k = 3, nn.Linear(24, 24), nn.Linear(24, 24)
+
+    def forward(self, x):
+        q, k = (self.q(x), self.k(x))
+        LAYOUT
+        MAP
+"""
+)
+
+HEADS_LEAD = {
+    "permute": "q, k = (t.view(2, 5, 3, 8).permute(2, 0, 1, 3).contiguous().view(-1, 5, 8) for t in (q, k))",
+    "permute of keys": """q = q.view(2, 5, 3, 8).movedim(2, 0).reshape(-1, 5, 8)
+        k = torch.permute(k.view(2, 5, 3, 8), (2, 0, 3, 1)).reshape(-1, 8, 5).mT""",
+    "transpose": "q, k = (t.unflatten(-1, (3, 8)).transpose(1, 2).transpose(0, 1).flatten(0, 1) for t in (q, k))",
+    "einops": "q, k = (rearrange(t, 'b n (h d) -> (h b) n d', h=self.n_head) for t in (q, k))",
+    "split": "q, k = (torch.cat(t.split(24 // self.n_head, dim=-1), dim=0) for t in (q, k))",
+    "chunk": "q, k = torch.cat(torch.chunk(q, 3, dim=2)), torch.cat(torch.chunk(k, 3, dim=2))",
+    "parts": "q, k = (torch.cat([t[..., 8 * i : 8 * i + 8] for i in range(self.n_head)], 0) for t in (q, k))",
+}
+SAMPLES_LEAD = {
+    "transpose": "q, k = (t.view(2, 5, 3, 8).transpose(1, 2).reshape(-1, 5, 8) for t in (q, k))",
+    "einops": "q, k = (rearrange(t, 'b n (h d) -> (b h) n d', h=self.n_head) for t in (q, k))",
+    "one go": """qk = torch.cat([q, k], -1).reshape(2, 5, 2, 3, 8).permute(2, 0, 3, 1, 4)
+        q, k = qk.reshape(2, 6, 5, 8).unbind(0)""",
+    "docstring": """"Not permute(2, 0, 1, 3)."
+        q, k = (t.view(2, 5, 3, 8).transpose(1, 2).flatten(0, 1) for t in (q, k))""",
+    "comment": """# This is no permute(2, 0, 1, 3).
+        q, k = (t.view(2, 5, 3, 8).transpose(1, 2).flatten(0, 1) for t in (q, k))""",
+}
+PLAIN_MAP = """attn = torch.bmm(q, k.transpose(1, 2)) / 8 ** 0.5
+        attn = attn.softmax(dim=-1)
+        return attn.view(2, 3, 5, 5).permute(2, 0, 1, 3)"""
+FUSED_MAP = "return F.scaled_dot_product_attention(q, k, k)"
+
+
+@pytest.mark.parametrize("made", [PLAIN_MAP, FUSED_MAP], ids=["plain", "fused"])
+@pytest.mark.parametrize(
+    "layout",
+    [*HEADS_LEAD.values(), *SAMPLES_LEAD.values()],
+    ids=[*(f"heads lead: {name}" for name in HEADS_LEAD), *(f"samples lead: {name}" for name in SAMPLES_LEAD)],
+)
+def test_heads_in_the_batch_are_taken_out_of_it_as_they_were_put_in(load: Load, layout: str, made: str) -> None:
+    """Whether all heads of a sample or all samples of a head come first is read off the source."""
+    model = build(load(MERGED.replace("LAYOUT", layout).replace("MAP", made)))
+    x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(1))
+    with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
+        model(x)
+        q, k = (each(x).unflatten(-1, (3, 8)).transpose(1, 2) for each in (model.q, model.k))
+    torch.testing.assert_close(maps[0].tensor(), (q @ k.mT / 8**0.5).softmax(-1), atol=1e-6, rtol=0)
+
+
+CHANNELS = (
+    HEAD
+    + REARRANGE
+    + """
+
+class CrossCovariance(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.to_qkv = nn.Linear(24, 72)
+        self.attend = nn.Softmax(dim=-1)
+
+    def forward(self, x):
+        q, k, v = self.to_qkv(x).chunk(3, dim=-1)
+        q, k, v = map(lambda t: rearrange(t, 'b n (h d) -> b h d n', h=3), (q, k, v))
+        sim = PRODUCT
+        attn = self.attend(sim)
+        return (attn @ v).flatten(1, 2).transpose(1, 2)
+
+
+class Positions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.to_qk = nn.Linear(24, 48)
+        self.attend = nn.Softmax(dim=-1)
+
+    def forward(self, x):
+        q, k = map(lambda t: rearrange(t, 'b n (h d) -> b h d n', h=3), self.to_qk(x).chunk(2, dim=-1))
+        sim = torch.einsum('b h d i, b h d j -> b h i j', q, k)
+        attn = self.attend(sim)
+        return x
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.channels, self.positions = CrossCovariance(), Positions()
+
+    def forward(self, x):
+        return self.positions(self.channels(x))
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "product", ["torch.einsum('b h i n, b h j n -> b h i j', q, k)", "q @ k.transpose(-2, -1)", "torch.matmul(q, k.mT)"]
+)
+def test_channels_are_no_positions(load: Load, product: str) -> None:
+    """What has its features before its positions, and sums over these, relates channels, as in XCiT, and has no map."""
+    model = build(load(CHANNELS.replace("PRODUCT", product)))
+    with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
+        model(torch.randn(2, 5, 24))
+    assert maps.names == ["positions"]
+    assert maps[0].shape == (2, 3, 5, 5)
+    assert list(maps.others) == ["channels"]
+    assert "channels with channels" in maps.others["channels"]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from anylocal._image import grey, pixels_of
+from anylocal.attention import AttentionMap, Patches
 from anylocal.errors import OptionError, ShapeError
+from anylocal_vit import plot
 
 BYTES = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
 UNIT = BYTES / 255
@@ -149,3 +152,38 @@ def normalised() -> torch.Tensor:
 def test_only_what_is_out_of_range_is_stretched(values: list[float], expected: list[float]) -> None:
     """Pixels between 0 and 1 stay as they are, dark images dark; beyond either end, an image was normalised."""
     np.testing.assert_allclose(pixels_of(np.array([values])), [expected])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.uint16])
+def test_bytes_in_another_type(dtype: Any) -> None:
+    """Integers from 0 to 255 are bytes, whatever their type could hold."""
+    image = np.arange(48, dtype=dtype).reshape(4, 4, 3) * 5
+    np.testing.assert_allclose(pixels_of(image), image / 255)
+
+
+def test_integers_beyond_bytes() -> None:
+    """Their own extremes take the places of black and white."""
+    image = np.array([[-1000, 0], [500, 1000]])
+    np.testing.assert_allclose(pixels_of(image), [[0, 0.5], [0.75, 1]])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(np.array([[0.0, 0.25], [0.5, 1.0]], np.float32)),
+        Image.fromarray(np.array([[0, 16000], [32000, 64000]], np.uint16)),
+    ],
+    ids=["F", "I;16"],
+)
+def test_images_of_more_than_bytes(image: Any) -> None:
+    """Pillow's own conversion would cut them off at 255."""
+    np.testing.assert_allclose(pixels_of(image), [[0, 0.25], [0.5, 1.0]])
+
+
+def test_no_figure_of_a_colormap_that_is_none() -> None:
+    """It is refused with the nearest one, before there is a figure."""
+    axis = Patches(grid=(2, 2), prefix=())
+    attention = AttentionMap.from_weights(torch.full((4, 4), 0.25), queries=axis, keys=axis)
+    with pytest.raises(OptionError, match=r"cmap='viridsi' is no colormap\. Did you mean 'viridis'"):
+        plot.query(attention, np.zeros((8, 8, 3)), query=(0, 0), cmap="viridsi")
+    assert not plt.get_fignums()

@@ -12,6 +12,7 @@ import transformers.models.bert.modeling_bert  # noqa: F401  # so that BERT's fu
 from transformers.integrations import sdpa_attention
 from transformers.modeling_utils import PreTrainedModel
 
+from anylocal._heads import apart
 from anylocal._kernel import read
 from anylocal._resolve import functions_in
 from anylocal._rewrite import Wants
@@ -24,6 +25,7 @@ from anylocal_bert._layouts import (
     KNOWN,
     SINK_HINTS,
     four_axes,
+    heads_of,
     makes_no_map,
     special_reading,
     without_a_map,
@@ -135,12 +137,22 @@ class TransformersAdapter(Adapter):
         note_caches(call, scene)
 
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:
-        """Undo the packing of grouped-query heads into the query axis, which a masked decoding step has.
+        """Undo the packing of heads into the batch, and that into the query axis, which a masked decoding step has.
 
         There the query is (batch, key heads, groups, features) instead of (batch, heads, 1, features), and so is a mask
         that differs between heads.
         """
         query, mask = given["query"], given.get("attn_mask")
+        if query.ndim == 3:  # noqa: PLR2004  # (batch × head, position, feature)
+            heads = heads_of(call.module)
+            # Where the keys have fewer heads, there is no batch; nor is it known where the layer has no number of them.
+            if heads == 1 or query.shape[0] % heads or query.shape[0] != given["key"].shape[0]:
+                return given
+            merged = {name: given[name] for name in ("query", "key")}
+            if mask is not None and mask.shape[:-2] == query.shape[:1]:
+                merged["attn_mask"] = mask
+            parted = {name: apart(tensor, heads, call.function) for name, tensor in merged.items()}
+            return {**given, **parted}
         if call.values.get("q_length", query.shape[2]) == query.shape[2]:
             return given
         unpacked = dict(given, query=query.flatten(1, 2)[:, :, None])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.layout_engine import ConstrainedLayoutEngine, TightLayoutEngine
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from anylocal import _draw
 from anylocal._ticks import LINE, name_positions
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.axis import YAxis
-    from matplotlib.colors import Normalize
 
     from anylocal._draw import Cmap, Weights
     from anylocal.attention import Tokens
@@ -103,6 +105,27 @@ def draw_bars(ax: Axes, values: Weights, scale: Normalize, cmap: Cmap) -> Scalar
 
 def add_legend(mappable: ScalarMappable, ax: Axes, label: str) -> None:
     """Put the legend of the scale below: beside the axes are tokens, or what is long and narrow leaves no room."""
-    bar = ax.figure.colorbar(mappable, ax=ax, location="bottom", label=label, fraction=0.05, pad=0.04, aspect=30)
-    bar.locator = MaxNLocator(4)
-    bar.update_ticks()
+    # Any other scale has numbers of its own: those between powers of ten would have exponents as well.
+    options: dict[str, Any] = {"label": label, "ticks": MaxNLocator(4) if type(mappable.norm) is Normalize else None}
+    engine = ax.figure.get_layout_engine()
+    if isinstance(engine, TightLayoutEngine):
+        # It makes the axes smaller, and a gap that is a share of their height as well: an inset keeps its distance.
+        inset = _under(ax, _below(ax) + 0.1, 0.12)
+        ax.figure.colorbar(mappable, cax=inset, orientation="horizontal", **options)
+        return
+    # The constrained layout alone knows of the numbers between.
+    room = 0.0 if isinstance(engine, ConstrainedLayoutEngine) else _below(ax) * ax.figure.dpi / ax.bbox.height
+    ax.figure.colorbar(mappable, ax=ax, location="bottom", fraction=0.05, aspect=30, pad=0.04 + room, **options)
+
+
+def _below(ax: Axes) -> float:
+    """Return how far down the numbers below axes reach, in inches."""
+    numbers = ax.xaxis.get_tightbbox()
+    return 0.0 if numbers is None else max(0.0, ax.bbox.y0 - numbers.y0) / ax.figure.dpi
+
+
+def _under(ax: Axes, start: float, height: float) -> Axes:
+    """Return an inset below axes, as wide as they are; downwards, the unit is the inch."""
+    # `transAxes` is affine, which its stub does not say.
+    down = ax.figure.dpi_scale_trans + ScaledTranslation(0, 0, ax.transAxes)  # type: ignore[arg-type]  # a transform is right
+    return ax.inset_axes((0, -start - height, 1, height), transform=blended_transform_factory(ax.transAxes, down))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from anylocal._heads import apart
 from anylocal._torch import module_names
 from anylocal.adapter import Reading, Result
 from anylocal_bert._blocks import attends_by_blocks, reading_of_blocks, whole
@@ -129,14 +130,15 @@ def four_axes(call: Call, softmax: torch.Tensor) -> torch.Tensor:
         # What a row gives to the sink goes to no key.
         softmax = softmax[..., :-1]
     if softmax.ndim == 5:  # noqa: PLR2004  # (batch, head, block, query, key) or (batch, block, head, query, key)
-        return (softmax.transpose(1, 2) if softmax.shape[1] == _heads(call.module) else softmax).flatten(0, 1)
+        return (softmax.transpose(1, 2) if softmax.shape[1] == heads_of(call.module) else softmax).flatten(0, 1)
     if softmax.ndim == 3:  # noqa: PLR2004  # (batch × head, query, key)
-        heads = _heads(call.module)
-        return softmax.unflatten(0, (-1, heads)) if softmax.shape[0] % heads == 0 else softmax.unsqueeze(1)
+        heads = heads_of(call.module)
+        return apart(softmax, heads, call.function) if softmax.shape[0] % heads == 0 else softmax.unsqueeze(1)
     return softmax
 
 
-def _heads(module: Any) -> int:
+def heads_of(module: Any) -> int:
+    """Return how many heads a layer has, 1 where it does not tell."""
     names = ("num_heads", "num_attention_heads", "n_heads", "n_head", "attention_heads")
     found = next((getattr(module, name) for name in names if isinstance(getattr(module, name, None), int)), 1)
     return int(found)

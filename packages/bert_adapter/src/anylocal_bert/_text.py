@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,6 +84,7 @@ def capture_text(
     given |= _for_decoder(model, tokenizer, len(given["input_ids"]), target)
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in _taken(model, given).items()}
+    _check_call(model, inputs)
     with adapter.capture_attention(model, about=about, **options) as maps, torch.no_grad():
         try:
             model(**inputs)
@@ -145,6 +146,20 @@ def _segments(encoding: Any) -> list[list[int | None]]:
     if not encoding.is_fast:
         return [[None] * len(encoding["input_ids"][0]) for _ in texts]
     return [encoding.sequence_ids(text) for text in texts]
+
+
+def _check_call(model: torch.nn.Module, given: Mapping[str, Any]) -> None:
+    """Refuse a model that asks for what no tokenizer gives, as those do that hold one of transformers'."""
+    takes = inspect.signature(model.forward).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    missing = [p.name for p in takes if p.default is p.empty and p.kind in kinds and p.name not in given]
+    if missing:
+        inside = next((name for name, module in model.named_modules() if name and hasattr(module, "config")), None)
+        cure = f"Give the model inside of it, its .{inside}" if inside else "Run it yourself"
+        raise OptionError(
+            f"{type(model).__name__} asks for {', '.join(missing)}, which is nothing that a tokenizer gives. {cure}, or"
+            " capture_attention while you run it."
+        )
 
 
 def _taken(model: torch.nn.Module, given: dict[str, Any]) -> dict[str, Any]:

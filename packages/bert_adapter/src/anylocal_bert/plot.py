@@ -5,6 +5,7 @@ The recipes of `anylocal.plot` are here as well.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from anylocal import _draw
+from anylocal._matrix import Drawn, draw_matrix, of_map
+from anylocal._ticks import printable
 from anylocal.attention import AttentionMap, Tokens, merge_words
 from anylocal.attention import rollout as follow
 from anylocal.errors import OptionError, PositionError, ShapeError, StateError
 from anylocal.plot import difference, entropy, heads, heatmap, model
-from anylocal_bert._columns import add_legend, draw_bars, draw_lines, name_columns, name_lines, tall_axes
+from anylocal_bert._columns import LONGEST, add_legend, draw_bars, draw_lines, name_columns, name_lines, tall_axes
 from anylocal_bert._columns import strongest as strongest_of
 from anylocal_bert._sides import attends_across, real, tokens_of
 
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from anylocal._axes import Axis
     from anylocal._draw import Cmap, Norm, Weights
+    from anylocal._tokens import Flags
 
 __all__ = ["cross", "difference", "entropy", "heads", "heatmap", "lines", "model", "rollout", "tokens"]
 
@@ -44,7 +49,7 @@ def tokens(
     *,
     sample: int | None = None,
     head: int | None = None,
-    queries: str | int | Sequence[object] | None = None,
+    queries: str | int | slice | Sequence[object] | None = None,
     norm: Norm = None,
     cmap: Cmap = _draw.CMAP,
     ax: Axes | None = None,
@@ -53,21 +58,21 @@ def tokens(
 ) -> Axes:
     """Draw which tokens attend to which: a row for each query, a column for each key, padding in grey.
 
-    What padding attends to means nothing, and it gets no attention: its rows and columns are covered. A thin line
-    stands where another sentence begins, if the tokens know their `segments`.
+    What padding attends to means nothing, and it gets no attention: its rows and columns are covered, and the scale is
+    that of the others. A thin line stands where another sentence begins, if the tokens know their `segments`.
 
     Parameters
     ----------
     attention : AttentionMap
         Its keys must be `Tokens`.
     sample : int, optional
-        Which text of the batch; a batch of one needs none.
+        Which text of the batch (of a layer of windows, which window); a batch of one needs none.
     head : int, optional
         Which head; the mean over heads by default.
-    queries : str, int or sequence, optional
+    queries : str, int, slice or sequence, optional
         Which rows, by token or position; all by default.
     norm : matplotlib.colors.Normalize or str, optional
-        The scale, from 0 to the greatest weight drawn by default.
+        The scale, from 0 to the greatest weight that is not covered by default.
     cmap : str or matplotlib.colors.Colormap
         "magma" by default.
     ax : matplotlib.axes.Axes, optional
@@ -86,7 +91,11 @@ def tokens(
     ShapeError
         Where the keys are no tokens.
     ChoiceError
-        Where the batch holds several texts and none was chosen.
+        Where the batch holds several texts and none was chosen, or several maps were given.
+    PositionError, NameNotFoundError
+        Where there is no such text, head or query.
+    OptionError
+        Where `attention` is no map, or the scale or the colormap is refused as by `heatmap`.
 
     Examples
     --------
@@ -97,16 +106,23 @@ def tokens(
     >>> [label.get_text() for label in ax.get_xticklabels()]
     ['[CLS]', 'hi', '[PAD]']
     """
+    attention = _draw.map_of(attention, "tokens")
     if not isinstance(attention.keys, Tokens):
         msg = f"The keys of {attention.name!r} are no tokens. Capture with tokenizer=…, or draw it with heatmap."
         raise ShapeError(msg)
+    at = _draw.sample_of(attention, sample)
     if words:
-        attention, sample = merge_words(attention, sample=sample), None
-    ax = heatmap(attention, sample=sample, head=head, queries=queries, norm=norm, cmap=cmap, ax=ax, colorbar=colorbar)
-    for axis, direction in ((attention.keys, "x"), (attention.queries, "y")):
-        if isinstance(axis, Tokens) and (direction == "x" or queries is None):
-            _cover(ax, axis.is_padding(sample or 0), axis=direction)
-            _separate(ax, axis.segments(sample or 0), axis=direction)
+        merged = of_map(merge_words(attention, sample=at), None, head, queries)
+        # The merged map is a batch of one, and does not know which text of how many it was.
+        drawn = replace(merged, title="\n".join(_draw.caption(attention, at, head)))
+    else:
+        drawn = of_map(attention, at, head, queries)
+    ax = _draw_tokens(drawn, norm, cmap, ax, colorbar=colorbar)
+    columns = range(drawn.weights.shape[1])
+    for axis, positions, direction in ((drawn.keys, columns, "x"), (drawn.queries, drawn.rows, "y")):
+        if isinstance(axis, Tokens):
+            segments = axis.segments(drawn.text)
+            _separate(ax, [segments[position] for position in positions], axis=direction)
     return ax
 
 
@@ -115,7 +131,7 @@ def cross(
     *,
     sample: int | None = None,
     head: int | None = None,
-    queries: str | int | Sequence[object] | None = None,
+    queries: str | int | slice | Sequence[object] | None = None,
     norm: Norm = None,
     cmap: Cmap = _draw.CMAP,
     ax: Axes | None = None,
@@ -155,15 +171,11 @@ def cross(
     ('target token', 'source token', (2, 3))
     """
     attention = _draw.map_of(attention, "cross")
-    target, source = tokens_of(attention, "or draw it with heatmap")
+    tokens_of(attention, "or draw it with heatmap")
     if not attends_across(attention):
         msg = f"{attention!r} is self-attention: its queries and its keys are of one text. Draw it with tokens."
         raise ShapeError(msg)
-    text = _draw.sample_of(attention, sample)
-    ax = heatmap(attention, sample=sample, head=head, queries=queries, norm=norm, cmap=cmap, ax=ax, colorbar=colorbar)
-    _cover(ax, source.is_padding(text), axis="x")
-    if queries is None:
-        _cover(ax, target.is_padding(text), axis="y")
+    ax = _draw_tokens(of_map(attention, sample, head, queries), norm, cmap, ax, colorbar=colorbar)
     ax.set(xlabel="source token", ylabel="target token")
     return ax
 
@@ -195,7 +207,7 @@ def lines(
         How many lines there are at most: those of the greatest weights. By default all of a query, and 60 where no
         query is given. The title says how many of how many are drawn. Weights of 0 have no line.
     sample : int, optional
-        Which text of the batch; a batch of one needs none.
+        Which text of the batch (of a layer of windows, which window); a batch of one needs none.
     head : int, optional
         Which head; the mean over heads by default.
     norm : matplotlib.colors.Normalize or str, optional
@@ -221,9 +233,10 @@ def lines(
     ChoiceError
         Where the batch holds several texts and none was chosen, several maps were given, or `query` occurs twice.
     PositionError, NameNotFoundError
-        Where there is no such text, head or query, or the query is padding.
+        Where there is no such text, head or query, or the query, or all of the text, is padding.
     OptionError
-        Where `strongest` is not positive, or `attention` is no map.
+        Where `strongest` is not positive, `attention` is no map, or the scale or the colormap is refused as by
+        `heatmap`.
 
     Notes
     -----
@@ -244,19 +257,20 @@ def lines(
     if strongest is not None and strongest < 1:
         msg = f"strongest={strongest!r} is no number of lines; give 1 or more."
         raise OptionError(msg)
-    text = _draw.sample_of(attention, sample)
-    left, right = real(queries, text), real(keys, text)
+    at = _draw.sample_of(attention, sample)
+    text = _draw.place_of(attention, at)
+    left, right = _all_real(queries, text), _all_real(keys, text)
     asked = left if query is None else [_real_query(queries, query, text)]
-    weights = _draw.rows_of(attention, text, head, asked)[:, right]
+    weights = _draw.rows_of(attention, at, head, asked)[:, right]
     most = STRONGEST if strongest is None and query is None else strongest
     drawn = strongest_of(weights, most)
-    scale = _draw.shared_norm(norm, [weights])
+    scale, colours = _draw.shared_norm(norm, [weights]), _draw.colormap_of(cmap)
     ax = tall_axes(ax, max(len(left), len(right)))
-    found = draw_lines(ax, weights, drawn, [left.index(position) for position in asked], norm=scale, cmap=cmap)
+    found = draw_lines(ax, weights, drawn, [left.index(position) for position in asked], norm=scale, cmap=colours)
     name_columns(ax, (queries, left), (keys, right), text)
-    chosen = [] if query is None else [f"query {queries.label(asked[0], text)}"]
+    chosen = [] if query is None else [_query_name(queries, asked[0], text)]
     number = f"{len(drawn)} strongest of {weights.size} weights"
-    ax.set_title("\n".join([*_draw.caption(attention, text, head), ", ".join([*chosen, number])]))
+    ax.set_title("\n".join([*_draw.caption(attention, at, head), ", ".join([*chosen, number])]))
     if colorbar:
         add_legend(found, ax, _draw.LEGEND)
     return ax
@@ -309,9 +323,10 @@ def rollout(
         Where the batch holds several texts and none was chosen, the maps belong to several forwards, or `query` occurs
         twice.
     PositionError, NameNotFoundError
-        Where there is no such text or query, or the query is padding.
+        Where there is no such text or query, or the query, or all of the text, is padding.
     OptionError, StateError, UnsupportedError
-        Where something is no map, `residual` is no share, there is no map, or a layer attends within windows.
+        Where something is no map, `residual` is no share, the scale or the colormap is refused as by `heatmap`, there
+        is no map, or a layer attends within windows.
 
     Examples
     --------
@@ -329,23 +344,53 @@ def rollout(
         raise StateError(msg)
     last = layers[-1]
     axis, _ = tokens_of(last, "or take anylocal.attention.rollout")
-    text = _draw.sample_of(last, sample)
-    position = _real_query(axis, next(iter(real(axis, text)), 0) if query is None else query, text)
-    row: Weights = _draw.array_of(follow(layers, residual=residual, queries=position)[text])
+    at = _draw.sample_of(last, sample)
+    text = _draw.place_of(last, at)
+    position = _all_real(axis, text)[0] if query is None else _real_query(axis, query, text)
+    row: Weights = _draw.array_of(follow(layers, residual=residual, queries=position)[at])
+    scale, colormap = _draw.shared_norm(norm, [row]), _draw.colormap_of(cmap)
     ax = tall_axes(ax, len(row))
-    colours = draw_bars(ax, row, _draw.shared_norm(norm, [row]), cmap)
+    colours = draw_bars(ax, row, scale, colormap)
     name_lines(ax.yaxis, "key", axis, range(len(row)), text)
     # The legend below names the numbers of both.
     ax.set(xlabel="" if colorbar else "attention rollout", ylabel="token")
     for place in np.flatnonzero(axis.is_padding(text)):
         ax.axhspan(place - 0.5, place + 0.5, facecolor=PADDING, edgecolor="none", gid="padding")
     number = f"rollout of {len(layers)} layer{'s' * (len(layers) > 1)}"
-    ax.set_title(
-        "\n".join([", ".join([number, *_draw.sample_name(last, text)]), f"query {axis.label(position, text)}"])
-    )
+    ax.set_title("\n".join([", ".join([number, *_draw.sample_name(last, at)]), _query_name(axis, position, text)]))
     if colorbar:
         add_legend(colours, ax, "attention rollout")
     return ax
+
+
+def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, colorbar: bool) -> Axes:
+    """Draw a matrix with the rows and columns of padding covered, on the scale of the others."""
+    columns = _hidden(drawn.keys, range(drawn.weights.shape[1]), drawn.text)
+    rows = _hidden(drawn.queries, drawn.rows, drawn.text)
+    visible = drawn.weights[np.ix_(~rows, ~columns)]
+    ax = draw_matrix(drawn, _draw.shared_norm(norm, [visible]), cmap, ax, colorbar=colorbar)
+    _cover(ax, columns, axis="x")
+    _cover(ax, rows, axis="y")
+    return ax
+
+
+def _hidden(axis: Axis | None, positions: Sequence[int], text: int) -> Flags:
+    """Return which of the positions are padding."""
+    return axis.is_padding(text)[list(positions)] if isinstance(axis, Tokens) else np.zeros(len(positions), bool)
+
+
+def _all_real(axis: Tokens, text: int) -> list[int]:
+    """Return the positions that are no padding, of which there must be some."""
+    positions = real(axis, text)
+    if not positions:
+        msg = f"Text {text} of {axis!r} is all padding, and what padding attends to means nothing; draw another text."
+        raise PositionError(msg)
+    return positions
+
+
+def _query_name(axis: Tokens, position: int, text: int) -> str:
+    """Return the words of a title that tell the query."""
+    return f"query {printable(axis.label(position, text), LONGEST)}"
 
 
 def _real_query(axis: Tokens, query: str | int, text: int) -> int:
@@ -366,7 +411,7 @@ def _separate(ax: Axes, segments: Sequence[int | None], *, axis: str) -> None:
             draw(position - 0.5, color=PADDING, linewidth=0.8, gid="segment")
 
 
-def _cover(ax: Axes, padding: Sequence[bool] | np.ndarray[tuple[int, ...], np.dtype[np.bool_]], *, axis: str) -> None:
+def _cover(ax: Axes, padding: Flags, *, axis: str) -> None:
     """Lay grey over the rows or columns of padding."""
     height, width = ax.images[0].get_array().shape[:2]  # type: ignore[union-attr]  # heatmap has drawn it
     for position in np.flatnonzero(padding):

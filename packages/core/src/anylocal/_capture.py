@@ -145,6 +145,10 @@ class Capture(Recording):
         )
         return tuple(names)
 
+    def has_called(self, function: types.FunctionType) -> bool:
+        """Say whether a function was called that is captured."""
+        return any(s.called for s in self._subscriptions if s.function is function)
+
     @property
     def sites(self) -> tuple[Site, ...]:
         """The functions that are captured."""

@@ -5,6 +5,7 @@ The adapters, released together with core, build their recipes on it as well.
 
 from __future__ import annotations
 
+import difflib
 import operator
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
+from anylocal._ticks import printable
 from anylocal.errors import ChoiceError, OptionError, PositionError
 
 if TYPE_CHECKING:
@@ -181,16 +184,66 @@ def shared_norm(norm: Norm, values: Iterable[Weights]) -> Normalize:
 
     A scale given without limits gets those of all that is drawn. Values below 0, which no softmax has, lower the
     default scale's start.
+
+    Raises
+    ------
+    OptionError
+        Where there is no such scale, or it has no place for what is drawn.
     """
     limits = np.concatenate([_limits(item) for item in values])
+    if not limits.size:
+        # Of no number at all, such as those of padding only, any scale is right.
+        limits = np.array([0.0, 1.0])
     if norm is None:
         low, high = limits.min(initial=0.0), limits.max(initial=0.0)
         return Normalize(low, high if high > low else low + 1)
     mappable = ScalarMappable()
-    # Makes the norm that a name such as "log" stands for.
-    mappable.norm = norm
-    mappable.norm.autoscale_None(limits)
-    return cast("Normalize", mappable.norm)
+    try:
+        # Makes the norm that a name such as "log" stands for.
+        mappable.norm = norm
+    except (TypeError, ValueError):
+        msg = (
+            f'norm={norm!r} is no scale; give a name that matplotlib knows, such as "log" or "symlog", or an object of '
+            "matplotlib.colors, such as PowerNorm(0.5)."
+        )
+        raise OptionError(msg) from None
+    scale = cast("Normalize", mappable.norm)
+    try:
+        scale.autoscale_None(limits)
+        _check_scale(scale)
+    except ValueError:
+        name = repr(norm) if isinstance(norm, str) else type(norm).__name__
+        msg = (
+            f"norm={name} has no place for weights from {limits.min():g} to {limits.max():g}; "
+            "leave it out, or give one with limits, such as matplotlib.colors.LogNorm(1e-3, 1)."
+        )
+        raise OptionError(msg) from None
+    return scale
+
+
+def _check_scale(scale: Normalize) -> None:
+    """Raise now what matplotlib would while it draws, when a figure is there already."""
+    scale(np.array([scale.vmin, scale.vmax]))
+    # A scale of no width takes any value for its start, and the colorbar then asks for it.
+    if scale.vmin == scale.vmax:
+        scale.inverse(0.5)
+
+
+def colormap_of(cmap: Cmap) -> Colormap:
+    """Return a colormap, before there is a figure of which nothing would come.
+
+    Raises
+    ------
+    OptionError
+        Where there is no such colormap.
+    """
+    try:
+        return ScalarMappable(cmap=cmap).get_cmap()
+    except (TypeError, ValueError):
+        nearest = difflib.get_close_matches(str(cmap), list(colormaps), n=1)
+        suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        msg = f'cmap={cmap!r} is no colormap.{suggestion} Give the name of one of matplotlib\'s, such as "{CMAP}".'
+        raise OptionError(msg) from None
 
 
 def centred_norm(norm: Norm, values: Weights) -> Normalize:
@@ -224,6 +277,11 @@ def lay_out(figure: Figure, engine: Literal["compressed"] | LayoutEngine) -> Non
 def width_of(figure: Figure) -> float:
     """Return the width of a figure, or of a part of one, in inches."""
     return figure.bbox.width / figure.figure.dpi
+
+
+def height_of(figure: Figure) -> float:
+    """Return the height of a figure, or of a part of one, in inches."""
+    return figure.bbox.height / figure.figure.dpi
 
 
 class Settled(ConstrainedLayoutEngine):
@@ -286,7 +344,7 @@ def layer_name(attention: AttentionMap, most: int = 32) -> list[str]:
     while len(rest) > most and "." in rest[:most]:
         end = rest.rindex(".", 0, most) + 1
         lines, rest = [*lines, rest[:end]], rest[end:]
-    return [*lines, rest] if rest else []
+    return [printable(line, len(line)) for line in [*lines, rest] if line]
 
 
 def sample_name(attention: AttentionMap, sample: int) -> list[str]:

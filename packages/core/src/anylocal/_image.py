@@ -27,6 +27,8 @@ ImageLike: TypeAlias = torch.Tensor | npt.NDArray[Any] | PillowImage | Any
 # Luma of ITU-R BT.601, as in Pillow's mode "L".
 LUMA = (0.299, 0.587, 0.114)
 
+_WHITE = 255
+
 # What models pad with is 0, which is the average colour of an image that is normalised.
 _MIDDLE = 0.5
 
@@ -89,8 +91,8 @@ def _read(image: ImageLike) -> tuple[npt.NDArray[Any], bool]:
     if isinstance(image, torch.Tensor):
         values = image.detach().cpu()
         return (values.float() if values.is_floating_point() else values).numpy(), True
-    if isinstance(image, PillowImage) and image.mode not in {"L", "RGB"}:
-        # A palette's indices, or an alpha channel, are nothing to look at.
+    if isinstance(image, PillowImage) and image.mode[0] not in {"F", "I"} and image.mode not in {"L", "RGB"}:
+        # A palette's indices, or an alpha channel, are nothing to look at; numbers beyond bytes would be cut off.
         image = image.convert("RGB")
     return np.asarray(image), False
 
@@ -122,9 +124,15 @@ def _between_0_and_1(array: npt.NDArray[Any], mean: Statistics, std: Statistics)
             msg = f"mean and std undo the normalisation of an image, and one of {array.dtype} is not normalised."
             raise OptionError(msg)
         return np.asarray(array * _statistics(std, 1.0, array) + _statistics(mean, 0.0, array)).clip(0, 1)
-    if whole:
-        return np.asarray(array / (1 if array.dtype == np.bool_ else np.iinfo(array.dtype).max))
+    if array.dtype == np.bool_:
+        return np.asarray(array / 1)
     low, high = array.min(), array.max()
+    # Bytes, as whatever integers.
+    if whole and low >= 0 and high <= _WHITE:
+        return np.asarray(array / _WHITE)
+    if whole:
+        array, low, high = array.astype(np.float64), float(low), float(high)
+        return (array - low) / (high - low)
     # A normalised image has lost its black and its white: its own extremes take their places.
     return array if low >= 0 and high <= 1 else (array - low) / ((high - low) or 1)
 

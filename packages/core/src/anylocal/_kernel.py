@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dis
 import functools
 import inspect
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, Final
 
+from anylocal._patch import own_code
 from anylocal._reading import Operand, Reading
 from anylocal._rewrite import Result
 from anylocal.errors import UnsupportedError
@@ -42,9 +44,10 @@ _CASTS: Final = {"to", "type", "type_as", "float", "half", "bfloat16", "double",
 # Those that leave even the precision, and only say where each value stands.
 _VIEWS: Final = {"transpose", "permute", "contiguous", "unsqueeze", "squeeze", "flatten", "unflatten"}
 _LAYOUTS: Final = _VIEWS | {"view", "reshape", "expand"}
+_OF_NAMES: Final = frozenset({*dis.hasname, *dis.haslocal, *dis.hasfree})
 # Names that stand in too many assignments to know one by.
 _SAY_NOTHING: Final = {"self", "torch", "nn", "F", "functional"} | _LAYOUTS | _CASTS
-# Axes that are the last one of a matrix, or of a stack of matrices.
+# Axes that are the last one of a stack of matrices, and of a batch of such stacks; which, a call's tensor tells.
 _LAST: Final = {-1, 2, 3}
 
 
@@ -68,15 +71,49 @@ def read(function: types.FunctionType, known: frozenset[str] = frozenset()) -> R
     softmaxes = frozenset({SOFTMAX, _MODULE, *(_softmax_modules(function) & names)})
     if KERNEL not in names and not names & softmaxes:
         return None
-    return _read(function.__code__, function, softmaxes, known)
+    return _read(own_code(function), function, softmaxes, known)
+
+
+@functools.lru_cache(maxsize=4096)
+def overlooked(function: types.FunctionType) -> str | None:
+    """Return how a function in which `read` finds no map seems to make one all the same; None where it does not."""
+    names = set(_names_in(own_code(function)))
+    if KERNEL in names or _kernel_by_another_name(function, names):
+        return f"it calls {KERNEL} inside of another function, or by another name"
+    if SOFTMAX not in names:
+        return None
+    definition = _definition(function)
+    softmaxes = frozenset({SOFTMAX})
+    unnamed = definition is not None and _Reader(function, definition, softmaxes, frozenset()).has_unnamed()
+    return "it makes a softmax of a product of q and k that no variable holds" if unnamed else None
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _names_in(inner)
+
+
+def _kernel_by_another_name(function: types.FunctionType, names: Iterable[str]) -> bool:
+    known = function.__globals__
+    return any(getattr(known.get(name), "__name__", None) == KERNEL for name in names)
 
 
 @functools.lru_cache(maxsize=1024)
 def _read(
-    _code: types.CodeType, function: types.FunctionType, softmaxes: frozenset[str], known: frozenset[str]
+    code: types.CodeType, function: types.FunctionType, softmaxes: frozenset[str], known: frozenset[str]
 ) -> Reading | None:
     definition = _definition(function)
-    return None if definition is None else _Reader(function, definition, softmaxes, known).reading()
+    if definition is None:
+        return None
+    if not _is_source_of(definition, code, function.__qualname__):
+        msg = (
+            f"The file of {function.__qualname__} ({code.co_filename}) is not that of the code which runs, so it does"
+            " not tell what that computes: it was changed after the import. Reload it, or start Python anew."
+        )
+        raise UnsupportedError(msg)
+    return _Reader(function, _Plainly().visit(definition), softmaxes, known).reading()
 
 
 def _definition(function: types.FunctionType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
@@ -87,6 +124,57 @@ def _definition(function: types.FunctionType) -> ast.FunctionDef | ast.AsyncFunc
         raise UnsupportedError(msg) from error
     definition = tree.body[0]
     return definition if isinstance(definition, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
+
+
+class _Plainly(ast.NodeTransformer):
+    """Leaves out what makes no difference: the type that a variable is said to be of."""
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        if node.value is None:
+            return node
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
+
+
+def _is_source_of(definition: ast.FunctionDef | ast.AsyncFunctionDef, code: types.CodeType, qualname: str) -> bool:
+    """Say whether code may be compiled from this source: whether they have the same names and constants."""
+    # In a class, for its name is a part of those that begin with two underscores.
+    around = qualname.split(".")[-2:-1]
+    inside: list[ast.stmt] = [definition]
+    if around and around[0].isidentifier():
+        inside = [ast.ClassDef(around[0], bases=[], keywords=[], body=inside, decorator_list=[], type_params=[])]
+    compiled = compile(ast.fix_missing_locations(ast.Module(inside, [])), "", "exec", dont_inherit=True)
+    made = next((inner for inner in _codes_in(compiled) if inner.co_name == definition.name), None)
+    if made is None:
+        return False
+    expected, found = _content(made), _content(code)
+    # What tests and type checkers put into the functions of a file as it is imported.
+    if any(isinstance(name, str) and (name.startswith("@") or "beartype" in name) for name in found):
+        return expected <= found
+    # Alone, a function has no variables of another one around it: what is one there is a global variable here.
+    return expected == found and (bool(code.co_freevars) or [*_steps(made)] == [*_steps(code)])
+
+
+def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _codes_in(inner)
+
+
+def _steps(code: types.CodeType) -> Iterator[object]:
+    """Give names, constants and operations in their order; how a method is called depends on imports above."""
+    for step in dis.get_instructions(code):
+        if step.opcode in _OF_NAMES or step.opname in {"BINARY_OP", "COMPARE_OP", "CONTAINS_OP", "IS_OP"}:
+            yield step.argrepr if step.opname.endswith("_OP") else step.argval
+        elif step.opcode in dis.hasconst and not isinstance(step.argval, types.CodeType | str):
+            yield step.argval
+
+
+def _content(code: types.CodeType) -> set[object]:
+    names = {*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars} - {"__class__"}
+    # Texts of several lines, which most are docstrings, stand further to the left here.
+    kinds = (bool, int, float, complex, bytes, tuple)
+    return names | {(type(part), repr(part)) for part in code.co_consts if isinstance(part, kinds)}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -128,6 +216,10 @@ class _Reader:
             {r.name: r._replace(label=results[0].key) for r in results if r.name != results[0].name}.values()
         )
         mixed = [found for name in {r.name: None for r in results} if (found := self._mixed(made, name)) is not None]
+        axes = {axis for node in made if (axis := _axis(_without_casts(node.value))) is not None and axis >= 0}
+        if any(self._swaps_axes(node) for node in made) or len(axes) > 1:
+            msg = f"{self.where} orders the axes of its map in another way than (batch, head, query, key)."
+            raise UnsupportedError(msg)
         if self._several(made) or self._several(calls, map(_given, calls)) or len(mixed) > 1:
             msg = f"{self.where} makes several maps, which are not known apart. Capture its locals by name."
             raise UnsupportedError(msg)
@@ -136,6 +228,7 @@ class _Reader:
             results[0] if results else None,
             mixed[0] if mixed else None,
             otherwise=others,
+            axis=axes.pop() if axes else -1,
         )
 
     def _softmaxed(self) -> Iterator[ast.Assign]:
@@ -152,6 +245,18 @@ class _Reader:
                         continue
                     if name in self.known or (said and self._is_product(call, node.lineno)):
                         yield node
+
+    def has_unnamed(self) -> bool:
+        """Say whether a softmax of query and key is made anywhere."""
+        own = {argument.arg for argument in ast.walk(self.definition) if isinstance(argument, ast.arg)}
+        own |= set(_stored(self.definition))
+        return any(pair <= own for pair in _PAIRS) and any(
+            isinstance(node, ast.Call)
+            and _called(node) in self.softmaxes
+            and _is_along_last(node)
+            and self._is_product(node, node.lineno)
+            for node in ast.walk(self.definition)
+        )
 
     def _callee(self, node: ast.Assign) -> str | None:
         """Return by which name an assignment calls softmax; of ``nn.Softmax(dim=-1)(x)``, that of the module."""
@@ -171,6 +276,20 @@ class _Reader:
                 above = [value for at, value in self._assigned(node.id) if at < line]
                 if any(self._is_product(value, line, known | {node.id}) for value in above):
                     return True
+        return False
+
+    def _swaps_axes(self, node: ast.Assign) -> bool:
+        """Say whether an einsum makes the product of queries and keys with its axes in another order."""
+        waiting: list[ast.AST] = [node.value]
+        asked: set[str] = set()
+        while waiting:
+            for part in ast.walk(waiting.pop()):
+                if isinstance(part, ast.Call) and _called(part) == "einsum" and _is_of_pair(part):
+                    if _is_out_of_order(part.args[0]):
+                        return True
+                elif isinstance(part, ast.Name) and part.id not in asked:
+                    asked.add(part.id)
+                    waiting += [value for at, value in self._assigned(part.id) if at <= node.lineno]
         return False
 
     def _assigned(self, name: str) -> Iterator[tuple[int, ast.AST]]:
@@ -269,6 +388,12 @@ def _without_layouts(value: ast.expr) -> ast.expr:
 
 def _is_along_last(call: ast.AST) -> bool:
     """Say whether a softmax is along the last axis, as far as its own arguments tell."""
+    axis = _axis(call)
+    return axis is None or axis in _LAST
+
+
+def _axis(call: ast.AST) -> int | None:
+    """Return the axis of a softmax, None where its own arguments do not tell."""
     assert isinstance(call, ast.Call)
     if isinstance(call.func, ast.Call):
         call = call.func
@@ -278,8 +403,30 @@ def _is_along_last(call: ast.AST) -> bool:
             axis = ast.literal_eval(value)
         except (ValueError, TypeError):
             continue
-        return not isinstance(axis, int) or axis in _LAST
-    return True
+        return axis if isinstance(axis, int) else None
+    return None
+
+
+def _is_of_pair(call: ast.Call) -> bool:
+    """Say whether a product is that of queries and keys themselves, and not of positions."""
+    names = [{n.id for n in ast.walk(given) if isinstance(n, ast.Name)} for given in call.args[1:]]
+    return any(len(names) == len(pair) and all(pair & each for each in names) for pair in _PAIRS)
+
+
+def _is_out_of_order(pattern: ast.expr) -> bool:
+    """Say whether the result of an einsum of two matrices does not end with a row of one and a row of the other."""
+    if not isinstance(pattern, ast.Constant) or not isinstance(pattern.value, str) or "->" not in pattern.value:
+        return False
+    given, _, made = pattern.value.partition("->")
+    # Axes have names of one letter, or, in einops', words.
+    one, *others = (part.split() if " " in made.strip() else [*part.strip()] for part in given.split(","))
+    result = made.split() if " " in made.strip() else [*made.strip()]
+    if len(others) != 1:
+        return False
+    other = others[0]
+    of_one = [axis for axis in result if axis in one and axis not in other]
+    of_other = [axis for axis in result if axis in other and axis not in one]
+    return len(of_one) == len(of_other) == 1 and {*result[-2:]} != {*of_one, *of_other}
 
 
 def _walk(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
@@ -310,9 +457,14 @@ def _operands(call: ast.Call, definition: ast.AST, where: str) -> dict[str, Oper
     if unknown or len(call.args) > len(_PARAMETERS):
         raise UnsupportedError(f"{where} calls {KERNEL} in a way that is not known: {ast.unparse(call)}.")
     operands = {name: _operand(given[name], where) for name in _DECISIVE if name in given}
-    rebound = {o.local for o in operands.values() if o.local} & set(_stored_after(call, definition))
+    taken = {o.local for o in operands.values() if o.local}
+    behind = list(_behind(call, definition))
+    rebound = taken & {name for node in behind for name in _stored(node)}
     if rebound:
         raise UnsupportedError(f"{where} rebinds {', '.join(sorted(rebound))} after it gave it to {KERNEL}.")
+    changed = taken & {name for node in behind for name in _changed(node)}
+    if changed:
+        raise UnsupportedError(f"{where} changes {', '.join(sorted(changed))} in place after it gave it to {KERNEL}.")
     return operands
 
 
@@ -348,7 +500,8 @@ def _operand(node: ast.expr, where: str) -> Operand:
             return Operand(local=name)
         case ast.Constant(value=value):
             return Operand(constant=value)
-        case ast.Attribute(value=ast.Name(id="self" | "module"), attr=attribute):
+        # Those that begin with two underscores have another name when they run.
+        case ast.Attribute(value=ast.Name(id="self" | "module"), attr=attribute) if attribute[:2] != "__":
             return Operand(attribute=attribute)
         case ast.Call(func=ast.Attribute(value=inner, attr=method), args=arguments, keywords=[]) if method in _VIEWS:
             viewed = _operand(inner, where)
@@ -366,8 +519,8 @@ def _is_constant(node: ast.expr) -> bool:
     return True
 
 
-def _stored_after(call: ast.Call, definition: ast.AST) -> Iterator[str]:
-    """Give the names that may be bound behind a call, in what can run after it: not in the other branch of an `if`."""
+def _behind(call: ast.Call, definition: ast.AST) -> Iterator[ast.AST]:
+    """Give what can run after a call, which the other branch of an `if` cannot."""
     for parent in ast.walk(definition):
         for field in ("body", "orelse", "finalbody", "handlers"):
             block = getattr(parent, field, None)
@@ -376,10 +529,22 @@ def _stored_after(call: ast.Call, definition: ast.AST) -> Iterator[str]:
             place = next((i for i, node in enumerate(block) if any(n is call for n in ast.walk(node))), None)
             if place is None:
                 continue
-            for statement in block[place + 1 :]:
-                yield from _stored(statement)
+            yield from block[place + 1 :]
             if isinstance(parent, (ast.For, ast.AsyncFor, ast.While)):
-                yield from _stored(parent)
+                yield parent
             if isinstance(parent, ast.Try) and field == "body":
-                for later in (*parent.orelse, *parent.finalbody, *parent.handlers):
-                    yield from _stored(later)
+                yield from (*parent.orelse, *parent.finalbody, *parent.handlers)
+
+
+def _changed(tree: ast.AST) -> Iterator[str]:
+    """Give the names whose tensors are changed in place: by an assignment to a part, or a method such as ``mul_``."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Subscript(value=ast.Name(id=name), ctx=ast.Store()):
+                yield name
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method)) if (
+                method.endswith("_") and not method.startswith("_") and method != "requires_grad_"
+            ):
+                yield name
+            case ast.keyword(arg="out", value=ast.Name(id=name)):
+                yield name

@@ -49,7 +49,7 @@ def layers_of(maps: Iterable[AttentionMap], recipe: str) -> list[AttentionMap]:
 def by_layer(
     layers: Sequence[AttentionMap], statistic: Callable[[AttentionMap], torch.Tensor], sample: int | None
 ) -> ByLayer:
-    """Compute a statistic, shape (sample, head, ...), of each layer: of one sample, or the mean over all.
+    """Compute a statistic, shape (sample, head, ...), of each layer: of one sample, or the mean over all that have it.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def by_layer(
         try:
             # A graph would hold every block of rows.
             with torch.no_grad():
-                found.append(_draw.array_of(statistic(layer))[chosen].mean(0))
+                found.append(_mean(_draw.array_of(statistic(layer))[chosen]))
         except ShapeError as error:
             refused.append(error)
             found.append(None)
@@ -115,6 +115,15 @@ def of_samples(layers: Sequence[AttentionMap], sample: int | None) -> str:
     if images == 1:
         return ""
     return f"mean of {images} samples" if sample is None else f"sample {sample % images}"
+
+
+def _mean(values: Weights) -> Weights:
+    """Average over the samples that have a number: a text of nothing but padding has none."""
+    there = ~np.isnan(values)
+    counts = there.sum(0)
+    # Not nanmean, which warns where no sample has one.
+    found: Weights = np.where(there, values, 0).sum(0) / np.where(counts, counts, np.nan).astype(values.dtype)
+    return found
 
 
 def _means(values: ByLayer) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -80,8 +81,9 @@ class AttentionMap:
         self.rows = rows
         self.name = name
         self.fused = fused
-        self.forward = forward
-        self.windows = windows
+        # NumPy's integers are no JSON.
+        self.forward = operator.index(forward)
+        self.windows = operator.index(windows)
         self._mixed = mixed
         self.rank = rank
         if windows < 1 or self.shape[0] % windows:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LONG = 4
 """A matrix that is longer by this than it is wide fills the axes; others have square cells."""
 
+TITLE = 0.55
+"""Inches of a panel that is as wide as its title, at the usual size of font."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -58,8 +61,9 @@ def draw_matrix(
     drawn: Drawn, scale: Normalize, cmap: Cmap, ax: Axes | None, *, colorbar: bool, label: str = _draw.LEGEND
 ) -> Axes:
     """Draw one matrix with its title and the legend of its scale."""
+    colours = _draw.colormap_of(cmap)
     ax = _draw.new_axes(ax)
-    image = show(drawn, ax, scale, cmap)
+    image = show(drawn, ax, scale, colours)
     ax.set_title(drawn.title)
     if colorbar:
         _draw.add_colorbar(image, ax, label)
@@ -144,27 +148,53 @@ def figure_for(figure: Figure | None, columns: int | None, panels: Sequence[Draw
         figure.set_layout_engine("compressed")
     else:
         _draw.lay_out(figure, "compressed")
-    # The room around the panels, and that of a title, grow with the font.
-    inch = rcParams["font.size"] / 10
-    free = max(0.1, _draw.width_of(figure) - 1.7 * inch)
+    inch, free = _inch(), _free(figure)
     if columns is None:
         even = math.ceil(len(panels) / max(1, round(math.sqrt(len(panels) / 1.6))))
-        columns = max(1, min(even, int(free / (0.55 * inch))))
+        columns = max(1, min(even, int(free / (TITLE * inch))))
+        if given and _panel_width(figure, columns, panels) < TITLE * inch:
+            columns = max(range(1, len(panels) + 1), key=lambda number: _panel_width(figure, number, panels))
     if not given:
-        height, width = panels[0].weights.shape
-        panel = free / columns * (height / width if _near_square(panels[0].weights) else 1)
+        panel = free / columns * _shape(panels[0].weights)
         figure.set_figheight(1.2 * inch + math.ceil(len(panels) / columns) * (panel + 0.3 * inch))
     return figure, columns
+
+
+def _inch() -> float:
+    """Return an inch at the usual size of font: the room around panels, and that of a title, grow with it."""
+    return float(rcParams["font.size"]) / 10
+
+
+def _free(figure: Figure) -> float:
+    """Return what the width of a figure leaves for panels, in inches."""
+    return max(0.1, _draw.width_of(figure) - 1.7 * _inch())
+
+
+def _panel_width(figure: Figure, columns: int, panels: Sequence[Drawn]) -> float:
+    """Return about how wide a panel is in a figure, in inches: its height may leave less than its width does."""
+    rows = math.ceil(len(panels) / columns)
+    high = (_draw.height_of(figure) - 1.2 * _inch()) / rows - 0.3 * _inch()
+    return min(_free(figure) / columns, high / _shape(panels[0].weights))
+
+
+def _shape(weights: Weights) -> float:
+    """Return the height of a panel as a share of its width."""
+    height, width = weights.shape
+    return height / width if _near_square(weights) else 1.0
 
 
 def draw_panels(figure: Figure, columns: int, panels: Sequence[Drawn], scale: Normalize, cmap: Cmap) -> list[Axes]:
     """Draw matrices in rows, and say what their positions are once."""
     rows = math.ceil(len(panels) / columns)
+    fill = _panel_width(figure, columns, panels) / (TITLE * _inch())
+    # Beside a panel that is narrower than its title stand other titles, or the bar: they get less of the width, for a
+    # long row has many gaps. Half a font can still be read in print.
+    share = 1.0 if round(fill, 3) >= 1 else max(0.5, 0.8 * fill)
     grid = figure.add_gridspec(rows, columns)
     axes = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(panels))]
     for number, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
         show(panel, ax, scale, cmap, longest=8)
-        ax.set_title(panel.title, fontsize="medium")
+        ax.set_title(panel.title, fontsize=share * rcParams["font.size"])
         # Labels at the outer edge only. Below a panel that has none under it, they would push the last row away.
         ax.tick_params(labelleft=number % columns == 0, labelbottom=number // columns == rows - 1)
     # What the positions are is said once, not at every panel.

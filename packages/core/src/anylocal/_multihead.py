@@ -77,8 +77,11 @@ class MultiHead:
         """The forwards whose calls make maps, none where the model has no multi-head attention."""
         return (*self.callers, *self.layers)
 
-    def requests(self) -> Iterator[Request]:
-        """Give what is to be recorded: starts and ends of forwards, and what decides the maps in between."""
+    def requests(self, keep: object = None) -> Iterator[Request]:
+        """Give what is to be recorded: starts and ends of forwards, and what decides the maps in between.
+
+        `keep` is what the capture was asked to keep of values.
+        """
         if self.callers:
             watch = _Watch(self._among, self.weights)
             # First, for its records are to come before the end of the same call.
@@ -87,7 +90,7 @@ class MultiHead:
             yield from (Request(Found(function, self._among), Wants()) for function in self.callers)
             yield from (Request(Found(function, watch), Wants()) for function in self.layers)
             yield Request(Found(_SLOW, _is_real), _SLOW_WANTS, frozenset({"q", "k", _WEIGHTS}))
-            yield Request(Found(_FAST, watch), _FAST_WANTS)
+            yield Request(Found(_FAST, watch), _FAST_WANTS, keep=_counted if keep == "detach" else None)
 
     def owns(self, function: types.FunctionType) -> bool:
         """Say whether a function is one of torch's multi-head attention."""
@@ -262,6 +265,13 @@ _RECEIVE: Final = Subscription.receive.__code__
 def _is_real(_: object) -> bool:
     """Say whether a function is called by a model, and not by dynamo, which runs it to see what it would give."""
     return torch._guards.TracingContext.try_get() is None  # noqa: SLF001  # there is no public way
+
+
+def _counted(value: Any) -> Any:
+    """Return what tells when it is changed: inference tensors do not, and layers go on writing into their inputs."""
+    value = _torch.detached(value)
+    uncounted = isinstance(value, torch.Tensor) and not torch.compiler.is_compiling() and value.is_inference()
+    return value.clone() if uncounted else value
 
 
 def _state(owner: object) -> _State:

@@ -8,6 +8,7 @@ from typing import Any
 
 from anylocal._calls import Values
 from anylocal._rewrite import Result, Wants
+from anylocal.errors import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Operand:
     >>> import torch
     >>> from anylocal.adapter import Operand
     >>> key = Operand("k", views=(("transpose", (-1, -2)),))
-    >>> key.of(None, {"k": torch.ones(5, 4)}).shape
+    >>> key.of({"k": torch.ones(5, 4)}).shape
     torch.Size([4, 5])
     """
 
@@ -38,11 +39,16 @@ class Operand:
     constant: Any = None
     views: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
-    def of(self, module: object, values: Mapping[str, Any]) -> Any:
+    @property
+    def key(self) -> str | None:
+        """Under which name it is recorded, with a dot before that of an attribute; None of a constant."""
+        return self.local if self.attribute is None else f".{self.attribute}"
+
+    def of(self, values: Mapping[str, Any]) -> Any:
         """Return what it was in a call."""
-        if self.local is None:
-            return self.constant if self.attribute is None else getattr(module, self.attribute)
-        value = values[self.local]
+        if self.key is None:
+            return self.constant
+        value = values[self.key]
         for method, arguments in self.views:
             value = getattr(value, method)(*arguments)
         return value
@@ -65,6 +71,8 @@ class Reading:
         Whether it makes the softmax of each head by itself, in a loop.
     otherwise : tuple of Result
         The assignments of the softmax in other branches, recorded under the same name.
+    axis : int
+        The axis that the softmax is along, as it is written.
 
     Examples
     --------
@@ -80,6 +88,7 @@ class Reading:
     mixed: Result | None = None
     head_by_head: bool = False
     otherwise: tuple[Result, ...] = ()
+    axis: int = -1
 
     @property
     def locals(self) -> tuple[str, ...]:
@@ -87,9 +96,13 @@ class Reading:
         return tuple(dict.fromkeys(o.local for o in (self.operands or {}).values() if o.local is not None))
 
     @property
+    def _recorded(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(o.key for o in (self.operands or {}).values() if o.key is not None))
+
+    @property
     def wants(self) -> Wants:
         """What is to be recorded."""
-        return Wants(self.locals, resulted=frozenset(filter(None, (self.weights, *self.otherwise, self.mixed))))
+        return Wants(self._recorded, resulted=frozenset(filter(None, (self.weights, *self.otherwise, self.mixed))))
 
     @property
     def joined(self) -> frozenset[str]:
@@ -103,20 +116,33 @@ class Reading:
 
     def made_map(self, values: Values) -> bool:
         """Say whether a call came to the softmax or the kernel: it may have left the work to another function."""
-        return not self.was_fused(values) or (self.operands is not None and set(self.locals) <= set(values))
+        return not self.was_fused(values) or (self.operands is not None and set(self._recorded) <= set(values))
 
     def was_fused(self, values: Values) -> bool:
         """Say whether a call ran the kernel."""
         return self.weights is None or self.weights.key not in values
 
-    def arguments(self, module: object, values: Values) -> dict[str, Any]:
+    def arguments(self, values: Values) -> dict[str, Any]:
         """Return the kernel's arguments that decide the map, as they were in a call."""
-        return {name: operand.of(module, values) for name, operand in (self.operands or {}).items()}
+        return {name: operand.of(values) for name, operand in (self.operands or {}).items()}
 
     def softmax(self, values: Values) -> Any:
-        """Return what the softmax was assigned to: a tensor, or a tuple of one for each head."""
+        """Return what the softmax was assigned to: a tensor, or a tuple of one for each head.
+
+        Raises
+        ------
+        UnsupportedError
+            Where it is along another axis than the last.
+        """
         assert self.weights is not None
-        return values[self.weights.key]
+        found = values[self.weights.key]
+        last = (found[0] if self.head_by_head else found).ndim - 1
+        if self.axis not in {-1, last}:
+            raise UnsupportedError(
+                f"{self.weights.key!r} is a softmax along axis {self.axis} of a tensor whose last one is {last}: not"
+                " over the keys of each query. Capture it by its name, with anylocal.capture."
+            )
+        return found
 
     def mix(self, values: Values) -> Any:
         """Return what a call made of the softmax afterwards, None where it made nothing of it."""

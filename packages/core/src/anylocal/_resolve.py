@@ -223,6 +223,10 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
             for attribute in _INSIDE if own else ():
                 if _may_hold_code(part := own.get(attribute)):
                     yield from inside(part)
+            # Of `functools.singledispatch`, the functions for other types of the argument.
+            registry = own.get("registry") if "dispatch" in own else None
+            for part in registry.values() if isinstance(registry, types.MappingProxyType) else ():
+                yield from inside(part)
             yield value
             return
         for attribute in _INSIDE:

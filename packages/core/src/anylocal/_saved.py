@@ -121,13 +121,13 @@ def restored(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
 
 
 def _encoded(value: Any, where: str, tensors: Tensors) -> Any:
-    if isinstance(value, torch.Tensor):
-        # A copy that shares its memory with nothing: what shares it is written once only, or refused.
-        tensors[where] = value.detach().to("cpu", copy=True).contiguous()
-        return {"tensor": where}
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        tensors[where] = torch.from_numpy(np.array(value, order="C"))
-        return {"array": where}
+    kept = _tensor(value)
+    if kept is not None:
+        # Keys have dots in them as well.
+        while where in tensors:
+            where += "'"
+        tensors[where] = kept
+        return {"tensor" if isinstance(value, torch.Tensor) else "array": where}
     # Not their subclasses, which would come back as something else.
     if type(value) in _PLAIN:
         return value
@@ -141,6 +141,23 @@ def _encoded(value: Any, where: str, tensors: Tensors) -> Any:
         " function that makes a tensor, an array, or numbers, texts, lists and dicts of it."
     )
     raise OptionError(msg)
+
+
+def _tensor(value: Any) -> torch.Tensor | None:
+    """Return a copy that shares its memory with nothing; None of what a file cannot hold as a tensor.
+
+    What shares its memory is written once only, or refused.
+    """
+    if isinstance(value, torch.Tensor):
+        is_plain = value.layout is torch.strided and not (value.is_meta or value.is_quantized or value.is_nested)
+        return value.detach().to("cpu", copy=True).contiguous() if is_plain else None
+    # Subclasses have more to them, as masked arrays have their masks; but for those that only lie in a file.
+    if type(value) not in {np.ndarray, np.memmap} or value.dtype.kind not in "biuf":
+        return None
+    try:
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C", subok=False))
+    except TypeError:  # torch has nothing as precise
+        return None
 
 
 def _decoded(given: Any, tensors: Mapping[str, torch.Tensor]) -> Any:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 
 from anylocal._calls import Assembler, Call
 from anylocal._capture import Capture
+from anylocal._kernel import overlooked, read
 from anylocal._multihead import MultiHead, Nesting
 from anylocal._reading import Reading
 from anylocal._record import Record
-from anylocal._request import Request, check_options, only
+from anylocal._request import Request, check_options, only, site
 from anylocal._resolve import Among, Found, Resolution, resolve
 from anylocal._rewrite import Wants
 from anylocal._scene import Scene
 from anylocal._torch import module_names
 from anylocal.attention import AttentionMap, AttentionMaps
-from anylocal.errors import TargetError
+from anylocal.errors import PassedOverWarning, TargetError, level_of_user
 
 if TYPE_CHECKING:
     from anylocal.adapter import Adapter
@@ -71,9 +74,10 @@ class AttentionCapture:
             raise TargetError(_has_none(chosen, adapter.others(model)))
         root = type(model).forward
         self._root = root if isinstance(root, types.FunctionType) and root not in self._readings else None
-        requests = [*self._requests(resolution, chosen)]
+        self._others = dict(adapter.others(model))
+        self._missed = _missed(chosen, {*self._readings, *self._heads.functions}, self._others)
+        requests = [*self._requests(resolution, chosen, keep)]
         self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads)
-        self._others = adapter.others(model)
         self._reading = threading.RLock()
         self._begin_to_read()
 
@@ -83,7 +87,7 @@ class AttentionCapture:
         # Made anew: kept, it would hold what holds it, and all tensors would wait for the garbage collector.
         return AttentionMaps(self._now, others=self._others)
 
-    def _requests(self, resolution: Resolution, chosen: Resolution) -> Iterator[Request]:
+    def _requests(self, resolution: Resolution, chosen: Resolution, kept: object) -> Iterator[Request]:
         for found in chosen.found:
             if found.function in self._readings:
                 reading = self._readings[found.function]
@@ -95,7 +99,10 @@ class AttentionCapture:
             if function not in self._readings and not self._heads.owns(function):
                 wants = Wants(names, given=frozenset(arguments))
                 yield Request(Found(function, accepts.get(function)), wants, keep=keep)
-        yield from self._heads.requests()
+        for missed in self._missed:
+            # It wants nothing, and is there to tell whether it is called.
+            yield Request(missed.found, Wants())
+        yield from self._heads.requests(kept)
         if self._root is not None and self._root not in self._heads.functions:
             # It wants nothing, and is there to tell forwards apart.
             model = self._model
@@ -107,8 +114,28 @@ class AttentionCapture:
         return self
 
     def close(self) -> None:
-        """Stop capturing and give every function its own code back."""
+        """Stop capturing and give every function its own code back.
+
+        Warns
+        -----
+        PassedOverWarning
+            Of layers that have computed attention in a way that cannot be read; they are then among the `others`.
+        """
         self._capture.close()
+        called = [
+            missed
+            for missed in self._missed
+            if self._capture.has_called(missed.found.function) and not {*missed.names} <= self._others.keys()
+        ]
+        for missed in called:
+            self._others.update(dict.fromkeys(missed.names, missed.how))
+        if called:
+            first = called[0]
+            message = (
+                f"Of {', '.join(map(repr, first.names))} there is no map: {first.how}. What has none is in .others;"
+                " assign the softmax to a variable, or capture what there is by its own name."
+            )
+            warnings.warn(PassedOverWarning(message), stacklevel=level_of_user())
 
     @property
     def layers(self) -> dict[str, str]:
@@ -179,10 +206,13 @@ class AttentionCapture:
             return self._made
 
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
+        missed = {missed.found.function for missed in self._missed}
         for call in self._calls(records):
             reading = self._readings.get(call.function)
             if self._heads.owns(call.function):
                 made = self._heads.map_of(call) if self._heads.made_map(call) else None
+            elif call.function in missed:
+                continue
             elif reading is not None:
                 made = self._adapter.map_of(reading, call) if reading.made_map(call.values) else None
             else:
@@ -251,6 +281,14 @@ class _Forwards:
         return self._count - 1
 
 
+class _Missed(NamedTuple):
+    """A function that seems to make maps which cannot be read, the modules that it works for, and how it does."""
+
+    found: Found
+    names: tuple[str, ...]
+    how: str
+
+
 class _Latest(Mapping[str, Any]):
     """The latest value of each name; read only when asked for: of others it is no matter whether they have changed."""
 
@@ -310,6 +348,29 @@ def _readings(resolution: Resolution, adapter: Adapter) -> dict[types.FunctionTy
     functions = [found.function for found in resolution.found if found.accepts is not None]
     readings = {function: adapter.reading(function) for function in functions}
     return {function: reading for function, reading in readings.items() if reading is not None}
+
+
+def _missed(chosen: Resolution, known: set[types.FunctionType], told: Mapping[str, str]) -> tuple[_Missed, ...]:
+    """Return the functions that seem to make maps which cannot be read, of modules that have no other one."""
+    overlooked = [(found, how) for found in chosen.found if found.function not in known and (how := _overlooked(found))]
+    if not overlooked:
+        return ()
+    read_ones = (site(found, (), chosen.modules).modules for found in chosen.found if found.function in known)
+    have = {*told, *itertools.chain.from_iterable(read_ones)}
+    missed = []
+    for found, how in overlooked:
+        modules = site(found, (), chosen.modules).modules
+        # One that takes no module has a name of its own.
+        names = tuple(name for name in modules or (found.function.__qualname__,) if name not in have)
+        if names:
+            missed.append(_Missed(found, names, how))
+    return tuple(missed)
+
+
+def _overlooked(found: Found) -> str | None:
+    if found.accepts is None and read(found.function) is not None:
+        return "a function makes it which does not take the module, so that whose map it is cannot be told"
+    return overlooked(found.function)
 
 
 def _no_model(given: object) -> str:

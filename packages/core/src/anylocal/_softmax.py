@@ -11,7 +11,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
@@ -85,6 +85,19 @@ class Computed:
         self.dtype = torch.float64 if double else torch.float32
         self._operands = operands
         self._versions = [_version(operand) for operand in operands]
+
+    # Copies count their changes from the start.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of."""
+        pairs = zip(self._operands, self._versions, strict=True)
+        return {**vars(self), "_versions": [_version(operand) == version for operand, version in pairs]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy, which is as changed as what it was made of."""
+        vars(self).update(state)
+        pairs = zip(self._operands, state["_versions"], strict=True)
+        self._versions = [_version(operand) if as_it_was else -1 for operand, as_it_was in pairs]
 
     def _check(self) -> None:
         q, k = tuple(self.q.shape), tuple(self.k.shape)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
+from matplotlib import rcParams
 from matplotlib.ticker import FuncFormatter, Locator, NullLocator
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ def printable(text: str, longest: int) -> str:
     """Write a label so that matplotlib draws just it: no formula, no line break, and not too long."""
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     short = shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
-    return short.replace("$", r"\$")
+    # Where matplotlib reads no formulas, it draws the backslash as well.
+    return short.replace("$", r"\$") if rcParams["text.parse_math"] else short
 
 
 def _kinds(axis: Axis | None) -> tuple[bool, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Final, SupportsIndex, TypeAlias
 
@@ -71,7 +72,7 @@ class Tokens(Axis):
         spellings: Sequence[str] | Sequence[Sequence[str]] | None = None,
         segments: Words | None = None,
     ) -> None:
-        self.start = start
+        self.start = operator.index(start)
         self.texts = _texts(tokens)
         super().__init__(len(self.texts[0]))
         self._padding = self._flags(padding, "padding")
@@ -208,8 +209,10 @@ class Tokens(Axis):
         return row
 
     def _numbers(self, given: Words, name: str) -> tuple[tuple[int | None, ...], ...]:
-        rows = [given] if not given or given[0] is None or isinstance(given[0], int) else given
-        numbers: tuple[tuple[int | None, ...], ...] = tuple(tuple(row) for row in rows)  # type: ignore[arg-type]  # told apart by its first item
+        plain: Any = given.tolist() if isinstance(given, torch.Tensor | np.ndarray) else given
+        rows = plain if len(plain) and isinstance(plain[0], Sequence | torch.Tensor | np.ndarray) else [plain]
+        # NumPy's integers, and tensors of one, are no JSON.
+        numbers = tuple(tuple(None if number is None else operator.index(number) for number in row) for row in rows)
         if [len(row) for row in numbers] != [len(self)] * len(self.texts):
             lengths = [len(row) for row in numbers]
             have = f"{len(self.texts)} × {len(self)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 
 from anylocal._axes import Axis
@@ -20,7 +22,7 @@ def merge_words(attention: AttentionMap, *, sample: int | None = None) -> Attent
     attention : AttentionMap
         Its keys, its queries or both are `Tokens` that know their words.
     sample : int, optional
-        Which text of the batch; a batch of one needs none.
+        Which text of the batch (of a layer of windows, which window); a batch of one needs none.
 
     Returns
     -------
@@ -56,13 +58,11 @@ def merge_words(attention: AttentionMap, *, sample: int | None = None) -> Attent
     if sample is None and batch != 1:
         msg = f"{attention!r} holds {batch} texts, whose words differ: choose one by sample=0 … {batch - 1}."
         raise ChoiceError(msg)
-    at = 0 if sample is None else sample
-    if not -batch <= at < batch:
-        msg = f"There is no sample {at}: there are {batch}."
-        raise PositionError(msg)
-    at %= batch
-    rows, queries = _groups(attention.queries, at)
-    columns, keys = _groups(attention.keys, at)
+    at = _sample(attention, 0 if sample is None else sample)
+    # The windows of a text share its tokens.
+    text = at // attention.windows
+    rows, queries = _groups(attention.queries, text)
+    columns, keys = _groups(attention.keys, text)
     weights = attention[at]
     summed = torch.stack([weights[:, :, column].sum(-1) for column in columns], -1)
     averaged = torch.stack([summed[:, row].mean(1) for row in rows], 1)
@@ -77,14 +77,27 @@ def merge_words(attention: AttentionMap, *, sample: int | None = None) -> Attent
     )
 
 
-def _groups(axis: Axis, sample: int) -> tuple[list[list[int]], Axis]:
+def _sample(attention: AttentionMap, sample: object) -> int:
+    """Return a sample counted from the start."""
+    batch = attention.shape[0]
+    try:
+        found = operator.index(sample)  # type: ignore[arg-type]  # what is no integer raises, and is caught
+    except TypeError:
+        found = batch
+    if not -batch <= found < batch:
+        msg = f"There is no sample {sample!r} of {attention!r}: there are {batch}, counted from 0."
+        raise PositionError(msg)
+    return found % batch
+
+
+def _groups(axis: Axis, text: int) -> tuple[list[list[int]], Axis]:
     """Return the positions that become one, and what they become."""
     if not isinstance(axis, Tokens):
         return [[position] for position in range(len(axis))], axis
-    groups = axis.words(sample)
-    padding, special, segments = axis.is_padding(sample), axis.is_special(sample), axis.segments(sample)
+    groups = axis.words(text)
+    padding, special, segments = axis.is_padding(text), axis.is_special(text), axis.segments(text)
     return groups, Tokens(
-        [axis.spelling(group, sample) for group in groups],
+        [axis.spelling(group, text) for group in groups],
         padding=[bool(padding[group].all()) for group in groups],
         special=[bool(special[group].all()) for group in groups],
         start=axis.start,

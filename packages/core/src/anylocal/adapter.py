@@ -26,7 +26,7 @@ from anylocal._kernel import read
 from anylocal._patch import own_code
 from anylocal._reading import Operand, Reading
 from anylocal._resolve import bound_names, functions_in, owner_of, resolve
-from anylocal._rewrite import Result, Wants, may_be_unbound
+from anylocal._rewrite import Result, Wants, is_attribute, may_be_unbound
 from anylocal.errors import DependencyError, PassedOverWarning, TargetError, UnsupportedError, VersionError
 
 try:
@@ -319,7 +319,7 @@ class Adapter(ABC):
             whole = torch.stack(softmax, 1) if reading.head_by_head else softmax
             made = AttentionMap.from_weights(self.weights(call, whole), name=call.name)
         else:
-            given = self.operands(call, reading.arguments(call.module, values))
+            given = self.operands(call, reading.arguments(values))
             made = AttentionMap.from_qk(
                 given["query"],
                 given["key"],
@@ -343,7 +343,7 @@ class Adapter(ABC):
         compiled code cannot have.
         """
         wants = self.wants(function, reading)
-        loose = may_be_unbound(own_code(function), wants.returned)
+        loose = may_be_unbound(own_code(function), tuple(name for name in wants.returned if not is_attribute(name)))
         returned = tuple(name for name in wants.returned if name not in loose)
         return wants._replace(returned=returned, assigned=wants.assigned | loose), reading.joined | loose
 

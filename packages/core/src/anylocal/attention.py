@@ -12,7 +12,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from anylocal import _table
 from anylocal.errors import ChoiceError, DependencyError, NameNotFoundError, PositionError, StateError
@@ -89,6 +89,10 @@ class AttentionMaps(Sequence[AttentionMap]):
         self._read = maps if callable(maps) else None
         self._maps = () if callable(maps) else tuple(maps_of(maps, "AttentionMaps"))
         self.others = others
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the maps that there are: a copy does not grow, and does not hold the scope."""
+        return _again, (list(self), dict(self.others))
 
     @property
     def names(self) -> list[str]:
@@ -197,6 +201,10 @@ class AttentionMaps(Sequence[AttentionMap]):
 
 
 _TITLES = ("", "module", "forward", "batch × heads × queries × keys", "")
+
+
+def _again(maps: list[AttentionMap], others: dict[str, str]) -> AttentionMaps:
+    return AttentionMaps(maps, others=others)
 
 
 def _rows(maps: Sequence[AttentionMap]) -> list[_table.Row]:

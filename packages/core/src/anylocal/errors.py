@@ -323,7 +323,7 @@ class EditNotAppliedWarning(AnylocalWarning):
 
 
 class PassedOverWarning(AnylocalWarning):
-    """A function computes attention, but not in a way that can be read exactly, so it was not marked.
+    """A function computes attention, but not in a way that can be read exactly, so it was not marked, or has no map.
 
     Examples
     --------

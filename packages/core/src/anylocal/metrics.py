@@ -9,23 +9,24 @@ Needs the extra ``anylocal[metrics]``.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-from anylocal.errors import DependencyError, ShapeError, StateError
+from anylocal.errors import DependencyError, OptionError, ShapeError, StateError
 
 try:
     import torch
-    from torch import distributed
     from torchmetrics import Metric
+    from torchmetrics.utilities.distributed import gather_all_tensors
 
     from anylocal import _statistics
     from anylocal._map import maps_of
     from anylocal._rollout import check_forward
     from anylocal._softmax import block_rows, chunks
-    from anylocal.attention import AttentionMap, AttentionMaps, Axis
+    from anylocal.attention import AttentionMap, AttentionMaps, Axis, Named, Patches
 except ModuleNotFoundError as error:
     if error.name not in {"torch", "torchmetrics"}:
         raise
@@ -37,12 +38,24 @@ __all__ = ["AttentionDistance", "AttentionEntropy", "HeadAgreement", "MeanMap", 
 
 @dataclass(frozen=True)
 class _Layer:
-    """What is kept of a layer: its name, the shape of its sums, and its axes, where every sample has the same."""
+    """What is kept of a layer: all of it JSON, but for the axes.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+        That of its sums.
+    queries, keys : Axis or None
+        None where samples differ in what their positions are.
+    lacks : str
+        Why it has nothing to measure, where no sample had.
+    """
 
     name: str
     shape: tuple[int, ...]
-    queries: Axis
-    keys: Axis
+    queries: Axis | None = None
+    keys: Axis | None = None
+    lacks: str = ""
 
 
 class _Sums(Metric, ABC):
@@ -55,16 +68,58 @@ class _Sums(Metric, ABC):
 
     sums: torch.Tensor
     counts: torch.Tensor
+    # The layers too are a state, which torchmetrics can only be told as a tensor: whatever keeps, copies, shares, saves
+    # or loads the sums does so with what they are of.
+    described: torch.Tensor
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self._read: tuple[torch.Tensor, tuple[_Layer, ...]] | None = None
+        self.add_state("described", torch.zeros(0, dtype=torch.uint8), dist_reduce_fx=_first)
         # Of no dimension, until the first maps tell how many: it adds to sums of any length.
         for name in ("sums", "counts"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.layers: tuple[_Layer, ...] = ()
+
+    @property
+    def layers(self) -> tuple[_Layer, ...]:
+        """What the sums are of, in their order; nothing before the first maps."""
+        # Read once only: on an accelerator, to read is to wait for all that it was given to do.
+        if self._read is None or self._read[0] is not self.described:
+            self._read = (self.described, _decoded(self.described))
+        return self._read[1]
 
     def update(self, maps: AttentionMap | Iterable[AttentionMap]) -> None:
         """Add the maps of one forward: those of the same layers each time.
+
+        Parameters
+        ----------
+        maps : AttentionMaps, AttentionMap or iterable of AttentionMap
+            The layers of one forward, of any number of samples.
+
+        Raises
+        ------
+        OptionError
+            Where something is no map.
+        ShapeError
+            Where the layers are others than before.
+        StateError, ChoiceError
+            Where there is no map, or they belong to several forwards.
+        """
+        found = maps_of(maps, type(self).__name__)
+        check_forward(found, type(self).__name__)
+        with torch.no_grad():
+            measured = [self._measured(attention) for attention in found]
+        self._add(
+            [
+                _Layer(attention.name, tuple(sums.shape), *_axes(attention), lacks)
+                for attention, (sums, _, lacks) in zip(found, measured, strict=True)
+            ],
+            torch.cat([sums.flatten().to(self.sums) for sums, _, _ in measured]),
+            torch.cat([counts.flatten().to(self.counts) for _, counts, _ in measured]),
+        )
+
+    def forward(self, maps: AttentionMap | Iterable[AttentionMap]) -> Any:
+        """Add the maps of one forward, and return what `compute` returns of them alone.
 
         Parameters
         ----------
@@ -80,66 +135,105 @@ class _Sums(Metric, ABC):
         StateError, ChoiceError
             Where there is no map, or they belong to several forwards.
         """
-        found = maps_of(maps, type(self).__name__)
-        check_forward(found, type(self).__name__)
-        with torch.no_grad():
-            measured = [self._measured(attention) for attention in found]
-        layers = [
-            _Layer(attention.name, tuple(sums.shape), *_axes(attention))
-            for attention, (sums, _) in zip(found, measured, strict=True)
-        ]
-        self._add(
-            layers,
-            torch.cat([sums.flatten().to(self.sums) for sums, _ in measured]),
-            torch.cat([counts.flatten().to(self.counts) for _, counts in measured]),
-        )
+        # torchmetrics puts all that there was aside, and what is refused in the meantime would leave it there. To put
+        # the old tensors back is enough: nothing writes into one.
+        kept = dict(self.__dict__)
+        try:
+            return super().forward(maps)
+        except BaseException:
+            self.__dict__.update(kept)
+            raise
+
+    def merge_state(self, incoming_state: Mapping[str, Any] | Metric) -> None:
+        """Add what another metric of the same kind has summed up.
+
+        Parameters
+        ----------
+        incoming_state : Metric or mapping
+            The other metric, or its `metric_state`.
+
+        Raises
+        ------
+        OptionError
+            Where it is no metric of this kind, and no state of one.
+        ShapeError
+            Where its layers are others.
+        """
+        # Not torchmetrics' own: old versions have none, and that of new ones still gives the result computed before.
+        given: Any = vars(incoming_state) if isinstance(incoming_state, type(self)) else incoming_state
+        missing = [name for name in self._defaults if not isinstance(given, Mapping) or name not in given]
+        if missing:
+            msg = (
+                f"merge_state() of {type(self).__name__} takes another one, or the metric_state of one, and got"
+                f" {type(incoming_state).__name__} without {', '.join(missing)}."
+            )
+            raise OptionError(msg)
+        layers = _decoded(given["described"])
+        if layers:
+            self._add(layers, given["sums"], given["counts"])
+            self._update_count += max(1, given.get("_update_count", 1))
+            self._computed = None
 
     def add(self, layers: Iterable[tuple[str, Sequence[int]]], sums: torch.Tensor, counts: torch.Tensor) -> None:
         """Add what another metric of the same kind has summed up: its layers' names and shapes, its sums and counts."""
-        known = [_Layer(name, tuple(shape), Axis(0), Axis(0)) for name, shape in layers]
-        self._add(known, sums.to(self.sums), counts.to(self.counts))
-
-    def sync(self, *arguments: Any, **options: Any) -> None:
-        """Add up the sums of all ranks; also of ranks that were given no maps."""
-        if distributed.is_available() and distributed.is_initialized():
-            layers: list[tuple[_Layer, ...]] = [()] * distributed.get_world_size()
-            distributed.all_gather_object(layers, self.layers)
-            known = next((some for some in layers if some), ())
-            for some in layers:
-                if some:
-                    _check_same(known, some)
-            if not self.layers and known:
-                self.layers = known
-                length = sum(torch.Size(layer.shape).numel() for layer in known)
-                self.sums = self.sums.new_zeros(length)
-                self.counts = self.counts.new_zeros(length)
-        super().sync(*arguments, **options)
-
-    def reset(self) -> None:
-        """Forget all maps."""
-        super().reset()
-        self.layers = ()
+        self._add([_Layer(name, tuple(shape)) for name, shape in layers], sums, counts)
 
     @abstractmethod
-    def _measured(self, attention: AttentionMap) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sum over samples, and how many went into each of its numbers."""
+    def _measured(self, attention: AttentionMap) -> tuple[torch.Tensor, torch.Tensor, str]:
+        """Return the sum over samples, how many went into each of its numbers, and why there is nothing to measure."""
 
     def means(self) -> list[torch.Tensor]:
         """Return the means of each layer, in the shape that they have there."""
         if not self.layers:
             msg = f"{type(self).__name__} was given no maps; call update(maps) with those of a forward first."
             raise StateError(msg)
-        lengths = [torch.Size(layer.shape).numel() for layer in self.layers]
-        means = (self.sums / self.counts).split(lengths)
+        means = (self.sums / self.counts).split(_lengths(self.layers))
         return [mean.reshape(layer.shape).float() for mean, layer in zip(means, self.layers, strict=True)]
 
     def _add(self, layers: Sequence[_Layer], sums: torch.Tensor, counts: torch.Tensor) -> None:
-        if self.layers:
-            _check_same(self.layers, layers)
-        else:
-            self.layers = tuple(layers)
-        self.sums = self.sums + sums
-        self.counts = self.counts + counts
+        merged = _merged(self.layers, layers)
+        length = sum(_lengths(merged))
+        if (length,) != tuple(sums.shape) or sums.shape != counts.shape:
+            shapes = " and ".join(str(tuple(given.shape)) for given in (sums, counts))
+            msg = f"The layers have {length} numbers, sums and counts are of shape {shapes}: they are of other layers."
+            raise ShapeError(msg)
+        sums, counts = self.sums + sums.to(self.sums), self.counts + counts.to(self.counts)
+        if merged != self.layers:
+            self._describe(merged)
+        self.sums, self.counts = sums, counts
+
+    def _describe(self, layers: tuple[_Layer, ...]) -> None:
+        # With the kind: a MetricCollection updates but one of those that look equal after the first batch.
+        described = json.dumps([type(self).__name__, [asdict(layer) for layer in layers]])
+        # As numbers of the old one's type, which set_dtype() may have changed; ASCII survives in all of them.
+        self.described = torch.tensor(list(described.encode())).to(self.described)
+        self._read = (self.described, layers)
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        """Put a batch, of which a call has returned the result, behind all that there was before."""
+        layers, sums, counts = self.layers, self.sums, self.counts
+        self.described, self.sums, self.counts = (incoming_state[name] for name in ("described", "sums", "counts"))
+        self._add(layers, sums, counts)
+
+    def _sync_dist(self, dist_sync_fn: Any = gather_all_tensors, process_group: Any = None) -> None:
+        """Add up the sums of all ranks; also of ranks that were given no maps."""
+        layers: tuple[_Layer, ...] = ()
+        for described in dist_sync_fn(self.described, group=process_group or self.process_group):
+            layers = _merged(layers, _decoded(described) or layers)
+        if layers:
+            # An empty rank's are of no dimension, and only what is of one shape can be gathered.
+            length = sum(_lengths(layers))
+            self.sums, self.counts = self.sums.expand(length), self.counts.expand(length)
+            self._describe(layers)
+        super()._sync_dist(dist_sync_fn, process_group)
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        before = self.described
+        super()._load_from_state_dict(*arguments, **options)
+        if self.described is not before:
+            self._computed = None
+            # Or torchmetrics warns that there is nothing to compute.
+            self._update_count = int(bool(self.layers))
 
 
 class _Statistic(_Sums):
@@ -160,22 +254,29 @@ class _Statistic(_Sums):
         ------
         StateError
             Where there were no maps.
+        ShapeError
+            Where no layer has what is measured.
         """
         means = self.means()
+        if all(layer.lacks for layer in self.layers):
+            raise ShapeError(self.layers[0].lacks)
         shape = [max(sizes) for sizes in zip(*(mean.shape for mean in means), strict=True)]
         padded = torch.full((len(means), *shape), torch.nan, device=self.sums.device)
         for row, mean in zip(padded, means, strict=True):
             row[tuple(map(slice, mean.shape))] = mean
         return padded
 
-    def _measured(self, attention: AttentionMap) -> tuple[torch.Tensor, torch.Tensor]:
+    def _measured(self, attention: AttentionMap) -> tuple[torch.Tensor, torch.Tensor, str]:
+        lacks = ""
         try:
             values = type(self)._of(attention)  # noqa: SLF001  # of its own class
-        except ShapeError:
-            # A layer that has no such thing, as class attention has no distance, has none in the result.
+        except ShapeError as error:
+            # A layer that has no such thing, as class attention has no distance, has none in the result. That no layer
+            # has it is not said here but by compute(): a survey asks for all statistics, and goes on with the others.
+            lacks = str(error)
             values = torch.full((1, attention.shape[1], *self._rest), torch.nan)
         counted = ~values.isnan()
-        return values.double().where(counted, 0).sum(0), counted.sum(0)
+        return values.double().where(counted, 0).sum(0), counted.sum(0), lacks
 
     _rest: ClassVar[tuple[int, ...]] = ()
 
@@ -232,7 +333,16 @@ class PrefixMass(_Statistic):
     tensor([[[0.2500, 0.2500]]])
     """
 
-    _of = staticmethod(_statistics.prefix_mass)
+    @staticmethod
+    def _of(attention: AttentionMap) -> torch.Tensor:
+        if getattr(attention.keys, "prefix", None) == ():
+            msg = (
+                f"The keys of {attention!r} are {attention.keys!r}, without prefix tokens; give the layers of a model"
+                " with a class token or registers."
+            )
+            raise ShapeError(msg)
+        return _statistics.prefix_mass(attention)
+
     _rest = (0,)
 
 
@@ -307,21 +417,58 @@ class MeanMap(_Sums):
             for mean, layer in zip(self.means(), self.layers, strict=True)
         )
 
-    def _measured(self, attention: AttentionMap) -> tuple[torch.Tensor, torch.Tensor]:
+    def _measured(self, attention: AttentionMap) -> tuple[torch.Tensor, torch.Tensor, str]:
         whole = slice(None)
         blocks = chunks(whole, attention.shape[2], block_rows(attention.shape))
         sums = torch.cat([attention.rows.take(whole, whole, block).sum(0, dtype=torch.float64) for block in blocks], 1)
-        return sums, torch.full_like(sums, attention.shape[0])
+        return sums, torch.full_like(sums, attention.shape[0]), ""
 
 
-def _axes(attention: AttentionMap) -> tuple[Axis, Axis]:
-    """Return the axes, or plain ones where samples differ in what their positions are."""
-    from anylocal.attention import Named, Patches
-
+def _axes(attention: AttentionMap) -> tuple[Axis | None, Axis | None]:
+    """Return the axes, None where samples may differ in what their positions are."""
     queries, keys = (
-        axis if isinstance(axis, Patches | Named) else Axis(len(axis)) for axis in (attention.queries, attention.keys)
+        axis if isinstance(axis, Patches | Named) else None for axis in (attention.queries, attention.keys)
     )
     return queries, keys
+
+
+def _lengths(layers: Iterable[_Layer]) -> list[int]:
+    return [torch.Size(layer.shape).numel() for layer in layers]
+
+
+def _first(of_ranks: torch.Tensor) -> torch.Tensor:
+    return of_ranks[0]
+
+
+def _decoded(described: torch.Tensor) -> tuple[_Layer, ...]:
+    text = bytes(described.to(torch.uint8).tolist()).decode()
+    _, layers = json.loads(text) if text else ("", [])
+    return tuple(
+        _Layer(name, tuple(shape), _axis(queries), _axis(keys), lacks)
+        for name, shape, queries, keys, lacks in map(dict.values, layers)
+    )
+
+
+def _axis(given: dict[str, Any] | None) -> Axis | None:
+    if given is None:
+        return None
+    return Named(**given) if "names" in given else Patches(**given)
+
+
+def _merged(before: Sequence[_Layer], now: Sequence[_Layer]) -> tuple[_Layer, ...]:
+    """Return the layers of all samples: with the axes that all have, and lacking what none has."""
+    if not before:
+        return tuple(now)
+    _check_same(before, now)
+    return tuple(
+        replace(
+            old,
+            queries=old.queries if old.queries == new.queries else None,
+            keys=old.keys if old.keys == new.keys else None,
+            lacks=old.lacks if new.lacks else "",
+        )
+        for old, new in zip(before, now, strict=True)
+    )
 
 
 def _check_same(before: Sequence[_Layer], now: Sequence[_Layer]) -> None:

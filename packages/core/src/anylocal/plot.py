@@ -23,6 +23,7 @@ try:
     from anylocal._layers import by_layer, draw_layers, layers_of, of_samples
     from anylocal._matrix import difference_of, draw_matrix, draw_panels, drawn_of, figure_for, of_map
     from anylocal._model import draw_grid, fit_height, laid_out, row_names, thumbnail
+    from anylocal._ticks import printable
 except ModuleNotFoundError as error:
     if error.name not in {"matplotlib", "numpy"}:
         raise
@@ -88,7 +89,8 @@ def heatmap(
     PositionError, NameNotFoundError
         Where there is no such sample, head or query.
     ShapeError, OptionError
-        Where a plain array is no matrix, or a sample or a head of one is asked for.
+        Where a plain array is no matrix, a sample or a head of one is asked for, there is no such scale or colormap, or
+        the scale has no place for the weights: a logarithmic one where all are 0.
 
     Examples
     --------
@@ -126,7 +128,8 @@ def heads(
     cmap : str or matplotlib.colors.Colormap
         "magma" by default; see `heatmap`.
     columns : int, optional
-        Panels in a row; by default about as many as there are rows, and fewer in a narrow figure.
+        Panels in a row; by default about as many as there are rows, and fewer in a narrow figure. In a given figure
+        that is too low or too narrow for them, as many as make the panels largest.
     figure : matplotlib.figure.Figure or SubFigure, optional
         An empty one to draw into; by default a new one, as wide as the rcParams say and as high as it needs.
 
@@ -140,7 +143,8 @@ def heads(
     ChoiceError
         Where the batch holds several samples and none was chosen, or several maps were given.
     PositionError, OptionError
-        Where there is no such sample, `columns` is not positive, or `attention` is no map.
+        Where there is no such sample, `columns` is not positive, `attention` is no map, or the scale or the colormap is
+        refused as by `heatmap`.
 
     Notes
     -----
@@ -164,10 +168,11 @@ def heads(
     panels = [replace(of_map(attention, at, head), title=f"head {head}") for head in range(attention.shape[1])]
     panels.append(replace(panels[0], weights=_draw.mean_of(panel.weights for panel in panels), title="mean"))
     scale = _draw.shared_norm(norm, [panel.weights for panel in panels])
+    colours = _draw.colormap_of(cmap)
     figure, columns = figure_for(figure, columns, panels)
-    axes = draw_panels(figure, columns, panels, scale, cmap)
+    axes = draw_panels(figure, columns, panels, scale, colours)
     figure.suptitle("\n".join([*_draw.layer_name(attention), *_draw.sample_name(attention, at)]))
-    figure.colorbar(cm.ScalarMappable(scale, cmap), ax=axes, label=_draw.LEGEND, fraction=0.06, pad=0.02)
+    figure.colorbar(cm.ScalarMappable(scale, colours), ax=axes, label=_draw.LEGEND, fraction=0.06, pad=0.02)
     return figure
 
 
@@ -210,7 +215,7 @@ def model(
     StateError
         Where there is no map.
     OptionError, PositionError
-        Where something is no map, or there is no such sample.
+        Where something is no map, there is no such sample, or the scale or the colormap is refused as by `heatmap`.
 
     Notes
     -----
@@ -239,15 +244,16 @@ def model(
         for layer, image in zip(layers, images, strict=True)
     ]
     scale = _draw.shared_norm(norm, [weights for row in rows for weights in row])
+    colours = _draw.colormap_of(cmap)
     drawn = laid_out(figure)
     columns = max(map(len, rows))
     names, common = row_names(layers, _draw.width_of(drawn), columns)
     if figure is None:
         fit_height(drawn, len(rows), columns, names)
     ax = drawn.add_subplot()
-    draw_grid(ax, rows, names, scale, cmap)
+    draw_grid(ax, rows, names, scale, colours)
     one = f"sample {images[0]}" if layers[0].images > 1 else ""
-    ax.set_title("\n".join(filter(None, [common, one])))
+    ax.set_title("\n".join(filter(None, [printable(common, len(common)), one])))
     _draw.add_colorbar(ax.images[0], ax)
     return drawn
 

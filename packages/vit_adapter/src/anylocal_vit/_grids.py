@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -57,6 +58,7 @@ class Surroundings:
         models = ((name, module) for name, module in self.around if is_model(module))
         root: tuple[str, Any] = next(models, ("", model))
         self.root_name, self.root = root
+        self.is_timms = is_of_timm(self.root) or (is_of_torch(self.root) and is_of_timm(layer.module))
         self.image = self._image()
         self.prefix = prefix_names(self.root)
 
@@ -66,7 +68,8 @@ class Surroundings:
         batch, _, queries, keys = self.layer.shape
         if cut is not None and cut.keys.shape[1] == keys and batch % len(cut.keys) == 0:
             return self._placed(cut)
-        windows = batch // self.image[0] if self.image is not None and batch % self.image[0] == 0 else 1
+        images = batch if self.image is None or self._takes_words() else self.image[0]
+        windows = batch // images if batch % images == 0 else 1
         if windows > 1:
             return Axes(None, None, windows)
         scattered = self._scattered()
@@ -76,6 +79,13 @@ class Surroundings:
         if queries == 1 < keys:
             return Axes(self._alone(asked), asked)
         return Axes(self._axis(queries, asking=True), asked)
+
+    def _takes_words(self) -> bool:
+        """Say whether the layer may be one over words, of which there can be other batches than of images."""
+        if self.is_timms:
+            return False
+        within = (module for name, module in self.around[1:] if name.startswith(self.root_name))
+        return any(isinstance(part, torch.nn.Embedding) for module in within for part in module.children())
 
     def _runs(self, queries: int, keys: int) -> Named | None:
         """Return the keys of a layer that pools its list of patches, whatever their rows: runs, and no grid."""
@@ -172,17 +182,33 @@ class Surroundings:
         """Return the rows and columns of a number of patches, None where they are not that many."""
         if patches < 1:
             return None
-        own = _own_size(self.layer.values, asking=asking)
-        embedded = list(self._embedded())
-        if own is not None and grid_of(patches, own) is not None:
-            return grid_of(patches, own)
+        told, embedded = self._told(patches, asking=asking), list(self._embedded())
+        if told is not None:
+            return told
         if patches in [math.prod(grid) for grid in embedded]:
             return next(grid for grid in embedded if math.prod(grid) == patches)
         within = self.layer.name[len(self.root_name) :].lstrip(".")
         # Where patches are left out or merged, those that remain may be as many as those of a smaller grid.
         if self.image is None or (embedded and within.startswith(_ISOTROPIC)):
             return None
-        return grid_of(patches, self.image[1])
+        # Elsewhere than in timm they may be words, or whatever was learned, and as many by chance.
+        return grid_of(patches, self.image[1]) if self.is_timms else None
+
+    def _told(self, patches: int, *, asking: bool) -> Grid | None:
+        """Return the rows and columns that the layer's own locals tell, None where the patches are not so many."""
+        own = _own_size(self.layer.values, asking=asking)
+        if own is None:
+            return None
+        if self.is_timms:
+            return grid_of(patches, own)
+        count = math.prod(own)
+        if patches == count:
+            return own
+        # What pools its keys is told the grid of its queries.
+        if asking or self.layer.shape[2] - count not in {0, len(self.prefix)}:
+            return None
+        strides = (n for n in range(2, 1 + min(own)) if own[0] % n == own[1] % n == 0)
+        return next(((own[0] // n, own[1] // n) for n in strides if count == patches * n * n), None)
 
     def _embedded(self) -> Iterator[Grid]:
         """Give the grids of the model's patch embeddings."""
@@ -199,6 +225,9 @@ class Surroundings:
                 size = getattr(each, "img_size", None) if isinstance(embedding, torch.nn.ModuleList) else None
                 image = pair(size) if size is not None else self.image[1]
                 yield image[0] // height, image[1] // width
+        if not self.is_timms:
+            for height, width in patch_sizes(self.root if embedding is None else embedding):
+                yield self.image[1][0] // height, self.image[1][1] // width
 
     def _scattered(self) -> PlacedPatches | None:
         """Return where the patches of a batch of images of several sizes lie."""
@@ -227,6 +256,12 @@ _MOST_CHANNELS: Final = 64
 """More than these are no colours, but features."""
 
 
+_MOST_COLOURS: Final = 4
+"""What a convolution of more sees is features, or a volume."""
+
+_REARRANGED: Final = re.compile(r"\(h (\w+)\) \(w (\w+)\)")
+"""What cuts an image up in a pattern of einops: by how many rows and columns of pixels."""
+
 _MARKS: Final = ("patch_embed", "embeds", "pretrained_cfg", "default_cfg")
 
 
@@ -234,8 +269,43 @@ def is_model(module: torch.nn.Module) -> bool:
     """Say whether a module takes an image: timm's models do, and what embeds patches."""
     # To ask a module itself takes long for what it does not have.
     own, cls = vars(module), type(module)
-    parts = own["_modules"]
-    return any(name in own or name in parts or hasattr(cls, name) for name in _MARKS)
+    # Scripted modules, and so traced ones, keep their parts elsewhere.
+    parts = own.get("_modules", {})
+    if any(name in own or name in parts or hasattr(cls, name) for name in _MARKS):
+        return True
+    return not is_of_torch(module) and not is_of_timm(module) and any(True for _ in patch_sizes(module))
+
+
+def is_of_timm(module: torch.nn.Module) -> bool:
+    """Say whether a module is of a class of timm's, or a model that timm, or a fork of it, has built."""
+    own, cls = vars(module), type(module)
+    built = any(name in own or hasattr(cls, name) for name in ("pretrained_cfg", "default_cfg"))
+    return built or any(base.__module__.startswith("timm.") for base in cls.__mro__)
+
+
+def is_of_torch(module: torch.nn.Module) -> bool:
+    """Say whether a module is one of torch's own, such as a list of layers."""
+    return type(module).__module__.startswith("torch.")
+
+
+def patch_sizes(module: torch.nn.Module) -> Iterator[Grid]:
+    """Give the sizes of the patches into which a module, one of its parts, or one in a list of theirs cuts an image.
+
+    Examples
+    --------
+    >>> list(patch_sizes(torch.nn.Sequential(torch.nn.Conv2d(3, 24, 16, stride=16))))
+    [(16, 16)]
+    """
+    lists = [part for part in module.children() if isinstance(part, torch.nn.Sequential)]
+    for part in (module, *module.children(), *(inner for each in lists for inner in each)):
+        if isinstance(part, torch.nn.Conv2d):
+            if part.kernel_size == part.stride != (1, 1) and part.in_channels <= _MOST_COLOURS:
+                yield pair(part.kernel_size)
+        # As a layer, einops' rearrange keeps its pattern.
+        elif isinstance(lengths := getattr(part, "axes_lengths", None), dict):
+            found = _REARRANGED.search(str(getattr(part, "pattern", "")))
+            if found is not None and set(found.groups()) <= set(lengths):
+                yield pair([lengths[name] for name in found.groups()])
 
 
 def _around(name: str, model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

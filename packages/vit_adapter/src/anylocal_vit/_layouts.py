@@ -5,10 +5,12 @@ Classes are known by their names, so that copies of their source in forks are kn
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from anylocal._heads import apart, source_to_the_map
 from anylocal._torch import module_names
 from anylocal.adapter import Operand, Reading, Result
 
@@ -82,6 +84,8 @@ def without_a_map(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
     """Give the names of modules that are called attention and make no map, and what they are instead."""
     for name, part in module_names(module):
         what = WITHOUT_A_MAP.get(type(part).__name__)
+        if what is None and relates_channels(getattr(type(part), "forward", None)):
+            what = _CHANNELS
         if what is not None:
             yield name, what
 
@@ -97,7 +101,39 @@ def special_reading(function: types.FunctionType) -> Reading | None:
 
 def makes_no_map(function: types.FunctionType) -> bool:
     """Say whether a function belongs to a class that makes no map, though it calls softmax."""
-    return function.__qualname__.rpartition(".")[0] in WITHOUT_A_MAP
+    return function.__qualname__.rpartition(".")[0] in WITHOUT_A_MAP or relates_channels(function)
+
+
+_PATTERN: Final = re.compile(r"'([^'>]*) -> ([^'>]*)'")
+
+_OVER_LAST: Final = re.compile(
+    r"@ \w+\.(?:mT|transpose\((?:-2, -1|-1, -2|2, 3)\))"
+    r"|matmul\(\w+, \w+\.(?:mT|transpose\((?:-2, -1|-1, -2|2, 3)\))"
+    r"|'[^',]* (\w+), [^',]* \1 -> (?![^']*\b\1\b)[^']*'"
+)
+"""A product of two tensors that sums over the last axis of both."""
+
+
+def relates_channels(function: object) -> bool:
+    """Say whether a function, by its source, sums over positions where it multiplies query and key.
+
+    Features stand in front of positions then, in all that it takes apart by patterns of einops.
+    """
+    # Timm's are known by their names.
+    if not isinstance(function, types.FunctionType) or str(function.__module__).startswith(("timm.", "torch.")):
+        return False
+    text = source_to_the_map(function)
+    in_front = list(_features_in_front(text))
+    return bool(in_front) and all(in_front) and _OVER_LAST.search(text) is not None
+
+
+def _features_in_front(source: str) -> Iterator[bool]:
+    """Say of each pattern that takes heads and features apart whether the features come before the last axis."""
+    for before, after in _PATTERN.findall(source):
+        axes = re.findall(r"\([^)]*\)|\w+", after)
+        for head, feature in re.findall(r"\((\w+) (\w+)\)", before):
+            if head in re.findall(r"\w+", after) and feature in axes:
+                yield axes[-2:-1] == [feature]
 
 
 def four_axes(call: Call, tensor: torch.Tensor) -> torch.Tensor:
@@ -111,7 +147,7 @@ def four_axes(call: Call, tensor: torch.Tensor) -> torch.Tensor:
     if tensor.ndim == 3:  # noqa: PLR2004  # (batch × head, …) or (batch, …)
         batch = next((call.values[name] for name in BATCH if name in call.values), None)
         alone = heads == 1 or tensor.shape[0] % heads or tensor.shape[0] == batch
-        return tensor.unsqueeze(1) if alone else tensor.unflatten(0, (-1, heads))
+        return tensor.unsqueeze(1) if alone else apart(tensor, heads, call.function)
     return tensor
 
 

@@ -463,9 +463,9 @@ def _row(
     options: _Options,
 ) -> tuple[Axes, Overlay]:
     """Draw weights over the image, and mark queries: the positions of samples of an axis."""
-    scale = _draw.shared_norm(options.norm, [row])
+    scale, colours = _draw.shared_norm(options.norm, [row]), _draw.colormap_of(options.cmap)
     ax = _draw.new_axes(options.ax)
-    drawn = overlay(ax, row, keys, pixels, norm=scale, cmap=options.cmap, alpha=options.alpha)
+    drawn = overlay(ax, row, keys, pixels, norm=scale, cmap=colours, alpha=options.alpha)
     axis, places = marked
     for place in places:
         drawn.outline(axis, *place)

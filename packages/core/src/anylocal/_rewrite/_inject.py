@@ -91,7 +91,7 @@ class Wants(NamedTuple):
     Parameters
     ----------
     returned : tuple of str
-        Names whose value is recorded at each return.
+        Names whose value is recorded at each return; with a dot before it, an attribute of the owner, if it has it.
     assigned : frozenset of str
         Names whose value is recorded at each assignment, and at the start for arguments.
     edited : frozenset of str
@@ -130,6 +130,11 @@ class Wants(NamedTuple):
             and self.resulted >= other.resulted
             and self.given >= other.given
         )
+
+
+def is_attribute(name: str) -> bool:
+    """Say whether what is wanted is an attribute of the owner."""
+    return name.startswith(".")
 
 
 def owner_name(code: types.CodeType) -> str | None:
@@ -191,7 +196,7 @@ class _Injector:
         self.owner = owner_name(flow.code)
         # In a cell it is bound at any time, unless something deletes it.
         self._owner_may_go = self.owner in flow.cells and flow.deletes(self.owner)
-        self._held = [name for name in wants.returned if holding and flow.can_hold(name)]
+        self._held = [name for name in wants.returned if holding and not is_attribute(name) and flow.can_hold(name)]
         self.extra_stack = 8 + len(wants.returned)
         self._region: TryBegin | None = None
         self._reopened: dict[int, TryBegin] = {}
@@ -324,21 +329,33 @@ class _Injector:
 
     def _load(self, name: str, index: int, depth: int) -> Iterator[Element]:
         """Load a name, or `UNBOUND` where it has no value; `depth` values are on the stack before."""
-        if not self._exists(name) or self.flow.is_unbound(name, index):
+        if is_attribute(name):
+            yield from self._attribute(name[1:], depth)
+        elif not self._exists(name) or self.flow.is_unbound(name, index):
             yield from self._constant(UNBOUND)
         elif self.flow.is_bound(name, index) or name in self._held:
             yield self._variable_op("LOAD", name)
         else:
-            yield from self._checked_load(name, depth)
+            yield from self._or_unbound([self._variable_op("LOAD", name, checked=True)], depth)
 
-    def _checked_load(self, name: str, depth: int) -> Iterator[Element]:
+    def _attribute(self, name: str, depth: int) -> Iterator[Element]:
+        """Load an attribute of the owner, or `UNBOUND` where it has none: not every way through a function needs it."""
+        if self.owner is None:
+            yield from self._constant(UNBOUND)
+            return
+        argument = name if CALLS_ARE_PRECALLED else (False, name)
+        owner = self._variable_op("LOAD", self.owner, checked=True)
+        yield from self._or_unbound([owner, Instr("LOAD_ATTR", argument, location=self._here)], depth)
+
+    def _or_unbound(self, loading: list[Instr], depth: int) -> Iterator[Element]:
+        """Load what may raise an exception, and `UNBOUND` where it does."""
         handler, resume = Label(), Label()
         around = self._region
         if around is not None:
             yield TryEnd(self._reopened.get(id(around), around))
         region = TryBegin(handler, push_lasti=False, stack_depth=depth)
         yield region
-        yield self._variable_op("LOAD", name, checked=True)
+        yield from loading
         yield TryEnd(region)
         if around is not None:
             again = TryBegin(around.target, around.push_lasti, around.stack_depth)
