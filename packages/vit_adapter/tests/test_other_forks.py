@@ -448,6 +448,16 @@ def test_heads_in_the_batch_are_taken_out_of_it_as_they_were_put_in(load: Load, 
     torch.testing.assert_close(maps[0].tensor(), (q @ k.mT / 8**0.5).softmax(-1), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["num_heads", "heads", "n_heads", "n_head", "nhead", "nheads", "num_attention_heads"])
+def test_what_layers_call_the_number_of_their_heads(load: Load, name: str) -> None:
+    """Without it, heads that are a part of the batch could not be taken out of it."""
+    source = MERGED.replace("LAYOUT", SAMPLES_LEAD["transpose"]).replace("MAP", PLAIN_MAP).replace("n_head", name)
+    model = build(load(source))
+    with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
+        model(torch.randn(2, 5, 24))
+    assert maps[0].shape == (2, 3, 5, 5)
+
+
 CHANNELS = (
     HEAD
     + REARRANGE

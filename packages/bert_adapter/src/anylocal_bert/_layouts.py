@@ -139,7 +139,7 @@ def four_axes(call: Call, softmax: torch.Tensor) -> torch.Tensor:
 
 def heads_of(module: Any) -> int:
     """Return how many heads a layer has, 1 where it does not tell."""
-    names = ("num_heads", "num_attention_heads", "n_heads", "n_head", "attention_heads")
+    names = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "nheads", "attention_heads")
     found = next((getattr(module, name) for name in names if isinstance(getattr(module, name, None), int)), 1)
     return int(found)
 

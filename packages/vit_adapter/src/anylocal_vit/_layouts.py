@@ -156,7 +156,7 @@ BATCH: Final = ("B", "b", "bsz", "batch_size")
 
 
 def _heads(module: Any) -> int:
-    names = ("num_heads", "heads", "n_heads", "n_head", "num_attention_heads")
+    names = ("num_heads", "heads", "n_heads", "n_head", "nhead", "nheads", "num_attention_heads")
     found = next((getattr(module, name) for name in names if isinstance(getattr(module, name, None), int)), 1)
     return int(found)
 
