@@ -139,10 +139,9 @@ def _is_source_of(definition: ast.FunctionDef | ast.AsyncFunctionDef, code: type
     """Say whether code may be compiled from this source: whether they have the same names and constants."""
     # In a class, for its name is a part of those that begin with two underscores.
     around = qualname.split(".")[-2:-1]
-    inside: list[ast.stmt] = [definition]
-    if around and around[0].isidentifier():
-        inside = [ast.ClassDef(around[0], bases=[], keywords=[], body=inside, decorator_list=[], type_params=[])]
-    compiled = compile(ast.fix_missing_locations(ast.Module(inside, [])), "", "exec", dont_inherit=True)
+    tree = ast.parse(f"class {around[0]}: ..." if around and around[0].isidentifier() else "if True: ...")
+    tree.body[0].body = [definition]  # type: ignore[attr-defined]  # both have a body
+    compiled = compile(ast.fix_missing_locations(tree), "", "exec", dont_inherit=True)
     made = next((inner for inner in _codes_in(compiled) if inner.co_name == definition.name), None)
     if made is None:
         return False
