@@ -125,7 +125,7 @@ class TestAttributes:
 
     def test_numbers(self) -> None:
         """A scale and a switch are those of the call, too."""
-        model, x = Biased2(), torch.randn(3, 5, 8)
+        model, x = Switched(), torch.randn(3, 5, 8)
         maps = captured(model, x)
         model.causal, model.factor = False, 3.0
         mask = torch.full((5, 5), -torch.inf).triu(1)
@@ -148,7 +148,7 @@ class TestAttributes:
         torch.testing.assert_close(maps[0].tensor().double(), model.expected(x, before), rtol=0, atol=1e-6)
 
 
-class Biased2(Base):
+class Switched(Base):
     def __init__(self) -> None:
         super().__init__()
         self.causal, self.factor = True, 0.7

@@ -232,9 +232,7 @@ class _Reader:
 
     def _softmaxed(self) -> Iterator[ast.Assign]:
         """Give the assignments of what a call of softmax returns, where it is attention."""
-        own = {argument.arg for argument in ast.walk(self.definition) if isinstance(argument, ast.arg)}
-        own |= set(_stored(self.definition))
-        has_pair = any(pair <= own for pair in _PAIRS)
+        has_pair = self._has_pair()
         for node in ast.walk(self.definition):
             match node:
                 case ast.Assign(targets=[ast.Name(id=name)]) if self._callee(node) is not None:
@@ -245,11 +243,15 @@ class _Reader:
                     if name in self.known or (said and self._is_product(call, node.lineno)):
                         yield node
 
-    def has_unnamed(self) -> bool:
-        """Say whether a softmax of query and key is made anywhere."""
+    def _has_pair(self) -> bool:
+        """Say whether the function has variables that are called query and key."""
         own = {argument.arg for argument in ast.walk(self.definition) if isinstance(argument, ast.arg)}
         own |= set(_stored(self.definition))
-        return any(pair <= own for pair in _PAIRS) and any(
+        return any(pair <= own for pair in _PAIRS)
+
+    def has_unnamed(self) -> bool:
+        """Say whether a softmax of query and key is made anywhere."""
+        return self._has_pair() and any(
             isinstance(node, ast.Call)
             and _called(node) in self.softmaxes
             and _is_along_last(node)
@@ -409,7 +411,7 @@ def _axis(call: ast.AST) -> int | None:
 def _is_of_pair(call: ast.Call) -> bool:
     """Say whether a product is that of queries and keys themselves, and not of positions."""
     names = [{n.id for n in ast.walk(given) if isinstance(n, ast.Name)} for given in call.args[1:]]
-    return any(len(names) == len(pair) and all(pair & each for each in names) for pair in _PAIRS)
+    return len(names) == 2 and any(all(pair & each for each in names) for pair in _PAIRS)  # noqa: PLR2004  # a pair
 
 
 def _is_out_of_order(pattern: ast.expr) -> bool:
