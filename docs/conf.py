@@ -26,13 +26,13 @@ os.environ["TQDM_DISABLE"] = "1"
 hub.fill(HERE / "_build" / "hub")
 os.environ.setdefault("SCENES", str(HERE / "_build" / "scenes"))
 
-import front  # noqa: E402
-import live  # noqa: E402
-import notebooks  # noqa: E402
-from docutils import nodes  # noqa: E402
-from sphinx.util import logging  # noqa: E402
+import front  # noqa: E402  # behind what they read as they are imported
+import live  # noqa: E402  # behind what they read as they are imported
+import notebooks  # noqa: E402  # behind what they read as they are imported
+from docutils import nodes  # noqa: E402  # behind what they read as they are imported
+from sphinx.util import logging  # noqa: E402  # behind what they read as they are imported
 
-from anylocal import errors  # noqa: E402
+from anylocal import errors  # noqa: E402  # behind what they read as they are imported
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

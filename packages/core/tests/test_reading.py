@@ -18,9 +18,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # torch may not be there
 from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls it
 
-from anylocal._rewrite import Wants, rewrite  # noqa: E402
-from anylocal.adapter import Adapter, Axes  # noqa: E402
-from anylocal.errors import (  # noqa: E402
+from anylocal._rewrite import Wants, rewrite  # noqa: E402  # as above
+from anylocal.adapter import Adapter, Axes  # noqa: E402  # as above
+from anylocal.errors import (  # noqa: E402  # as above
     ChangedInPlaceWarning,
     PassedOverWarning,
     UnsupportedError,
