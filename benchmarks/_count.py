@@ -8,9 +8,11 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
 from itertools import repeat
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SHORT: Final = 320
 LONG: Final = 1600

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from _report import HERE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Failure(Exception):  # noqa: N818  # a result, not an error of a script

@@ -6,13 +6,15 @@ import gc
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from _count import run
 from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 LAYERS: Final = 32
 MOST_CALLS: Final = 1000

@@ -10,13 +10,15 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 import torch
 import torch._dynamo
 from _report import facts, made, table, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROUNDS: Final = 60
 ERROR, COST = 1e-5, 1.05

@@ -22,9 +22,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import _count
 import _report
@@ -44,6 +43,9 @@ from _ways import (
     hooked,
     module,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 ROUNDS: Final = 150
 # A batch is long beside the clock's steps and short beside whatever else the machine does.

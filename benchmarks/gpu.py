@@ -16,14 +16,16 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from _report import facts, made, table, write
 from _turns import Failure, Worker, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEVICE: Final = "cuda"
 BATCH: Final = 64

@@ -15,11 +15,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from itertools import repeat
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from _report import facts, made, table, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROUNDS: Final = 7
 OTHERS: Final = ("torch", "timm", "transformers")

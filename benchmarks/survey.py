@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from _report import facts, made, table, write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COUNT: Final = 10_000
 PIECE: Final = 250

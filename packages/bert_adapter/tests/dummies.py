@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from transformers.configuration_utils import PretrainedConfig
 
 from .tiny import WIDTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 BATCH: Final = 2
 TOKENS: Final = 24

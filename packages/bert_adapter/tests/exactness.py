@@ -16,10 +16,9 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import torch
 import transformers
@@ -27,12 +26,16 @@ from torch.overrides import TorchFunctionMode
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 import anylocal_bert
-from anylocal.attention import AttentionMap
 from anylocal.errors import AnylocalError
 from anylocal.testing import perturb
 
 from .dummies import inputs
 from .tiny import configuration, model_of, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from anylocal.attention import AttentionMap
 
 SOFTMAXES: Final = {torch.softmax, torch.Tensor.softmax, torch.nn.functional.softmax, torch.special.softmax}
 FUSED: Final = torch.nn.functional.scaled_dot_product_attention

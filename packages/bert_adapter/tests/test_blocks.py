@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -15,6 +14,9 @@ from anylocal.attention import AttentionMaps, Tokens
 
 from .exactness import run
 from .tiny import configuration, model_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SIZE, RANDOM = 4, 2
 LONG = 50

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import functools
 import types
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 import anylocal_bert
 from anylocal.attention import AttentionMaps, Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ATTENTION = ["sdpa", "eager"]
 

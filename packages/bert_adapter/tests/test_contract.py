@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import BertConfig, BertModel
 
 import anylocal_bert
 from anylocal.testing import AdapterContract
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterable
 
 
 class TestFused(AdapterContract):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,6 +11,9 @@ from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 from anylocal.errors import WeightsError
 from anylocal_bert import _demo
 from anylocal_bert.__main__ import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_the_demo_writes_every_layer_the_tokens_and_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +19,9 @@ from anylocal.errors import OptionError
 from anylocal_bert import _survey, capture_text
 from anylocal_bert.__main__ import main
 from anylocal_bert._demo import Reader, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEXTS = ["The cat sat on the mat.", "It was tired.", "Nobody knows why, and nobody asked.", "One more text!", "Short."]
 

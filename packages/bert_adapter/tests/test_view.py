@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +11,9 @@ import pytest
 from anylocal.testing import browser
 from anylocal_bert import capture_text, explore, plot
 from anylocal_bert._demo import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEXTS = ["The animal didn't cross the street because it was unbelievably tired.", "A shorter one: </script>!"]
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from anylocal import _get_local, _patch, get_local
+from anylocal import get_local
+from anylocal._engine import get_local as marks_of
+from anylocal._engine import patch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Core is tested without torch as well, where it must not be needed; what these files are about needs it.
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_attention_*.py"]
@@ -17,17 +22,17 @@ collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_attent
 @pytest.fixture(autouse=True)
 def nothing_is_left_patched() -> Iterator[None]:
     """Take back marks, the cache and patches; a test that left a function patched fails."""
-    marks = dict(_get_local._marks)
+    marks = dict(marks_of._marks)
     yield
     get_local.deactivate()
-    for function in [function for function in _get_local._marks if function not in marks]:
-        _get_local.unmark(function)
+    for function in [function for function in marks_of._marks if function not in marks]:
+        marks_of.unmark(function)
     for each in (get_local.cache._log, get_local.cache._lists, get_local.cache._of):
         each.clear()
-    if _patch._patched:
+    if patch._patched:
         # A capture in the cycle of an exception and its traceback closes when that is collected.
         gc.collect()
-    left = list(_patch._patched.values())
+    left = list(patch._patched.values())
     for entry in left:
-        _patch.detach(tuple(entry.subscriptions))
+        patch.detach(tuple(entry.subscriptions))
     assert not left, f"Left patched: {[entry.function.__qualname__ for entry in left]}"

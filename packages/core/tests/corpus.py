@@ -20,14 +20,17 @@ import sys
 import sysconfig
 import types
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from anylocal._python import CALLS_ARE_PRECALLED
-from anylocal._rewrite import Wants, rewrite
+from anylocal._engine.python import CALLS_ARE_PRECALLED
+from anylocal._engine.rewrite import rewrite
+from anylocal._engine.spec import Wants
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STDLIB: Final = "stdlib"
 LIBRARIES: Final = ("torch", "timm", "transformers")

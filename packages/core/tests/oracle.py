@@ -6,12 +6,15 @@ import dis
 import re
 import sys
 import traceback
-import types
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anylocal import Call
-from anylocal._rewrite import UNBOUND
+from anylocal._engine.rewrite import UNBOUND
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable
+
+    from anylocal import Call
 
 _RETURNS = frozenset({"RETURN_VALUE", "RETURN_CONST"})
 

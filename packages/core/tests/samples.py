@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from anylocal._python import COMPREHENSIONS_ARE_INLINED
+from anylocal._engine.python import COMPREHENSIONS_ARE_INLINED
 
 
 class Sample(NamedTuple):

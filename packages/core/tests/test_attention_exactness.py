@@ -292,7 +292,7 @@ def test_array_is_not_copied_when_forbidden() -> None:
 def test_head_mean(monkeypatch: pytest.MonkeyPatch, queries: Any, block: int | None) -> None:
     """The mean over heads is the same in one block and in many, for all queries and for some."""
     if block:
-        monkeypatch.setattr("anylocal._softmax._BLOCK", block)
+        monkeypatch.setattr("anylocal._maps.rows._BLOCK", block)
     attention = AttentionMap.from_qk(*operands(heads=2), mask=BOOL, causal=True)
     expected = attention.tensor().mean(1)
     torch.testing.assert_close(attention.head_mean(queries), expected if queries is None else expected[:, queries])

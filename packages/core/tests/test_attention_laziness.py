@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from anylocal.attention import AttentionMap, rollout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 
 def largest(read: Callable[[], object]) -> int:

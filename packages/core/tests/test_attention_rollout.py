@@ -44,7 +44,7 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
 def test_rollout_is_its_definition(monkeypatch: pytest.MonkeyPatch, residual: float, block: int | None) -> None:
     """In one block or in many, with any residual, rollout is the product of the layers."""
     if block:
-        monkeypatch.setattr("anylocal._softmax._BLOCK", block)
+        monkeypatch.setattr("anylocal._maps.rows._BLOCK", block)
     assert_same(rollout(layers(), residual=residual), definition(layers(), residual))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from anylocal.attention import AttentionMap, Axis, Patches, PlacedPatches, Tokens, distance, entropy, prefix_mass
 from anylocal.errors import ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PATCHES = Patches(grid=(3, 4), prefix=("cls", "reg"), image_size=(48, 80))
 # Keys pooled to another grid of the same image, with one prefix token less.
@@ -135,7 +137,7 @@ def test_statistics_are_their_definitions(
 ) -> None:
     """In one block of rows or in many, over all kinds of patches, a statistic is what its loop computes."""
     if block:
-        monkeypatch.setattr("anylocal._softmax._BLOCK", block)
+        monkeypatch.setattr("anylocal._maps.rows._BLOCK", block)
     attention = make(*CASES[case])
     assert_same(statistic(attention), definition(attention))
 
@@ -299,7 +301,7 @@ class _NoMapSized(TorchDispatchMode):
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_statistics_make_no_map(monkeypatch: pytest.MonkeyPatch, statistic: Any) -> None:
     """No statistic makes anything of the size query x key, not even for one head."""
-    monkeypatch.setattr("anylocal._softmax._BLOCK", 2**14)
+    monkeypatch.setattr("anylocal._maps.rows._BLOCK", 2**14)
     axis = Patches(grid=(24, 24), image_size=(96, 96))
     q = torch.ones(1, 2, len(axis), 4)
     attention = AttentionMap.from_qk(q, q, queries=axis, keys=axis)

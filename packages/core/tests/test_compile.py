@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,10 +16,14 @@ import torch._dynamo as dynamo
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from anylocal import Capture, _compiled, capture
+from anylocal import Capture, capture
+from anylocal._engine.dynamo import Cell, collect, top
 from anylocal.errors import LimitWarning, UnsupportedError
 
 from . import subprocesses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # torch says so of the very first 3.13.
 pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
@@ -354,14 +357,14 @@ def test_a_chain_that_another_replaces_brings_itself_in() -> None:
         def receive(self, record: str) -> None:
             received.append(record)
 
-    found = _compiled.top.cell
-    first = _compiled.Cell(_compiled.Cell(found, Listener(), ("one",)), Listener(), ("two",))
-    second = _compiled.Cell(found, Listener(), ("three",))
-    _compiled.top.cell = first
-    _compiled.top.cell = second
+    found = top.cell
+    first = Cell(Cell(found, Listener(), ("one",)), Listener(), ("two",))
+    second = Cell(found, Listener(), ("three",))
+    top.cell = first
+    top.cell = second
     del first, second
     assert received == ["one", "two"]
-    _compiled.collect()
+    collect()
     assert received == ["one", "two", "three"]
 
 

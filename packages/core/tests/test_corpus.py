@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dis
 import importlib.util
-import types
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from anylocal._rewrite import Flow, Wants, rewrite
+from anylocal._engine.rewrite import Flow, rewrite
+from anylocal._engine.spec import Wants
 
 from .corpus import (
     LIBRARIES,
@@ -27,6 +26,11 @@ from .corpus import (
     sources,
     steps,
 )
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(

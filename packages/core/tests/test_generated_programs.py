@@ -9,8 +9,7 @@ import itertools
 import os
 import types
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,10 +18,13 @@ pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings
 
 from anylocal import capture
-from anylocal._resolve import local_names
+from anylocal._engine.resolve import local_names
 
 from . import oracle
 from .programs import Program, namespace, programs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EXAMPLES = int(os.environ.get("ANYLOCAL_EXAMPLES", "0"))
 

@@ -8,13 +8,17 @@ import gc
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anylocal import _get_local, _patch, capture, get_local
+from anylocal import capture, get_local
+from anylocal._engine import patch
+from anylocal._engine.get_local import unmark
 from anylocal.errors import NameNotFoundError, OptionError, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class Layer:
@@ -147,7 +151,7 @@ def test_a_scope_ends_with_an_exception_too() -> None:
 
 def test_a_failure_to_activate_leaves_nothing_active(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the state nor any function."""
-    real, count = _patch.attach, iter(range(10))
+    real, count = patch.attach, iter(range(10))
 
     def failing(subscriptions: Any) -> None:
         if next(count) == 1:
@@ -155,7 +159,7 @@ def test_a_failure_to_activate_leaves_nothing_active(monkeypatch: pytest.MonkeyP
         real(subscriptions)
 
     code = Layer.forward.__code__
-    monkeypatch.setattr(_patch, "attach", failing)
+    monkeypatch.setattr(patch, "attach", failing)
     with pytest.raises(MemoryError):
         get_local.activate()
     assert not get_local.is_activate
@@ -496,6 +500,6 @@ def test_unmark_gives_the_code_back_at_once() -> None:
 
     with get_local.active():
         assert isinstance(function, types.FunctionType)
-        _get_local.unmark(function)
+        unmark(function)
         function()
         assert function.__qualname__ not in get_local.cache or get_local.cache[function.__qualname__] == []

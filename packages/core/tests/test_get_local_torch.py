@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,9 @@ import torch
 from torch import Tensor
 
 from anylocal import get_local
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def kept(value: Any) -> Any:

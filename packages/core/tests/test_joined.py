@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from anylocal._capture import Capture
-from anylocal._request import Request
-from anylocal._resolve import Found, resolve
-from anylocal._rewrite import Result, Wants
+from anylocal._engine.capture import Capture
+from anylocal._engine.resolve import Found, resolve
+from anylocal._engine.sites import Request
+from anylocal._engine.spec import Result, Wants
 from anylocal.errors import ChangedInPlaceWarning
 
 

@@ -7,12 +7,14 @@ import gc
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from anylocal import capture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class Value:
@@ -198,7 +200,7 @@ def test_calls_keep_their_values_without_the_capture() -> None:
 FORK = """
 import os, sys, threading, time
 from anylocal import capture
-from anylocal._lock import lock
+from anylocal._engine.lock import lock
 
 def f(x):
     y = x + 1

@@ -7,8 +7,7 @@ import math
 import pickle
 import threading
 import warnings
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +23,9 @@ from anylocal.errors import (
     StateError,
     TargetError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def area(radius: float) -> float:
@@ -469,7 +471,7 @@ class _Big:
 
 def test_the_default_limit_is_told_with_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a reader counts memory."""
-    monkeypatch.setattr("anylocal._memory.available", lambda: 3 * 1024**3)
+    monkeypatch.setattr("anylocal._engine.budget.available", lambda: 3 * 1024**3)
     text = warned(_run(area, "squared", go=lambda: area(1), keep=lambda _: _Huge()))
     assert text.startswith("The capture reached its limit (1.5 GiB on cpu) after 0 records and stopped recording;")
 
@@ -539,7 +541,7 @@ def test_each_class_is_what_python_would_have_raised(cls: type[Any], base: type[
 
 def test_what_records_calls_is_no_target() -> None:
     """A capture of it would run in circles."""
-    from anylocal._record import Subscription
+    from anylocal._engine.subscription import Subscription
 
     with pytest.raises(TargetError, match="run in circles"):
         capture(Subscription, "log")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -34,6 +33,9 @@ from anylocal.errors import ChoiceError, OptionError, ShapeError, StateError
 from anylocal.metrics import AttentionDistance, AttentionEntropy, HeadAgreement, MeanMap, PrefixMass, SinkMass
 
 from .test_ranks import torchrun
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PATCHES = Patches((2, 3), prefix=("cls", "register"), image_size=(32, 48))
 STATISTICS = [
@@ -441,7 +443,7 @@ def test_called_it_keeps_no_gradient() -> None:
 
 def test_rows_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """No statistic asks for the rows of a batch all at once, and the blocks make the same number."""
-    from anylocal import _softmax
+    from anylocal._maps import rows
 
     attention = make(0, batch=2)
     whole = [metric() for metric, _ in STATISTICS] + [MeanMap()]
@@ -449,7 +451,7 @@ def test_rows_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         measured.update([attention])
     asked: list[int] = []
     take = type(attention.rows).take
-    monkeypatch.setattr(_softmax, "_BLOCK", 2 * 2 * 8 * 3)
+    monkeypatch.setattr(rows, "_BLOCK", 2 * 2 * 8 * 3)
 
     def counted(rows: Any, *picks: Any) -> torch.Tensor:
         """Take rows, and note how many."""

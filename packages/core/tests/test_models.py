@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import types
 import weakref
-from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -18,6 +17,9 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 
 from anylocal import capture, find
 from anylocal.errors import ChangedInPlaceWarning, NameNotFoundError, NothingRecordedWarning, OptionError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def sharpen(rows: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -20,6 +19,9 @@ from anylocal.adapter import Adapter, AttentionCapture, Axes, Scene
 from anylocal.attention import AttentionMaps, relevance
 from anylocal.errors import ChangedInPlaceWarning, NothingRecordedWarning, OptionError, TargetError, UnsupportedError
 from anylocal.testing import perturb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # torch says so of the very first 3.13, of nested tensors, and of encoders that could have used them.
 pytestmark = [

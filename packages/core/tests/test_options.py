@@ -6,14 +6,16 @@ import contextlib
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from anylocal import capture
-from anylocal._memory import Budget, parse_size
+from anylocal._engine.budget import Budget, parse_size
 from anylocal.errors import EditNotAppliedWarning, LimitWarning, NothingRecordedWarning, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def walk(n: int) -> int:
@@ -341,7 +343,7 @@ def test_the_same_object_counts_once() -> None:
 
 def test_objects_are_bounded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever they hold."""
-    monkeypatch.setattr("anylocal._memory.MOST_OBJECTS", 3)
+    monkeypatch.setattr("anylocal._engine.budget.MOST_OBJECTS", 3)
     with pytest.warns(LimitWarning, match=r"its limit \(3 calls\) after 3 records"), capture(walk, "total") as cap:
         _walk_often(5)
     assert len(cap) == 3
@@ -349,7 +351,7 @@ def test_objects_are_bounded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_calls_that_only_raise_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forgotten capture of a function that always fails does not grow for ever."""
-    monkeypatch.setattr("anylocal._memory.MOST_OBJECTS", 10)
+    monkeypatch.setattr("anylocal._engine.budget.MOST_OBJECTS", 10)
 
     def fail() -> None:
         x = 1
@@ -366,7 +368,7 @@ def test_calls_that_only_raise_are_bounded_too(monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_limit_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """None records whatever comes."""
-    monkeypatch.setattr("anylocal._memory.MOST_OBJECTS", 3)
+    monkeypatch.setattr("anylocal._engine.budget.MOST_OBJECTS", 3)
     with capture(walk, "total", keep=_Big, limit=None) as cap:
         _walk_often(10)
     assert len(cap) == 10
@@ -374,7 +376,7 @@ def test_no_limit_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_default_limit_is_half_of_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the capture is made."""
-    monkeypatch.setattr("anylocal._memory.available", lambda: 5000)
+    monkeypatch.setattr("anylocal._engine.budget.available", lambda: 5000)
     with pytest.warns(LimitWarning, match="GiB on cpu"), capture(walk, "total", keep=_Big) as cap:
         _walk_often(5)
     assert len(cap) == 2
@@ -681,7 +683,7 @@ def test_the_first_items_of_a_long_list_stand_for_all() -> None:
 def test_a_long_list_is_not_looked_at_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function that takes millions of things may be called often."""
     looked_at: list[object] = []
-    monkeypatch.setattr("anylocal._torch.is_tensor", looked_at.append)
+    monkeypatch.setattr("anylocal._engine.tensors.is_tensor", looked_at.append)
 
     def count(items: list[Any]) -> int:
         return len(items)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,6 +24,9 @@ from matplotlib.figure import Figure
 from anylocal import plot
 from anylocal.attention import AttentionMap, AttentionMaps, Patches, Tokens
 from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PATCHES = Patches(grid=(2, 3), prefix=("cls", "reg"))
 TOKENS = Tokens([["[CLS]", "a", "b"], ["[CLS]", "c", "[PAD]"]])

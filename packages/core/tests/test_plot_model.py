@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +21,9 @@ from matplotlib.figure import Figure
 from anylocal import plot
 from anylocal.attention import AttentionMap, AttentionMaps
 from anylocal.errors import ChoiceError, OptionError, PositionError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,6 +24,9 @@ from anylocal import attention as numbers
 from anylocal import plot
 from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, Tokens
 from anylocal.errors import ChoiceError, OptionError, PositionError, ShapeError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PATCHES = Patches(grid=(2, 3), prefix=("cls", "reg"))
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from anylocal.attention import AttentionMap, AttentionMaps
 from anylocal.errors import StateError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAD = """
 import torch

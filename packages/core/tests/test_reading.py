@@ -7,9 +7,7 @@ import importlib.util
 import pickle
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,13 +16,18 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # torch may not be there
 from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls it
 
-from anylocal._rewrite import Wants, rewrite  # noqa: E402  # as above
+from anylocal._engine.rewrite import rewrite  # noqa: E402  # as above
+from anylocal._engine.spec import Wants  # noqa: E402  # as above
 from anylocal.adapter import Adapter, Axes  # noqa: E402  # as above
 from anylocal.errors import (  # noqa: E402  # as above
     ChangedInPlaceWarning,
     PassedOverWarning,
     UnsupportedError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 class OfTorch(Adapter):
@@ -181,7 +184,7 @@ def test_an_attribute_of_what_has_none() -> None:
     code = rewrite(Thing.three.__code__, 987, Wants((".nothing", ".__class__")))
     import builtins
 
-    from anylocal._rewrite import RECORDER, UNBOUND
+    from anylocal._engine.rewrite import RECORDER, UNBOUND
 
     recorder = getattr(builtins, RECORDER)
     vars(recorder).update(entered_987=lambda *_: None, returned_987=lambda *values: heard.append(values))

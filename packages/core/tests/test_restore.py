@@ -9,15 +9,18 @@ import inspect
 import itertools
 import pickle
 import types
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anylocal import Capture, _patch, capture, get_local
-from anylocal._listen import recorder
-from anylocal._rewrite import rewrite
+from anylocal import Capture, capture, get_local
+from anylocal._engine import patch
+from anylocal._engine.listeners import recorder
+from anylocal._engine.rewrite import rewrite
 from anylocal.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def add(x: int, y: int = 1) -> int:
@@ -43,7 +46,7 @@ def own_code_at_last() -> Iterator[None]:
     gc.collect()
     assert add.__code__ is ADD
     assert subtract.__code__ is SUBTRACT
-    assert not _patch._patched
+    assert not patch._patched
     assert set(vars(recorder)) <= before
 
 
@@ -222,7 +225,7 @@ def test_a_capture_that_fails_to_open_leaves_nothing_behind(monkeypatch: pytest.
             raise MemoryError
         return rewrite(code, *args)
 
-    monkeypatch.setattr(_patch, "rewrite", failing)
+    monkeypatch.setattr(patch, "rewrite", failing)
 
     class Both:
         first = staticmethod(add)
@@ -243,7 +246,7 @@ def test_a_capture_that_fails_to_open_does_not_disturb_another(monkeypatch: pyte
             raise MemoryError
 
         with monkeypatch.context() as patch:
-            patch.setattr(_patch, "rewrite", failing)
+            patch.setattr(patch, "rewrite", failing)
             with pytest.raises(MemoryError):
                 capture(add, "x").open()
         add(1)
@@ -269,7 +272,7 @@ def test_a_capture_is_collected_while_another_closes(monkeypatch: pytest.MonkeyP
         gc.collect()
         return code
 
-    monkeypatch.setattr(_patch, "rewrite", collecting)
+    monkeypatch.setattr(patch, "rewrite", collecting)
     closing.close()
     assert not dropped
     assert add.__code__ is ADD
@@ -284,7 +287,7 @@ def test_a_capture_is_collected_while_another_opens(monkeypatch: pytest.MonkeyPa
         gc.collect()
         return rewrite(*args)
 
-    monkeypatch.setattr(_patch, "rewrite", collecting)
+    monkeypatch.setattr(patch, "rewrite", collecting)
     with capture(add, "total") as cap:
         add(1)
     assert cap["total"] == [2]

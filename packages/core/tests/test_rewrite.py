@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dis
 import gc
-import types
 import typing
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from anylocal._rewrite import UNBOUND, Flow, Result, Wants, _inject, may_be_unbound, owner_name, rewrite
+from anylocal._engine.rewrite import UNBOUND, Flow, inject, may_be_unbound, owner_name, rewrite
+from anylocal._engine.spec import Result, Wants
 
 from .corpus import FUSED, SAME, Anatomy, check, functions, names_of
 from .samples import SAMPLES
+
+if typing.TYPE_CHECKING:
+    import types
+    from collections.abc import Iterator
 
 CODES = {sample.function.__qualname__: sample.function.__code__ for sample in SAMPLES}
 codes = pytest.mark.parametrize("code", list(CODES.values()), ids=list(CODES))
@@ -359,10 +362,10 @@ def test_equal_code_of_another_file_keeps_its_file() -> None:
 
 def test_nothing_is_kept_of_code_that_is_gone() -> None:
     """Functions that are made anew in a loop leave no rewritings behind."""
-    before = set(_inject._templates)
+    before = set(inject._templates)
     code = compile("def f(x):\n    y = x\n    return y", "a.py", "exec").co_consts[0]
     rewrite(code, 1, Wants(("y",)))
-    assert set(_inject._templates) - before == {id(code)}
+    assert set(inject._templates) - before == {id(code)}
     del code
     gc.collect()
-    assert set(_inject._templates) == before
+    assert set(inject._templates) == before

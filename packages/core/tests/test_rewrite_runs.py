@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anylocal import Capture, _torch, capture
-from anylocal._resolve import local_names
+from anylocal import Capture, capture
+from anylocal._engine import tensors
+from anylocal._engine.resolve import local_names
 
 from . import oracle
 from .samples import SAMPLES
+
+if TYPE_CHECKING:
+    import types
 
 runs = pytest.mark.parametrize(
     ("function", "drive"),
@@ -31,7 +34,7 @@ Drive = Callable[[Any], Any]
 @pytest.fixture(autouse=True, params=[False, True], ids=["checked", "held"])
 def _how_unbound_names_are_told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways in which a name may turn out to be unbound, whether or not torch was imported by other tests."""
-    monkeypatch.setattr(_torch, "is_loaded", lambda: request.param)
+    monkeypatch.setattr(tensors, "is_loaded", lambda: request.param)
 
 
 @contextmanager

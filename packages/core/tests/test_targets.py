@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-import types
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from anylocal import capture, find
 from anylocal.errors import NothingRecordedWarning
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Iterator
 
 
 def triple(x: int) -> int:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import random
 import sys
 import threading
-import types
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from anylocal import Capture, capture
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Iterator
 
 THREADS, CALLS = 16, 10_000
 

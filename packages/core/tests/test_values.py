@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import collections
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,8 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from anylocal import capture, get_local
-from anylocal._memory import Budget
+from anylocal._engine.budget import Budget
 from anylocal.errors import ChangedInPlaceWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Pair(NamedTuple):

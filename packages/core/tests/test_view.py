@@ -288,7 +288,7 @@ def test_what_is_known_of_tokens_stays(what: str, expected: Any) -> None:
 
 
 def relabelled(tokens: Any, known: Tokens = IDS) -> Tokens:
-    from anylocal._content import named, tokens_of
+    from anylocal._page.describe import named, tokens_of
 
     attention = make(shape=(2, 1, 4, 4), queries=known, keys=known)
     (found,) = named([attention], [0, 1], tokens_of(tokens))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +26,9 @@ from anylocal.testing import browser
 from anylocal.view import Page, explore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from playwright.sync_api import Browser
     from playwright.sync_api import Page as Tab
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-import types
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import timm
@@ -18,6 +15,11 @@ import torch
 import anylocal_vit
 from anylocal import get_local
 from anylocal.testing import perturb
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 # More threads than idle cores wait for each other, and these models are small.
 torch.set_num_threads(1)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import timm
 import torch
 
 import anylocal_vit
 from anylocal.testing import AdapterContract
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterable
 
 
 class TestFused(AdapterContract):

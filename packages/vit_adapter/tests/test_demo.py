@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,9 @@ from anylocal.attention import Patches
 from anylocal.errors import OptionError, WeightsError
 from anylocal_vit import _demo, _digits
 from anylocal_vit.__main__ import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

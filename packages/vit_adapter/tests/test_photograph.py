@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,9 @@ from PIL import Image
 
 from anylocal.errors import ShapeError
 from anylocal_vit import photograph
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Make = Callable[..., Any]
 

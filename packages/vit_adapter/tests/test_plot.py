@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -34,6 +32,10 @@ from anylocal.errors import (
 )
 from anylocal.store import load, save
 from anylocal_vit import plot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 PATCHES = Patches(grid=(3, 4), prefix=("cls", "reg1", "reg2"), image_size=(48, 80))
 BARE = Patches(grid=(3, 4), prefix=(), image_size=(48, 80))

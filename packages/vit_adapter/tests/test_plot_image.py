@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anylocal._image import grey, pixels_of
+from anylocal._drawing.image import grey, pixels_of
 from anylocal.attention import AttentionMap, Patches
 from anylocal.errors import OptionError, ShapeError
 from anylocal_vit import plot

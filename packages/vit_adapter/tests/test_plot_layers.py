@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -21,6 +20,9 @@ import anylocal.plot
 from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, PlacedPatches, Tokens
 from anylocal.errors import ChoiceError, OptionError, PositionError, ShapeError, StateError
 from anylocal_vit import plot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PATCHES = Patches(grid=(3, 4), prefix=("cls", "reg"), image_size=(48, 80))
 BARE = Patches(grid=(3, 4), prefix=(), image_size=(48, 80))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -25,6 +24,9 @@ from anylocal.errors import (
     UnsupportedError,
 )
 from anylocal_vit import plot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PATCHES = Patches(grid=(3, 4), prefix=("cls", "reg1"), image_size=(48, 80))
 # Windows of 2 x 2 over 3 x 4 patches, side by side: those below hang over the edge.

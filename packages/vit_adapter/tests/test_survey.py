@@ -22,8 +22,8 @@ pytest.importorskip("torchmetrics")
 
 from pyarrow import parquet
 
-from anylocal import _survey as core_survey
 from anylocal.attention import AttentionMap, Patches, distance, entropy, head_agreement, prefix_mass
+from anylocal.cli import survey as core_survey
 from anylocal.errors import OptionError, StateError
 from anylocal.metrics import AttentionDistance
 from anylocal_vit import _survey, capture_attention, photograph
@@ -206,7 +206,7 @@ def test_half_a_piece_is_none(folder: Path, tmp_path: Path, monkeypatch: pytest.
         Path(file).write_bytes(b"half")
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("anylocal._survey.save_file", half)
+    monkeypatch.setattr("anylocal.cli.survey.save_file", half)
     with pytest.raises(OSError, match="disk is full"):
         _survey.main(arguments(folder, tmp_path))
     assert not list((tmp_path / "pieces").iterdir())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -12,13 +10,17 @@ import pytest
 import timm
 import torch
 
-from anylocal.attention import AttentionMaps
 from anylocal.testing import browser, perturb
 from anylocal_vit import Photograph, capture_attention, explore, photograph, plot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from playwright.sync_api import Browser, Locator
     from playwright.sync_api import Page as Tab
+
+    from anylocal.attention import AttentionMaps
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
@@ -12,10 +11,10 @@ import transformers.models.bert.modeling_bert  # noqa: F401  # so that BERT's fu
 from transformers.integrations import sdpa_attention
 from transformers.modeling_utils import PreTrainedModel
 
-from anylocal._heads import apart
-from anylocal._kernel import read
-from anylocal._resolve import functions_in
-from anylocal._rewrite import Wants
+from anylocal._engine.resolve import functions_in
+from anylocal._engine.spec import Wants
+from anylocal._readout.layout import apart
+from anylocal._readout.softmax import read
 from anylocal.adapter import Adapter, Also, AttentionCapture, Axes, Reading, Scene
 from anylocal.errors import UnsupportedError
 from anylocal_bert._blocks import hints_of_blocks, in_their_place
@@ -35,6 +34,8 @@ from anylocal_bert._sources import sources
 from anylocal_bert._windows import GRID, cutting_functions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from anylocal import Call
 
 # Almost every model's fused call goes through this one function; transformers 4 had classes of BERT's own for it.

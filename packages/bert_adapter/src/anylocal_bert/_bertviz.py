@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from anylocal import _draw
-from anylocal._rollout import check_forward
-from anylocal.attention import AttentionMap
+from anylocal._drawing.select import map_of, sample_of
+from anylocal._maps.rollout import check_forward
 from anylocal.errors import ShapeError
 from anylocal_bert._sides import attends_across, real, tokens_of, words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import torch
 
-    from anylocal.attention import Tokens
+    from anylocal.attention import AttentionMap, Tokens
 
 
 def bertviz(maps: Iterable[AttentionMap], *, sample: int | None = None) -> dict[str, Any]:
@@ -64,9 +62,9 @@ def bertviz(maps: Iterable[AttentionMap], *, sample: int | None = None) -> dict[
     >>> arguments["tokens"], arguments["attention"][0].shape
     (['[CLS]', 'hi'], torch.Size([1, 12, 2, 2]))
     """
-    layers = [_draw.map_of(layer, "bertviz") for layer in maps]
+    layers = [map_of(layer, "bertviz") for layer in maps]
     check_forward(layers, "bertviz")
-    at = _draw.sample_of(layers[0], sample)
+    at = sample_of(layers[0], sample)
     across = [layer for layer in layers if attends_across(layer)]
     if not across:
         return _one_text(layers, at)

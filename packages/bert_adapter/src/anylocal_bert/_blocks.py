@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import re
 import sys
-import types
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from anylocal._resolve import functions_in
+from anylocal._engine.resolve import functions_in
 from anylocal.adapter import Reading, Result
 
 if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterator, Mapping
+
     from anylocal import Call
 
 _SPARSE: Final = re.compile(r"(BigBird\w*)BlockSparseAttention")

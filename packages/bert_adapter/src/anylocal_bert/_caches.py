@@ -7,19 +7,20 @@ is the very object that an earlier forward filled, and what `generate` itself sa
 from __future__ import annotations
 
 import itertools
-import types
 import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import torch
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
-from anylocal._resolve import functions_in
+from anylocal._engine.resolve import functions_in
 from anylocal.adapter import Also
 from anylocal_bert._sources import is_cross
 
 if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterator
+
     from anylocal import Call
     from anylocal.adapter import Scene
 

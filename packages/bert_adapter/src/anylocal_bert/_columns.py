@@ -13,8 +13,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine, TightLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-from anylocal import _draw
-from anylocal._ticks import LINE, name_positions
+from anylocal._drawing.figure import new_figure
+from anylocal._drawing.ticks import LINE, name_positions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import YAxis
 
-    from anylocal._draw import Cmap, Weights
+    from anylocal._drawing.scale import Cmap, Weights
     from anylocal.attention import Tokens
 
 THINNEST, WIDEST = 0.4, 2.4
@@ -39,7 +39,7 @@ def tall_axes(ax: Axes | None, lines: int) -> Axes:
     """Return the axes, or those of a new figure that is high enough for as many lines of text."""
     if ax is not None:
         return ax
-    figure = _draw.new_figure()
+    figure = new_figure()
     font = rcParams["font.size"] / 72
     # Lines must have room from the first: new axes take three quarters of the height before they are laid out.
     figure.set_figheight(min(TALLEST, max(figure.get_figheight(), 1.35 * lines * LINE * font + 12 * font)))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -15,13 +14,16 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from transformers import AutoModel, AutoTokenizer
 
-from anylocal._command import summary, write
 from anylocal.attention import AttentionMap, AttentionMaps, Tokens
+from anylocal.cli.command import summary, write
 from anylocal.errors import DependencyError, OptionError, WeightsError
 from anylocal.plot import heads
 from anylocal.view import explore
 from anylocal_bert import plot
 from anylocal_bert._text import capture_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 TEXT = "The animal didn't cross the street because it was too tired."
 

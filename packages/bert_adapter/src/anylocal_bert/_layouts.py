@@ -6,18 +6,19 @@ Classes are known by their names, so that copies of their source in forks are kn
 from __future__ import annotations
 
 import re
-import types
-from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from anylocal._heads import apart
-from anylocal._torch import module_names
+from anylocal._engine.tensors import module_names
+from anylocal._readout.layout import apart
 from anylocal.adapter import Reading, Result
 from anylocal_bert._blocks import attends_by_blocks, reading_of_blocks, whole
 
 if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Iterator, Mapping
+
     from anylocal import Call
 
 KNOWN: Final = frozenset({"attn_weights", "attention_probs", "attn_probs", "attn_prob"})

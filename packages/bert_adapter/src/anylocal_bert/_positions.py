@@ -6,7 +6,6 @@ encoder's or a decoder's. In a cross-attention the keys are those of the encoder
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -20,6 +19,8 @@ from anylocal_bert._windows import in_windows
 from anylocal_bert._words import Split, split
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anylocal import Call
 
 

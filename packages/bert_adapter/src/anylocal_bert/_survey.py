@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import Dataset
 
-from anylocal import _survey
-from anylocal.attention import AttentionMaps
+from anylocal.cli import survey
 from anylocal.errors import DependencyError, OptionError
 from anylocal_bert import _demo
 from anylocal_bert._adapter import adapter
 from anylocal_bert._text import longest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anylocal.attention import AttentionMaps
 
 _METRICS = ("entropy", "sink", "agreement")
 
@@ -47,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         If the model cannot be loaded or has no map, the data is not there or is no text, or an option makes no sense.
     """
     options = _parser().parse_args(arguments)
-    _survey.check(options)
-    device = _survey.device_of(options)
+    survey.check(options)
+    device = survey.device_of(options)
     reader = _demo.load(options.model)
     _check_length(reader, options.max_length)
     reader.model.to(device)
@@ -71,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         "max_length": options.max_length,
         "data": digest,
     }
-    job = _survey.Job(Texts(source, column), lambda number: f"text {number}", identity, list, run, _METRICS)
-    return _survey.survey(job, options)
+    job = survey.Job(Texts(source, column), lambda number: f"text {number}", identity, list, run, _METRICS)
+    return survey.survey(job, options)
 
 
 def _check_length(reader: _demo.Reader, length: int) -> None:
@@ -139,5 +142,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--column", metavar="NAME", help='of a saved data set, the column of texts; default: "text"')
     parser.add_argument("--max-length", metavar="N", type=int, default=128, help="most tokens of a text; default: 128")
     parser.add_argument("--layers", metavar="PATTERN", help="only layers of these names")
-    _survey.add_options(parser)
+    survey.add_options(parser)
     return parser

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from anylocal.attention import AttentionMaps
 from anylocal.errors import OptionError
 from anylocal_bert._adapter import adapter
 from anylocal_bert._positions import Encoded
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from transformers import PreTrainedTokenizerBase
+
+    from anylocal.attention import AttentionMaps
 
 
 # What zoos call their tables of positions, and GPT-2 by initials.

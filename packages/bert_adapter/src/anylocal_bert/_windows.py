@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import types
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from anylocal._resolve import functions_in
-from anylocal._torch import module_names
+from anylocal._engine.resolve import functions_in
+from anylocal._engine.tensors import module_names
 from anylocal.attention import Axis, Patches, PlacedPatches
 
 if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterator
+
     import numpy.typing as npt
     import torch
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from anylocal import _draw
-from anylocal._matrix import Drawn, draw_matrix, of_map
-from anylocal._ticks import printable
+from anylocal._drawing.matrix import Drawn, draw_matrix, of_map
+from anylocal._drawing.scale import CMAP, LEGEND, colormap_of, shared_norm
+from anylocal._drawing.select import array_of, caption, map_of, place_of, rows_of, sample_name, sample_of
+from anylocal._drawing.ticks import printable
 from anylocal.attention import AttentionMap, Tokens, merge_words
 from anylocal.attention import rollout as follow
 from anylocal.errors import OptionError, PositionError, ShapeError, StateError
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from anylocal._axes import Axis
-    from anylocal._draw import Cmap, Norm, Weights
-    from anylocal._tokens import Flags
+    from anylocal._drawing.scale import Cmap, Norm, Weights
+    from anylocal._maps.positions import Axis
+    from anylocal._maps.tokens import Flags
 
 __all__ = ["cross", "difference", "entropy", "heads", "heatmap", "lines", "model", "rollout", "tokens"]
 
@@ -51,7 +52,7 @@ def tokens(
     head: int | None = None,
     queries: str | int | slice | Sequence[object] | None = None,
     norm: Norm = None,
-    cmap: Cmap = _draw.CMAP,
+    cmap: Cmap = CMAP,
     ax: Axes | None = None,
     colorbar: bool = True,
     words: bool = False,
@@ -106,15 +107,15 @@ def tokens(
     >>> [label.get_text() for label in ax.get_xticklabels()]
     ['[CLS]', 'hi', '[PAD]']
     """
-    attention = _draw.map_of(attention, "tokens")
+    attention = map_of(attention, "tokens")
     if not isinstance(attention.keys, Tokens):
         msg = f"The keys of {attention.name!r} are no tokens. Capture with tokenizer=…, or draw it with heatmap."
         raise ShapeError(msg)
-    at = _draw.sample_of(attention, sample)
+    at = sample_of(attention, sample)
     if words:
         merged = of_map(merge_words(attention, sample=at), None, head, queries)
         # The merged map is a batch of one, and does not know which text of how many it was.
-        drawn = replace(merged, title="\n".join(_draw.caption(attention, at, head)))
+        drawn = replace(merged, title="\n".join(caption(attention, at, head)))
     else:
         drawn = of_map(attention, at, head, queries)
     ax = _draw_tokens(drawn, norm, cmap, ax, colorbar=colorbar)
@@ -133,7 +134,7 @@ def cross(
     head: int | None = None,
     queries: str | int | slice | Sequence[object] | None = None,
     norm: Norm = None,
-    cmap: Cmap = _draw.CMAP,
+    cmap: Cmap = CMAP,
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
@@ -170,7 +171,7 @@ def cross(
     >>> ax.get_ylabel(), ax.get_xlabel(), ax.images[0].get_array().shape
     ('target token', 'source token', (2, 3))
     """
-    attention = _draw.map_of(attention, "cross")
+    attention = map_of(attention, "cross")
     tokens_of(attention, "or draw it with heatmap")
     if not attends_across(attention):
         msg = f"{attention!r} is self-attention: its queries and its keys are of one text. Draw it with tokens."
@@ -252,27 +253,27 @@ def lines(
     >>> [segment.tolist() for segment in ax.collections[0].get_segments()]
     [[[0.0, 1.0], [1.0, 1.0]], [[0.0, 1.0], [1.0, 2.0]]]
     """
-    attention = _draw.map_of(attention, "lines")
+    attention = map_of(attention, "lines")
     queries, keys = tokens_of(attention, "or draw it with heatmap")
     if strongest is not None and strongest < 1:
         msg = f"strongest={strongest!r} is no number of lines; give 1 or more."
         raise OptionError(msg)
-    at = _draw.sample_of(attention, sample)
-    text = _draw.place_of(attention, at)
+    at = sample_of(attention, sample)
+    text = place_of(attention, at)
     left, right = _all_real(queries, text), _all_real(keys, text)
     asked = left if query is None else [_real_query(queries, query, text)]
-    weights = _draw.rows_of(attention, at, head, asked)[:, right]
+    weights = rows_of(attention, at, head, asked)[:, right]
     most = STRONGEST if strongest is None and query is None else strongest
     drawn = strongest_of(weights, most)
-    scale, colours = _draw.shared_norm(norm, [weights]), _draw.colormap_of(cmap)
+    scale, colours = shared_norm(norm, [weights]), colormap_of(cmap)
     ax = tall_axes(ax, max(len(left), len(right)))
     found = draw_lines(ax, weights, drawn, [left.index(position) for position in asked], norm=scale, cmap=colours)
     name_columns(ax, (queries, left), (keys, right), text)
     chosen = [] if query is None else [_query_name(queries, asked[0], text)]
     number = f"{len(drawn)} strongest of {weights.size} weights"
-    ax.set_title("\n".join([*_draw.caption(attention, at, head), ", ".join([*chosen, number])]))
+    ax.set_title("\n".join([*caption(attention, at, head), ", ".join([*chosen, number])]))
     if colorbar:
-        add_legend(found, ax, _draw.LEGEND)
+        add_legend(found, ax, LEGEND)
     return ax
 
 
@@ -338,17 +339,17 @@ def rollout(
     >>> [round(float(bar.get_width()), 4) for bar in ax.containers[0]]
     [0.375, 0.625]
     """
-    layers = [_draw.map_of(layer, "rollout") for layer in maps]
+    layers = [map_of(layer, "rollout") for layer in maps]
     if not layers:
         msg = "There is no map to roll out; run the model inside the capture first."
         raise StateError(msg)
     last = layers[-1]
     axis, _ = tokens_of(last, "or take anylocal.attention.rollout")
-    at = _draw.sample_of(last, sample)
-    text = _draw.place_of(last, at)
+    at = sample_of(last, sample)
+    text = place_of(last, at)
     position = _all_real(axis, text)[0] if query is None else _real_query(axis, query, text)
-    row: Weights = _draw.array_of(follow(layers, residual=residual, queries=position)[at])
-    scale, colormap = _draw.shared_norm(norm, [row]), _draw.colormap_of(cmap)
+    row: Weights = array_of(follow(layers, residual=residual, queries=position)[at])
+    scale, colormap = shared_norm(norm, [row]), colormap_of(cmap)
     ax = tall_axes(ax, len(row))
     colours = draw_bars(ax, row, scale, colormap)
     name_lines(ax.yaxis, "key", axis, range(len(row)), text)
@@ -357,7 +358,7 @@ def rollout(
     for place in np.flatnonzero(axis.is_padding(text)):
         ax.axhspan(place - 0.5, place + 0.5, facecolor=PADDING, edgecolor="none", gid="padding")
     number = f"rollout of {len(layers)} layer{'s' * (len(layers) > 1)}"
-    ax.set_title("\n".join([", ".join([number, *_draw.sample_name(last, at)]), _query_name(axis, position, text)]))
+    ax.set_title("\n".join([", ".join([number, *sample_name(last, at)]), _query_name(axis, position, text)]))
     if colorbar:
         add_legend(colours, ax, "attention rollout")
     return ax
@@ -368,7 +369,7 @@ def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, color
     columns = _hidden(drawn.keys, range(drawn.weights.shape[1]), drawn.text)
     rows = _hidden(drawn.queries, drawn.rows, drawn.text)
     visible = drawn.weights[np.ix_(~rows, ~columns)]
-    ax = draw_matrix(drawn, _draw.shared_norm(norm, [visible]), cmap, ax, colorbar=colorbar)
+    ax = draw_matrix(drawn, shared_norm(norm, [visible]), cmap, ax, colorbar=colorbar)
     _cover(ax, columns, axis="x")
     _cover(ax, rows, axis="y")
     return ax

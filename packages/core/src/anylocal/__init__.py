@@ -12,9 +12,9 @@
 """
 
 from anylocal import errors
-from anylocal._calls import Call
-from anylocal._capture import Capture, capture, find
-from anylocal._get_local import get_local
-from anylocal._request import Site
+from anylocal._engine.calls import Call
+from anylocal._engine.capture import Capture, capture, find
+from anylocal._engine.get_local import get_local
+from anylocal._engine.sites import Site
 
 __all__ = ["Call", "Capture", "Site", "capture", "errors", "find", "get_local"]

@@ -22,10 +22,10 @@ try:
     from torchmetrics import Metric
     from torchmetrics.utilities.distributed import gather_all_tensors
 
-    from anylocal import _statistics
-    from anylocal._map import maps_of
-    from anylocal._rollout import check_forward
-    from anylocal._softmax import block_rows, chunks
+    from anylocal._maps import statistics
+    from anylocal._maps.map import maps_of
+    from anylocal._maps.rollout import check_forward
+    from anylocal._maps.rows import block_rows, chunks
     from anylocal.attention import AttentionMap, AttentionMaps, Axis, Named, Patches
 except ModuleNotFoundError as error:
     if error.name not in {"torch", "torchmetrics"}:
@@ -297,7 +297,7 @@ class AttentionEntropy(_Statistic):
             [0.3466]])
     """
 
-    _of = staticmethod(_statistics.entropy)
+    _of = staticmethod(statistics.entropy)
 
 
 class AttentionDistance(_Statistic):
@@ -315,7 +315,7 @@ class AttentionDistance(_Statistic):
     tensor([[8., 8., 8.]])
     """
 
-    _of = staticmethod(_statistics.distance)
+    _of = staticmethod(statistics.distance)
 
 
 class PrefixMass(_Statistic):
@@ -341,7 +341,7 @@ class PrefixMass(_Statistic):
                 " with a class token or registers."
             )
             raise ShapeError(msg)
-        return _statistics.prefix_mass(attention)
+        return statistics.prefix_mass(attention)
 
     _rest = (0,)
 
@@ -360,7 +360,7 @@ class SinkMass(_Statistic):
     tensor([[0.2500, 0.2500]])
     """
 
-    _of = staticmethod(_statistics.sink_mass)
+    _of = staticmethod(statistics.sink_mass)
 
 
 class HeadAgreement(_Statistic):
@@ -378,7 +378,7 @@ class HeadAgreement(_Statistic):
              [1., 1.]]])
     """
 
-    _of = staticmethod(_statistics.head_agreement)
+    _of = staticmethod(statistics.head_agreement)
 
 
 class MeanMap(_Sums):

@@ -10,7 +10,6 @@ Needs the extra ``anylocal[plot]``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,13 @@ from anylocal.errors import DependencyError, OptionError
 try:
     from matplotlib import cm
 
-    from anylocal import _draw
-    from anylocal._layers import by_layer, draw_layers, layers_of, of_samples
-    from anylocal._matrix import difference_of, draw_matrix, draw_panels, drawn_of, figure_for, of_map
-    from anylocal._model import draw_grid, fit_height, laid_out, row_names, thumbnail
-    from anylocal._ticks import printable
+    from anylocal._drawing.figure import add_colorbar, width_of
+    from anylocal._drawing.grid import draw_grid, fit_height, laid_out, row_names, thumbnail
+    from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
+    from anylocal._drawing.matrix import difference_of, draw_matrix, draw_panels, drawn_of, figure_for, of_map
+    from anylocal._drawing.scale import CMAP, DIVERGING, LEGEND, centred_norm, colormap_of, shared_norm
+    from anylocal._drawing.select import image_of, layer_name, map_of, mean_of, sample_name, sample_of
+    from anylocal._drawing.ticks import printable
 except ModuleNotFoundError as error:
     if error.name not in {"matplotlib", "numpy"}:
         raise
@@ -31,13 +32,15 @@ except ModuleNotFoundError as error:
     raise DependencyError(msg, name=error.name) from error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     import torch
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from anylocal._draw import Cmap, Norm, Weights
-    from anylocal._index import Queries
-    from anylocal._map import AttentionMap
+    from anylocal._drawing.scale import Cmap, Norm, Weights
+    from anylocal._maps.indexing import Queries
+    from anylocal._maps.map import AttentionMap
 
 __all__ = ["difference", "entropy", "heads", "heatmap", "model"]
 
@@ -49,7 +52,7 @@ def heatmap(
     head: int | None = None,
     queries: Queries | str | Sequence[object] = None,
     norm: Norm = None,
-    cmap: Cmap = _draw.CMAP,
+    cmap: Cmap = CMAP,
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
@@ -104,7 +107,7 @@ def heatmap(
     ((2, 4), 'key token')
     """
     drawn = drawn_of(attention, "heatmap", sample, head, queries)
-    return draw_matrix(drawn, _draw.shared_norm(norm, [drawn.weights]), cmap, ax, colorbar=colorbar)
+    return draw_matrix(drawn, shared_norm(norm, [drawn.weights]), cmap, ax, colorbar=colorbar)
 
 
 def heads(
@@ -112,7 +115,7 @@ def heads(
     *,
     sample: int | None = None,
     norm: Norm = None,
-    cmap: Cmap = _draw.CMAP,
+    cmap: Cmap = CMAP,
     columns: int | None = None,
     figure: Figure | None = None,
 ) -> Figure:
@@ -160,19 +163,19 @@ def heads(
     >>> [ax.get_title() for ax in figure.axes[:4]]
     ['head 0', 'head 1', 'head 2', 'mean']
     """
-    attention = _draw.map_of(attention, "heads")
+    attention = map_of(attention, "heads")
     if columns is not None and columns < 1:
         msg = f"columns={columns!r} is no number of panels in a row; give 1 or more."
         raise OptionError(msg)
-    at = _draw.sample_of(attention, sample)
+    at = sample_of(attention, sample)
     panels = [replace(of_map(attention, at, head), title=f"head {head}") for head in range(attention.shape[1])]
-    panels.append(replace(panels[0], weights=_draw.mean_of(panel.weights for panel in panels), title="mean"))
-    scale = _draw.shared_norm(norm, [panel.weights for panel in panels])
-    colours = _draw.colormap_of(cmap)
+    panels.append(replace(panels[0], weights=mean_of(panel.weights for panel in panels), title="mean"))
+    scale = shared_norm(norm, [panel.weights for panel in panels])
+    colours = colormap_of(cmap)
     figure, columns = figure_for(figure, columns, panels)
     axes = draw_panels(figure, columns, panels, scale, colours)
-    figure.suptitle("\n".join([*_draw.layer_name(attention), *_draw.sample_name(attention, at)]))
-    figure.colorbar(cm.ScalarMappable(scale, colours), ax=axes, label=_draw.LEGEND, fraction=0.06, pad=0.02)
+    figure.suptitle("\n".join([*layer_name(attention), *sample_name(attention, at)]))
+    figure.colorbar(cm.ScalarMappable(scale, colours), ax=axes, label=LEGEND, fraction=0.06, pad=0.02)
     return figure
 
 
@@ -181,7 +184,7 @@ def model(
     *,
     sample: int | None = None,
     norm: Norm = None,
-    cmap: Cmap = _draw.CMAP,
+    cmap: Cmap = CMAP,
     figure: Figure | None = None,
 ) -> Figure:
     """Draw every head of every layer in one picture: a row for each layer, a column for each head, all on one scale.
@@ -238,23 +241,23 @@ def model(
     (5, 'head', 'layer')
     """
     layers = layers_of(maps, "model")
-    images = [_draw.image_of(layer, sample) for layer in layers]
+    images = [image_of(layer, sample) for layer in layers]
     rows = [
         [thumbnail(layer, image, head) for head in range(layer.shape[1])]
         for layer, image in zip(layers, images, strict=True)
     ]
-    scale = _draw.shared_norm(norm, [weights for row in rows for weights in row])
-    colours = _draw.colormap_of(cmap)
+    scale = shared_norm(norm, [weights for row in rows for weights in row])
+    colours = colormap_of(cmap)
     drawn = laid_out(figure)
     columns = max(map(len, rows))
-    names, common = row_names(layers, _draw.width_of(drawn), columns)
+    names, common = row_names(layers, width_of(drawn), columns)
     if figure is None:
         fit_height(drawn, len(rows), columns, names)
     ax = drawn.add_subplot()
     draw_grid(ax, rows, names, scale, colours)
     one = f"sample {images[0]}" if layers[0].images > 1 else ""
     ax.set_title("\n".join(filter(None, [printable(common, len(common)), one])))
-    _draw.add_colorbar(ax.images[0], ax)
+    add_colorbar(ax.images[0], ax)
     return drawn
 
 
@@ -266,7 +269,7 @@ def difference(
     head: int | None = None,
     queries: Queries | str | Sequence[object] = None,
     norm: Norm = None,
-    cmap: Cmap = _draw.DIVERGING,
+    cmap: Cmap = DIVERGING,
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
@@ -311,7 +314,7 @@ def difference(
     [[0.5, -0.5], [-0.5, 0.5]]
     """
     drawn = difference_of(attention, other, sample, head, queries)
-    scale = _draw.centred_norm(norm, drawn.weights)
+    scale = centred_norm(norm, drawn.weights)
     return draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label="difference of\nattention weights")
 
 

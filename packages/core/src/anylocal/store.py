@@ -21,12 +21,12 @@ try:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
-    from anylocal import _saved
-    from anylocal._calls import Call
-    from anylocal._capture import Capture
-    from anylocal._files import replacing
-    from anylocal._map import maps_of
-    from anylocal._saved import SavedCapture
+    from anylocal._engine import saved
+    from anylocal._engine.calls import Call
+    from anylocal._engine.capture import Capture
+    from anylocal._engine.files import replacing
+    from anylocal._engine.saved import SavedCapture
+    from anylocal._maps.map import maps_of
     from anylocal.attention import AttentionMap, AttentionMaps, Axis, Named, Patches, PlacedPatches, Tokens
 except ModuleNotFoundError as error:
     if error.name not in {"safetensors", "torch"}:
@@ -98,7 +98,7 @@ def save(kept: AttentionMaps | AttentionMap | Capture, file: str | PathLike[str]
         raise OptionError(msg)
     tensors: dict[str, torch.Tensor] = {}
     if isinstance(kept, Capture):
-        key, content = _CAPTURE_KEY, _saved.describe(kept.label, kept, tensors)
+        key, content = _CAPTURE_KEY, saved.describe(kept.label, kept, tensors)
     else:
         key, content = _MAPS_KEY, _describe_maps(kept, tensors)
     text = json.dumps(content)
@@ -157,7 +157,7 @@ def load(file: str | PathLike[str]) -> Any:
         raise StoreError(f"{path} is damaged: its content has another digest than when it was written; write it again.")
     try:
         content = json.loads(metadata[key])
-        return _saved.restored(content, tensors) if key == _CAPTURE_KEY else _read_maps(content, tensors)
+        return saved.restored(content, tensors) if key == _CAPTURE_KEY else _read_maps(content, tensors)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, AnylocalError) as error:
         raise StoreError(f"{path} holds parts that do not fit together ({type(error).__name__}: {error}).") from error
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +23,14 @@ try:
     from markupsafe import Markup
     from tqdm import tqdm
 
-    from anylocal import _draw
-    from anylocal._content import colours_of, describe, named, sources_of, tokens_of
-    from anylocal._files import replacing
-    from anylocal._layers import layers_of
-    from anylocal._map import maps_of
-    from anylocal._memory import parse_size
-    from anylocal._payload import compressed, pack
+    from anylocal._drawing.layers import layers_of
+    from anylocal._drawing.scale import CMAP
+    from anylocal._drawing.select import inside
+    from anylocal._engine.budget import parse_size
+    from anylocal._engine.files import replacing
+    from anylocal._maps.map import maps_of
+    from anylocal._page.describe import colours_of, describe, named, sources_of, tokens_of
+    from anylocal._page.payload import compressed, pack
     from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 except ModuleNotFoundError as error:
     if error.name not in {"jinja2", "markupsafe", "matplotlib", "numpy", "PIL", "torch", "tqdm"}:
@@ -39,9 +39,11 @@ except ModuleNotFoundError as error:
     raise DependencyError(msg, name=error.name) from error
 
 if TYPE_CHECKING:
-    from anylocal._draw import Cmap
-    from anylocal._image import ImageLike, Statistics
-    from anylocal._payload import Layer
+    from os import PathLike
+
+    from anylocal._drawing.image import ImageLike, Statistics
+    from anylocal._drawing.scale import Cmap
+    from anylocal._page.payload import Layer
 
 __all__ = ["Page", "explore"]
 
@@ -124,7 +126,7 @@ def explore(
     samples: int | Sequence[int] | None = None,
     mean: Statistics = None,
     std: Statistics = None,
-    cmap: Cmap = _draw.CMAP,
+    cmap: Cmap = CMAP,
     title: str | None = None,
     limit: int | str | None = "64MiB",
 ) -> Page:
@@ -233,7 +235,7 @@ def _numbers(layers: Sequence[AttentionMap], samples: int | Sequence[int] | None
         raise ShapeError(msg)
     (count,) = counts
     wanted = range(count) if samples is None else _several(samples)
-    numbers = [_draw.inside(sample, count, "sample", of=layers[0]) for sample in wanted]
+    numbers = [inside(sample, count, "sample", of=layers[0]) for sample in wanted]
     if not numbers:
         msg = f"samples={samples!r} chooses none of the batch of {count}, and there is nothing to show; choose some."
         raise OptionError(msg)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import timm.layers
 import timm.models
 
-from anylocal._resolve import functions_in
-from anylocal._rewrite import Wants, argument_names
+from anylocal._engine.resolve import functions_in
+from anylocal._engine.rewrite import argument_names
 from anylocal.adapter import Adapter, Also, Axes, Reading, Scene
-from anylocal.attention import AttentionMap
 from anylocal_vit._grids import HINTS, Layer, Surroundings, is_model, seen_shape
 from anylocal_vit._layouts import BATCH, four_axes, makes_no_map, special_reading, without_a_map
 from anylocal_vit._places import cutting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
     import torch
 
     from anylocal import Call
+    from anylocal._engine.spec import Wants
     from anylocal.adapter import Mixed
+    from anylocal.attention import AttentionMap
 
 
 class TimmAdapter(Adapter):

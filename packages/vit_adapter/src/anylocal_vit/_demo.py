@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
@@ -15,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 
 from anylocal import store
-from anylocal._command import summary, write
 from anylocal.attention import AttentionMap, AttentionMaps, Patches, PlacedPatches
+from anylocal.cli.command import summary, write
 from anylocal.errors import OptionError, ShapeError, WeightsError
 from anylocal.plot import entropy, heads
 from anylocal.view import explore
@@ -25,6 +23,9 @@ from anylocal_vit._adapter import adapter
 from anylocal_vit._photograph import photograph
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
 
-from anylocal._torch import module_names
+from anylocal._engine.tensors import module_names
 from anylocal.adapter import Axes
 from anylocal.attention import Axis, Named, Patches, PlacedPatches
 from anylocal_vit._places import Block, Cut, Grid, cutting, pair, tiles, unrolled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 # Locals of attention functions that hold the rows and columns of what they relate, the most telling first.
 SIZES: Final = (("q_size", "k_size"), ("feat_size",), ("size",), ("h", "w"), ("H", "W"))

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from anylocal._heads import apart, source_to_the_map
-from anylocal._torch import module_names
+from anylocal._engine.tensors import module_names
+from anylocal._readout.layout import apart, source_to_the_map
 from anylocal.adapter import Operand, Reading, Result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     import torch
 
     from anylocal import Call

@@ -16,9 +16,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
-from anylocal._draw import beside
-from anylocal._image import as_seen, grey, pixels_of
-from anylocal._ticks import name_positions
+from anylocal._drawing.figure import beside
+from anylocal._drawing.image import as_seen, grey, pixels_of
+from anylocal._drawing.ticks import name_positions
 from anylocal.attention import AttentionMap, Axis, Patches, PlacedPatches
 from anylocal.errors import ShapeError, UnsupportedError
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.image import AxesImage
 
-    from anylocal._draw import Cmap, Weights
-    from anylocal._image import ImageLike, Pixels, Statistics
+    from anylocal._drawing.image import ImageLike, Pixels, Statistics
+    from anylocal._drawing.scale import Cmap, Weights
 
 BACKGROUND = "0.5"
 """Grey of what lies under the cells and the colorbar: that of an average image, so that colours there are the same."""

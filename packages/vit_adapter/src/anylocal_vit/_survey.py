@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from anylocal import _survey
-from anylocal.attention import AttentionMaps
+from anylocal.cli import survey
 from anylocal.errors import DependencyError, OptionError
 from anylocal_vit import _demo
 from anylocal_vit._adapter import adapter
 from anylocal_vit._photograph import photograph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anylocal.attention import AttentionMaps
 
 _METRICS = ("entropy", "distance", "prefix", "agreement")
 
@@ -61,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         If there is no such model, it has no weights or no map, the data is not there, or an option makes no sense.
     """
     options = _parser().parse_args(arguments)
-    _survey.check(options)
-    device = _survey.device_of(options)
+    survey.check(options)
+    device = survey.device_of(options)
     _demo.check_name(options.model)
     # Of a model without weights, every process must have the same.
     torch.manual_seed(0)
@@ -78,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
 
     weights = "random" if options.random_weights else options.checkpoint or "pretrained"
     identity = {"model": options.model, "weights": weights, "layers": options.layers, "data": digest}
-    job = _survey.Job(samples, lambda number: _name(source, number, column), identity, torch.stack, run, _METRICS)
-    return _survey.survey(job, options)
+    job = survey.Job(samples, lambda number: _name(source, number, column), identity, torch.stack, run, _METRICS)
+    return survey.survey(job, options)
 
 
 def _source(folder: Path, column: str | None) -> tuple[Sequence[Any], str | None, str]:
@@ -133,5 +136,5 @@ def _parser() -> argparse.ArgumentParser:
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", metavar="FILE", help="weights from a file instead of the Hugging Face hub")
     weights.add_argument("--random-weights", action="store_true", help="an untrained model, which needs no network")
-    _survey.add_options(parser)
+    survey.add_options(parser)
     return parser

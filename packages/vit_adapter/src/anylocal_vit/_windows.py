@@ -6,18 +6,19 @@ the images, one image after the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from anylocal import _draw
+from anylocal._drawing.select import inside, rows_of
 from anylocal.attention import AttentionMap, Axis, PlacedPatches
 from anylocal.errors import ChoiceError, PositionError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
-    from anylocal._draw import Weights
+    from collections.abc import Mapping, Sequence
+
+    from anylocal._drawing.scale import Weights
 
 
 def asked(attention: AttentionMap, queries: Sequence[Any], image: int) -> dict[int, list[int]]:
@@ -53,7 +54,7 @@ def _place(attention: AttentionMap, query: Any, image: int) -> tuple[int, int]:
 def mean_row(attention: AttentionMap, rows: Mapping[int, Sequence[int]], head: int | None) -> Weights:
     """Return the mean of rows as one over the whole image, prefix tokens first: NaN where none of them has a key."""
     sums = np.stack(
-        [spread(attention.keys, _draw.rows_of(attention, at, head, some).sum(0), at) for at, some in rows.items()]
+        [spread(attention.keys, rows_of(attention, at, head, some).sum(0), at) for at, some in rows.items()]
     )
     mean: Weights = np.nansum(sums, axis=0) / sum(map(len, rows.values()))
     return np.where(np.isnan(sums).all(0), np.nan, mean)
@@ -83,7 +84,7 @@ def stitched(attention: AttentionMap, image: int, position: int | None, head: in
         sample = image * attention.windows + window
         asking = _asking(attention.queries, position, sample)
         if asking:
-            rows[window] = _draw.rows_of(attention, sample, head, asking).mean(0)
+            rows[window] = rows_of(attention, sample, head, asking).mean(0)
     if not rows:
         msg = f"Query {position} is padding in every window of {attention!r}; give another."
         raise PositionError(msg)
@@ -120,8 +121,8 @@ def within(axis: Axis, query: Any) -> tuple[int, str]:
         position = axis.position(query)
         return position, query if isinstance(query, str) else str(position)
     rows, columns = _window_shape(axis)
-    row = _draw.inside(query[0], rows, f"row of the windows of {axis!r}")
-    column = _draw.inside(query[1], columns, f"column of the windows of {axis!r}")
+    row = inside(query[0], rows, f"row of the windows of {axis!r}")
+    column = inside(query[1], columns, f"column of the windows of {axis!r}")
     return len(axis.prefix) + row * columns + column, str((row, column))
 
 

@@ -11,8 +11,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anylocal import _draw
-from anylocal._layers import by_layer, draw_layers, layers_of, of_samples
+from anylocal._drawing.figure import add_colorbar, new_axes
+from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
+from anylocal._drawing.scale import CMAP, LEGEND, colormap_of, shared_norm
+from anylocal._drawing.select import (
+    array_of,
+    caption,
+    head_name,
+    image_of,
+    is_map,
+    layer_name,
+    map_of,
+    sample_name,
+    sample_of,
+)
 from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, PlacedPatches, prefix_mass
 from anylocal.attention import distance as distances
 from anylocal.attention import rollout as follow
@@ -35,8 +47,8 @@ from anylocal_vit._windows import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from anylocal._draw import Cmap, Norm, Weights
-    from anylocal._image import ImageLike, Pixels, Statistics
+    from anylocal._drawing.image import ImageLike, Pixels, Statistics
+    from anylocal._drawing.scale import Cmap, Norm, Weights
 
 __all__ = ["difference", "distance", "entropy", "heads", "heatmap", "model", "prefix", "query", "rollout", "windows"]
 
@@ -53,7 +65,7 @@ def query(
     sample: int | None = None,
     head: int | None = None,
     norm: Norm = None,
-    cmap: Cmap = _draw.CMAP,
+    cmap: Cmap = CMAP,
     alpha: float = ALPHA,
     mean: Statistics = None,
     std: Statistics = None,
@@ -127,7 +139,7 @@ def query(
     [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     """
     attention = _layer(attention, layer)
-    number = _draw.image_of(attention, sample)
+    number = image_of(attention, sample)
     keys, pixels = seen(attention, image, number, mean, std)
     rows = asked(attention, _queries(query), number)
     places = [(position, at) for at, positions in rows.items() for position in positions]
@@ -153,7 +165,7 @@ def windows(
     sample: int | None = None,
     head: int | None = None,
     norm: Norm = None,
-    cmap: Cmap = _draw.CMAP,
+    cmap: Cmap = CMAP,
     alpha: float = ALPHA,
     mean: Statistics = None,
     std: Statistics = None,
@@ -208,9 +220,9 @@ def windows(
     >>> ax.images[1].get_array().tolist()
     [[0.75, 0.25, 0.0, 1.0]]
     """
-    attention = _draw.map_of(attention, "windows")
+    attention = map_of(attention, "windows")
     check_windowed(attention)
-    number = _draw.image_of(attention, sample)
+    number = image_of(attention, sample)
     keys, pixels = seen(attention, image, number, mean, std)
     position, named = (None, "") if query is None else within(attention.queries, query)
     samples = range(number * attention.windows, (number + 1) * attention.windows)
@@ -244,7 +256,7 @@ def rollout(
     sample: int | None = None,
     residual: float = 0.5,
     norm: Norm = None,
-    cmap: Cmap = _draw.CMAP,
+    cmap: Cmap = CMAP,
     alpha: float = ALPHA,
     mean: Statistics = None,
     std: Statistics = None,
@@ -291,22 +303,22 @@ def rollout(
     >>> ax.images[1].get_array().round(2).tolist()
     [[0.25, 0.25]]
     """
-    layers = [_draw.map_of(layer, "rollout") for layer in maps]
+    layers = [map_of(layer, "rollout") for layer in maps]
     if not layers:
         msg = "There is no map to roll out; run the model inside the capture first."
         raise StateError(msg)
     last = layers[-1]
-    sample = _draw.sample_of(last, sample)
+    sample = sample_of(last, sample)
     keys, pixels = seen(last, image, sample, mean, std)
     position = last.keys.position(("cls" if "cls" in keys.prefix else 0) if query is None else query, sample)
-    row = _draw.array_of(follow(layers, residual=residual, queries=position)[sample])
+    row = array_of(follow(layers, residual=residual, queries=position)[sample])
     return _row(
         spread(last.keys, row, sample),
         keys,
         pixels,
         marked=(last.keys, [(position, sample)]),
         title=[
-            ", ".join([f"rollout of {len(layers)} layer{'s' * (len(layers) > 1)}", *_draw.sample_name(last, sample)]),
+            ", ".join([f"rollout of {len(layers)} layer{'s' * (len(layers) > 1)}", *sample_name(last, sample)]),
             f"query {last.keys.label(position, sample)}",
         ],
         options=_Options(norm, cmap, alpha, ax, label="attention rollout", colorbar=colorbar),
@@ -449,7 +461,7 @@ class _Options:
     cmap: Cmap
     alpha: float
     ax: Axes | None
-    label: str = _draw.LEGEND
+    label: str = LEGEND
     colorbar: bool = True
 
 
@@ -463,32 +475,32 @@ def _row(
     options: _Options,
 ) -> tuple[Axes, Overlay]:
     """Draw weights over the image, and mark queries: the positions of samples of an axis."""
-    scale, colours = _draw.shared_norm(options.norm, [row]), _draw.colormap_of(options.cmap)
-    ax = _draw.new_axes(options.ax)
+    scale, colours = shared_norm(options.norm, [row]), colormap_of(options.cmap)
+    ax = new_axes(options.ax)
     drawn = overlay(ax, row, keys, pixels, norm=scale, cmap=colours, alpha=options.alpha)
     axis, places = marked
     for place in places:
         drawn.outline(axis, *place)
     ax.set_title("\n".join(title))
     if options.colorbar:
-        bar = _draw.add_colorbar(drawn.heat, ax, options.label)
+        bar = add_colorbar(drawn.heat, ax, options.label)
         bar.ax.set_facecolor(BACKGROUND)
     return ax, drawn
 
 
 def _layer(attention: AttentionMap | Sequence[AttentionMap], layer: int | str | None) -> AttentionMap:
     """Return the map to draw, or the chosen one of several."""
-    if _draw.is_map(attention):
+    if is_map(attention):
         if layer is not None:
             msg = f"layer={layer!r} chooses from several maps, and {attention!r} is one; leave it out."
             raise OptionError(msg)
         return attention
     if isinstance(attention, Sequence) and layer is not None:
         return AttentionMaps(attention)[layer]
-    if isinstance(attention, Sequence) and any(map(_draw.is_map, attention)):
+    if isinstance(attention, Sequence) and any(map(is_map, attention)):
         msg = f"query draws one map and got {len(attention)}; take one by position or by name, such as layer=0."
         raise ChoiceError(msg)
-    return _draw.map_of(attention, "query")
+    return map_of(attention, "query")
 
 
 def _queries(query: Any) -> list[Any]:
@@ -505,9 +517,9 @@ def _queries(query: Any) -> list[Any]:
 def _title(attention: AttentionMap, image: int, head: int | None) -> list[str]:
     """Return the lines of a title: those of `caption`, without a window."""
     if attention.windows == 1:
-        return _draw.caption(attention, image, head)
+        return caption(attention, image, head)
     words = [f"image {image}"] if attention.images > 1 else []
-    return [*_draw.layer_name(attention), ", ".join([*words, _draw.head_name(attention, head)])]
+    return [*layer_name(attention), ", ".join([*words, head_name(attention, head)])]
 
 
 def _query_name(attention: AttentionMap, places: Sequence[tuple[int, int]]) -> str:

@@ -1,0 +1,138 @@
+"""All heads of all layers on paper: a thumbnail for each, in one grid.
+
+The thumbnails are images of one axes: as many axes as a model has heads would take a minute to lay out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import rcParams
+
+from anylocal._drawing.figure import Settled, lay_out, new_figure
+from anylocal._drawing.select import array_of, mean_of
+from anylocal._drawing.ticks import DIGIT, name_positions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    from anylocal._drawing.scale import Cmap, Weights
+    from anylocal._maps.map import AttentionMap
+
+MOST = 64
+"""Most rows and columns of a thumbnail: as many as it has dots in a column of a paper. More would need much memory for
+all heads of a long text, and a scale that reaches to weights that no dot shows."""
+
+SMALLEST, LARGEST = 0.3, 0.6
+"""Inches of a cell, at the usual size of font: where names of modules take room from it, and at most."""
+
+SIDE = 0.94
+"""Of the distance from one thumbnail to the next, what it fills."""
+
+
+def thumbnail(attention: AttentionMap, image: int, head: int) -> Weights:
+    """Return the weights of a head, no longer than `MOST` either way: of a windowed layer, the mean of its windows."""
+    windows = range(image * attention.windows, (image + 1) * attention.windows)
+    weights = mean_of(array_of(attention[window, head]) for window in windows)
+    return shortened(shortened(weights).T).T
+
+
+def draw_grid(ax: Axes, rows: Sequence[Sequence[Weights]], names: Sequence[str], scale: Normalize, cmap: Cmap) -> None:
+    """Draw a row of thumbnails for each layer, the first on top."""
+    for layer, row in enumerate(rows):
+        for head, weights in enumerate(row):
+            left, top = head - SIDE / 2, layer - SIDE / 2
+            place = (left, left + SIDE, top + SIDE, top)
+            # The rcParams may have the origin below, and no interpolation, which would drop rows and columns.
+            ax.imshow(weights, cmap=cmap, norm=scale, extent=place, origin="upper", interpolation="antialiased")
+    columns = max(map(len, rows))
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(len(rows) - 0.5, -0.5), aspect="equal")
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    _name_rows(ax, names)
+    name_positions(ax.xaxis, "", None, range(columns), text=0, longest=10)
+    ax.set(xlabel="head", ylabel="layer")
+
+
+def laid_out(figure: Figure | None) -> Figure:
+    """Return the figure to draw into, with a layout that makes room for labels."""
+    if figure is None:
+        return new_figure()
+    lay_out(figure, Settled())
+    return figure
+
+
+def fit_height(figure: Figure, rows: int, columns: int, names: Sequence[str]) -> None:
+    """Make a figure as high as its square cells need at its width."""
+    # Few heads leave the sides of the picture bare, rather than make it as long as many layers of large squares.
+    cell = min(LARGEST * _inch(), max(0.1, figure.get_figwidth() - _around() - _labels(names)) / columns)
+    figure.set_figheight(max(1.9 * _inch(), rows * cell + 1.1 * _inch()))
+
+
+def row_names(layers: Sequence[AttentionMap], width: float, columns: int) -> tuple[list[str], str]:
+    """Return the names of the rows, and what the title says of all of them.
+
+    Where the names of the modules differ in one number only, it is the row's; where they differ in more, that goes
+    behind the number in the sequence, if the width, in inches, has room for it beside the columns.
+    """
+    numbers = [str(number) for number in range(len(layers))]
+    parts = [layer.name.split(".") for layer in layers]
+    start = _shared(parts)
+    end = _shared([name[start:][::-1] for name in parts])
+    own = [".".join(name[start : len(name) - end]) for name in parts]
+    common = ".".join([*parts[0][:start], *(["*"] if any(own) else []), *parts[0][len(parts[0]) - end :]])
+    if not any(own):
+        return numbers, common.strip(".")
+    if all(map(str.isdecimal, own)) and len(set(own)) == len(own):
+        return own, common
+    long = [f"{number}  {name}" for number, name in zip(numbers, own, strict=True)]
+    room = width - _around() - _labels(long) - columns * SMALLEST * _inch()
+    return (long if room >= 0 else numbers), (common if start + end else "")
+
+
+def _inch() -> float:
+    """Return an inch at the usual size of font: what stands around the cells grows with it."""
+    return float(rcParams["font.size"]) / 10
+
+
+def _around() -> float:
+    """Return what the legend and the words beside the cells take of the width."""
+    return 1.4 * _inch()
+
+
+def _labels(names: Sequence[str]) -> float:
+    """Return what the names of rows take of the width."""
+    return max(map(len, names)) * DIGIT * _inch() * 10 / 72
+
+
+def _name_rows(ax: Axes, names: Sequence[str]) -> None:
+    from anylocal.attention import Named
+
+    longest = max(map(len, names))
+    name_positions(ax.yaxis, "", Named(tuple(names)), range(len(names)), text=0, longest=longest)
+
+
+def _shared(names: Sequence[Sequence[str]]) -> int:
+    """Return how many parts all names begin with."""
+    same = (len(set(parts)) == 1 for parts in zip(*names, strict=False))
+    return next((number for number, alike in enumerate(same) if not alike), min(map(len, names)))
+
+
+def shortened(weights: Weights, most: int = MOST) -> Weights:
+    """Average neighbouring rows until there are at most so many."""
+    length = len(weights)
+    together = math.ceil(length / most)
+    if together == 1:
+        return weights
+    number = math.ceil(length / together)
+    # Nearly as many in each: a rest by itself at the end would outshine the averages.
+    starts = np.arange(number) * length // number
+    sums: Weights = np.add.reduceat(weights, starts, axis=0)
+    return sums / np.diff([*starts, length])[:, None]

@@ -1,0 +1,146 @@
+"""The picture below the weights: whatever form an image comes in, grey pixels between 0 and 1."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL.Image import Image as PillowImage
+
+from anylocal.errors import OptionError, ShapeError
+
+if TYPE_CHECKING:
+    from anylocal._maps.patches import Patches, PlacedPatches
+
+Pixels: TypeAlias = npt.NDArray[np.floating[Any]]
+"""Shape (height, width), or (height, width, 3) in colour; between 0 and 1."""
+
+Statistics: TypeAlias = float | Sequence[float] | torch.Tensor | None
+"""A number for each colour, or one for all."""
+
+ImageLike: TypeAlias = torch.Tensor | npt.NDArray[Any] | PillowImage | Any
+
+# Luma of ITU-R BT.601, as in Pillow's mode "L".
+LUMA = (0.299, 0.587, 0.114)
+
+_WHITE = 255
+
+# What models pad with is 0, which is the average colour of an image that is normalised.
+_MIDDLE = 0.5
+
+
+def pixels_of(
+    image: ImageLike, *, sample: int = 0, batch: int = 1, mean: Statistics = None, std: Statistics = None
+) -> Pixels:
+    """Return an image as pixels to look at.
+
+    Parameters
+    ----------
+    image : torch.Tensor, numpy.ndarray, PIL.Image.Image, or object with ``pixels``
+        One image, or `batch` of them.
+    sample : int
+        Which image of a batch.
+    batch : int
+        Images that the model saw.
+    mean, std : float or sequence of float, optional
+        What the image was normalised by.
+
+    Raises
+    ------
+    ShapeError
+        Where it is no image, has no pixels, or there is another number of images.
+    OptionError
+        Where `mean` and `std` do not fit it, or a pixel is no number.
+    """
+    array, first = _read(image)
+    if array.ndim == 4:  # noqa: PLR2004  # the number of axes
+        if len(array) not in {1, batch}:
+            msg = f"There are {len(array)} images and the map has {batch}; give the image of the sample that is drawn."
+            raise ShapeError(msg)
+        array = array[sample % len(array)]
+    found = _channels_last(array, first=first)
+    if not found.size:
+        msg = f"The image is {found.shape[0]} × {found.shape[1]} pixels, which show nothing; give what the model saw."
+        raise ShapeError(msg)
+    return _between_0_and_1(found, mean, std)
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """Return the lightness of pixels: shape (height, width)."""
+    return pixels if pixels.ndim == 2 else pixels @ np.array(LUMA)  # noqa: PLR2004  # the number of axes
+
+
+def as_seen(pixels: Pixels, axes: Iterable[Patches | PlacedPatches]) -> Pixels:
+    """Return pixels with the padding that the model has added; of another size than all axes say, as they are."""
+    lying = [axis for axis in axes if axis.image_size is not None]
+    given = {tuple(map(operator.sub, axis.image_size or (), axis.image_padding)) for axis in lying}
+    if given != {pixels.shape[:2]}:
+        return pixels
+    down, right = lying[0].image_padding
+    return np.pad(pixels, ((0, down), (0, right), (0, 0))[: pixels.ndim], constant_values=_MIDDLE)
+
+
+def _read(image: ImageLike) -> tuple[npt.NDArray[Any], bool]:
+    """Return the values, and whether the colours are most likely the first axis of an image."""
+    # What `anylocal_vit.photograph` returns; no other kind of image has this attribute.
+    image = getattr(image, "pixels", image)
+    if isinstance(image, torch.Tensor):
+        values = image.detach().cpu()
+        return (values.float() if values.is_floating_point() else values).numpy(), True
+    if isinstance(image, PillowImage) and image.mode[0] not in {"F", "I"} and image.mode not in {"L", "RGB"}:
+        # A palette's indices, or an alpha channel, are nothing to look at; numbers beyond bytes would be cut off.
+        image = image.convert("RGB")
+    return np.asarray(image), False
+
+
+def _channels_last(array: npt.NDArray[Any], *, first: bool) -> npt.NDArray[Any]:
+    """Return shape (height, width) or (height, width, 3)."""
+    if array.ndim == 3:  # noqa: PLR2004  # the number of axes
+        at_start, at_end = array.shape[0] in {1, 3}, array.shape[-1] in {1, 3, 4}
+        if at_start and (first or not at_end):
+            return _channels_last(np.moveaxis(array, 0, -1), first=False)
+        if at_end:
+            return array[..., 0] if array.shape[-1] == 1 else array[..., :3]
+    if array.ndim != 2 or array.dtype.kind not in "buif":  # noqa: PLR2004  # the number of axes
+        msg = (
+            f"An array of shape {array.shape} and {array.dtype} is no image; give numbers of shape (3, height, width), "
+            "(height, width, 3), or (height, width) for grey, and a file by anylocal_vit.photograph(model, file)."
+        )
+        raise ShapeError(msg)
+    return array
+
+
+def _between_0_and_1(array: npt.NDArray[Any], mean: Statistics, std: Statistics) -> Pixels:
+    whole = array.dtype.kind in "bui"
+    if not whole and not np.isfinite(array).all():
+        msg = "The image has pixels that are NaN or infinite, which have no colour; give what the model saw."
+        raise OptionError(msg)
+    if mean is not None or std is not None:
+        if whole:
+            msg = f"mean and std undo the normalisation of an image, and one of {array.dtype} is not normalised."
+            raise OptionError(msg)
+        return np.asarray(array * _statistics(std, 1.0, array) + _statistics(mean, 0.0, array)).clip(0, 1)
+    if array.dtype == np.bool_:
+        return np.asarray(array / 1)
+    low, high = array.min(), array.max()
+    # Bytes, as whatever integers.
+    if whole and low >= 0 and high <= _WHITE:
+        return np.asarray(array / _WHITE)
+    if whole:
+        array, low, high = array.astype(np.float64), float(low), float(high)
+        return (array - low) / (high - low)
+    # A normalised image has lost its black and its white: its own extremes take their places.
+    return array if low >= 0 and high <= 1 else (array - low) / ((high - low) or 1)
+
+
+def _statistics(values: Statistics, default: float, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    given = np.asarray(default if values is None else values, dtype=np.float64).ravel()
+    colours = array.shape[2] if array.ndim == 3 else 1  # noqa: PLR2004  # the number of axes
+    if len(given) not in {1, colours}:
+        msg = f"mean and std are one number or {colours} for this image; got {len(given)}."
+        raise OptionError(msg)
+    return given

@@ -1,0 +1,231 @@
+"""Maps as matrices on paper: a row for each query, a column for each key; one alone, or several in rows of panels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from matplotlib import rcParams
+
+from anylocal._drawing.figure import add_colorbar, height_of, lay_out, new_axes, new_figure, width_of
+from anylocal._drawing.scale import LEGEND, colormap_of
+from anylocal._drawing.select import (
+    array_of,
+    caption,
+    is_map,
+    layer_name,
+    map_of,
+    place_of,
+    positions_of,
+    rows_of,
+    sample_of,
+)
+from anylocal._drawing.ticks import name_positions
+from anylocal.errors import OptionError, ShapeError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+    from anylocal._drawing.scale import Cmap, Weights
+    from anylocal._maps.map import AttentionMap
+    from anylocal._maps.positions import Axis
+
+LONG = 4
+"""A matrix that is longer by this than it is wide fills the axes; others have square cells."""
+
+TITLE = 0.55
+"""Inches of a panel that is as wide as its title, at the usual size of font."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a matrix on paper consists of."""
+
+    weights: Weights
+    queries: Axis | None
+    keys: Axis | None
+    rows: Sequence[int]
+    """Positions of the queries."""
+    text: int = 0
+    """By which number the axes know the sample: which text of the batch it is, or which window of an image."""
+    title: str = ""
+
+
+def drawn_of(attention: Any, recipe: str, sample: int | None, head: int | None, queries: Any = None) -> Drawn:
+    """Return what a recipe was given, a map or a plain matrix, as a matrix.
+
+    Raises
+    ------
+    ChoiceError, OptionError, PositionError, ShapeError
+        Where there is no such sample, head or query, or it is not one map or one matrix.
+    """
+    if is_map(attention) or isinstance(attention, Sequence):
+        return of_map(map_of(attention, recipe), sample, head, queries)
+    return _of_array(attention, sample, head, queries)
+
+
+def draw_matrix(
+    drawn: Drawn, scale: Normalize, cmap: Cmap, ax: Axes | None, *, colorbar: bool, label: str = LEGEND
+) -> Axes:
+    """Draw one matrix with its title and the legend of its scale."""
+    colours = colormap_of(cmap)
+    ax = new_axes(ax)
+    image = show(drawn, ax, scale, colours)
+    ax.set_title(drawn.title)
+    if colorbar:
+        add_colorbar(image, ax, label)
+    return ax
+
+
+def difference_of(attention: Any, other: Any, sample: int | None, head: int | None, queries: Any = None) -> Drawn:
+    """Return what one map, or plain matrix, gives more than another of the same shape and positions.
+
+    Raises
+    ------
+    ShapeError
+        Where shapes or positions differ.
+    """
+    one, two = (drawn_of(item, "difference", sample, head, queries) for item in (attention, other))
+    shapes = [tuple(item.shape) for item in (attention, other)]
+    if shapes[0] != shapes[1]:
+        msg = f"difference subtracts maps of one shape and got {shapes[0]} and {shapes[1]}; choose layers that fit."
+        raise ShapeError(msg)
+    for mine, others, kind in ((one.queries, two.queries, "queries"), (one.keys, two.keys, "keys")):
+        if not _same_positions(mine, others, one.text):
+            msg = (
+                f"difference subtracts weights of the same positions, and the {kind} are {mine!r} and {others!r}; "
+                "give maps of one text, or of images cut into the same patches."
+            )
+            raise ShapeError(msg)
+    title = one.title
+    if is_map(attention) and attention.name != other.name:
+        names = [*layer_name(attention), "− " + "\n".join(layer_name(other) or ["other"])]
+        title = "\n".join([*names, title.rpartition("\n")[2]])
+    return replace(one, weights=one.weights - two.weights, title=title)
+
+
+def of_map(attention: AttentionMap, sample: int | None, head: int | None, queries: Any = None) -> Drawn:
+    """Return some rows of one head of a map, or of the mean over heads, as a matrix."""
+    sample = sample_of(attention, sample)
+    text = place_of(attention, sample)
+    rows = positions_of(queries, attention.queries, attention.shape[2], text)
+    return Drawn(
+        weights=rows_of(attention, sample, head, rows),
+        queries=attention.queries,
+        keys=attention.keys,
+        rows=rows,
+        text=text,
+        title="\n".join(caption(attention, sample, head)),
+    )
+
+
+def _of_array(matrix: Any, sample: int | None, head: int | None, queries: Any) -> Drawn:
+    if (sample, head) != (None, None):
+        msg = f"sample={sample!r}, head={head!r} choose from a map, and a plain matrix has neither; leave them out."
+        raise OptionError(msg)
+    weights = array_of(matrix)
+    if weights.ndim != 2 or not weights.size:  # noqa: PLR2004  # the number of axes
+        msg = (
+            f"A heatmap needs weights of shape (query, key) and got {weights.shape}; give one matrix, "
+            "or a map made by AttentionMap.from_weights."
+        )
+        raise ShapeError(msg)
+    rows = positions_of(queries, None, len(weights))
+    return Drawn(weights[rows], None, None, rows)
+
+
+def show(drawn: Drawn, ax: Axes, scale: Normalize, cmap: Cmap, longest: int = 10) -> AxesImage:
+    """Draw a matrix, and name its positions."""
+    # The rcParams may have the origin below and a grid: here the first query is on top, as in a matrix.
+    image = ax.imshow(
+        drawn.weights, cmap=cmap, norm=scale, aspect="equal" if _near_square(drawn.weights) else "auto", origin="upper"
+    )
+    ax.grid(visible=False)
+    name_positions(ax.yaxis, "query", drawn.queries, drawn.rows, text=drawn.text, longest=longest)
+    name_positions(ax.xaxis, "key", drawn.keys, range(len(drawn.weights[0])), text=drawn.text, longest=longest)
+    return image
+
+
+def figure_for(figure: Figure | None, columns: int | None, panels: Sequence[Drawn]) -> tuple[Figure, int]:
+    """Return the figure to draw into and the number of panels in its rows."""
+    given = figure is not None
+    # Compressed: panels of a fixed shape, side by side without gaps.
+    if figure is None:
+        figure = new_figure()
+        figure.set_layout_engine("compressed")
+    else:
+        lay_out(figure, "compressed")
+    inch, free = _inch(), _free(figure)
+    if columns is None:
+        even = math.ceil(len(panels) / max(1, round(math.sqrt(len(panels) / 1.6))))
+        columns = max(1, min(even, int(free / (TITLE * inch))))
+        if given and _panel_width(figure, columns, panels) < TITLE * inch:
+            columns = max(range(1, len(panels) + 1), key=lambda number: _panel_width(figure, number, panels))
+    if not given:
+        panel = free / columns * _shape(panels[0].weights)
+        figure.set_figheight(1.2 * inch + math.ceil(len(panels) / columns) * (panel + 0.3 * inch))
+    return figure, columns
+
+
+def _inch() -> float:
+    """Return an inch at the usual size of font: the room around panels, and that of a title, grow with it."""
+    return float(rcParams["font.size"]) / 10
+
+
+def _free(figure: Figure) -> float:
+    """Return what the width of a figure leaves for panels, in inches."""
+    return max(0.1, width_of(figure) - 1.7 * _inch())
+
+
+def _panel_width(figure: Figure, columns: int, panels: Sequence[Drawn]) -> float:
+    """Return about how wide a panel is in a figure, in inches: its height may leave less than its width does."""
+    rows = math.ceil(len(panels) / columns)
+    high = (height_of(figure) - 1.2 * _inch()) / rows - 0.3 * _inch()
+    return min(_free(figure) / columns, high / _shape(panels[0].weights))
+
+
+def _shape(weights: Weights) -> float:
+    """Return the height of a panel as a share of its width."""
+    height, width = weights.shape
+    return height / width if _near_square(weights) else 1.0
+
+
+def draw_panels(figure: Figure, columns: int, panels: Sequence[Drawn], scale: Normalize, cmap: Cmap) -> list[Axes]:
+    """Draw matrices in rows, and say what their positions are once."""
+    rows = math.ceil(len(panels) / columns)
+    fill = _panel_width(figure, columns, panels) / (TITLE * _inch())
+    # Beside a panel that is narrower than its title stand other titles, or the bar: they get less of the width, for a
+    # long row has many gaps. Half a font can still be read in print.
+    share = 1.0 if round(fill, 3) >= 1 else max(0.5, 0.8 * fill)
+    grid = figure.add_gridspec(rows, columns)
+    axes = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(panels))]
+    for number, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
+        show(panel, ax, scale, cmap, longest=8)
+        ax.set_title(panel.title, fontsize=share * rcParams["font.size"])
+        # Labels at the outer edge only. Below a panel that has none under it, they would push the last row away.
+        ax.tick_params(labelleft=number % columns == 0, labelbottom=number // columns == rows - 1)
+    # What the positions are is said once, not at every panel.
+    figure.supxlabel(axes[0].get_xlabel(), fontsize=rcParams["axes.labelsize"])
+    figure.supylabel(axes[0].get_ylabel(), fontsize=rcParams["axes.labelsize"])
+    for ax in axes:
+        ax.set(xlabel="", ylabel="")
+    return axes
+
+
+def _same_positions(one: Axis | None, other: Axis | None, text: int) -> bool:
+    """Tell whether two axes name their positions alike; one that only counts goes with any."""
+    if one is None or other is None:
+        return True
+    from anylocal.attention import Axis
+
+    return Axis in {type(one), type(other)} or one.labels(text) == other.labels(text)
+
+
+def _near_square(weights: Weights) -> bool:
+    height, width = weights.shape
+    return bool(max(height, width) <= LONG * min(height, width))

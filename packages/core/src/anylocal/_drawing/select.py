@@ -1,0 +1,182 @@
+"""What all recipes share: choosing what is drawn, one scale for it and its legend, new axes.
+
+The adapters, released together with core, build their recipes on it as well.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+from anylocal._drawing.ticks import printable
+from anylocal.errors import ChoiceError, OptionError, PositionError
+
+if TYPE_CHECKING:
+    from anylocal._drawing.scale import Weights
+    from anylocal._maps.map import AttentionMap
+    from anylocal._maps.positions import Axis
+
+
+def is_map(attention: object) -> TypeGuard[AttentionMap]:
+    """Tell a map from a plain matrix, without importing torch for someone who draws an array."""
+    room = sys.modules.get("anylocal._maps.map")
+    return room is not None and isinstance(attention, room.AttentionMap)
+
+
+def map_of(attention: object, recipe: str) -> AttentionMap:
+    """Return the map that a recipe was given.
+
+    Raises
+    ------
+    ChoiceError
+        Where it was given several.
+    OptionError
+        Where it was given something else.
+    """
+    if is_map(attention):
+        return attention
+    if isinstance(attention, Sequence) and any(map(is_map, attention)):
+        msg = f"{recipe} draws one map and got {len(attention)}; take one by position or by name, such as maps[0]."
+        raise ChoiceError(msg)
+    msg = f"{recipe} draws an AttentionMap and got {type(attention).__name__}; make one by AttentionMap.from_weights."
+    raise OptionError(msg)
+
+
+def sample_of(attention: AttentionMap, sample: int | None) -> int:
+    """Return which sample of the batch to draw, counted from the start; of a windowed layer, which window.
+
+    Raises
+    ------
+    ChoiceError
+        Where there are several and none was chosen.
+    PositionError
+        Where there is no such sample.
+    """
+    return _one_of(attention, sample, attention.shape[0], "sample")
+
+
+def image_of(attention: AttentionMap, sample: int | None) -> int:
+    """Return which image of the batch to draw, counted from the start; see `sample_of`."""
+    return _one_of(attention, sample, attention.images, "image" if attention.windows > 1 else "sample")
+
+
+def _one_of(attention: AttentionMap, sample: int | None, number: int, kind: str) -> int:
+    if sample is None and number != 1:
+        msg = f"{attention!r} holds {number} {kind}s and a picture shows one: choose it by sample=0 … {number - 1}."
+        raise ChoiceError(msg)
+    return inside(0 if sample is None else sample, number, kind, of=attention)
+
+
+def place_of(attention: AttentionMap, sample: int) -> int:
+    """Return by which number the axes of a map know a sample: windows differ in where they lie, not in their text."""
+    placed = any(hasattr(axis, "places") for axis in (attention.queries, attention.keys))
+    return sample if placed else sample // attention.windows
+
+
+def rows_of(attention: AttentionMap, sample: int, head: int | None, queries: Sequence[int]) -> Weights:
+    """Return the weights of some queries, shape (query, key): of one head, or the mean over heads."""
+    heads = attention.shape[1]
+    if head is not None:
+        return array_of(attention[sample, inside(head, heads, "head", of=attention), list(queries)])
+    # `head_mean` would compute the whole batch, and all heads at once would be as many matrices as there are heads.
+    return mean_of(array_of(attention[sample, each, list(queries)]) for each in range(heads))
+
+
+def mean_of(matrices: Iterable[Weights]) -> Weights:
+    """Return the mean; only the sum is kept besides the matrix at hand."""
+    rest = iter(matrices)
+    total, count = next(rest), 1
+    for matrix in rest:
+        total, count = total + matrix, count + 1
+    return total / count
+
+
+def positions_of(queries: Any, axis: Axis | None, length: int, sample: int = 0) -> list[int]:
+    """Return the query positions that are meant: all by None, else one, those of a slice, or of a sequence.
+
+    Raises
+    ------
+    PositionError, NameNotFoundError, ChoiceError
+        Where there is no such position, or none at all is selected.
+    """
+    # Arrays and tensors, also those of no dimension.
+    queries = queries.tolist() if hasattr(queries, "tolist") else queries
+    if queries is None or isinstance(queries, slice):
+        found = list(range(length)[queries or slice(None)])
+    elif isinstance(queries, str) or not isinstance(queries, Sequence):
+        found = [_position(queries, axis, length, sample)]
+    elif len(queries) == length and all(isinstance(query, bool) for query in queries):
+        found = [position for position, chosen in enumerate(queries) if chosen]
+    else:
+        found = [_position(query, axis, length, sample) for query in queries]
+    if not found:
+        msg = f"queries={queries!r} selects none of the {length} queries, and there is nothing to draw; select some."
+        raise PositionError(msg)
+    return found
+
+
+def _position(query: object, axis: Axis | None, length: int, sample: int) -> int:
+    return inside(query, length, "query") if axis is None else axis.position(query, sample)
+
+
+def inside(position: Any, length: int, what: str, of: object = None) -> int:
+    """Return a position, counted from the start; the message tells of what it is one.
+
+    Raises
+    ------
+    PositionError
+        Where there is no such position.
+    """
+    try:
+        found = operator.index(position)
+    except TypeError:
+        found = length
+    if not -length <= found < length:
+        owner = "" if of is None else f" of {of!r}"
+        msg = f"There is no {what} {position!r}{owner}: there are {length}, counted from 0."
+        raise PositionError(msg)
+    return found % length
+
+
+def array_of(values: Any) -> Weights:
+    """Return a tensor or an array as a float array in main memory."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        # NumPy has no bfloat16.
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
+    array = np.asarray(values)
+    # Weights in half precision are few steps apart: their mean must not be rounded to them.
+    return array if array.dtype.name in {"float32", "float64"} else array.astype(np.float32)
+
+
+def caption(attention: AttentionMap, sample: int, head: int | None = None) -> list[str]:
+    """Return the lines of a title: the layer; the sample where there are several, and the head."""
+    return [*layer_name(attention), ", ".join([*sample_name(attention, sample), head_name(attention, head)])]
+
+
+def head_name(attention: AttentionMap, head: int | None) -> str:
+    """Return the words that tell the head."""
+    heads = attention.shape[1]
+    return f"mean of {heads} heads" if head is None and heads > 1 else f"head {(head or 0) % heads}"
+
+
+def layer_name(attention: AttentionMap, most: int = 32) -> list[str]:
+    """Return the name of the layer, broken at a dot where it is too long for the width of a column of a paper."""
+    lines: list[str] = []
+    rest = attention.name
+    while len(rest) > most and "." in rest[:most]:
+        end = rest.rindex(".", 0, most) + 1
+        lines, rest = [*lines, rest[:end]], rest[end:]
+    return [printable(line, len(line)) for line in [*lines, rest] if line]
+
+
+def sample_name(attention: AttentionMap, sample: int) -> list[str]:
+    """Return the words that tell the sample from others, none where it is the only one."""
+    if attention.windows > 1:
+        image, window = divmod(sample, attention.windows)
+        return [f"image {image}, window {window}" if attention.images > 1 else f"window {window}"]
+    return [f"sample {sample}"] if attention.shape[0] > 1 else []

@@ -1,0 +1,1 @@
+"""Capture a local: knows Python, and of torch only what a recorded tensor needs."""

@@ -1,0 +1,198 @@
+"""How much a capture may hold, and how much it holds."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from anylocal._engine import tensors
+from anylocal._engine.containers import parts
+from anylocal.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MOST_OBJECTS: Final = 100_000
+# How many records may come between two looks; a prime number, for what comes in turns is not to hide behind it.
+_MOST_AHEAD: Final = 127
+
+_UNITS: Final = {"": 1, "B": 1} | {
+    f"{prefix}{infix}B": base**power
+    for infix, base in (("", 1000), ("i", 1024))
+    for power, prefix in enumerate("KMGT", start=1)
+}
+# Where the system does not tell, a laptop's worth.
+_FALLBACK: Final = 8 * 1024**3
+
+
+def parse_size(limit: int | str) -> int:
+    """Return a size in bytes.
+
+    Parameters
+    ----------
+    limit : int or str
+        Bytes, or text such as ``"2GiB"``, ``"500 MB"``.
+
+    Raises
+    ------
+    OptionError
+        If it is no positive size.
+    """
+    size = 0
+    if isinstance(limit, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", limit)
+        unit = next((u for u in _UNITS if match and u.lower() == match[2].lower()), None)
+        size = int(float(match[1]) * _UNITS[unit]) if match and unit is not None else 0
+    elif isinstance(limit, int) and not isinstance(limit, bool):
+        size = limit
+    if size <= 0:
+        msg = f'limit={limit!r} is no size. Give bytes or text such as "2GiB"; limit=None records without any.'
+        raise OptionError(msg)
+    return size
+
+
+def available() -> int:
+    """Return the bytes of memory that this process can still take, the smallest of what limits it."""
+    candidates = [size for size in (_meminfo(), _cgroup()) if size is not None]
+    if candidates:
+        return min(candidates)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return _FALLBACK
+
+
+def _meminfo() -> int | None:
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def _cgroup() -> int | None:
+    """Return what a container's own limit leaves (cgroup v2); the machine's figures do not know of it."""
+    try:
+        most = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return max(0, int(most) - int(used)) if most.isdigit() else None
+
+
+class Budget:
+    """What one capture may hold: bytes of tensors and arrays by device, and a number of calls.
+
+    Parameters
+    ----------
+    limit : int, str or None
+        ``"auto"`` for half of the memory available now on each device, a size for all together, None for no limit.
+    """
+
+    def __init__(self, limit: int | str | None) -> None:
+        self.limit = limit
+        self._auto = limit == "auto"
+        self._most: dict[str, int] = {}
+        if self._auto:
+            self._most["cpu"] = available() // 2
+        elif limit is not None:
+            self._most["all"] = parse_size(limit)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was held."""
+        self._seen: set[tuple[str, int]] = set()
+        self._held: dict[str, int] = {}
+        self._objects = self._starts = 0
+        # What was looked at, but not counted.
+        self._guessed = self._guessed_objects = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes held on all devices together, storage that several values share counted once."""
+        return sum(self._held.values())
+
+    def take_start(self) -> bool:
+        """Count a call that starts, and say whether there may be so many."""
+        self._starts += 1
+        self._guessed = self._guessed_objects = 0
+        return self.limit is None or self._starts <= MOST_OBJECTS
+
+    def take(self, values: tuple[Any, ...]) -> bool:
+        """Add values to what is held, and say whether they fit."""
+        self._objects += 1
+        if self.limit is None:
+            return True
+        fits = self._objects <= MOST_OBJECTS
+        for device, address, size in _held_by(values):
+            if (device, address) not in self._seen:
+                self._seen.add((device, address))
+                fits = self._hold(device if self._auto else "all", size) and fits
+        self._guessed = self._guessed_objects = 0
+        return fits
+
+    def surely_fits(self, values: Sequence[Any], count: int) -> bool:
+        """Say whether values, and what came with them unseen, leave what is held far below the limit.
+
+        Parameters
+        ----------
+        values : sequence
+            What one record holds.
+        count : int
+            The number of records for which it stands.
+        """
+        if self.limit is None:
+            return True
+        size = 0
+        for device, _, each in _held_by(values):
+            self._room(device)
+            size += each
+        self._guessed += count * size
+        self._guessed_objects += count
+        objects = max(self._objects, self._starts) + self._guessed_objects + _MOST_AHEAD
+        most = min(most - self._held.get(device, 0) for device, most in self._most.items())
+        return 2 * (self._guessed + _MOST_AHEAD * size) < most and 2 * objects < MOST_OBJECTS
+
+    def headroom(self) -> int:
+        """Return how many records may come before the next one must be looked at."""
+        return _MOST_AHEAD if self._guessed_objects or self.limit is None else 0
+
+    def _hold(self, device: str, size: int) -> bool:
+        self._held[device] = self._held.get(device, 0) + size
+        return self._held[device] <= self._room(device)
+
+    def _room(self, device: str) -> int:
+        """Return how much may be held on a device; that of one not seen before is found out."""
+        device = device if self._auto else "all"
+        if device not in self._most:
+            free = tensors.free_memory(device)
+            self._most[device] = self._most["cpu"] if free is None else free // 2
+        return self._most[device]
+
+    def __str__(self) -> str:
+        """Return the limit as a reader knows it."""
+        if max(self._objects, self._starts) > MOST_OBJECTS:
+            return f"{MOST_OBJECTS:,} calls"
+        if not self._auto:
+            return f"{self.limit:,} bytes" if isinstance(self.limit, int) else str(self.limit)
+        return " and ".join(f"{most / 1024**3:.3g} GiB on {device}" for device, most in self._most.items())
+
+
+def _held_by(values: Sequence[Any]) -> Iterator[tuple[str, int, int]]:
+    for value in values:
+        for part, count in parts(value):
+            held = tensors.storages(part) if tensors.is_tensor(part) else _array(part)
+            for device, address, size in held:
+                yield device, address, int(count * size)
+
+
+def _array(value: object) -> tuple[tuple[str, int, int], ...]:
+    try:
+        # Not by getattr: what an object makes up when asked is no size of an array, and may run for long.
+        size = object.__getattribute__(value, "nbytes")
+    except Exception:  # noqa: BLE001  # a file that is closed, a buffer that was released
+        return ()
+    return (("cpu", id(value), size),) if type(size) is int else ()

@@ -1,0 +1,191 @@
+"""Records -> finished calls, as a user reads them."""
+
+from __future__ import annotations
+
+import reprlib
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from anylocal._engine import tensors
+from anylocal.errors import ChangedInPlaceWarning, level_of_user
+
+if TYPE_CHECKING:
+    import types
+
+    from anylocal._engine.records import Record
+
+
+class Values(Mapping[str, Any]):
+    """The values that the names of one call had.
+
+    Reading a tensor that was changed in place since it was recorded gives a `ChangedInPlaceWarning`.
+    """
+
+    def __init__(self, values: Mapping[str, Any], versions: Mapping[str, Any], where: str) -> None:
+        self._values = values
+        self._versions = versions
+        self._where = where
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of a name.
+
+        Raises
+        ------
+        KeyError
+            If the name was not captured, or not bound in this call.
+        """
+        value = self._values[name]
+        recorded = self._versions.get(name)
+        pairs = zip(value, recorded, strict=True) if isinstance(recorded, tuple) else [(value, recorded)]
+        if any(before is not None and tensors.version(part) != before for part, before in pairs):
+            message = (
+                f"{name!r} of {self._where} was changed in place after it was recorded, so this is not the value that"
+                ' it had. Capture it with keep="clone" to keep a copy.'
+            )
+            warnings.warn(ChangedInPlaceWarning(message), stacklevel=level_of_user())
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        """Say whether a name was bound, without reading its value."""
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names that were bound."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Return the number of names that were bound."""
+        return len(self._values)
+
+    def summary(self) -> str:
+        """Return each name with the shape of its tensor or array, or else with its value, in short.
+
+        A tensor that was changed in place has its shape still: nothing is warned of.
+        """
+        return ", ".join(f"{name}: {_short(value)}" for name, value in self._values.items())
+
+    def __repr__(self) -> str:
+        """Return the values as a dict would show them."""
+        return f"{type(self).__name__}({self._values!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One finished call of a function; with ``every=True``, one assignment in it.
+
+    Attributes
+    ----------
+    function : types.FunctionType
+        The function.
+    module : torch.nn.Module or None
+        The module on whose behalf it ran.
+    name : str
+        The name of that module in the captured model; empty where there is none.
+    index : int
+        The how manyth call it is of this function on behalf of this module, from 0.
+    thread : int or None
+        The thread in which it ran.
+    values : Values
+        What the captured names held.
+    line : int
+        The line at which it returned, or assigned.
+    rank : int or None
+        The process in which it ran, by its number in torch.distributed; None where there is only one.
+
+    Examples
+    --------
+    >>> from anylocal import capture
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> with capture(mean, "total") as cap:
+    ...     average = mean([1, 2, 3])
+    >>> cap.calls[0]
+    Call(mean, index=0, total)
+    >>> cap.calls[0].values["total"]
+    6
+    """
+
+    function: types.FunctionType
+    module: Any
+    name: str
+    index: int
+    thread: int | None
+    values: Values
+    line: int
+    rank: int | None = None
+
+    def __repr__(self) -> str:
+        """Return which call it is, and the names it has values of."""
+        of = f" of {self.name!r}" if self.name else ""
+        names = ", ".join(self.values) or "nothing bound"
+        return f"Call({self.function.__qualname__}{of}, index={self.index}, {names})"
+
+
+class Assembler:
+    """Makes finished calls of records, which may come in several portions."""
+
+    def __init__(self, names: Mapping[int, str], rank: int | None = None) -> None:
+        self._names = names
+        self.rank = rank
+        self._counts: dict[tuple[int, int], int] = {}
+        self._assignments: dict[tuple[int, int, int | None, int | None], list[Record]] = {}
+
+    def calls(self, records: Iterable[Record]) -> Iterator[Call]:
+        """Give the calls that these records finish."""
+        for record in records:
+            whole = self._joined(record) if record.subscription.joined else record
+            if whole is not None and whole.kind in whole.subscription.reported:
+                key = (id(whole.subscription), id(whole.module))
+                self._counts[key] = self._counts.get(key, -1) + 1
+                yield self._call(whole, self._counts[key])
+
+    def _joined(self, record: Record) -> Record | None:
+        """Hold assignments back until the call that they belong to returns, and hand them over with it."""
+        # A module may be called again before a call of it returns: by itself, or by other coroutines.
+        key = (id(record.subscription), id(record.module), record.thread, record.frame)
+        if record.kind == "returned":
+            return _join(record, self._assignments.pop(key, []))
+        held = self._assignments.setdefault(key, [])
+        # What a call left behind that raised does not belong to the next one.
+        held[:] = [] if record.kind == "entered" else [*held, record]
+        return None
+
+    def _call(self, record: Record, index: int) -> Call:
+        function, name = record.subscription.function, self._names.get(id(record.module), "")
+        where = f"call {index} of {function.__qualname__}" + (f" in {name!r}" if name else "")
+        values = Values(
+            dict(zip(record.names, record.values, strict=True)),
+            dict(zip(record.names, record.versions, strict=True)),
+            where,
+        )
+        return Call(function, record.module, name, index, record.thread, values, record.line, self.rank)
+
+
+def _join(record: Record, assignments: list[Record]) -> Record:
+    """Return the record of a call with its joined assignments in it: the last of each name, or all of them."""
+    joined: dict[str, list[Record]] = {}
+    for assignment in assignments:
+        joined.setdefault(assignment.names[0], []).append(assignment)
+    gathered = record.subscription.gathered
+    values = list(record.values)
+    versions: list[int | tuple[int | None, ...] | None] = list(record.versions)
+    for name, each in joined.items():
+        values.append(tuple(one.values[0] for one in each) if name in gathered else each[-1].values[0])
+        versions.append(_each_version(each) if name in gathered else each[-1].versions[0])
+    return record._replace(names=(*record.names, *joined), values=tuple(values), versions=tuple(versions))
+
+
+def _each_version(assignments: list[Record]) -> tuple[int | None, ...]:
+    versions = (assignment.versions[0] for assignment in assignments)
+    return tuple(version if isinstance(version, int) else None for version in versions)
+
+
+def _short(value: Any) -> str:
+    try:
+        shape = getattr(value, "shape", None)
+        return str(tuple(shape)) if isinstance(shape, tuple) else reprlib.repr(value)
+    except Exception:  # noqa: BLE001  # a proxy of nothing, a tensor of uneven samples: a value may do anything when asked
+        return type(value).__name__

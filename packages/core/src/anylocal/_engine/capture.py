@@ -1,0 +1,315 @@
+"""The scope in which calls are recorded, and the reading of what was recorded."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Self
+
+from anylocal._engine import dynamo, empty_reasons, patch, tensors
+from anylocal._engine.calls import Assembler, Call
+from anylocal._engine.recording import Recording, check_name
+from anylocal._engine.records import Log, Record
+from anylocal._engine.resolve import Resolution, bound_names, resolve
+from anylocal._engine.sites import Request, Site, Sites, check_options, only, requests, site
+from anylocal._engine.subscription import Subscription
+from anylocal.errors import NameNotFoundError, StateError
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Container, Iterable, Mapping
+
+
+class Capture(Recording):
+    """A scope in which calls are recorded, and what was recorded; made by `capture`.
+
+    Opening it (``with``, or `open`) puts the rewritten code into the functions, closing it takes it out again. What
+    was recorded can be read during and after. Opened again, it goes on recording.
+
+    Examples
+    --------
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> cap = capture(mean, "total").open()
+    >>> average = mean([1, 2, 3])
+    >>> cap.close()
+    >>> cap
+    Capture(mean: total; 1 calls, closed)
+    >>> cap["total"]
+    [6]
+    """
+
+    def __init__(
+        self,
+        resolution: Resolution,
+        requests: Iterable[Request],
+        *,
+        keep: str | Callable[[Any], Any] = "detach",
+        limit: int | str | None = "auto",
+        edit: Mapping[str, Callable[[Any], Any]] | None = None,
+        threads: str = "all",
+    ) -> None:
+        self._label = resolution.label
+        self._modules = resolution.modules
+        self.names_of = {id(module): name for name, module in reversed(list(resolution.modules.items()))}
+        self._requests = tuple(requests)
+        self._log = Log(limit)
+        self._own_thread = threads == "own"
+        # Of torch.distributed, when it was opened.
+        self.rank: int | None = None
+        keeper = tensors.keeper(keep)
+        self._subscriptions = tuple(
+            Subscription(
+                r.found.function,
+                self._log,
+                wants=r.wants,
+                keep=r.keep or keeper,
+                edits=edit or {},
+                accepts=r.found.accepts,
+                joined=r.joined,
+                gathered=r.gathered,
+            )
+            for r in self._requests
+        )
+        self._finalizer: weakref.finalize[..., Any] | None = None
+        # Records know their subscription, and that its log: without this they would wait for the garbage collector.
+        weakref.finalize(self, self._log.raw.clear).atexit = False
+
+    # The scope
+
+    def open(self) -> Self:
+        """Start recording.
+
+        Raises
+        ------
+        StateError
+            If it is open already, or somebody else replaced the code of a function that is being captured.
+        """
+        if self.is_open:
+            msg = f"This capture of {self._label} is open already. Make a second one with capture(…)."
+            raise StateError(msg)
+        self.rank = tensors.rank()
+        self._log.thread = threading.get_ident() if self._own_thread else None
+        patch.attach(self._subscriptions)
+        self._log.open = True
+        self._log.active = not self._log.full
+        # A capture that is dropped without being closed takes its patches with it.
+        self._finalizer = weakref.finalize(self, patch.detach, self._subscriptions)
+        self._finalizer.atexit = False
+        return self
+
+    def close(self) -> None:
+        """Stop recording and give every function its own code back; closing twice does nothing."""
+        if self._finalizer is not None and self._finalizer.alive:
+            dynamo.collect()
+            self._log.open = self._log.active = False
+            self._finalizer()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it records at the moment."""
+        return self._finalizer is not None and self._finalizer.alive
+
+    def __enter__(self) -> Self:
+        """Start recording."""
+        return self.open()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop recording, and say so if nothing was recorded and no exception explains it."""
+        self.close()
+        if kind is None:
+            self._log.tell_that_full(stacklevel=3)
+            empty_reasons.warn_of_silence(self._label, self._subscriptions, self._log, self.names)
+
+    def tell(self, what: str, functions: Container[types.FunctionType]) -> None:
+        """Say so if the limit was reached, or if none of some functions has finished a call; for adapters."""
+        self._log.tell_that_full(stacklevel=4)
+        concerned = [s for s in self._subscriptions if s.function in functions]
+        empty_reasons.warn_of_nothing(self._label, what, concerned, self._log)
+
+    def clear(self) -> None:
+        """Forget what was recorded, and go on recording if it is open."""
+        self._log.clear()
+        self._log.active = self.is_open
+
+    # The reading
+
+    @property
+    def label(self) -> str:
+        """What is captured, in words."""
+        return self._label
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that are captured."""
+        names = dict.fromkeys(
+            name for s in self._subscriptions for name in (*s.wants.returned, *sorted(s.wants.assigned))
+        )
+        return tuple(names)
+
+    def has_called(self, function: types.FunctionType) -> bool:
+        """Say whether a function was called that is captured."""
+        return any(s.called for s in self._subscriptions if s.function is function)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The functions that are captured."""
+        return tuple(
+            site(
+                r.found,
+                tuple(n for n in self.names if n in {*r.wants.returned, *r.wants.assigned}),
+                self._modules,
+            )
+            for r in self._requests
+        )
+
+    @property
+    def calls(self) -> list[Call]:
+        """All calls that finished, in the order in which they did."""
+        return list(Assembler(self.names_of, self.rank).calls(self.records))
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """What was recorded, as it came; adapters read it."""
+        return self._log.records
+
+    def records_from(self, place: int) -> tuple[tuple[Record, ...], int]:
+        """Return what came since an earlier reading, and the place at which the next one is to go on; begin at 0."""
+        return self._log.records_from(place)
+
+    def at(self, module: str) -> list[Call]:
+        """Return the calls of one submodule.
+
+        Parameters
+        ----------
+        module : str
+            Its name in ``model.named_modules()``.
+
+        Raises
+        ------
+        NameNotFoundError
+            If the model has no such submodule.
+        OptionError
+            If it is no name.
+        """
+        check_name(module, "at() takes the name of a submodule")
+        if module not in self._modules:
+            raise NameNotFoundError(module, self._label, self._modules, kind="submodule")
+        # Not by the call's name: that of a call on behalf of no module is empty, as the model's own is.
+        return [call for call in self.calls if call.module is self._modules[module]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many calls started, finished, and were left unfinished or raised."""
+        kinds = [record.kind for record in self._log.records]
+        started, finished = kinds.count("entered") + self._log.starts.read(), kinds.count("returned")
+        # Of a call that runs as the scope is opened, only the end is seen.
+        return {"started": started, "finished": finished, "unfinished": max(0, started - finished)}
+
+    def __repr__(self) -> str:
+        """Return what is captured and how much of it was recorded."""
+        state = "open" if self.is_open else "closed"
+        return f"Capture({self._label}: {', '.join(self.names)}; {len(self)} calls, {state})"
+
+
+def capture(
+    target: object,
+    *names: str,
+    every: bool = False,
+    keep: str | Callable[[Any], Any] = "detach",
+    modules: str | Callable[[str, Any], bool] | None = None,
+    limit: int | str | None = "auto",
+    edit: Mapping[str, Callable[[Any], Any]] | None = None,
+    threads: str = "all",
+) -> Capture:
+    """Capture local variables of functions by name while the scope is open.
+
+    Parameters
+    ----------
+    target : object
+        A function, method, class, ``nn.Module``, any other object, Python module, or a dotted name such as
+        ``"package.module:Class.method"``. A class: calls on its instances. An object or a bound method: only calls on
+        that very object, or on the submodules of a model.
+    *names : str
+        The local variables, arguments included. A value is recorded as the function returns.
+    every : bool, default False
+        Record each assignment that the function itself makes instead, arguments at entry.
+    keep : {"detach", "graph", "clone", "cpu"} or callable, default "detach"
+        What is recorded of a value: the tensor without its graph (sharing memory), with its graph, a copy, a copy on
+        the CPU, or whatever a function makes of it. Tensors in nested lists, tuples, named tuples and dicts
+        (`OrderedDict`, `defaultdict`, `ModelOutput`) are treated alike; the copies are of NumPy arrays, too.
+    modules : str or callable, optional
+        Only these submodules of a model: an `fnmatch` pattern, or a function of name and module.
+    limit : int, str or None, default "auto"
+        Stop recording, and warn once, when tensors and arrays hold so much: bytes, or text such as ``"2GiB"``. By
+        default half of the memory available now, and 100,000 calls; None for no limit. Of long containers the first
+        items stand for all.
+    edit : mapping of str to callable, optional
+        For each name, a function of the value that is about to be assigned, which returns what is assigned instead.
+        Arguments are edited at entry.
+    threads : {"all", "own"}, default "all"
+        Record calls in all threads, or only in the one that opens the scope.
+
+    Returns
+    -------
+    Capture
+        To be used in a ``with`` statement.
+
+    Raises
+    ------
+    NameNotFoundError
+        If nothing in the target binds a name.
+    TargetError
+        If the target holds no Python code.
+    OptionError
+        If an option has a value that means nothing.
+
+    Examples
+    --------
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> with capture(mean, "total") as cap:
+    ...     mean([1, 2, 3])
+    2.0
+    >>> cap["total"]
+    [6]
+    """
+    check_options(names, keep, edit, threads)
+    resolution = resolve(target)
+    if modules is not None:
+        resolution = only(resolution, modules)
+    asked = list(requests(resolution, names, tuple(edit or ()), every=every))
+    return Capture(resolution, asked, keep=keep, limit=limit, edit=edit, threads=threads)
+
+
+def find(target: object) -> Sites:
+    """List what there is to capture in a target.
+
+    Parameters
+    ----------
+    target : object
+        Anything that `capture` takes.
+
+    Returns
+    -------
+    list of Site
+        Each function with the names it binds, in the order in which they are found; shown as a table.
+
+    Raises
+    ------
+    TargetError
+        If the target holds no Python code.
+
+    Examples
+    --------
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> find(mean)
+    Sites
+      mean  values, total
+    """
+    resolution = resolve(target)
+    return Sites(site(found, bound_names(found.function), resolution.modules) for found in resolution.found)

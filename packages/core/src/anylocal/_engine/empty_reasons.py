@@ -1,0 +1,84 @@
+"""Why a capture recorded nothing: a silence that is explained is half a result."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from anylocal.errors import EditNotAppliedWarning, NothingRecordedWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anylocal._engine.records import Log
+    from anylocal._engine.subscription import Subscription
+
+_MOST: int = 3
+
+
+def warn_of_silence(label: str, subscriptions: Iterable[Subscription], log: Log, names: Iterable[str]) -> None:
+    """Warn of each name without a single value, and of each edit that was never applied."""
+    subscriptions = tuple(subscriptions)
+    if log.full:
+        return
+    records = log.records
+    seen = {name for record in records for name in record.names} | log.forgotten_names
+    silent = [name for name in names if name not in seen]
+    if silent:
+        concerned = [s for s in subscriptions if {*s.wants.returned, *s.wants.assigned} & set(silent)]
+        what = ", ".join(map(repr, silent))
+        message = f"The capture of {label} recorded no value of {what}: {_reason(concerned, silent)}"
+        warnings.warn(NothingRecordedWarning(message), stacklevel=3)
+    applied = {name for s in subscriptions for name in s.edited}
+    idle = sorted({name for s in subscriptions for name in s.wants.edited} - applied)
+    if idle:
+        concerned = [s for s in subscriptions if s.wants.edited & set(idle)]
+        message = f"The edit of {', '.join(map(repr, idle))} was never applied: {_reason(concerned, idle)}"
+        warnings.warn(EditNotAppliedWarning(message), stacklevel=3)
+
+
+def warn_of_nothing(label: str, what: str, subscriptions: list[Subscription], log: Log) -> None:
+    """Warn if none of the functions has finished a call."""
+    concerned = set(map(id, subscriptions))
+    finished = any(r.kind == "returned" and id(r.subscription) in concerned for r in log.records) or any(
+        s.function in log.forgotten_functions for s in subscriptions
+    )
+    if not finished and not log.full:
+        message = f"The capture of {label} recorded no {what}: {_reason(subscriptions, [])}"
+        warnings.warn(NothingRecordedWarning(message), stacklevel=4)
+
+
+def _reason(subscriptions: list[Subscription], names: list[str]) -> str:
+    # One function may be captured for several reasons.
+    functions = list(dict.fromkeys(s.function.__qualname__ for s in subscriptions))
+    listed = ", ".join(functions[:_MOST])
+    listed += f" and {len(functions) - _MOST} more" if len(functions) > _MOST else ""
+    were = "were" if len(functions) > 1 else "was"
+    finished = [s for s in subscriptions if s.last_line is not None]
+    if finished:
+        return _unbound(finished[-1], names)
+    called = [s for s in subscriptions if s.called]
+    if called and not any(s.records for s in called):
+        return f"{listed} ran without it."
+    if called:
+        return f"every call of {listed} raised, or was left unfinished."
+    others = next((s.others_called for s in subscriptions if s.others_called), "")
+    if others:
+        remedy = "Leave threads= out" if "threads" in others else "Capture the one that runs, or the class"
+        return f"{listed} {were} called, but {others}. {remedy}."
+    return f"{listed} {were} not called while the capture was open."
+
+
+def _unbound(subscription: Subscription, names: list[str]) -> str:
+    function, line = subscription.function, subscription.last_line
+    reason = (
+        f"{function.__qualname__} returned at line {line} on a path that never binds it"
+        if len(names) == 1
+        else f"{function.__qualname__} returned at line {line} on a path that never binds them"
+    )
+    if "scaled_dot_product_attention" in function.__code__.co_names:
+        reason += (
+            ": it ran the fused kernel scaled_dot_product_attention, which never makes the map. capture_attention of"
+            ' anylocal_vit or anylocal_bert computes it from what the kernel was given; capture(…, "q", "k") takes that'
+        )
+    return f"{reason}."

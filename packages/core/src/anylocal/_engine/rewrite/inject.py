@@ -1,0 +1,350 @@
+"""Code object in, code object out: the same function, which also tells the recorder what its names held.
+
+What is injected reads, in Python::
+
+    __anylocal__.entered(17, self)                        # where the function starts
+    __anylocal__.returned(17, 42, self, attn, q)          # before each return, the value returned still on the stack
+    __anylocal__.assigned(17, 41, "attn", self, attn)     # behind an assignment, and at the start, where asked for
+    __anylocal__.resulted(17, 41, "attn", self, attn)     # behind attn = softmax(…), where asked for
+    attn = __anylocal__.edited(17, 41, "attn", self, …)   # on the value about to be assigned, where asked for
+
+17 is the number under which the recorder knows this rewriting, 42 the line. Constants are plain (the pool of a
+traced function must hold nothing else), and the recorder is reached through one name in the builtins, so that the
+module of the function stays as it was.
+
+A name that is certainly bound at a return is loaded as it is. One that may be unbound there is loaded with a check,
+inside an exception region of its own, whose handler (behind the last instruction) puts `UNBOUND` in its place. Regions
+cannot nest in the table, so a region around it is closed before and opened again behind. Compiled code (dynamo) knows
+no such exception, and its graph would break. So where there may be compilers, the name holds `UNBOUND` from the start,
+if the function itself cannot tell: if its own code never deletes it, loads it only where it is bound, and does not ask
+for its locals.
+
+Instructions keep their places in the line table, and injected ones stand on the line of what they were injected for,
+so neither tracebacks nor tracers see them. With two exceptions: who looks at the locals of a frame sees `UNBOUND` in a
+name that has no value yet; and where a checked name turns out to be unbound at a return, tracers (`sys.settrace`,
+`sys.monitoring`) are told of the exception that the check raises, and on 3.11 of the line once more. Nobody else sees
+it. No instruction of CPython asks whether a name is bound without raising.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from bytecode import Instr, Label
+from bytecode.instr import InstrArg, InstrLocation, TryBegin, TryEnd
+
+from anylocal._engine.python import CALLS_ARE_PRECALLED, LOADS_OF_UNBOUND_CRASH
+from anylocal._engine.rewrite.flow import Flow
+from anylocal._engine.rewrite.opcodes import NAMED, RETURNS, STORES
+from anylocal._engine.rewrite.parse import Element, argument_names, assemble, variable
+from anylocal._engine.spec import Wants, is_attribute
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterator
+
+RECORDER: Final = "__anylocal__"
+
+# A constant that marshal, dynamo and the interpreter all treat as the plain text it is; compared by identity.
+UNBOUND: Final = sys.intern("anylocal_unbound")
+
+NOWHERE: Final = InstrLocation(None, None, None, None)
+
+# Where the number goes into a name that the recorder is called by; no name in a source has it.
+_NUMBER: Final = "#"
+
+# A function is captured again and again, so its rewritings are kept without their numbers, as long as its code lives.
+# Code is told apart by identity: equal code may be of different files.
+_templates: Final[dict[int, dict[tuple[Wants, bool], types.CodeType]]] = {}
+_MOST_TEMPLATES: Final = 16
+
+
+def owner_name(code: types.CodeType) -> str | None:
+    """Return the argument that says on whose behalf a call runs: `module`, else the first one, if there is any.
+
+    Free functions that work for a module take it as `module` by convention; methods take it first.
+    """
+    names = argument_names(code)
+    positional = names[: code.co_argcount]
+    if "module" in names and positional[:1] not in {("self",), ("cls",)}:
+        return "module"
+    return positional[0] if positional else None
+
+
+def rewrite(code: types.CodeType, number: int, wants: Wants, holding: bool = False) -> types.CodeType:  # noqa: FBT001, FBT002  # part of a key
+    """Return `code` with the calls of the recorder in it.
+
+    Parameters
+    ----------
+    code : types.CodeType
+        The code of any Python function, generator or coroutine.
+    number : int
+        What the recorder will be called with.
+    wants : Wants
+        What to record and to edit. Names that the function does not have are ignored.
+    holding : bool
+        Whether names that may be unbound at a return hold `UNBOUND` from the start, where that can be. Tracers see it
+        there, and compilers need no exception.
+
+    Returns
+    -------
+    types.CodeType
+        New code with the same names, arguments, free variables, flags and lines.
+    """
+    kept = _templates.get(id(code))
+    if kept is None:
+        kept = _templates[id(code)] = {}
+        weakref.finalize(code, _templates.pop, id(code), None).atexit = False
+    template = kept.get((wants, holding))
+    if template is None:
+        if len(kept) >= _MOST_TEMPLATES:
+            kept.clear()
+        template = kept[wants, holding] = _template(code, wants, holding=holding)
+    return template.replace(co_names=tuple(name.replace(_NUMBER, str(number)) for name in template.co_names))
+
+
+def _template(code: types.CodeType, wants: Wants, *, holding: bool) -> types.CodeType:
+    flow = Flow(code)
+    injector = _Injector(flow, wants, holding=holding)
+    result = flow.elements
+    result[:] = list(_without_empty_regions(injector.elements()))
+    return assemble(result, code.co_stacksize + injector.extra_stack)
+
+
+class _Injector:
+    def __init__(self, flow: Flow, wants: Wants, *, holding: bool) -> None:
+        self.flow = flow
+        self.wants = wants
+        self.owner = owner_name(flow.code)
+        # In a cell it is bound at any time, unless something deletes it.
+        self._owner_may_go = self.owner in flow.cells and flow.deletes(self.owner)
+        self._held = [name for name in wants.returned if holding and not is_attribute(name) and flow.can_hold(name)]
+        self.extra_stack = 8 + len(wants.returned)
+        self._region: TryBegin | None = None
+        self._reopened: dict[int, TryBegin] = {}
+        self._handlers: list[Element] = []
+        self._here: InstrLocation | None = None
+        self._line = flow.code.co_firstlineno
+        # What was loaded since the last assignment, and from where.
+        self.from_torch: list[tuple[object, InstrLocation | None]] = []
+
+    def elements(self) -> Iterator[Element]:
+        started = False
+        for index, element in enumerate(self.flow.elements):
+            if isinstance(element, TryBegin):
+                self._region = element
+                yield element
+            elif isinstance(element, TryEnd):
+                self._region = None
+                yield TryEnd(self._reopened.get(id(element.entry), element.entry))
+            elif not isinstance(element, Instr):
+                yield element
+            else:
+                self._move_to(element)
+                if element.name in RETURNS:
+                    yield from self._return(index, element)
+                elif element.name in STORES and self.flow.is_assignment(index):
+                    yield from self._store(index, element)
+                else:
+                    yield element
+                if element.name == "RESUME" and not started:
+                    started = True
+                    yield from self._start(index)
+        yield from self._handlers
+
+    def _move_to(self, instr: Instr) -> None:
+        self._here = instr.location
+        if instr.name in NAMED:
+            name = variable(instr) or (instr.arg[-1] if isinstance(instr.arg, tuple) else instr.arg)
+            self.from_torch.append((name, instr.location))
+        if isinstance(instr.lineno, int):
+            self._line = int(instr.lineno)
+
+    # What is injected, one method each.
+
+    def _start(self, index: int) -> Iterator[Element]:
+        self._here = NOWHERE
+        for name in self._held:
+            yield from self._constant(UNBOUND)
+            yield self._variable_op("STORE", name)
+        yield from self._call("entered", [self._owner(index, depth=2)])
+        yield Instr("POP_TOP", location=self._here)
+        for name in argument_names(self.flow.code):
+            if name in self.wants.edited:
+                yield from self._load(name, index, depth=0)
+                yield from self._edit(name, index)
+                yield self._variable_op("STORE", name)
+            if name in self.wants.assigned | self.wants.given:
+                yield from self._load(name, index, depth=0)
+                yield from self._announce("assigned", name, index)
+                yield Instr("POP_TOP", location=self._here)
+
+    def _return(self, index: int, instr: Instr) -> Iterator[Element]:
+        depth = 1 if instr.name == "RETURN_VALUE" else 0
+        arguments = [self._constant(self._line), self._owner(index, depth + 3)]
+        for i, name in enumerate(self.wants.returned):
+            arguments.append(list(self._load(name, index, depth=depth + 4 + i)))
+        yield from self._call("returned", arguments)
+        yield Instr("POP_TOP", location=self._here)
+        yield instr
+
+    def _store(self, index: int, instr: Instr) -> Iterator[Element]:
+        name = variable(instr)
+        assert name is not None
+        if name in self.wants.edited:
+            yield from self._edit(name, index)
+        told = [("assigned", name)] if name in self.wants.assigned else []
+        results = sorted(result for result in self.wants.resulted if result.name == name)
+        told += [("resulted", result.key) for result in results if self._is_value_of(instr, result.uses)]
+        self.from_torch.clear()
+        if told:
+            yield Instr("COPY", 1, location=self._here)
+        yield instr
+        for method, key in told:
+            yield from self._announce(method, key, index)
+        if told:
+            yield Instr("POP_TOP", location=self._here)
+
+    def _is_value_of(self, store: Instr, used: str) -> bool:
+        """Say whether the right-hand side of an assignment, which stands behind its target, names what is used."""
+        target = _start_of(store.location)
+        return any(name == used and _start_of(location) >= target for name, location in self.from_torch)
+
+    # Each of the next two finds the value on top of the stack; the first replaces it.
+
+    def _edit(self, name: str, index: int) -> Iterator[Element]:
+        yield from self._call_with_top("edited", name, index)
+        yield Instr("SWAP", 2, location=self._here)
+        yield Instr("POP_TOP", location=self._here)
+
+    def _announce(self, method: str, name: str, index: int) -> Iterator[Element]:
+        yield from self._call_with_top(method, name, index)
+        yield Instr("POP_TOP", location=self._here)
+
+    def _call_with_top(self, method: str, name: str, index: int) -> Iterator[Element]:
+        # The value lies below the callable, its NULL or self, and three arguments.
+        value: list[Element] = [Instr("COPY", 6, location=self._here)]
+        owner = self._unchecked_owner(index, pushed=4)
+        yield from self._call(method, [self._constant(self._line), self._constant(name), owner, value])
+
+    # How a call is put together.
+
+    def _call(self, method: str, arguments: list[list[Element]]) -> Iterator[Element]:
+        attribute = f"{method}_{_NUMBER}"
+        yield Instr("LOAD_GLOBAL", (False, RECORDER), location=self._here)
+        if CALLS_ARE_PRECALLED:
+            yield Instr("LOAD_METHOD", attribute, location=self._here)
+        else:
+            yield Instr("LOAD_ATTR", (True, attribute), location=self._here)
+        for argument in arguments:
+            yield from argument
+        count = len(arguments)
+        if CALLS_ARE_PRECALLED:
+            yield Instr("PRECALL", count, location=self._here)
+        yield Instr("CALL", count, location=self._here)
+
+    def _owner(self, index: int, depth: int) -> list[Element]:
+        return self._constant(None) if self.owner is None else list(self._load(self.owner, index, depth=depth))
+
+    def _constant(self, value: InstrArg | None) -> list[Element]:
+        return [Instr("LOAD_CONST", value, location=self._here)]
+
+    def _load(self, name: str, index: int, depth: int) -> Iterator[Element]:
+        """Load a name, or `UNBOUND` where it has no value; `depth` values are on the stack before."""
+        if is_attribute(name):
+            yield from self._attribute(name[1:], depth)
+        elif not self._exists(name) or self.flow.is_unbound(name, index):
+            yield from self._constant(UNBOUND)
+        elif self.flow.is_bound(name, index) or name in self._held:
+            yield self._variable_op("LOAD", name)
+        else:
+            yield from self._or_unbound([self._variable_op("LOAD", name, checked=True)], depth)
+
+    def _attribute(self, name: str, depth: int) -> Iterator[Element]:
+        """Load an attribute of the owner, or `UNBOUND` where it has none: not every way through a function needs it."""
+        if self.owner is None:
+            yield from self._constant(UNBOUND)
+            return
+        argument = name if CALLS_ARE_PRECALLED else (False, name)
+        owner = self._variable_op("LOAD", self.owner, checked=True)
+        yield from self._or_unbound([owner, Instr("LOAD_ATTR", argument, location=self._here)], depth)
+
+    def _or_unbound(self, loading: list[Instr], depth: int) -> Iterator[Element]:
+        """Load what may raise an exception, and `UNBOUND` where it does."""
+        handler, resume = Label(), Label()
+        around = self._region
+        if around is not None:
+            yield TryEnd(self._reopened.get(id(around), around))
+        region = TryBegin(handler, push_lasti=False, stack_depth=depth)
+        yield region
+        yield from loading
+        yield TryEnd(region)
+        if around is not None:
+            again = TryBegin(around.target, around.push_lasti, around.stack_depth)
+            self._reopened[id(around)] = again
+            yield again
+        yield resume
+        self._handlers += [
+            handler,
+            Instr("POP_TOP", location=self._here),
+            Instr("LOAD_CONST", UNBOUND, location=self._here),
+            Instr("JUMP_BACKWARD_NO_INTERRUPT", resume, location=self._here),
+        ]
+
+    def _unchecked_owner(self, index: int, pushed: int) -> list[Element]:
+        """Load the owner, or None where it may be unbound: how deep the stack is for a handler is not known here.
+
+        A comprehension that uses the owner's name keeps the owner on the stack, below what was `pushed` since.
+        """
+        name = self.owner
+        if name is None or self._owner_may_go:
+            return self._constant(None)
+        saved = self.flow.saved(name, index)
+        if saved is None:
+            known = name in self.flow.cells or self.flow.is_bound(name, index)
+            return [self._variable_op("LOAD", name)] if known else self._constant(None)
+        depth, slot = saved
+        if slot.may_be_unbound:
+            return self._constant(None)
+        copy: list[Element] = [Instr("COPY", depth + pushed, location=self._here)]
+        if name in self.flow.cells:
+            copy.append(Instr("LOAD_ATTR", (False, "cell_contents"), location=self._here))
+        return copy
+
+    def _exists(self, name: str) -> bool:
+        return name in self.flow.cells or name in self.flow.code.co_varnames
+
+    def _variable_op(self, operation: str, name: str, *, checked: bool = False) -> Instr:
+        cell = self.flow.cells.get(name)
+        if cell is not None:
+            return Instr(f"{operation}_DEREF", cell, location=self._here)
+        suffix = "_CHECK" if checked and LOADS_OF_UNBOUND_CRASH else ""
+        return Instr(f"{operation}_FAST{suffix}", name, location=self._here)
+
+
+def _start_of(location: InstrLocation | None) -> tuple[int, int]:
+    # Python can be told to leave the columns out (-X no_debug_ranges).
+    line, column = (None, None) if location is None else (location.lineno, location.col_offset)
+    return line or 0, column or 0
+
+
+def _without_empty_regions(elements: Iterator[Element]) -> Iterator[Element]:
+    """Drop regions with no instruction in them, which the exception table cannot hold."""
+    held: list[Element] = []
+    for element in elements:
+        if isinstance(element, TryBegin):
+            yield from held
+            held = [element]
+        elif isinstance(element, TryEnd) and held:
+            if any(isinstance(e, Instr) for e in held):
+                yield from [*held, element]
+            else:
+                yield from (e for e in held if not isinstance(e, TryBegin))
+            held = []
+        elif held:
+            held.append(element)
+        else:
+            yield element
+    yield from held

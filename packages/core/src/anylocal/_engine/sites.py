@@ -1,0 +1,193 @@
+"""What is asked -> what to record in each function."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from anylocal._engine import tables, tensors
+from anylocal._engine.resolve import Found, Resolution, bound_names, in_model, local_names
+from anylocal._engine.spec import Wants
+from anylocal.errors import NameNotFoundError, OptionError
+
+if TYPE_CHECKING:
+    import types
+
+_THREADS: Final = ("all", "own")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to record in one function, and from whose calls of it.
+
+    `joined` names are recorded at their assignments and handed over with the call that they belong to: the last value
+    of each, and of the `gathered` ones among them a tuple of all. `keep`, if given, replaces what the capture keeps.
+    """
+
+    found: Found
+    wants: Wants
+    joined: frozenset[str] = frozenset()
+    gathered: frozenset[str] = frozenset()
+    keep: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A Python function and the names that can be captured in it.
+
+    Parameters
+    ----------
+    function : types.FunctionType
+        The function.
+    names : tuple of str
+        The names it binds, arguments first.
+    modules : tuple of str
+        The names of the submodules on whose behalf it runs, if it was found in a model.
+
+    Examples
+    --------
+    >>> from anylocal import find
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> find(mean)[0]
+    Site(mean: values, total)
+    """
+
+    function: types.FunctionType
+    names: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The file that holds the function."""
+        return self.function.__code__.co_filename
+
+    @property
+    def line(self) -> int:
+        """The line at which the function starts."""
+        return self.function.__code__.co_firstlineno
+
+    def __repr__(self) -> str:
+        """Return the function, its place and its names on one line."""
+        where = f", {len(self.modules)} modules" if self.modules else ""
+        return f"Site({self.function.__qualname__}: {', '.join(self.names)}{where})"
+
+
+class Sites(list[Site]):
+    """The sites that `find` found: a list that shows itself as a table."""
+
+    def __repr__(self) -> str:
+        """Return a line for each function: its name, what it binds, and for how many modules it runs."""
+        rows = [(*row[:2], f"{row[2]} modules" if row[2] else "") for row in self._rows()]
+        return tables.text("Sites", rows) if rows else "Sites: none"
+
+    def _repr_html_(self) -> str:
+        return tables.markup(("function", "names", "modules", "where"), self._rows())
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                site.function.__qualname__,
+                ", ".join(site.names),
+                str(len(site.modules) or ""),
+                f"{site.file}:{site.line}",
+            )
+            for site in self
+        ]
+
+
+def check_options(names: tuple[object, ...], keep: object, edit: Mapping[str, object] | None, threads: str) -> None:
+    if not names and not edit:
+        msg = 'Name the local variables to capture, as in capture(model, "attn"); find(model) lists what is there.'
+        raise OptionError(msg)
+    if edit is not None and not isinstance(edit, Mapping):
+        msg = f"edit={edit!r} is no dict; give a function for each name, as in edit={{'attn': function}}."
+        raise OptionError(msg)
+    for name in (*names, *(edit or ())):
+        if not isinstance(name, str):
+            msg = f"A name of a local variable is a str, not {name!r}."
+            raise OptionError(msg)
+    if keep not in tensors.KEEPS and not callable(keep):
+        msg = f"keep={keep!r} is none of {', '.join(map(repr, tensors.KEEPS))}, and no function."
+        raise OptionError(msg)
+    if threads not in _THREADS:
+        msg = f"threads={threads!r} is neither 'all' nor 'own'."
+        raise OptionError(msg)
+    for name, function in (edit or {}).items():
+        if not callable(function):
+            msg = f"edit[{name!r}] is {function!r}; it must be a function of the value that returns the new one."
+            raise OptionError(msg)
+
+
+def only(resolution: Resolution, modules: str | Callable[[str, Any], bool]) -> Resolution:
+    """Return the resolution with those submodules only."""
+    if not resolution.modules:
+        msg = f"modules= selects submodules of a model, and {resolution.label} is none. Leave it out."
+        raise OptionError(msg)
+    if isinstance(modules, str):
+        pattern = modules
+        chosen = {n: m for n, m in resolution.modules.items() if fnmatch.fnmatchcase(n, pattern)}
+    elif callable(modules):
+        chosen = {n: m for n, m in resolution.modules.items() if modules(n, m)}
+    else:
+        msg = (
+            f"modules={modules!r} is neither a pattern nor a function; give one pattern, or choose by a function, as in"
+            " modules=lambda name, module: name in names."
+        )
+        raise OptionError(msg)
+    if not chosen:
+        some = ", ".join(list(resolution.modules)[1:6])
+        msg = (
+            f"modules={modules!r} selects none of the submodules of {resolution.label}. They are named as in: {some}, …"
+        )
+        raise OptionError(msg)
+    selection = repr(modules) if isinstance(modules, str) else getattr(modules, "__name__", "…")
+    return Resolution(f"{resolution.label} (modules={selection})", tuple(in_model(chosen, alone=True)), chosen)
+
+
+def requests(
+    resolution: Resolution, names: tuple[str, ...], edits: tuple[str, ...], *, every: bool
+) -> Iterator[Request]:
+    wanted = dict.fromkeys((*names, *edits))
+    several = len(resolution.found) > 1
+    binders: dict[str, list[Found]] = {name: [] for name in wanted}
+    for found in resolution.found:
+        there = bound_names(found.function) if several else local_names(found.function)
+        for name in wanted:
+            if name in there:
+                binders[name].append(found)
+    for name, binding in binders.items():
+        if not binding:
+            raise _not_found(name, resolution)
+    for found in resolution.found:
+        own = tuple(name for name in dict.fromkeys(names) if found in binders[name])
+        edited = frozenset(name for name in edits if found in binders[name])
+        if own or edited:
+            yield Request(found, Wants((), frozenset(own), edited) if every else Wants(own, frozenset(), edited))
+
+
+def _not_found(name: str, resolution: Resolution) -> NameNotFoundError:
+    functions = [found.function for found in resolution.found]
+    available = [n for function in functions for n in bound_names(function)]
+    hint = ""
+    for function in functions:
+        if name in function.__code__.co_names:
+            hint = f"{name!r} is a global or an attribute in {function.__qualname__}, not a local variable."
+    return NameNotFoundError(name, resolution.label, available, hint)
+
+
+def site(found: Found, names: tuple[str, ...], modules: Mapping[str, Any]) -> Site:
+    accepts = found.accepts
+    owners: tuple[str, ...] = ()
+    if accepts is not None:
+        owners = tuple(name for name, m in modules.items() if accepts(m) and _is_method_of(found.function, m))
+    return Site(found.function, names, owners)
+
+
+def _is_method_of(function: types.FunctionType, module: object) -> bool:
+    cls = function.__qualname__.rpartition(".")[0]
+    # A function of a Python module works for any of the model's modules; which ones shows only when it runs.
+    return any(base.__qualname__ == cls and base.__module__ == function.__module__ for base in type(module).__mro__)

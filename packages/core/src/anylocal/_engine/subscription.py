@@ -1,0 +1,227 @@
+"""What is recorded of calls, and for whom: one finished call -> one record.
+
+Records lie flat in one list, for tuples that last are looked at by each garbage collection; memory is counted for
+several records at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from threading import get_ident
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from anylocal._engine import dynamo, tensors
+from anylocal._engine.records import HEAD, Head, Log
+from anylocal._engine.rewrite import UNBOUND
+from anylocal._engine.spec import Wants
+from anylocal.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+OTHER_OBJECTS: Final = "on behalf of other objects than the one captured"
+OTHER_THREADS: Final = "in other threads than the one that opened the capture"
+
+
+# The files of what runs at each recorded call: this one, and those beside it.
+ENGINE: Final = str(Path(__file__).with_name("_"))
+
+
+def thread_and_frame() -> tuple[int, int]:
+    """Return where the captured function runs that this is called for: the thread, and which of its frames.
+
+    Of a frame that is gone, the number may come again; a call that starts says so.
+    """
+    frame = sys._getframe(2)  # noqa: SLF001  # the fast way to a frame
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(ENGINE):
+        frame = frame.f_back
+    return get_ident(), id(frame)
+
+
+class Subscription:
+    """What one capture wants from one function, and from whose calls of it.
+
+    Parameters
+    ----------
+    function : types.FunctionType
+        The function.
+    log : Log
+        Where records go.
+    wants : Wants
+        What to record and to edit.
+    keep : callable
+        Makes of a value what is recorded of it.
+    edits : mapping of str to callable
+        The new value of a name from the value that would be assigned.
+    accepts : callable, optional
+        Whether a call on behalf of an owner (``self``, ``module``) counts; None for every call.
+    joined : frozenset of str
+        Names recorded at their assignments and handed over with the call that they belong to.
+    gathered : frozenset of str
+        Those of them of which all values are handed over, not only the last one.
+    """
+
+    __slots__ = (
+        "accepts",
+        "called",
+        "edited",
+        "edits",
+        "function",
+        "gathered",
+        "joined",
+        "keep",
+        "last_line",
+        "log",
+        "others_called",
+        "recomputing",
+        "records",
+        "reported",
+        "tells_start",
+        "wants",
+    )
+
+    def __init__(
+        self,
+        function: types.FunctionType,
+        log: Log,
+        *,
+        wants: Wants,
+        keep: Callable[[Any], Any],
+        edits: Mapping[str, Callable[[Any], Any]] = MappingProxyType({}),
+        accepts: Callable[[object], bool] | None = None,
+        joined: frozenset[str] = frozenset(),
+        gathered: frozenset[str] = frozenset(),
+    ) -> None:
+        self.function = function
+        self.wants = wants
+        self.log = log
+        self.keep = keep
+        self.edits = edits
+        self.accepts = accepts
+        self.joined = joined
+        self.gathered = gathered
+        self.reported = ("returned",) if joined or not wants.assigned | wants.given else ("assigned",)
+        self.edited: set[str] = set()
+        self.called = False
+        # Of a call that was recorded; None until there is one.
+        self.last_line: int | None = None
+        # How calls differed that were made, but not captured.
+        self.others_called = ""
+        # The threads in which a call runs that is made again for a backward pass.
+        self.recomputing: set[int] = set()
+        # A subscription that wants nothing at all is there to see when calls start and finish.
+        wants_nothing = wants == Wants()
+        self.records = wants_nothing or wants._replace(edited=frozenset()) != Wants()
+        # Where it matters between which other records a call starts; elsewhere starts are only counted.
+        self.tells_start = wants_nothing or bool(joined)
+
+    def concerns(self, owner: object) -> bool:
+        """Say whether a call is one of those that are captured."""
+        log = self.log
+        if not log.open:
+            return False
+        if self.accepts is not None and not self.accepts(owner):
+            self.others_called = OTHER_OBJECTS
+            return False
+        if log.thread is not None and log.thread != get_ident():
+            self.others_called = OTHER_THREADS
+            return False
+        return True
+
+    def start(self, owner: object) -> None:
+        """Take note that a call starts, and whether it is one that was made before."""
+        log, thread = self.log, get_ident()
+        if tensors.is_recomputing():
+            self.recomputing.add(thread)
+        elif self.concerns(owner):
+            self.recomputing.discard(thread)
+            self.called = True
+            if self.tells_start and log.active:
+                self._put("entered", self.function.__code__.co_firstlineno, owner, thread)
+            elif self.records and log.active:
+                next(log.starts.counter)
+
+    def add(self, kind: str, line: int, owner: object, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        """Record what names held; those that held nothing are left out."""
+        log, thread = self.log, get_ident()
+        if not self.records or not log.active or thread in self.recomputing:
+            return
+        bound = [i for i, value in enumerate(values) if value is not UNBOUND]
+        if len(bound) != len(values):
+            names, values = tuple(names[i] for i in bound), tuple(values[i] for i in bound)
+        dynamo.refuse_export()
+        kept = [self._keep(name, line, value) for name, value in zip(names, values, strict=True)]
+        versions = [tensors.version(value) for value in kept]
+        self._put(kind, line, owner, thread, names=names, values=kept, versions=versions)
+
+    def receive(
+        self, kind: str, line: int, owner: object, names: tuple[str, ...] = (), values: tuple[Any, ...] = ()
+    ) -> None:
+        """Take what compiled code has left; in which thread it ran is not known."""
+        log = self.log
+        if not self.concerns(owner) or tensors.is_recomputing():
+            return
+        self.called = True
+        if self.keep is tensors.as_is:
+            for value in values:
+                dynamo.refuse_to_retain_gradient(value, self._no_gradient)
+        if kind == "edited":
+            self.edited.update(names)
+        elif self.records and log.active:
+            if kind == "returned" and not self.tells_start:
+                next(log.starts.counter)
+            self._put(kind, line, owner, None, names=names, values=values, versions=[None] * len(values))
+
+    def _put(
+        self,
+        kind: str,
+        line: int,
+        owner: object,
+        thread: int | None,
+        *,
+        names: tuple[str, ...] = (),
+        values: Sequence[Any] = (),
+        versions: Sequence[int | None] = (),
+    ) -> None:
+        if kind == "returned":
+            self.last_line = line
+        # Not by isinstance, which would run the `__class__` of an object that is somebody else's.
+        module = owner if issubclass(type(owner), tensors.module_base() or ()) else None
+        # In one step, for other threads record as well.
+        log = self.log
+        if thread is not None and dynamo.is_pending():
+            dynamo.collect()
+        where = thread_and_frame() if self.joined and thread is not None else thread
+        log.raw += (Head(self, kind, names), line, module, where, *values, *versions)
+        log.ahead -= 1
+        if log.ahead < 0:
+            log.look(values, HEAD + 2 * len(values))
+
+    def edit(self, line: int, name: str, value: Any) -> Any:
+        """Return what the user makes of a value."""
+        try:
+            return self.edits[name](value)
+        except Exception as error:
+            error.add_note(f"Raised by edit= for {self._place(name, line)}")
+            raise
+
+    def _keep(self, name: str, line: int, value: Any) -> Any:
+        try:
+            return self.keep(value)
+        except Exception as error:
+            error.add_note(f"Raised by keep= for {self._place(name, line)}")
+            raise
+
+    def _no_gradient(self) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self.function.__qualname__} was compiled by AOTAutograd, which differentiates a graph as a whole: there"
+            " is no gradient with respect to a value inside of it. Run the model eagerly, or compile it with"
+            ' backend="eager".'
+            " What is computed from the value has gradients with respect to the parameters all the same."
+        )
+
+    def _place(self, name: str, line: int) -> str:
+        return f"{name!r} in {self.function.__qualname__}, line {line} of {self.function.__code__.co_filename}"

@@ -1,0 +1,1 @@
+"""What a map is, and what can be computed of it."""

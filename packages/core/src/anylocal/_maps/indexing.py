@@ -1,0 +1,173 @@
+"""Array indexing that is done before the array exists.
+
+An index is split in two: what to pick along each axis, applied to the operands of a map, and the rest, applied
+to the rows that come out: an integer picks one position, and the rest drops the axis.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from anylocal.errors import PositionError
+
+if TYPE_CHECKING:
+    from anylocal._maps.rows import Pick
+
+Array: TypeAlias = Sequence[int] | Sequence[bool] | npt.NDArray[Any] | torch.Tensor
+Item: TypeAlias = SupportsIndex | slice | EllipsisType | Array | None
+Index: TypeAlias = Item | tuple[Item, ...]
+
+Queries: TypeAlias = int | slice | Array | None
+"""Query positions; None for all."""
+
+AXES = ("batch", "head", "query", "key")
+
+_Read: TypeAlias = int | slice | torch.Tensor | bool | None
+
+
+def resolve(index: Index, shape: Sequence[int], device: torch.device) -> tuple[list[Pick], tuple[_Read, ...]]:
+    """Split an index of a map.
+
+    Parameters
+    ----------
+    index
+        Integers, slices of any step, ``...``, ``None`` and arrays, as torch takes them.
+    shape : (batch, head, query, key)
+    device : torch.device
+        Where arrays of the rest are wanted.
+
+    Returns
+    -------
+    picks : list
+        For each axis, a slice or a 1-D tensor of positions.
+    rest : tuple
+        The index of what the picks leave. One 1-D array becomes a pick; several arrays, or one of more
+        dimensions, mean positions that depend on each other: their axes are left whole, for the rest.
+
+    Raises
+    ------
+    PositionError
+        Where the index does not fit the shape.
+    """
+    items = _expanded(index, len(shape))
+    arrays = [item for item in items if isinstance(item, torch.Tensor | bool)]
+    alone = len(arrays) == 1 and isinstance(arrays[0], torch.Tensor) and arrays[0].ndim == 1
+    picks: list[Pick] = [slice(None)] * len(shape)
+    rest: list[_Read] = []
+    axis = 0
+    for item in items:
+        if item is None or isinstance(item, bool):
+            rest.append(item)
+            continue
+        length, name = shape[axis], AXES[axis]
+        if isinstance(item, torch.Tensor):
+            checked = _positions(item, shape[axis:], name).to(device)
+            if alone:
+                picks[axis] = checked
+            rest.append(slice(None) if alone else checked)
+        elif isinstance(item, slice):
+            picks[axis] = _slice(item, length)
+            rest.append(slice(None))
+        else:
+            position = _position(item, length, name)
+            picks[axis] = slice(position, position + 1)
+            rest.append(0)
+        axis += _axes(item)
+    return picks, tuple(rest)
+
+
+def query_rows(queries: Queries, shape: Sequence[int], device: torch.device) -> tuple[Pick, int | slice]:
+    """Return what to pick along the query axis, and what to keep of the picked: 0 for an integer, else all.
+
+    Raises
+    ------
+    PositionError
+        Where there is no such query, or the queries form no list.
+    """
+    rows = slice(None) if queries is None else queries
+    picks, rest = resolve((slice(None), slice(None), rows), shape, device)
+    if not isinstance(rest[2], int | slice):
+        msg = f"queries={queries!r} is neither one position nor a list of positions."
+        raise PositionError(msg)
+    return picks[2], rest[2]
+
+
+def _expanded(index: Index, ndim: int) -> list[_Read]:
+    """Write the index out: one item for each axis, and those that stand for none."""
+    given = [_read(item) for item in (index if isinstance(index, tuple) else (index,))]
+    dots = [at for at, item in enumerate(given) if item is Ellipsis] or [len(given)]
+    items = [item for item in given if not isinstance(item, EllipsisType)]
+    missing = ndim - sum(_axes(item) for item in items)
+    if missing < 0 or len(dots) > 1:
+        msg = f"The index {index!r} is too long for a map, whose axes are {', '.join(AXES)}."
+        raise PositionError(msg)
+    whole: list[_Read] = [slice(None)] * missing
+    return [*items[: dots[0]], *whole, *items[dots[0] :]]
+
+
+def _read(item: Item) -> _Read | EllipsisType:
+    if item is None or isinstance(item, slice | EllipsisType):
+        return item
+    if isinstance(item, bool | np.bool_):
+        return bool(item)
+    try:
+        array = _array(item) if isinstance(item, Sequence | np.ndarray | torch.Tensor) else operator.index(item)
+    except (TypeError, ValueError):
+        msg = f"A map has no index {item!r}; use integers, slices, ..., None, or arrays of integers or bool."
+        raise PositionError(msg) from None
+    if isinstance(array, int) or array.ndim:
+        return array
+    return bool(array) if array.dtype == torch.bool else int(array)
+
+
+def _array(item: Array) -> torch.Tensor:
+    if isinstance(item, torch.Tensor):
+        integral = not (item.is_floating_point() or item.is_complex())
+        kind, array = "b" if item.dtype == torch.bool else "i" if integral else "f", item
+    else:
+        # A copy in C order, because torch takes no array that runs backwards and warns of one that is read-only.
+        source = np.array(item, dtype=np.int64 if isinstance(item, Sequence) and not item else None, order="C")
+        kind = source.dtype.kind
+        array = torch.from_numpy(source.astype(np.int64) if kind in "iu" else source)
+    if kind not in "biu":
+        raise TypeError(kind)
+    return array if kind == "b" else array.long()
+
+
+def _axes(item: object) -> int:
+    """Return how many axes an item stands for."""
+    if item is None or isinstance(item, bool):
+        return 0
+    return item.ndim if isinstance(item, torch.Tensor) and item.dtype == torch.bool else 1
+
+
+def _slice(item: slice, length: int) -> Pick:
+    start, stop, step = item.indices(length)
+    # torch slices forwards only; backwards, the positions are written out.
+    return slice(start, stop, step) if step > 0 else torch.arange(start, stop, step)
+
+
+def _position(item: SupportsIndex, length: int, name: str) -> int:
+    position = operator.index(item)
+    if not -length <= position < length:
+        msg = f"{name.capitalize()} index {position} is out of range: there are {length}."
+        raise PositionError(msg)
+    return position % length
+
+
+def _positions(array: torch.Tensor, shape: Sequence[int], name: str) -> torch.Tensor:
+    if array.dtype == torch.bool:
+        if tuple(array.shape) != tuple(shape[: array.ndim]):
+            msg = f"A bool index of shape {tuple(array.shape)} does not fit the {name} axis: {tuple(shape)}."
+            raise PositionError(msg)
+        return array.nonzero()[:, 0] if array.ndim == 1 else array
+    for extreme in (array.min(), array.max()) if array.numel() else ():
+        _position(int(extreme), shape[0], name)
+    return array % shape[0] if array.numel() else array

@@ -1,0 +1,107 @@
+"""Attention weighted by its gradient, followed through the layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from anylocal._maps.map import maps_of
+from anylocal._maps.rollout import check_layers
+from anylocal._maps.rows import Given
+from anylocal.errors import StateError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from anylocal.attention import AttentionMap
+
+
+def relevance(maps: Iterable[AttentionMap], output: torch.Tensor) -> torch.Tensor:
+    """Say how much each input position contributed to an output, by attention and its gradient.
+
+    In each layer, Ā is the mean over heads of (∇A ⊙ A)⁺, where ∇A is the gradient of the output with respect to the
+    map A; then R ← R + Ā·R, from the identity on, first layer first.
+
+    Parameters
+    ----------
+    maps : iterable of AttentionMap
+        The self-attention layers of one forward, first layer first, captured with ``keep="graph"`` from a model that
+        makes its maps (that is not fused).
+    output : torch.Tensor
+        What is to be explained, such as the logits of one class: a scalar, or one number for each sample. The graph
+        behind it is kept.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (batch, query, key): a row for each position of the last layer, such as the class token's.
+
+    Raises
+    ------
+    UnsupportedError
+        Where a layer ran a fused kernel, which never makes the map that a gradient could be taken of, or the model was
+        compiled as a whole.
+    StateError
+        Where a map, or the output, has no graph.
+    ShapeError, ChoiceError
+        Where the maps do not belong together, as in `rollout`.
+
+    Notes
+    -----
+    H. Chefer, S. Gur and L. Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and
+    Encoder-Decoder Transformers", ICCV 2021, equations 5 and 6.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap, relevance
+    >>> weights = torch.tensor([[[[0.9, 0.1], [0.5, 0.5]]]], requires_grad=True)
+    >>> output = (weights[0, 0] @ torch.tensor([1.0, 2.0]))[0]
+    >>> relevance([AttentionMap.from_weights(weights)], output)
+    tensor([[[1.9000, 0.2000],
+             [0.0000, 1.0000]]])
+    """
+    layers = maps_of(maps, "relevance")
+    check_layers(layers, "relevance")
+    weights = [_with_graph(layer) for layer in layers]
+    if not output.requires_grad:
+        msg = "The output has no graph; run the model with gradients on, and do not detach what is explained."
+        raise StateError(msg)
+    try:
+        gradients = torch.autograd.grad(output.sum(), weights, retain_graph=True)
+    except RuntimeError as error:
+        if "appears to not have been used" not in str(error):
+            raise
+        msg = (
+            "The output does not depend on some of the maps as they were captured: they belong to another run, or the"
+            " model was compiled as a whole, where values inside have no gradient. Run it eagerly, or with"
+            ' backend="eager".'
+        )
+        raise UnsupportedError(msg) from error
+    return _followed(layers, weights, gradients)
+
+
+def _followed(
+    layers: Sequence[AttentionMap], weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    batch, _, length, _ = layers[-1].shape
+    flow = torch.eye(length, dtype=torch.float32, device=layers[-1].device).expand(batch, -1, -1)
+    for layer, weight, gradient in zip(layers, weights, gradients, strict=True):
+        product = (weight.detach() * gradient).clamp(min=0).reshape(layer.shape)
+        flow = flow + product.mean(1, dtype=torch.float32).to(flow.device) @ flow
+    return flow
+
+
+def _with_graph(layer: AttentionMap) -> torch.Tensor:
+    if layer.fused or not isinstance(layer.rows, Given):
+        msg = (
+            f"{layer!r} ran a fused kernel, which never makes the map that a gradient could be taken of. Have the model"
+            " make its maps: timm.layers.set_fused_attn(False) before it is built, or"
+            ' attn_implementation="eager" where it is loaded from transformers.'
+        )
+        raise UnsupportedError(msg)
+    if not layer.rows.given.requires_grad:
+        msg = f'{layer!r} has no graph; capture it with keep="graph", and run the model with gradients on.'
+        raise StateError(msg)
+    return layer.rows.given

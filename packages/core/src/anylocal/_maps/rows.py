@@ -1,0 +1,248 @@
+"""The rows of an attention map: either given, or computed from query and key for the rows asked for only.
+
+A source of rows has a shape (batch, head, query, key) and one method, `take`, which picks along the first
+three axes *before* anything of the size of the map exists. The softmax runs over whole rows, so picking
+along the key axis comes last and is left to the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import torch
+
+from anylocal.errors import ChangedInPlaceWarning, OptionError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Pick: TypeAlias = slice | torch.Tensor
+"""A slice with a positive step, or a 1-D tensor of non-negative positions."""
+
+Shape: TypeAlias = tuple[int, int, int, int]
+
+
+_BLOCK = 2**22
+"""Elements of a map computed at a time: 16 MiB in float32, small beside a model; smaller blocks are slower."""
+
+
+class Rows(Protocol):
+    """Where the rows of a map come from."""
+
+    shape: Shape
+    dtype: torch.dtype
+    device: torch.device
+
+    def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
+        """Return the rows picked, shape (batch', head', query', key)."""
+
+    def cpu(self) -> Rows:
+        """Return the same rows, made of copies in main memory."""
+
+
+class Given:
+    """Rows that somebody else has computed: a view of the weights."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        # What a gradient can be taken of: a view of it is another tensor.
+        self.given = weights
+        self.weights = promoted(weights, "weights")
+        self.shape: Shape = _shape(self.weights)
+        self.dtype = weights.dtype
+        self.device = weights.device
+
+    def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
+        """Return the rows picked, shape (batch', head', query', key); a view where all picks are slices."""
+        return picked(self.weights, batch, heads, queries)
+
+    def cpu(self) -> Given:
+        """Return the same rows, made of a copy in main memory."""
+        return Given(compact(self.weights))
+
+
+class Computed:
+    """Rows that are the softmax of operands, kept as they are until some rows are asked for."""
+
+    def __init__(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        mask: torch.Tensor | None,
+        scale: float | None,
+        causal: bool,  # noqa: FBT001  # as the kernel has it
+    ) -> None:
+        self.q, self.k = promoted(q, "q"), promoted(k, "k")
+        batch, heads, queries, features = self.q.shape
+        self.shape: Shape = (batch, heads, queries, self.k.shape[2])
+        self._check()
+        self.mask = None if mask is None else _mask(mask, self.shape)
+        self.scale = 1 / math.sqrt(features) if scale is None else scale
+        self.causal = causal
+        self.device = q.device
+        operands = [tensor for tensor in (self.q, self.k, self.mask) if tensor is not None]
+        double = any(operand.dtype == torch.float64 for operand in operands)
+        self.dtype = torch.float64 if double else torch.float32
+        self._operands = operands
+        self._versions = [_version(operand) for operand in operands]
+
+    # Copies count their changes from the start.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of."""
+        pairs = zip(self._operands, self._versions, strict=True)
+        return {**vars(self), "_versions": [_version(operand) == version for operand, version in pairs]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy, which is as changed as what it was made of."""
+        vars(self).update(state)
+        pairs = zip(self._operands, state["_versions"], strict=True)
+        self._versions = [_version(operand) if as_it_was else -1 for operand, as_it_was in pairs]
+
+    def _check(self) -> None:
+        q, k = tuple(self.q.shape), tuple(self.k.shape)
+        if q[3] != k[3] or k[0] not in {1, q[0]} or k[1] == 0 or q[1] % k[1] or not q[3]:
+            msg = (
+                f"q of shape {q} and k of shape {k} make no attention map: both must be (batch, head, position, "
+                "feature), with the same features, and k with q's batch or 1 and a number of heads that divides q's."
+            )
+            raise ShapeError(msg)
+
+    def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
+        """Return the rows picked, shape (batch', head', query', key), in float32 or float64."""
+        if [_version(operand) for operand in self._operands] != self._versions:
+            msg = (
+                "q, k or the mask of an attention map was changed in place after the map was made, so that the "
+                "map shows the new values; make it from clones, or read it earlier."
+            )
+            warnings.warn(ChangedInPlaceWarning(msg), stacklevel=3)
+        with exactly(self.device):
+            q = picked(self.q, batch, heads, queries).to(self.dtype)
+            k = fitting(self.k, batch, self._key_heads(heads)).to(self.dtype)
+            # Scaled afterwards, not q beforehand: bf16 and fp16 operands then stay exact even where the user
+            # lets float32 products run in TF32.
+            scores = _products(q, k).mul_(self.scale)
+            if self.causal:
+                scores = scores.masked_fill_(~self._causal(queries), -math.inf)
+            if self.mask is None:
+                return scores.softmax(-1)
+            return _masked(scores, fitting(self.mask, batch, heads, queries))
+
+    def cpu(self) -> Computed:
+        """Return the same rows, made of copies in main memory."""
+        mask = None if self.mask is None else compact(self.mask)
+        return Computed(compact(self.q), compact(self.k), mask, self.scale, self.causal)
+
+    def _key_heads(self, heads: Pick) -> Pick:
+        """Return the key heads of the query heads picked: each serves a group of neighbours."""
+        every = range(self.shape[1])
+        group = len(every) // self.k.shape[1]
+        if group == 1:
+            return heads
+        whole = isinstance(heads, slice) and every[heads] == every
+        return slice(None) if whole else positions(heads, len(every), self.device) // group
+
+    def _causal(self, queries: Pick) -> torch.Tensor:
+        """Return which keys take part in the rows picked: aligned top left, as `is_causal` of SDPA."""
+        rows = positions(queries, self.shape[2], self.device)
+        return rows[:, None] >= torch.arange(self.shape[3], device=self.device)
+
+
+def _products(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """Multiply q, (batch, head, query, feature), with the keys of its head or group: (batch, head, query, key)."""
+    batch, heads, queries, features = q.shape
+    groups = k.shape[1]
+    # The heads of a group become rows of one product: repeating their keys would cost as much as the product.
+    rows = q.reshape(batch, groups, heads // max(groups, 1) * queries, features)
+    return (rows @ k.transpose(-2, -1)).reshape(batch, heads, queries, k.shape[2])
+
+
+def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask)
+    # A row without any key is 0 in SDPA since torch 2.5, and NaN before. Its scores are made finite first, or
+    # the softmax's gradient would be NaN although nothing of its value is kept.
+    empty = (scores == -math.inf).all(-1, keepdim=True)
+    return scores.masked_fill_(empty, 0.0).softmax(-1).masked_fill(empty, 0.0)
+
+
+def exactly(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Compute in the precision of the operands, whatever autocast surrounds."""
+    # Entering autocast at all is refused for devices that know none, such as "meta".
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def picked(tensor: torch.Tensor, *picks: Pick) -> torch.Tensor:
+    """Pick along the leading axes; a view where all picks are slices."""
+    for axis, pick in enumerate(picks):
+        if isinstance(pick, torch.Tensor):
+            tensor = tensor.index_select(axis, pick.to(tensor.device))
+        else:
+            tensor = tensor[(slice(None),) * axis + (pick,)]
+    return tensor
+
+
+def fitting(tensor: torch.Tensor, *picks: Pick) -> torch.Tensor:
+    """Pick along the leading axes that are not to be broadcast."""
+    whole = slice(None)
+    return picked(tensor, *(whole if size == 1 else pick for size, pick in zip(tensor.shape, picks, strict=False)))
+
+
+def positions(pick: Pick, length: int, device: torch.device) -> torch.Tensor:
+    """Return the positions that a pick means, shape (n,)."""
+    return torch.arange(length, device=device)[pick] if isinstance(pick, slice) else pick.to(device)
+
+
+def block_rows(shape: Shape) -> int:
+    """Return how many rows of a map (of all samples and heads) are computed at a time."""
+    batch, heads, _, keys = shape
+    return max(1, _BLOCK // max(1, batch * heads * keys))
+
+
+def chunks(pick: Pick, length: int, size: int) -> Iterator[Pick]:
+    """Cut a pick into picks of at most `size` positions, at least one of them."""
+    span = pick if isinstance(pick, torch.Tensor) else range(length)[pick]
+    for start in range(0, max(len(span), 1), size):
+        part = span[start : start + size]
+        yield part if isinstance(part, torch.Tensor) else slice(part.start, part.stop, part.step)
+
+
+def promoted(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Put axes of length 1 in front until there are four."""
+    if tensor.ndim not in {2, 3, 4}:
+        msg = f"{name} has shape {tuple(tensor.shape)}; expected 4 dimensions (or the last 3 or 2 of them)."
+        raise ShapeError(msg)
+    if not tensor.is_floating_point():
+        msg = f"{name} is {tensor.dtype}; expected floating point, so convert it first: {name}.float()."
+        raise OptionError(msg)
+    return tensor[(None,) * (4 - tensor.ndim)]
+
+
+def _mask(mask: torch.Tensor, shape: Shape) -> torch.Tensor:
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        msg = f"The mask is {mask.dtype}; expected bool (True takes part) or floating point (added)."
+        raise OptionError(msg)
+    missing = len(shape) - mask.ndim
+    sizes = (1,) * missing + tuple(mask.shape)
+    if missing < 0 or any(own not in {1, full} for own, full in zip(sizes, shape, strict=True)):
+        msg = f"A mask of shape {tuple(mask.shape)} does not broadcast to the map's shape {shape}."
+        raise ShapeError(msg)
+    return mask[(None,) * missing]
+
+
+def compact(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy in main memory that holds its own values and nothing else."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _shape(tensor: torch.Tensor) -> Shape:
+    batch, heads, queries, keys = tensor.shape
+    return batch, heads, queries, keys
+
+
+def _version(tensor: torch.Tensor) -> int:
+    # Inference tensors have no version counter: a change to one cannot be seen.
+    return -1 if tensor.is_inference() else tensor._version

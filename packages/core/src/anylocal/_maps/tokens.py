@@ -1,0 +1,274 @@
+"""Positions that are the tokens of a text."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, Final, SupportsIndex, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from anylocal._maps.positions import Axis, inside
+from anylocal.errors import ChoiceError, NameNotFoundError, ShapeError
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
+Mask: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[Any] | torch.Tensor
+Words: TypeAlias = Sequence[int | None] | Sequence[Sequence[int | None]]
+
+
+class Tokens(Axis):
+    """Positions that are the tokens of one text, or of a batch of texts padded to one length.
+
+    A single text is shared by every sample of the batch.
+
+    Parameters
+    ----------
+    tokens : sequence of str, or sequence of sequences of str
+    padding, special : bool array of the same shape, optional
+        Which tokens fill up a shorter text, and which the tokenizer added (``[CLS]``, ``</s>``). Beware that
+        a tokenizer's ``attention_mask`` says the opposite of `padding`.
+    start : int, default 0
+        The place of the first token in its text: a step that generates asks with its last tokens only.
+    words : sequence of (int or None), or sequence of such, optional
+        The number of the word that each token is a part of, as a tokenizer's ``word_ids`` gives it; None for tokens of
+        no word. By default each token is a word of its own.
+    spellings : sequence of str, or sequence of sequences of str, optional
+        The text of each word, by its number; by default that of its tokens.
+    segments : sequence of (int or None), or sequence of such, optional
+        The number of the sentence that each token is a part of, where a model reads several: what BERT's
+        ``token_type_ids`` and a tokenizer's ``sequence_ids`` tell. None for tokens of no sentence, such as padding.
+
+    Attributes
+    ----------
+    texts : tuple of tuple of str
+        The tokens of each text.
+
+    Raises
+    ------
+    ShapeError
+        Where the texts differ in length, there is none, or a mask or the words do not fit them.
+
+    Examples
+    --------
+    >>> from anylocal.attention import Tokens
+    >>> axis = Tokens([["[CLS]", "hi", "[SEP]"], ["[CLS]", "[SEP]", "[PAD]"]],
+    ...               padding=[[False, False, False], [False, False, True]])
+    >>> len(axis), axis.labels(1)
+    (3, ['[CLS]', '[SEP]', '[PAD]'])
+    >>> axis.is_padding(1).tolist()
+    [False, False, True]
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[str] | Sequence[Sequence[str]],
+        padding: Mask | None = None,
+        special: Mask | None = None,
+        start: int = 0,
+        *,
+        words: Words | None = None,
+        spellings: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        segments: Words | None = None,
+    ) -> None:
+        self.start = operator.index(start)
+        self.texts = _texts(tokens)
+        super().__init__(len(self.texts[0]))
+        self._padding = self._flags(padding, "padding")
+        self._special = self._flags(special, "special")
+        self._words = None if words is None else self._numbers(words, "words")
+        numbers = None if segments is None else self._numbers(segments, "segments")
+        # Told of no token is not told.
+        self._segments = numbers if any(number is not None for row in numbers or () for number in row) else None
+        self._spellings = None if spellings is None else self._checked_spellings(spellings)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Tokens)
+            and (self.texts, self.start) == (other.texts, other.start)
+            and np.array_equal(self._padding, other._padding)
+            and np.array_equal(self._special, other._special)
+            and (self._words, self._spellings) == (other._words, other._spellings)
+            and self._segments == other._segments
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.texts))
+
+    def __repr__(self) -> str:
+        start = f", start={self.start}" if self.start else ""
+        return f"Tokens({len(self)}, texts={len(self.texts)}{start})"
+
+    def label(self, position: SupportsIndex, sample: int = 0) -> str:
+        """Return the token at a position of one text.
+
+        Raises
+        ------
+        PositionError
+            Where there is no such position, or no such text.
+        """
+        return self.texts[self._text(sample)][self._checked(position)]
+
+    def is_padding(self, sample: int = 0) -> Flags:
+        """Return, for each position of one text, whether it is padding: shape (len(self),)."""
+        return self._row(self._padding, sample)
+
+    def is_special(self, sample: int = 0) -> Flags:
+        """Return, for each position of one text, whether the tokenizer added it: shape (len(self),)."""
+        return self._row(self._special, sample)
+
+    def words(self, sample: int = 0) -> list[list[int]]:
+        """Return the positions of each word of one text, in reading order; tokens of no word stand by themselves.
+
+        Examples
+        --------
+        >>> from anylocal.attention import Tokens
+        >>> Tokens(["[CLS]", "play", "##ing", "[SEP]"], words=[None, 0, 0, None]).words()
+        [[0], [1, 2], [3]]
+        """
+        numbers = [None] * len(self) if self._words is None else self._words[self._text(sample)]
+        found: list[list[int]] = []
+        for position, number in enumerate(numbers):
+            goes_on = number is not None and position and numbers[position - 1] == number
+            if goes_on:
+                found[-1].append(position)
+            else:
+                found.append([position])
+        return found
+
+    def segments(self, sample: int = 0) -> list[int | None]:
+        """Return, for each position of one text, the number of its sentence, None where none is known.
+
+        Examples
+        --------
+        >>> from anylocal.attention import Tokens
+        >>> Tokens(["[CLS]", "who", "[SEP]", "he", "[SEP]"], segments=[0, 0, 0, 1, 1]).segments()
+        [0, 0, 0, 1, 1]
+        """
+        text = self._text(sample)
+        return [None] * len(self) if self._segments is None else list(self._segments[text])
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """How the texts were split: ``words`` and ``spellings``, as they were given."""
+        return {"words": self._words, "spellings": self._spellings}
+
+    def spelling(self, positions: Sequence[int], sample: int = 0) -> str:
+        """Return the text of a word, given the positions of its tokens in one text."""
+        text = self._text(sample)
+        number = None if self._words is None else self._words[text][positions[0]]
+        if self._spellings is not None and number is not None:
+            return self._spellings[text][number]
+        return _joined([self.texts[text][position] for position in positions])
+
+    def take(self, texts: Sequence[int]) -> Tokens:
+        """Return the tokens of some of the texts, in this order; one may be there several times."""
+        rows = [self._text(text) for text in texts]
+        return Tokens(
+            [self.texts[row] for row in rows],
+            padding=self._padding[rows],
+            special=self._special[rows],
+            start=self.start,
+            words=None if self._words is None else [self._words[row] for row in rows],
+            spellings=None if self._spellings is None else [self._spellings[row] for row in rows],
+            segments=None if self._segments is None else [self._segments[row] for row in rows],
+        )
+
+    def position(self, query: object, sample: int = 0) -> int:
+        """Return the position that a query means: an integer, or a token that occurs once in the text.
+
+        Raises
+        ------
+        NameNotFoundError
+            Where the text has no such token.
+        ChoiceError
+            Where it occurs more than once.
+        PositionError
+            Where there is no such position, or no such text.
+        """
+        if not isinstance(query, str):
+            return super().position(query, sample)
+        text = self.texts[self._text(sample)]
+        found = [position for position, token in enumerate(text) if token == query]
+        if not found:
+            raise NameNotFoundError(query, f"Text {sample} of {self!r}", text, kind="token")
+        if len(found) > 1:
+            msg = f"Token {query!r} stands at positions {found} of text {sample}; give one of them."
+            raise ChoiceError(msg)
+        return found[0]
+
+    def _text(self, sample: int) -> int:
+        if len(self.texts) == 1:
+            return 0
+        return inside(sample, len(self.texts), f"Sample {sample} of {self!r}")
+
+    def _row(self, flags: Flags, sample: int) -> Flags:
+        # A copy: inverting it in place must not change the axis.
+        row: Flags = flags[self._text(sample)].copy()
+        return row
+
+    def _numbers(self, given: Words, name: str) -> tuple[tuple[int | None, ...], ...]:
+        plain: Any = given.tolist() if isinstance(given, torch.Tensor | np.ndarray) else given
+        rows = plain if len(plain) and isinstance(plain[0], Sequence | torch.Tensor | np.ndarray) else [plain]
+        # NumPy's integers, and tensors of one, are no JSON.
+        numbers = tuple(tuple(None if number is None else operator.index(number) for number in row) for row in rows)
+        if [len(row) for row in numbers] != [len(self)] * len(self.texts):
+            lengths = [len(row) for row in numbers]
+            have = f"{len(self.texts)} × {len(self)}"
+            msg = f"{name} has {lengths} numbers and the tokens are {have}; give one for each token."
+            raise ShapeError(msg)
+        return numbers
+
+    def _checked_spellings(self, given: Sequence[str] | Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+        single = all(isinstance(word, str) for word in given) and len(self.texts) == 1
+        spellings = ((*map(str, given),),) if single else tuple(tuple(words) for words in given)
+        numbers = self._words or ((),) * len(spellings)
+        most = [max((n for n in row if n is not None), default=-1) for row in numbers]
+        if len(spellings) != len(self.texts) or any(len(w) <= n for w, n in zip(spellings, most, strict=True)):
+            msg = f"spellings has {[len(words) for words in spellings]} texts of words, and words counts up to {most}."
+            raise ShapeError(msg)
+        return spellings
+
+    def _flags(self, given: Mask | None, name: str) -> Flags:
+        shape = (len(self.texts), len(self))
+        if given is None:
+            return np.zeros(shape, dtype=bool)
+        try:
+            flags: Flags = np.array(
+                given.cpu().numpy() if isinstance(given, torch.Tensor) else given, dtype=bool, ndmin=2
+            )
+        except ValueError:
+            msg = f"{name} has rows of different lengths; give one bool for each token."
+            raise ShapeError(msg) from None
+        if flags.shape != shape:
+            msg = f"{name} has shape {flags.shape} and the tokens have {shape}; give one bool for each token."
+            raise ShapeError(msg)
+        return flags
+
+
+def _texts(tokens: Sequence[str] | Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    if isinstance(tokens, str):
+        msg = f"Tokens takes a list of tokens, not one string: {tokens!r}; split it first."
+        raise ShapeError(msg)
+    single = tuple(token for token in tokens if isinstance(token, str))
+    texts = (single,) if single and len(single) == len(tokens) else tuple(tuple(text) for text in tokens)
+    lengths = [len(text) for text in texts]
+    if len(set(lengths)) != 1:
+        msg = f"The texts of a batch must be padded to one length; there are {len(texts)}, of {lengths}."
+        raise ShapeError(msg)
+    return texts
+
+
+# WordPiece marks what goes on, SentencePiece and byte-level BPE what begins behind a space.
+_GOES_ON: Final = "##"
+_SPACES: Final = ("\u2581", "\u0120")
+
+
+def _joined(tokens: Sequence[str]) -> str:
+    if len(tokens) == 1:
+        return tokens[0]
+    whole = "".join([tokens[0], *(token.removeprefix(_GOES_ON) for token in tokens[1:])])
+    for space in _SPACES:
+        whole = whole.removeprefix(space)
+    return whole

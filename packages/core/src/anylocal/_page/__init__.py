@@ -1,0 +1,1 @@
+"""The interactive page: what it is made of, and its files."""

@@ -1,0 +1,254 @@
+"""What the interactive page knows of its maps besides their weights, as JSON: layers, axes, images."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.colors import Colormap
+from PIL import Image
+
+from anylocal._drawing.grid import row_names
+from anylocal._drawing.image import as_seen, pixels_of
+from anylocal.attention import AttentionMap, Axis, Named, Patches, PlacedPatches, Tokens
+from anylocal.errors import OptionError, ShapeError
+
+if TYPE_CHECKING:
+    from anylocal._drawing.image import ImageLike, Pixels, Statistics
+    from anylocal._drawing.scale import Cmap
+    from anylocal._page.payload import Layer
+
+_COLOURS = 256
+
+
+def describe(
+    given: Sequence[AttentionMap],
+    places: Sequence[int],
+    layers: Sequence[AttentionMap],
+    samples: Sequence[int],
+    packed: Iterable[Layer],
+) -> dict[str, Any]:
+    """Return what the script needs to know of the layers, at their places among those given, and of their axes."""
+    axes: dict[tuple[Axis, int], int] = {}
+    shorts, _ = row_names(layers, float("inf"), 1)
+    twice = {name for name, count in Counter(layer.name for layer in given).items() if count > 1 or not name}
+    rows = []
+    for at, layer, short, pack in zip(places, layers, shorts, packed, strict=True):
+        queries, keys = (axes.setdefault((axis, layer.windows), len(axes)) for axis in (layer.queries, layer.keys))
+        rows.append(
+            {
+                "name": layer.name,
+                "short": short,
+                # How Python reaches it: layers that share a name, only by their place.
+                "ref": str(at) if layer.name in twice else repr(layer.name),
+                "shape": (len(samples), layer.windows, *layer.shape[1:]),
+                "queries": queries,
+                "keys": keys,
+                "most": pack.most,
+                "differences": pack.differences,
+                "thumb": pack.thumbs[0][0].levels.shape,
+            }
+        )
+    return {
+        "layers": rows,
+        "axes": [_describe_axis(axis, samples, windows) for axis, windows in axes],
+        "samples": list(samples),
+        "batch": layers[0].images,
+        "start": {"layer": len(layers) - 1, "head": "mean", "query": _middle(layers[-1].queries, samples[0])},
+    }
+
+
+def tokens_of(given: object) -> Tokens:
+    """Return what a user gave as tokens.
+
+    Raises
+    ------
+    OptionError
+        Where it is no texts: a tokenizer, or the ids that it makes.
+    ShapeError
+        Where the texts differ in length, or it is one string.
+    """
+    if isinstance(given, Tokens):
+        return given
+    given = given.tolist() if isinstance(given, np.ndarray | torch.Tensor) else given
+    cure = "tokenizer.convert_ids_to_tokens(ids) makes them of ids, and a capture with tokenizer= has them already."
+    if not isinstance(given, Sequence):
+        msg = f"tokens= takes the texts of the tokens and got {type(given).__name__}; {cure}"
+        raise OptionError(msg)
+    single = any(isinstance(item, str) for item in given) or not all(isinstance(item, Sequence) for item in given)
+    for token in given if single else itertools.chain.from_iterable(given):
+        if not isinstance(token, str):
+            msg = f"tokens= takes the texts of the tokens, and {token!r} is none; {cure}"
+            raise OptionError(msg)
+    return Tokens(given)
+
+
+def named(layers: Sequence[AttentionMap], samples: Sequence[int], tokens: Tokens) -> list[AttentionMap]:
+    """Return the maps with tokens on the axes of texts and those that only count, where the numbers agree.
+
+    Raises
+    ------
+    OptionError
+        Where no axis is one of these.
+    ShapeError
+        Where the tokens fit none of them, or are texts of another batch.
+    """
+    axes = dict.fromkeys(axis for layer in layers for axis in (layer.queries, layer.keys) if _is_open(axis))
+    if not axes:
+        msg = f"There are tokens, and the positions of {layers[0]!r} are not those of a text; leave tokens= out."
+        raise OptionError(msg)
+    if all(len(axis) != len(tokens) for axis in axes):
+        lengths = ", ".join(map(str, sorted({len(axis) for axis in axes})))
+        msg = f"tokens= has {len(tokens)} tokens and the maps have {lengths} positions; give a text for each position."
+        raise ShapeError(msg)
+    count, batch = len(tokens.texts), layers[0].images
+    if count not in {1, batch}:
+        msg = f"tokens= has {count} texts and the maps have a batch of {batch}; give one text for each sample."
+        raise ShapeError(msg)
+    labels = {axis: _labelled(axis, tokens, samples) for axis in axes if len(axis) == len(tokens)}
+    return [
+        layer.labelled(queries=labels.get(layer.queries, layer.queries), keys=labels.get(layer.keys, layer.keys))
+        for layer in layers
+    ]
+
+
+def _is_open(axis: Axis) -> bool:
+    """Return whether a user may say what the positions are; names and places are facts of the model."""
+    return type(axis) is Axis or isinstance(axis, Tokens)
+
+
+def _labelled(axis: Axis, tokens: Tokens, samples: Sequence[int]) -> Tokens:
+    """Return the tokens, with what the axis knows of its own besides their texts where they do not tell it."""
+    if not isinstance(axis, Tokens):
+        return tokens
+    several = len(axis.texts) > 1
+    if several and len(tokens.texts) == 1 and len({axis.texts[sample] for sample in samples}) > 1:
+        msg = (
+            f"tokens= has one text and the {len(samples)} samples of the page have different ones; give one for each"
+            " sample of the batch, or choose one by samples=."
+        )
+        raise ShapeError(msg)
+    count = max(len(axis.texts), len(tokens.texts))
+    given, known = (each if len(each.texts) == count else each.take([0] * count) for each in (tokens, axis))
+    # The spellings of words are those of the texts that go; which tokens make up a word stays true.
+    split = given.split if given.split["words"] else {"words": known.split["words"]}
+    return Tokens(
+        given.texts,
+        padding=_told(given, known, lambda side, text: side.is_padding(text).tolist()),
+        special=_told(given, known, lambda side, text: side.is_special(text).tolist()),
+        segments=_told(given, known, Tokens.segments),
+        start=given.start or known.start,
+        **split,
+    )
+
+
+def _told(given: Tokens, known: Tokens, of: Callable[[Tokens, int], list[Any]]) -> list[list[Any]]:
+    """Return what is said of each token: by those given, or by those known where these say nothing."""
+    own, before = ([of(side, text) for text in range(len(side.texts))] for side in (given, known))
+    # Not by its truth: 0 is a sentence.
+    return own if any(item is not None and item is not False for row in own for item in row) else before
+
+
+def colours_of(cmap: Cmap) -> str:
+    """Return the colours of a colormap, red, green and blue of each, in base64."""
+    table = (cmap if isinstance(cmap, Colormap) else colormaps[cmap])(np.linspace(0, 1, _COLOURS), bytes=True)
+    return base64.b64encode(np.asarray(table)[:, :3].tobytes()).decode("ascii")
+
+
+def sources_of(
+    images: ImageLike | Sequence[ImageLike],
+    layers: Sequence[AttentionMap],
+    samples: Sequence[int],
+    mean: Statistics,
+    std: Statistics,
+) -> list[str]:
+    """Return the image of each sample as an address that holds it: PNG, which loses nothing.
+
+    Raises
+    ------
+    OptionError
+        Where no layer has patches.
+    ShapeError
+        Where the images are others than those that the model saw, by number or size.
+    """
+    sides = [axis for layer in layers for axis in (layer.queries, layer.keys)]
+    patches = [axis for axis in sides if isinstance(axis, Patches | PlacedPatches)]
+    if not patches:
+        msg = f"There are images, and the positions of {layers[0]!r} are no patches; leave images= out."
+        raise OptionError(msg)
+    batch = layers[0].images
+    each: Sequence[ImageLike] = images if isinstance(images, list | tuple) else [images]
+    if len(each) not in {1, batch}:
+        msg = f"There are {len(each)} images and the maps have {batch}; give one for each sample."
+        raise ShapeError(msg)
+    chosen = [(each[sample % len(each)], sample) for sample in samples]
+    pictures = [pixels_of(image, sample=sample, batch=batch, mean=mean, std=std) for image, sample in chosen]
+    wholes = [as_seen(picture, patches) for picture in pictures]
+    for picture, whole in zip(pictures, wholes, strict=True):
+        for axis in patches:
+            if axis.image_size not in {None, whole.shape[:2]}:
+                msg = f"The image is {picture.shape[:2]} and the model saw {axis.image_size}; give it in that size."
+                raise ShapeError(msg)
+    return list(map(_address, wholes))
+
+
+def _middle(axis: Axis, sample: int) -> int:
+    """Return a query that is worth a first look: the middle of the image or of the text."""
+    if isinstance(axis, Tokens):
+        plain = np.flatnonzero(~(axis.is_padding(sample) | axis.is_special(sample)))
+        return int(plain[len(plain) // 2]) if len(plain) else 0
+    if isinstance(axis, Patches):
+        return axis.index(axis.grid[0] // 2, axis.grid[1] // 2)
+    return 0
+
+
+def _address(pixels: Pixels) -> str:
+    file = io.BytesIO()
+    Image.fromarray(np.rint(255 * np.asarray(pixels)).astype(np.uint8)).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _describe_axis(axis: Axis, samples: Sequence[int], windows: int) -> dict[str, Any]:
+    found: dict[str, Any]
+    match axis:
+        case Patches(grid=grid, prefix=prefix, image_size=size):
+            found = {"kind": "patches", "grid": grid, "prefix": prefix, "size": size, "places": None}
+        case PlacedPatches(grid=grid, prefix=prefix, image_size=size):
+            places = _places(axis, samples, windows)
+            found = {"kind": "patches", "grid": grid, "prefix": prefix, "size": size, "places": places}
+        case Named(names=names):
+            found = {"kind": "names", "names": names}
+        case Tokens():
+            found = {"kind": "tokens", **_texts(axis, samples)}
+        case _:
+            found = {"kind": "count"}
+    return {"length": len(axis), **found}
+
+
+def _places(axis: PlacedPatches, samples: Sequence[int], windows: int) -> list[list[int]]:
+    """Return where the patches of each window lie: of all samples the same, or one after the other."""
+    if axis.windows in {1, windows}:
+        return axis.places.tolist()  # type: ignore[no-any-return]  # a list of lists, which NumPy does not say
+    rows = [sample * windows + window for sample in samples for window in range(windows)]
+    return axis.places[rows].tolist()  # type: ignore[no-any-return]  # as above
+
+
+def _texts(axis: Tokens, samples: Sequence[int]) -> dict[str, Any]:
+    texts = [0] if len(axis.texts) == 1 else samples
+    words = [axis.words(text) for text in texts]
+    found: dict[str, Any] = {
+        "texts": [axis.labels(text) for text in texts],
+        "special": [axis.is_special(text).astype(int).tolist() for text in texts],
+        "padding": [axis.is_padding(text).astype(int).tolist() for text in texts],
+    }
+    if any(len(word) > 1 for groups in words for word in groups):
+        spellings = [[axis.spelling(word, text) for word in groups] for text, groups in zip(texts, words, strict=True)]
+        found |= {"words": words, "spellings": spellings}
+    return found

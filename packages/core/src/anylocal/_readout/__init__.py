@@ -1,0 +1,1 @@
+"""From a captured attention function to a map."""

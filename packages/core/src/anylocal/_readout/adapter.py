@@ -1,0 +1,370 @@
+"""What a model-zoo adapter is: the base class."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import torch
+from packaging.requirements import Requirement
+
+from anylocal._engine.get_local import Mark, mark, unmark
+from anylocal._engine.patch import own_code
+from anylocal._engine.resolve import bound_names, owner_of, resolve
+from anylocal._engine.rewrite import may_be_unbound
+from anylocal._engine.spec import Wants, is_attribute
+from anylocal._maps.map import AttentionMap
+from anylocal._readout.scope import AttentionCapture
+from anylocal._readout.softmax import read
+from anylocal.errors import PassedOverWarning, TargetError, UnsupportedError, VersionError
+
+if TYPE_CHECKING:
+    import types
+
+    from anylocal._engine.calls import Call
+    from anylocal._readout.context import Also, Axes, Scene
+    from anylocal._readout.reading import Reading
+
+Mixed: TypeAlias = torch.Tensor | Callable[[], torch.Tensor] | None
+"""What a layer made of its map, or what computes it."""
+
+
+class Adapter(ABC):
+    """Where attention lives in a model zoo.
+
+    Attributes
+    ----------
+    distribution : str
+        The adapter's own distribution. Its metadata says which versions of the zoo it knows.
+    zoo : str
+        The zoo's distribution, such as ``"timm"``.
+    hints : tuple of str
+        Further locals of attention functions that `operands` and `axes` look at, where a function binds them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.adapter import Adapter, Axes
+    >>> class OfTorch(Adapter):
+    ...     distribution, zoo = "anylocal", "torch"
+    ...     def functions(self):
+    ...         return ()  # of the zoo's own; torch's layers are known
+    ...     def axes(self, call, shape, scene):
+    ...         return Axes(None, None)
+    >>> layer = torch.nn.MultiheadAttention(4, 2)
+    >>> with OfTorch().capture_attention(layer) as maps:
+    ...     output = layer(*torch.ones(3, 5, 1, 4))
+    >>> maps[0].shape
+    (1, 2, 5, 5)
+    """
+
+    distribution: ClassVar[str]
+    zoo: ClassVar[str]
+    hints: ClassVar[tuple[str, ...]] = ()
+
+    # What a zoo's adapter says
+
+    @abstractmethod
+    def functions(self) -> Iterable[types.FunctionType]:
+        """Give the zoo's own attention functions, which `install` marks."""
+
+    def shared(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
+        """Give those of `functions` that work for any module, and that the model may look up when it runs."""
+        return (function for function in self.functions() if owner_of(function) == "module")
+
+    def replacing(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
+        """Give attention functions of modules that the model may yet make, of its own parts, while it runs."""
+        return ()
+
+    @abstractmethod
+    def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
+        """Return the axes of the map of a call.
+
+        Parameters
+        ----------
+        call : Call
+            The call of the attention function.
+        shape : tuple of int
+            The map's shape, (batch, head, query, key).
+        scene : Scene
+            The model, and what it was given.
+        """
+
+    def also(self, model: torch.nn.Module) -> Iterable[Also]:  # noqa: ARG002  # for those that override it
+        """Give further functions and names that `axes` needs, such as the size of the image."""
+        return ()
+
+    def reading(self, function: types.FunctionType) -> Reading | None:
+        """Return how the map is read off the calls of a function, None where it computes none.
+
+        By default the function's source tells.
+
+        Raises
+        ------
+        UnsupportedError
+            If it computes one in a way that cannot be read exactly.
+        """
+        return read(function)
+
+    def others(self, model: torch.nn.Module) -> Mapping[str, str]:  # noqa: ARG002  # for those that override it
+        """Return, by the names of their modules, what is called attention and has no map, and what it is instead."""
+        return {}
+
+    def heard(self, call: Call, scene: Scene) -> None:  # noqa: B027  # not every adapter has something to note
+        """Take note of a call that `also` asked for, at its place between the others."""
+
+    def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  # for those that override it
+        """Return the kernel's arguments so that the map comes out as (batch, head, query, key).
+
+        Parameters
+        ----------
+        call : Call
+            The call of the attention function.
+        given : dict of str to object
+            What the kernel received: query, key, attn_mask, is_causal, scale, as far as it did.
+        """
+        return given
+
+    def weights(self, call: Call, softmax: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  # for those that override it
+        """Return what the function's softmax was assigned to as (batch, head, query, key)."""
+        return softmax
+
+    def mixed(self, call: Call, reading: Reading, made: AttentionMap) -> Mixed:  # noqa: ARG002  # for those that override it
+        """Return what the function made of its softmax, (batch, head, query, key), or a function that computes it."""
+        mix = reading.mix(call.values)
+        return None if mix is None else self.weights(call, mix)
+
+    # What all adapters do
+
+    def capture_attention(
+        self, model: torch.nn.Module, *, about: object = None, any_version: bool = False, **options: Any
+    ) -> AttentionCapture:
+        """Return a scope that captures every attention map of a model.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            The model.
+        about : object, optional
+            What is known of the input, handed to `axes`.
+        any_version : bool, default False
+            Go on with a version of the zoo that is not known.
+        **options
+            ``modules``, ``keep``, ``limit`` and ``threads``, as `anylocal.capture` has them. A function given as
+            ``keep`` is called with all that decides the maps: queries, keys, masks, None where there is no mask, and
+            numbers.
+
+        Raises
+        ------
+        VersionError
+            If the installed version of the zoo is not known.
+        TargetError
+            If the model computes no attention map.
+        UnsupportedError
+            If it computes one in a way that cannot be read exactly.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from anylocal.adapter import Adapter, Axes
+        >>> class OfTorch(Adapter):
+        ...     distribution, zoo = "anylocal", "torch"
+        ...     functions = lambda self: ()
+        ...     axes = lambda self, call, shape, scene: Axes(None, None)
+        >>> model = torch.nn.TransformerEncoderLayer(4, 2)
+        >>> with OfTorch().capture_attention(model) as maps:
+        ...     output = model(torch.ones(5, 1, 4))
+        >>> maps["self_attn"].shape
+        (1, 2, 5, 5)
+        """
+        self.check_version(any_version=any_version)
+        return AttentionCapture(self, model, about=about, **options)
+
+    def install(self, *modules: types.ModuleType, any_version: bool = False) -> None:
+        """Mark the zoo's attention functions for `get_local`, whose cache then holds the maps, also of fused layers.
+
+        Parameters
+        ----------
+        *modules : module
+            Python modules to mark instead, such as a fork of the zoo's.
+        any_version : bool, default False
+            Go on with a version of the zoo that is not known.
+
+        Raises
+        ------
+        VersionError
+            If the installed version of the zoo is not known.
+        TargetError
+            If a module holds no attention function.
+
+        Warns
+        -----
+        PassedOverWarning
+            If a module holds an attention function whose maps cannot be read exactly.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from anylocal import get_local
+        >>> from anylocal.adapter import Adapter
+        >>> def attend(q, k, v):
+        ...     attn = (q @ k.mT).softmax(-1)
+        ...     return attn @ v
+        >>> class Ours(Adapter):
+        ...     distribution, zoo = "anylocal", "torch"
+        ...     functions, axes = lambda self: [attend], None
+        >>> ours = Ours()
+        >>> ours.install()
+        >>> with get_local.active():
+        ...     output = attend(*torch.ones(3, 1, 2, 5, 4))
+        >>> get_local.cache["attend"][0].shape
+        (1, 2, 5, 5)
+        >>> ours.uninstall()
+        >>> get_local.clear()
+        """
+        if not modules:
+            self.check_version(any_version=any_version)
+        marks = [(function, self._mark(function)) for function in self._to_mark(modules)]
+        done: list[types.FunctionType] = []
+        try:
+            for function, function_mark in marks:
+                done.append(function)
+                mark(function, function_mark)
+        except BaseException:
+            for function in done:
+                unmark(function)
+            raise
+        self._installed.update(dict.fromkeys(done))
+
+    def uninstall(self) -> None:
+        """Take back what `install` did; without an `install` before, nothing.
+
+        Examples
+        --------
+        >>> from anylocal.adapter import Adapter
+        >>> class Ours(Adapter):
+        ...     distribution, zoo = "anylocal", "torch"
+        ...     functions, axes = lambda self: [], None
+        >>> ours = Ours()
+        >>> ours.install()
+        >>> ours.uninstall()
+        """
+        while self._installed:
+            function, _ = self._installed.popitem()
+            unmark(function)
+
+    def check_version(self, *, any_version: bool = False) -> None:
+        """Refuse a version of the zoo that the adapter's metadata does not allow.
+
+        Raises
+        ------
+        VersionError
+            If it is not among those that the adapter knows.
+        """
+        installed = _version_by(importlib.metadata.version, self.zoo)
+        wanted = self.requirement
+        if not any_version and not wanted.specifier.contains(installed, prereleases=True):
+            msg = (
+                f"{self.distribution} knows {wanted}, and {self.zoo} {installed} is installed. Install a version that"
+                f" it knows or a newer {self.distribution}, or pass any_version=True to try; nothing was touched."
+            )
+            raise VersionError(msg)
+
+    @property
+    def requirement(self) -> Requirement:
+        """The versions of the zoo that the adapter knows."""
+        return next(requirement for requirement in _required(self.distribution) if requirement.name == self.zoo)
+
+    @cached_property
+    def _installed(self) -> dict[types.FunctionType, None]:
+        return {}
+
+    def map_of(self, reading: Reading, call: Call) -> AttentionMap:
+        """Return the map of one call of an attention function, without its axes."""
+        values = call.values
+        if not reading.was_fused(values):
+            softmax = reading.softmax(values)
+            whole = torch.stack(softmax, 1) if reading.head_by_head else softmax
+            made = AttentionMap.from_weights(self.weights(call, whole), name=call.name)
+        else:
+            given = self.operands(call, reading.arguments(values))
+            made = AttentionMap.from_qk(
+                given["query"],
+                given["key"],
+                mask=given.get("attn_mask"),
+                causal=bool(given.get("is_causal", False)),
+                scale=given.get("scale"),
+                name=call.name,
+                fused=True,
+            )
+        return made.labelled(mixed=self.mixed(call, reading, made))
+
+    def wants(self, function: types.FunctionType, reading: Reading) -> Wants:
+        """Return what is to be recorded of an attention function."""
+        bound = bound_names(function)
+        return reading.wants | Wants(tuple(name for name in self.hints if name in bound))
+
+    def recorded(self, function: types.FunctionType, reading: Reading) -> tuple[Wants, frozenset[str]]:
+        """Return what is recorded of an attention function, and which names at their assignments.
+
+        What may hold nothing at a return is recorded as it is assigned: that a name is unbound is an exception, which
+        compiled code cannot have.
+        """
+        wants = self.wants(function, reading)
+        loose = may_be_unbound(own_code(function), tuple(name for name in wants.returned if not is_attribute(name)))
+        returned = tuple(name for name in wants.returned if name not in loose)
+        return wants._replace(returned=returned, assigned=wants.assigned | loose), reading.joined | loose
+
+    def _mark(self, function: types.FunctionType) -> Mark:
+        reading = self.reading(function)
+        assert reading is not None
+
+        def attn(call: Call) -> dict[str, Any]:
+            return {"attn": self.map_of(reading, call).tensor()} if reading.made_map(call.values) else {}
+
+        wants, joined = self.recorded(function, reading)
+        return Mark(
+            function.__qualname__,
+            ("attn",),
+            wants,
+            joined,
+            reading.gathered,
+            attn,
+            keep="detach",
+        )
+
+    def _to_mark(self, modules: tuple[types.ModuleType, ...]) -> Iterator[types.FunctionType]:
+        if not modules:
+            yield from self.functions()
+        for module in modules:
+            found = [item.function for item in resolve(module).found if self._can_be_read(item.function)]
+            if not found:
+                raise TargetError(f"{module.__name__} holds no function that computes attention.")
+            yield from found
+
+    def _can_be_read(self, function: types.FunctionType) -> bool:
+        """Say whether the maps of a function can be read; a file may hold others beside those that its models use."""
+        try:
+            return self.reading(function) is not None
+        except UnsupportedError as error:
+            warnings.warn(PassedOverWarning(f"Not marked: {error.args[0]}"), stacklevel=5)
+            return False
+
+
+# Files are read once, for scopes are opened by the thousand.
+
+
+@functools.cache
+def _version_by(version: Callable[[str], str], distribution: str) -> str:
+    return version(distribution)
+
+
+@functools.cache
+def _required(distribution: str) -> tuple[Requirement, ...]:
+    return tuple(map(Requirement, importlib.metadata.requires(distribution) or ()))

@@ -1,0 +1,51 @@
+"""Which forward pass of the model a call belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import types
+
+    from anylocal._engine.calls import Call
+    from anylocal._engine.records import Record
+
+
+class ForwardPasses:
+    """Tells forwards apart: by the start and end of the model's own, else by modules that run again."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._current: dict[int | None, int | None] = {}
+        self._loose: dict[int | None, tuple[int, set[tuple[types.FunctionType, str]]]] = {}
+
+    def mark(self, record: Record) -> None:
+        """Take note that the model's forward starts or ends."""
+        if record.kind == "entered":
+            self._current[record.thread] = self._new()
+            self._loose.pop(record.thread, None)
+        else:
+            self._current[record.thread] = None
+
+    def of(self, call: Call) -> int:
+        """Return the number of the forward that a call belongs to."""
+        current = self._current.get(call.thread)
+        if current is not None:
+            return current
+        # In which thread compiled code ran is not known: it is the one that runs the model, if it is only one.
+        running = {
+            number for thread, number in self._current.items() if number is not None and None in {thread, call.thread}
+        }
+        if len(running) == 1:
+            return running.pop()
+        # A part of the model was called by itself, such as its forward_features.
+        number, ran = self._loose.get(call.thread) or (self._new(), set())
+        if (call.function, call.name) in ran:
+            number, ran = self._new(), set()
+        ran.add((call.function, call.name))
+        self._loose[call.thread] = number, ran
+        return number
+
+    def _new(self) -> int:
+        self._count += 1
+        return self._count - 1

@@ -1,0 +1,138 @@
+"""What an attention function hands to the fused kernel, read from its source."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Final
+
+from anylocal._readout.reading import Operand
+from anylocal.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KERNEL: Final = "scaled_dot_product_attention"
+
+# The kernel's signature, for arguments given by position.
+_PARAMETERS: Final = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+# What decides the map; the value, dropout and the layout of grouped heads (seen from the shapes) do not.
+_DECISIVE: Final[tuple[str, ...]] = ("query", "key", "attn_mask", "is_causal", "scale")
+_HARMLESS: Final = {"enable_gqa", "dropout_p"}
+# Those that leave even the precision, and only say where each value stands.
+VIEWS: Final = {"transpose", "permute", "contiguous", "unsqueeze", "squeeze", "flatten", "unflatten"}
+
+
+def stored_names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
+            yield node.id
+
+
+def written_arguments(call: ast.Call) -> str:
+    """Return what decides the map, as it is written."""
+    given = dict(zip(_PARAMETERS, call.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
+    return ", ".join(f"{name}={ast.unparse(given[name])}" for name in _DECISIVE if name in given)
+
+
+def operands_of(call: ast.Call, definition: ast.AST, where: str) -> dict[str, Operand]:
+    given = dict(zip(_PARAMETERS, call.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
+    unknown = set(given) - set(_PARAMETERS)
+    for keyword in call.keywords:
+        if keyword.arg is None:
+            unknown |= _keys(keyword.value, definition) - _HARMLESS
+    if unknown or len(call.args) > len(_PARAMETERS):
+        raise UnsupportedError(f"{where} calls {KERNEL} in a way that is not known: {ast.unparse(call)}.")
+    operands = {name: _operand(given[name], where) for name in _DECISIVE if name in given}
+    taken = {o.local for o in operands.values() if o.local}
+    behind = list(_behind(call, definition))
+    rebound = taken & {name for node in behind for name in stored_names(node)}
+    if rebound:
+        raise UnsupportedError(f"{where} rebinds {', '.join(sorted(rebound))} after it gave it to {KERNEL}.")
+    changed = taken & {name for node in behind for name in _changed(node)}
+    if changed:
+        raise UnsupportedError(f"{where} changes {', '.join(sorted(changed))} in place after it gave it to {KERNEL}.")
+    return operands
+
+
+def _keys(unpacked: ast.expr, definition: ast.AST) -> set[str]:
+    """Return the keys that a dict of further arguments can have; an empty name stands for those that cannot be told."""
+    if not isinstance(unpacked, ast.Name):
+        return {""}
+    keys: set[str] = set()
+    for node in ast.walk(definition):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=unpacked.id)], value=ast.Dict(keys=given)):
+                keys |= {str(key.value) if isinstance(key, ast.Constant) else "" for key in given}
+            case ast.Assign(
+                targets=[ast.Subscript(value=ast.Name(id=unpacked.id), slice=ast.Constant(value=str(key)))]
+            ):
+                keys.add(key)
+            case ast.Name(id=unpacked.id, ctx=ast.Store()) if not _is_assigned_dict(node, definition):
+                keys.add("")
+    return keys
+
+
+def _is_assigned_dict(name: ast.Name, definition: ast.AST) -> bool:
+    """Say whether a name is stored to by the assignment of a dict's display."""
+    return any(
+        isinstance(node, ast.Assign) and node.targets == [name] and isinstance(node.value, ast.Dict)
+        for node in ast.walk(definition)
+    )
+
+
+def _operand(node: ast.expr, where: str) -> Operand:
+    match node:
+        case ast.Name(id=name):
+            return Operand(local=name)
+        case ast.Constant(value=value):
+            return Operand(constant=value)
+        # Those that begin with two underscores have another name when they run.
+        case ast.Attribute(value=ast.Name(id="self" | "module"), attr=attribute) if attribute[:2] != "__":
+            return Operand(attribute=attribute)
+        case ast.Call(func=ast.Attribute(value=inner, attr=method), args=arguments, keywords=[]) if method in VIEWS:
+            viewed = _operand(inner, where)
+            if viewed.local is not None and all(_is_constant(argument) for argument in arguments):
+                step = (method, tuple(ast.literal_eval(argument) for argument in arguments))
+                return Operand(local=viewed.local, views=(*viewed.views, step))
+    raise UnsupportedError(f"{where} gives {KERNEL} an expression, {ast.unparse(node)}, which no local holds.")
+
+
+def _is_constant(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
+
+
+def _behind(call: ast.Call, definition: ast.AST) -> Iterator[ast.AST]:
+    """Give what can run after a call, which the other branch of an `if` cannot."""
+    for parent in ast.walk(definition):
+        for field in ("body", "orelse", "finalbody", "handlers"):
+            block = getattr(parent, field, None)
+            if not isinstance(block, list):
+                continue
+            place = next((i for i, node in enumerate(block) if any(n is call for n in ast.walk(node))), None)
+            if place is None:
+                continue
+            yield from block[place + 1 :]
+            if isinstance(parent, (ast.For, ast.AsyncFor, ast.While)):
+                yield parent
+            if isinstance(parent, ast.Try) and field == "body":
+                yield from (*parent.orelse, *parent.finalbody, *parent.handlers)
+
+
+def _changed(tree: ast.AST) -> Iterator[str]:
+    """Give the names whose tensors are changed in place: by an assignment to a part, or a method such as ``mul_``."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Subscript(value=ast.Name(id=name), ctx=ast.Store()):
+                yield name
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method)) if (
+                method.endswith("_") and not method.startswith("_") and method != "requires_grad_"
+            ):
+                yield name
+            case ast.keyword(arg="out", value=ast.Name(id=name)):
+                yield name

@@ -1,0 +1,1 @@
+"""The maps of `nn.MultiheadAttention`, which torch computes in one of three places."""

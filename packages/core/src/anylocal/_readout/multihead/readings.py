@@ -1,0 +1,109 @@
+"""The maps of `nn.MultiheadAttention`, which torch computes in one of three places.
+
+The slow path is a plain function, whose operands are taken. Two fused paths project query and key out of Python's
+sight: that of the module, and that of an encoder layer as a whole. Both come through `merge_masks`, and nothing else
+does, so its arguments are taken, and the projection is made again when the map is read. So it is where a model is
+compiled, for dynamo does not look into the function of the slow path: there the arguments of the module's forward are
+taken.
+
+Neither function says whose call it is. What runs between the start and the end of a module's forward is its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anylocal._engine.patch import own_code
+from anylocal._engine.resolve import Among, Found, Resolution
+from anylocal._engine.sites import Request
+from anylocal._engine.spec import Wants
+from anylocal._maps.map import AttentionMap
+from anylocal._maps.rows import Given
+from anylocal._readout.multihead.functions import (
+    FAST,
+    FAST_WANTS,
+    FORWARD,
+    OF_LAYER,
+    SLOW,
+    SLOW_WANTS,
+    TRACED_WANTS,
+    WEIGHTS,
+    is_real_call,
+    kept_with_version,
+)
+from anylocal._readout.multihead.projected import ProjectedRows
+from anylocal._readout.multihead.weights import RecordedWeights, Watch, WatchCompiled
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterator
+
+    from anylocal._engine.calls import Call
+
+
+class MultiHead:
+    """All modules of a model that run torch's multi-head attention.
+
+    Parameters
+    ----------
+    resolution : Resolution
+        The model.
+    chosen : Resolution
+        The model with those modules only whose maps are wanted.
+    """
+
+    def __init__(self, resolution: Resolution, chosen: Resolution) -> None:
+        self.chosen = {id(module) for module in chosen.modules.values()}
+        self.weights = RecordedWeights()
+        self._among = Among(resolution.modules.values())
+        found = [item.function for item in resolution.found if item.accepts is not None]
+        self.callers = {function for function in found if SLOW.__name__ in own_code(function).co_names}
+        self.layers = {function for function in found if OF_LAYER in own_code(function).co_names}
+        if not self.callers.intersection(item.function for item in chosen.found):
+            self.callers, self.layers = set(), set()
+
+    @property
+    def functions(self) -> tuple[types.FunctionType, ...]:
+        """The forwards whose calls make maps, none where the model has no multi-head attention."""
+        return (*self.callers, *self.layers)
+
+    def requests(self, keep: object = None) -> Iterator[Request]:
+        """Give what is to be recorded: starts and ends of forwards, and what decides the maps in between.
+
+        `keep` is what the capture was asked to keep of values.
+        """
+        if self.callers:
+            watch = Watch(self._among, self.weights)
+            # First, for its records are to come before the end of the same call.
+            if FORWARD in self.callers:
+                yield Request(Found(FORWARD, WatchCompiled(self._among, self.weights)), TRACED_WANTS)
+            yield from (Request(Found(function, self._among), Wants()) for function in self.callers)
+            yield from (Request(Found(function, watch), Wants()) for function in self.layers)
+            yield Request(Found(SLOW, is_real_call), SLOW_WANTS, frozenset({"q", "k", WEIGHTS}))
+            yield Request(Found(FAST, watch), FAST_WANTS, keep=kept_with_version if keep == "detach" else None)
+
+    def owns(self, function: types.FunctionType) -> bool:
+        """Say whether a function is one of torch's multi-head attention."""
+        return function in {SLOW, FAST, FORWARD}
+
+    def made_map(self, call: Call) -> bool:
+        """Say whether such a call came to a softmax or a kernel."""
+        return call.function is not SLOW or WEIGHTS in call.values or {"q", "k"} <= set(call.values)
+
+    def map_of(self, call: Call, **labels: Any) -> AttentionMap:
+        """Return the map of a call."""
+        values = call.values
+        if call.function is not SLOW:
+            fused = not values.get("need_weights", False)
+            return AttentionMap(ProjectedRows(call, self.weights), name=call.name, fused=fused, **labels)
+        if WEIGHTS in values:
+            weights = values[WEIGHTS]
+            given = Given(weights.unflatten(0, (-1, values["num_heads"])))
+            # A gradient can be taken of the model's own tensor only.
+            given.given = weights
+            return AttentionMap(given, name=call.name, fused=False, **labels)
+        mask = values["attn_mask"]
+        causal = mask is None and bool(values["is_causal"])
+        return AttentionMap.from_qk(
+            values["q"], values["k"], mask=mask, causal=causal, name=call.name, fused=True, **labels
+        )

@@ -1,0 +1,152 @@
+"""How an attention map is read off a call: what the fused kernel was given, or what a softmax was assigned to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from anylocal._engine.spec import Result, Wants
+from anylocal.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anylocal._engine.calls import Values
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One argument of the kernel: a local, an attribute of the module, or a constant.
+
+    Parameters
+    ----------
+    local, attribute : str, optional
+        The name of the local variable, or of the attribute.
+    constant : object
+        The value, where it is neither.
+    views : tuple of (str, tuple)
+        Methods of a local that is a tensor, with their arguments, which make the argument of it:
+        ``(("transpose", (-1, -2)),)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.adapter import Operand
+    >>> key = Operand("k", views=(("transpose", (-1, -2)),))
+    >>> key.of({"k": torch.ones(5, 4)}).shape
+    torch.Size([4, 5])
+    """
+
+    local: str | None = None
+    attribute: str | None = None
+    constant: Any = None
+    views: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+    @property
+    def key(self) -> str | None:
+        """Under which name it is recorded, with a dot before that of an attribute; None of a constant."""
+        return self.local if self.attribute is None else f".{self.attribute}"
+
+    def of(self, values: Mapping[str, Any]) -> Any:
+        """Return what it was in a call."""
+        if self.key is None:
+            return self.constant
+        value = values[self.key]
+        for method, arguments in self.views:
+            value = getattr(value, method)(*arguments)
+        return value
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the map is read off a call of an attention function.
+
+    Parameters
+    ----------
+    operands : mapping of str to Operand, or None
+        The kernel's arguments that decide the map (query, key, attn_mask, is_causal, scale), where the function can
+        run the kernel.
+    weights : Result, or None
+        The assignment of the softmax, where the function can make it itself.
+    mixed : Result, or None
+        The assignment of what it makes of the softmax before that meets the values.
+    head_by_head : bool
+        Whether it makes the softmax of each head by itself, in a loop.
+    otherwise : tuple of Result
+        The assignments of the softmax in other branches, recorded under the same name.
+    axis : int
+        The axis that the softmax is along, as it is written.
+
+    Examples
+    --------
+    >>> from anylocal.adapter import Operand, Reading, Result
+    >>> Reading({"query": Operand("q"), "key": Operand("k")}, None).locals  # of the kernel
+    ('q', 'k')
+    >>> Reading(None, Result("attn", uses="softmax")).joined  # of a softmax
+    frozenset({'attn'})
+    """
+
+    operands: Mapping[str, Operand] | None
+    weights: Result | None
+    mixed: Result | None = None
+    head_by_head: bool = False
+    otherwise: tuple[Result, ...] = ()
+    axis: int = -1
+
+    @property
+    def locals(self) -> tuple[str, ...]:
+        """The locals that are needed as the function returns."""
+        return tuple(dict.fromkeys(o.local for o in (self.operands or {}).values() if o.local is not None))
+
+    @property
+    def _recorded(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(o.key for o in (self.operands or {}).values() if o.key is not None))
+
+    @property
+    def wants(self) -> Wants:
+        """What is to be recorded."""
+        return Wants(self._recorded, resulted=frozenset(filter(None, (self.weights, *self.otherwise, self.mixed))))
+
+    @property
+    def joined(self) -> frozenset[str]:
+        """Under which names assignments are recorded."""
+        return frozenset(result.key for result in self.wants.resulted)
+
+    @property
+    def gathered(self) -> frozenset[str]:
+        """Those of them of which all values count."""
+        return self.joined if self.head_by_head else frozenset()
+
+    def made_map(self, values: Values) -> bool:
+        """Say whether a call came to the softmax or the kernel: it may have left the work to another function."""
+        return not self.was_fused(values) or (self.operands is not None and set(self._recorded) <= set(values))
+
+    def was_fused(self, values: Values) -> bool:
+        """Say whether a call ran the kernel."""
+        return self.weights is None or self.weights.key not in values
+
+    def arguments(self, values: Values) -> dict[str, Any]:
+        """Return the kernel's arguments that decide the map, as they were in a call."""
+        return {name: operand.of(values) for name, operand in (self.operands or {}).items()}
+
+    def softmax(self, values: Values) -> Any:
+        """Return what the softmax was assigned to: a tensor, or a tuple of one for each head.
+
+        Raises
+        ------
+        UnsupportedError
+            Where it is along another axis than the last.
+        """
+        assert self.weights is not None
+        found = values[self.weights.key]
+        last = (found[0] if self.head_by_head else found).ndim - 1
+        if self.axis not in {-1, last}:
+            raise UnsupportedError(
+                f"{self.weights.key!r} is a softmax along axis {self.axis} of a tensor whose last one is {last}: not"
+                " over the keys of each query. Capture it by its name, with anylocal.capture."
+            )
+        return found
+
+    def mix(self, values: Values) -> Any:
+        """Return what a call made of the softmax afterwards, None where it made nothing of it."""
+        return values[self.mixed.key] if self.mixed is not None and self.mixed.key in values else None

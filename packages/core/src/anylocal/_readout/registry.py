@@ -1,0 +1,61 @@
+"""The adapters that are installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+from anylocal._engine.resolve import functions_in
+from anylocal._readout.adapter import Adapter
+from anylocal._readout.softmax import read
+from anylocal.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterator
+
+
+def attention_functions(*candidates: object) -> Iterator[types.FunctionType]:
+    """Give those functions that compute attention, of functions and of classes of modules.
+
+    Parameters
+    ----------
+    *candidates : function, class or None
+        A class stands for its ``forward``; None, for what a version of the zoo does not have, is passed over.
+
+    Examples
+    --------
+    >>> from anylocal.adapter import attention_functions
+    >>> def attend(q, k, v):
+    ...     attn = (q @ k.mT).softmax(-1)
+    ...     return attn @ v
+    >>> [function.__name__ for function in attention_functions(attend, dict.get, None)]
+    ['attend']
+    """
+    for candidate in candidates:
+        forward = vars(candidate).get("forward") if isinstance(candidate, type) else candidate
+        yield from (function for function in functions_in(forward) if read(function) is not None)
+
+
+def adapters() -> dict[str, Adapter]:
+    """Return the adapters that are installed, by the names under which they are registered.
+
+    Raises
+    ------
+    UnsupportedError
+        If what is registered is no adapter.
+
+    Examples
+    --------
+    >>> from anylocal.adapter import adapters
+    >>> {name: adapter.zoo for name, adapter in adapters().items()}
+    {...}
+    """
+    found: dict[str, Adapter] = {}
+    for entry in importlib.metadata.entry_points(group="anylocal.adapters"):
+        adapter = getattr(importlib.import_module(entry.module), "adapter", None)
+        if not isinstance(adapter, Adapter):
+            raise UnsupportedError(f"{entry.module}, registered as {entry.name!r}, holds no Adapter called adapter.")
+        found[entry.name] = adapter
+    return found

@@ -1,0 +1,116 @@
+"""Which functions of a model make attention maps, and which seem to and cannot be read."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from anylocal._engine.resolve import Among, Found, Resolution
+from anylocal._engine.sites import site
+from anylocal._readout.softmax import overlooked, read
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterable, Mapping
+
+    from anylocal._readout.adapter import Adapter
+    from anylocal._readout.reading import Reading
+
+
+class _Missed(NamedTuple):
+    """A function that seems to make maps which cannot be read, the modules that it works for, and how it does."""
+
+    found: Found
+    names: tuple[str, ...]
+    how: str
+
+
+def with_shared(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
+    """Add functions of the zoo that work for any module, and that the model looks up when it runs."""
+    new = _not_among(resolution, functions)
+    if not new:
+        return resolution
+    among = Among(resolution.modules.values())
+    shared = tuple(Found(function, among) for function in new)
+    return Resolution(resolution.label, resolution.found + shared, resolution.modules)
+
+
+def with_replacing(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
+    """Add functions of modules that come to be while the model runs, in the place of those that there are."""
+    new = _not_among(resolution, functions)
+    if not new:
+        return resolution
+    parts = Among(
+        part
+        for module in resolution.modules.values()
+        if isinstance(module, torch.nn.Module)
+        for part in module.children()
+    )
+
+    def accepts(owner: object) -> bool:
+        """Say whether a module is made of the model's own parts; another model of its class has others."""
+        return isinstance(owner, torch.nn.Module) and any(map(parts, owner.children()))
+
+    late = tuple(Found(function, accepts) for function in new)
+    return Resolution(resolution.label, resolution.found + late, resolution.modules)
+
+
+def _not_among(resolution: Resolution, functions: Iterable[types.FunctionType]) -> list[types.FunctionType]:
+    known = {found.function for found in resolution.found}
+    return [function for function in functions if function not in known]
+
+
+def _readings(resolution: Resolution, adapter: Adapter) -> dict[types.FunctionType, Reading]:
+    functions = [found.function for found in resolution.found if found.accepts is not None]
+    readings = {function: adapter.reading(function) for function in functions}
+    return {function: reading for function, reading in readings.items() if reading is not None}
+
+
+def _missed(chosen: Resolution, known: set[types.FunctionType], told: Mapping[str, str]) -> tuple[_Missed, ...]:
+    """Return the functions that seem to make maps which cannot be read, of modules that have no other one."""
+    overlooked = [(found, how) for found in chosen.found if found.function not in known and (how := _overlooked(found))]
+    if not overlooked:
+        return ()
+    read_ones = (site(found, (), chosen.modules).modules for found in chosen.found if found.function in known)
+    have = {*told, *itertools.chain.from_iterable(read_ones)}
+    missed = []
+    for found, how in overlooked:
+        modules = site(found, (), chosen.modules).modules
+        # One that takes no module has a name of its own.
+        names = tuple(name for name in modules or (found.function.__qualname__,) if name not in have)
+        if names:
+            missed.append(_Missed(found, names, how))
+    return tuple(missed)
+
+
+def _overlooked(found: Found) -> str | None:
+    if found.accepts is None and read(found.function) is not None:
+        return "a function makes it which does not take the module, so that whose map it is cannot be told"
+    return overlooked(found.function)
+
+
+def not_a_model_message(given: object) -> str:
+    inside = next((name for name in ("model", "module") if isinstance(getattr(given, name, None), torch.nn.Module)), "")
+    if isinstance(given, type):
+        what, cure = f"The class {given.__qualname__}", "Build the model first."
+    elif isinstance(getattr(given, "__self__", None), torch.nn.Module):
+        what, cure = f"A method ({getattr(given, '__qualname__', given)})", "Give the model that it belongs to."
+    else:
+        what, cure = f"A {type(given).__qualname__}", f"Give its .{inside}." if inside else "Give one."
+    return f"{what} is no nn.Module, whose attention maps could be captured. {cure}"
+
+
+def no_map_message(resolution: Resolution, others: Mapping[str, str]) -> str:
+    kinds = sorted({type(module).__qualname__ for module in resolution.modules.values()})
+    listed = ", ".join(kinds[:12]) + (f", … ({len(kinds) - 12} more)" if len(kinds) > 12 else "")  # noqa: PLR2004  # so many are listed
+    instead: dict[str, list[str]] = {}
+    for name, what in others.items():
+        instead.setdefault(what, []).append(name)
+    has = "".join(f" It has {what} ({len(names)}, such as {names[0]!r})." for what, names in instead.items())
+    return (
+        f"{resolution.label} computes no attention map that could be captured: none of its modules is an"
+        f" nn.MultiheadAttention, calls scaled_dot_product_attention, or assigns a softmax of q and k.{has} It consists"
+        f" of: {listed}."
+    )

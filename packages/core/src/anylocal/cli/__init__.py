@@ -1,0 +1,1 @@
+"""The command lines: what the adapters' commands share."""
