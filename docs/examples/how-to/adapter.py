@@ -57,7 +57,7 @@ class PixelNet(nn.Module):
 # Two methods are needed: which functions compute attention, and what the axes of a map
 # are.
 
-from anylocal.adapter import Adapter, Axes, attention_functions
+from anylocal.adapter import Adapter, MapAxes, attention_functions
 from anylocal.attention import Patches
 
 
@@ -72,10 +72,10 @@ class PixelAdapter(Adapter):
     def functions(self):
         return attention_functions(PixelAttention)
 
-    def axes(self, call, shape, scene):
-        side = scene.model.side
+    def axes(self, call, shape, context):
+        side = context.model.side
         axis = Patches(grid=(side, side), prefix=("cls",), image_size=(side, side))
-        return Axes(axis, axis)
+        return MapAxes(axis, axis)
 
 
 adapter = PixelAdapter()

@@ -266,7 +266,7 @@ def _short(error: BaseException, most: int = 160) -> str:
 def _compare(finding: Finding, model: Any, given: dict[str, Any]) -> None:
     with Tracer(model) as tracer:
         run(model, given)
-    without = set(anylocal_bert.adapter.others(model))
+    without = set(anylocal_bert.adapter.unsupported(model))
     seen = [item for item in tracer.seen if item.where not in without and not _is_no_attention(model, item)]
     alone = run(model, given)
     try:

@@ -148,7 +148,7 @@ def test_layers_without_a_map_are_named() -> None:
     with anylocal_bert.capture_attention(model) as maps:
         run(model, given)
     assert len(maps) == 1
-    assert set(maps.others.values()) == {"linear attention, which never relates a query to a key"}
+    assert set(maps.unsupported.values()) == {"linear attention, which never relates a query to a key"}
 
 
 def test_other_kernels_are_refused() -> None:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from anylocal._engine.python import CALLS_ARE_PRECALLED
 from anylocal._engine.rewrite import rewrite
-from anylocal._engine.spec import Wants
+from anylocal._engine.spec import CaptureSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -287,7 +287,7 @@ def check(code: types.CodeType) -> None:
     """Rewrite a function for all its names at once, as where there is a compiler and where there is none; compare."""
     names = names_of(code)
     for holding in (False, True):
-        compare(code, rewrite(code, 1, Wants(names, frozenset(names), frozenset(names)), holding))
+        compare(code, rewrite(code, 1, CaptureSpec(names, frozenset(names), frozenset(names)), holding))
 
 
 def compare(code: types.CodeType, rewritten: types.CodeType) -> None:

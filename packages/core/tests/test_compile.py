@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from anylocal import Capture, capture
-from anylocal._engine.dynamo import Cell, collect, top
+from anylocal._engine.dynamo import LinkedRecord, collect, top
 from anylocal.errors import LimitWarning, UnsupportedError
 
 from . import subprocesses
@@ -358,8 +358,8 @@ def test_a_chain_that_another_replaces_brings_itself_in() -> None:
             received.append(record)
 
     found = top.cell
-    first = Cell(Cell(found, Listener(), ("one",)), Listener(), ("two",))
-    second = Cell(found, Listener(), ("three",))
+    first = LinkedRecord(LinkedRecord(found, Listener(), ("one",)), Listener(), ("two",))
+    second = LinkedRecord(found, Listener(), ("three",))
     top.cell = first
     top.cell = second
     del first, second

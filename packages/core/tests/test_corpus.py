@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from anylocal._engine.rewrite import Flow, rewrite
-from anylocal._engine.spec import Wants
+from anylocal._engine.spec import CaptureSpec
 
 from .corpus import (
     LIBRARIES,
@@ -77,7 +77,7 @@ def searched(items: Iterable[str], wanted: str) -> int:
 
 
 CODE = searched.__code__
-REWRITTEN = rewrite(CODE, 1, Wants(names_of(CODE), frozenset(names_of(CODE)), frozenset(names_of(CODE))))
+REWRITTEN = rewrite(CODE, 1, CaptureSpec(names_of(CODE), frozenset(names_of(CODE)), frozenset(names_of(CODE))))
 
 
 def with_byte(opname: str, change: Callable[[bytearray, int], None]) -> types.CodeType:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from anylocal._engine.capture import Capture
-from anylocal._engine.resolve import Found, resolve
+from anylocal._engine.resolve import Match, resolve
 from anylocal._engine.sites import Request
-from anylocal._engine.spec import Result, Wants
+from anylocal._engine.spec import Assignment, CaptureSpec
 from anylocal.errors import ChangedInPlaceWarning
 
 
@@ -32,14 +32,16 @@ torch = Torch()
 
 def joined(function: Any, *returned: str, name: str = "attn", gathered: bool = False) -> Capture:
     """Capture what `softmax` gave a name, besides names at the return."""
-    return capture_results(function, Result(name, "softmax"), returned=returned, gathered=gathered)
+    return capture_results(function, Assignment(name, "softmax"), returned=returned, gathered=gathered)
 
 
-def capture_results(function: Any, *results: Result, returned: tuple[str, ...] = (), gathered: bool = False) -> Capture:
+def capture_results(
+    function: Any, *results: Assignment, returned: tuple[str, ...] = (), gathered: bool = False
+) -> Capture:
     assert isinstance(function, types.FunctionType)
     keys = frozenset(result.key for result in results)
     request = Request(
-        Found(function), Wants(returned, resulted=frozenset(results)), keys, keys if gathered else frozenset()
+        Match(function), CaptureSpec(returned, resulted=frozenset(results)), keys, keys if gathered else frozenset()
     )
     return Capture(resolve(function), [request])
 
@@ -207,7 +209,7 @@ def test_assignments_of_one_name_are_told_apart() -> None:
         attn = attn - weight * attn
         return attn
 
-    cap = capture_results(attention, Result("attn", "softmax", "softmax"), Result("attn", "weight", "mixed"))
+    cap = capture_results(attention, Assignment("attn", "softmax", "softmax"), Assignment("attn", "weight", "mixed"))
     with cap:
         attention(1, 0.5)
     assert values(cap) == [{"softmax": 0.5, "mixed": 0.25}]
@@ -250,7 +252,7 @@ def test_arguments_are_recorded_as_they_are_given() -> None:
         return x
 
     assert isinstance(forward, types.FunctionType)
-    request = Request(Found(forward), Wants(given=frozenset({"x"})), keep=lambda value: [value])
+    request = Request(Match(forward), CaptureSpec(given=frozenset({"x"})), keep=lambda value: [value])
     cap = Capture(resolve(forward), [request])
     with cap:
         assert forward(1) == 3

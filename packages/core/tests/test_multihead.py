@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from anylocal import Call, capture
-from anylocal.adapter import Adapter, AttentionCapture, Axes, Scene
+from anylocal.adapter import Adapter, AttentionCapture, InputContext, MapAxes
 from anylocal.attention import AttentionMaps, relevance
 from anylocal.errors import ChangedInPlaceWarning, NothingRecordedWarning, OptionError, TargetError, UnsupportedError
 from anylocal.testing import perturb
@@ -42,8 +42,8 @@ class OfNoZoo(Adapter):
     def functions(self) -> Iterator[types.FunctionType]:
         yield from ()
 
-    def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
-        return Axes(None, None)
+    def axes(self, call: Call, shape: tuple[int, ...], context: InputContext) -> MapAxes:
+        return MapAxes(None, None)
 
 
 def capture_attention(model: nn.Module, **options: Any) -> AttentionCapture:
@@ -493,7 +493,7 @@ def test_what_cannot_be_read_is_told_each_time() -> None:
     """The second reading does not pass over what the first one stumbled on."""
 
     class Stumbling(OfNoZoo):
-        def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
+        def axes(self, call: Call, shape: tuple[int, ...], context: InputContext) -> MapAxes:
             raise UnsupportedError("no axes")
 
     model = attention()

@@ -20,7 +20,7 @@ from anylocal.errors import StateError
 if TYPE_CHECKING:
     from pathlib import Path
 
-HEAD = """
+HEADER_LENGTH = """
 import torch
 from torch import distributed, nn
 from anylocal import capture
@@ -103,7 +103,7 @@ def torchrun(program: str, folder: Path) -> None:
     """Run a program in two processes, and raise with what they said if it failed."""
     script = folder / "program.py"
     # Left at once: as an interpreter goes down, threads of gloo that still run may abort it.
-    script.write_text(HEAD + textwrap.dedent(program) + "\ndistributed.barrier()\nimport os\nos._exit(0)\n")
+    script.write_text(HEADER_LENGTH + textwrap.dedent(program) + "\ndistributed.barrier()\nimport os\nos._exit(0)\n")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -17,11 +17,11 @@ from torch import nn  # noqa: E402  # torch may not be there
 from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls it
 
 from anylocal._engine.rewrite import rewrite  # noqa: E402  # as above
-from anylocal._engine.spec import Wants  # noqa: E402  # as above
-from anylocal.adapter import Adapter, Axes  # noqa: E402  # as above
+from anylocal._engine.spec import CaptureSpec  # noqa: E402  # as above
+from anylocal.adapter import Adapter, MapAxes  # noqa: E402  # as above
 from anylocal.errors import (  # noqa: E402  # as above
     ChangedInPlaceWarning,
-    PassedOverWarning,
+    OverlookedWarning,
     UnsupportedError,
 )
 
@@ -38,8 +38,8 @@ class OfTorch(Adapter):
     def functions(self) -> Any:
         return ()
 
-    def axes(self, *_: Any) -> Axes:
-        return Axes(None, None)
+    def axes(self, *_: Any) -> MapAxes:
+        return MapAxes(None, None)
 
 
 def scope(model: nn.Module) -> Any:
@@ -181,7 +181,7 @@ def test_an_attribute_of_what_has_none() -> None:
             return 3
 
     heard: list[Any] = []
-    code = rewrite(Thing.three.__code__, 987, Wants((".nothing", ".__class__")))
+    code = rewrite(Thing.three.__code__, 987, CaptureSpec((".nothing", ".__class__")))
     import builtins
 
     from anylocal._engine.rewrite import RECORDER, UNBOUND
@@ -426,16 +426,16 @@ class TestLayersWithoutAMap:
         """With a warning at the end of the scope in which they ran, and among the others of the maps."""
         model = nn.Sequential(Plain(), nn.Flatten(1, 2), kind())
         model[1] = Joined()
-        with pytest.warns(PassedOverWarning, match=f"Of '2' there is no map: .*{how}"):
+        with pytest.warns(OverlookedWarning, match=f"Of '2' there is no map: .*{how}"):
             maps = captured(model)
         assert [attention.name for attention in maps] == ["0"]
-        assert how in maps.others["2"]
+        assert how in maps.unsupported["2"]
 
     def test_a_helper(self) -> None:
         """A function that does not take the module is told by its own name."""
-        with pytest.warns(PassedOverWarning, match="Of 'attend' there is no map: .*does not take the module"):
+        with pytest.warns(OverlookedWarning, match="Of 'attend' there is no map: .*does not take the module"):
             maps = captured(nn.Sequential(Plain(), Joined(), ByHelper()))
-        assert list(maps.others) == ["attend"]
+        assert list(maps.unsupported) == ["attend"]
 
     def test_once(self) -> None:
         """A scope that is opened again does not repeat it."""
@@ -451,11 +451,11 @@ class TestLayersWithoutAMap:
 
     def test_what_is_not_called(self) -> None:
         """A method that makes one, but does not run, is none that is missed."""
-        assert not captured(Plain()).others
+        assert not captured(Plain()).unsupported
 
     def test_a_gate_is_none(self) -> None:
         """A softmax of no product is not missed."""
-        assert not captured(nn.Sequential(Plain(), Joined(), Gate())).others
+        assert not captured(nn.Sequential(Plain(), Joined(), Gate())).unsupported
 
 
 class TestCopies:
@@ -483,7 +483,7 @@ class TestCopies:
         maps = captured(Fused())
         copied = again(maps)
         assert [attention.name for attention in copied] == [attention.name for attention in maps]
-        assert copied.others == maps.others
+        assert copied.unsupported == maps.unsupported
 
 
 class Fused(Base):

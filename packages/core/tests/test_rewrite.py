@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anylocal._engine.rewrite import UNBOUND, Flow, inject, may_be_unbound, owner_name, rewrite
-from anylocal._engine.spec import Result, Wants
+from anylocal._engine.spec import Assignment, CaptureSpec
 
 from .corpus import FUSED, SAME, Anatomy, check, functions, names_of
 from .samples import SAMPLES
@@ -27,8 +27,8 @@ codes = pytest.mark.parametrize("code", list(CODES.values()), ids=list(CODES))
 def everything(code: types.CodeType) -> types.CodeType:
     """Rewrite with all that can be wanted."""
     names = names_of(code)
-    called = frozenset(Result(name, "len") for name in names)
-    return rewrite(code, 1, Wants(names, frozenset(names), frozenset(names), called, frozenset(names)))
+    called = frozenset(Assignment(name, "len") for name in names)
+    return rewrite(code, 1, CaptureSpec(names, frozenset(names), frozenset(names), called, frozenset(names)))
 
 
 def instructions(code: types.CodeType) -> Iterator[tuple[Any, ...]]:
@@ -100,7 +100,7 @@ def test_a_rewritten_code_can_be_rewritten_again(code: types.CodeType) -> None:
 @codes
 def test_nothing_wanted_injects_the_bare_call(code: types.CodeType) -> None:
     """Starts and returns are told, no names are."""
-    loaded = [instruction.argval for instruction in dis.get_instructions(rewrite(code, 1, Wants()))]
+    loaded = [instruction.argval for instruction in dis.get_instructions(rewrite(code, 1, CaptureSpec()))]
     assert "entered_1" in loaded
     assert "assigned_1" not in loaded
     assert "edited_1" not in loaded
@@ -125,7 +125,9 @@ def test_names_that_the_function_lacks_are_ignored() -> None:
 
     missing = frozenset({"missing"})
     code = rewrite(
-        f.__code__, 1, Wants(("y", "missing"), missing, missing, frozenset({Result("missing", "len")}), missing)
+        f.__code__,
+        1,
+        CaptureSpec(("y", "missing"), missing, missing, frozenset({Assignment("missing", "len")}), missing),
     )
     assert code.co_varnames == ("x", "y")
 
@@ -224,18 +226,18 @@ def test_flow_follows_a_name_through_a_comprehension() -> None:
     assert (known["bound"], known["either"]) == ("bound", "either")
 
 
-# Wants
+# CaptureSpec
 
 
 def test_wants_are_joined() -> None:
     """In the order of the first, each name once."""
-    both = Wants(("a", "b"), frozenset({"c"})) | Wants(("b", "d"), frozenset({"e"}), frozenset({"f"}))
-    assert both == Wants(("a", "b", "d"), frozenset({"c", "e"}), frozenset({"f"}))
+    both = CaptureSpec(("a", "b"), frozenset({"c"})) | CaptureSpec(("b", "d"), frozenset({"e"}), frozenset({"f"}))
+    assert both == CaptureSpec(("a", "b", "d"), frozenset({"c", "e"}), frozenset({"f"}))
 
 
 def test_wants_of_arguments_join() -> None:
     """What serves both records the arguments of both, and serves each."""
-    one, other = Wants(given=frozenset({"x"})), Wants(given=frozenset({"y"}))
+    one, other = CaptureSpec(given=frozenset({"x"})), CaptureSpec(given=frozenset({"y"}))
     assert (one | other).given == {"x", "y"}
     assert (one | other).covers(other)
     assert not one.covers(other)
@@ -243,7 +245,7 @@ def test_wants_of_arguments_join() -> None:
 
 def test_joined_wants_cover_both() -> None:
     """And neither covers the other."""
-    one, other = Wants(("a",)), Wants((), frozenset({"a"}))
+    one, other = CaptureSpec(("a",)), CaptureSpec((), frozenset({"a"}))
     assert (one | other).covers(one)
     assert (one | other).covers(other)
     assert not one.covers(other)
@@ -253,7 +255,7 @@ def test_joined_wants_cover_both() -> None:
 def test_wants_join_wants_only() -> None:
     """Anything else is an error of type."""
     with pytest.raises(TypeError):
-        _ = Wants() | ("a",)
+        _ = CaptureSpec() | ("a",)
 
 
 def test_what_may_be_unbound_at_a_return_is_known() -> None:
@@ -282,7 +284,7 @@ def test_a_name_that_is_bound_at_one_return_only_may_be_unbound() -> None:
 
 def held(function: Any, name: str) -> bool:
     """Say whether a name holds something from the start in the rewritten function."""
-    instructions = list(dis.get_instructions(rewrite(function.__code__, 1, Wants((name,)), True)))
+    instructions = list(dis.get_instructions(rewrite(function.__code__, 1, CaptureSpec((name,)), True)))
     return any(
         load.argval is UNBOUND and (store.opname, store.argval) == ("STORE_FAST", name)
         for load, store in pairwise(instructions)
@@ -328,7 +330,7 @@ def test_a_name_is_held_only_where_the_function_cannot_tell() -> None:  # noqa: 
 def test_each_rewriting_of_a_function_has_its_own_number() -> None:
     """What was put together once is used again, under another number."""
     code = CODES["reads_what_may_be_unbound"]
-    first, second = (rewrite(code, number, Wants(("y",))) for number in (7, 70))
+    first, second = (rewrite(code, number, CaptureSpec(("y",))) for number in (7, 70))
     assert first is not second
     assert ("returned_7" in first.co_names, "returned_7" in second.co_names) == (True, False)
     assert "returned_70" in second.co_names
@@ -344,11 +346,11 @@ def test_what_is_wanted_tells_rewritings_apart() -> None:
 
     code = f.__code__
     every = [
-        rewrite(code, 7, Wants(("y",))),
-        rewrite(code, 7, Wants(("x",))),
-        rewrite(code, 7, Wants(("z",))),
-        rewrite(code, 7, Wants(("z",)), holding=True),
-        rewrite(code, 7, Wants(assigned=frozenset("z"))),
+        rewrite(code, 7, CaptureSpec(("y",))),
+        rewrite(code, 7, CaptureSpec(("x",))),
+        rewrite(code, 7, CaptureSpec(("z",))),
+        rewrite(code, 7, CaptureSpec(("z",)), holding=True),
+        rewrite(code, 7, CaptureSpec(assigned=frozenset("z"))),
     ]
     assert len(set(every)) == len(every)
 
@@ -357,14 +359,14 @@ def test_equal_code_of_another_file_keeps_its_file() -> None:
     """Python finds code of the same text at the same line equal, whatever file it is of."""
     one, other = (compile("def f(x):\n    y = x\n    return y", file, "exec").co_consts[0] for file in ("a.py", "b.py"))
     assert one == other
-    assert [rewrite(code, 1, Wants(("y",))).co_filename for code in (one, other)] == ["a.py", "b.py"]
+    assert [rewrite(code, 1, CaptureSpec(("y",))).co_filename for code in (one, other)] == ["a.py", "b.py"]
 
 
 def test_nothing_is_kept_of_code_that_is_gone() -> None:
     """Functions that are made anew in a loop leave no rewritings behind."""
     before = set(inject._templates)
     code = compile("def f(x):\n    y = x\n    return y", "a.py", "exec").co_consts[0]
-    rewrite(code, 1, Wants(("y",)))
+    rewrite(code, 1, CaptureSpec(("y",)))
     assert set(inject._templates) - before == {id(code)}
     del code
     gc.collect()

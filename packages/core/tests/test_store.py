@@ -64,10 +64,10 @@ def test_maps_come_back(tmp_path: Path) -> None:
             AttentionMap.from_qk(q, q, name="blocks.0.attn", fused=True, windows=2, forward=1, rank=3),
             AttentionMap.from_weights(weights(1, 1, 2, 3).double(), name="pool", mixed=weights(1, 3, 2, 3)),
         ],
-        others={"blocks.1": "no map"},
+        unsupported={"blocks.1": "no map"},
     )
     loaded = store.load(store.save(maps, tmp_path / "maps.safetensors"))
-    assert loaded.others == {"blocks.1": "no map"}
+    assert loaded.unsupported == {"blocks.1": "no map"}
     for one, other in zip(maps, loaded, strict=True):
         assert torch.equal(one.tensor(), other.tensor())
         assert one.tensor().dtype == other.tensor().dtype
@@ -194,7 +194,7 @@ def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
 def changed(file: Path, **changes: Any) -> None:
     """Write the file anew with other metadata."""
     tensors = safetensors_torch.load_file(file)
-    text = json.dumps({"maps": [], "axes": [], "others": {}, **changes})
+    text = json.dumps({"maps": [], "axes": [], "unsupported": {}, **changes})
     written(file, tensors, "maps", text)
 
 
@@ -219,7 +219,7 @@ ITEM = {"name": "", "fused": False, "forward": 0, "windows": 1, "rank": None, "q
         {"axes": [{"kind": "Axis", "length": 5}], "maps": [ITEM]},
         {"axes": [{"kind": "Axis", "length": 3}], "maps": [{**ITEM, "windows": 7}]},
         {"axes": [{"kind": "PlacedPatches", "grid": [1, 1], "prefix": [], "image_size": None, "number": 99}]},
-        {"others": [1]},
+        {"unsupported": [1]},
     ],
 )
 def test_metadata_that_does_not_fit_is_refused(file: Path, changes: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import torch
 import anylocal_vit
 from anylocal import get_local
 from anylocal.attention import Patches
-from anylocal.errors import PassedOverWarning, TargetError
+from anylocal.errors import OverlookedWarning, TargetError
 
 Fork = Callable[[Callable[[str], str]], types.ModuleType]
 
@@ -96,7 +96,7 @@ def test_capture_of_a_fork(fork: Fork, change: Callable[[str], str], fused: bool
 def install_quietly(module: types.ModuleType) -> None:
     """Mark a fork; what else its file holds, such as a layer of two softmaxes, depends on timm's version."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PassedOverWarning)
+        warnings.simplefilter("ignore", OverlookedWarning)
         anylocal_vit.install(module)
 
 
@@ -112,7 +112,7 @@ class Twice(nn.Module):
 
 def test_a_layer_that_cannot_be_read_is_passed_over(fork: Fork) -> None:
     """Of a file, a layer whose maps are not known apart is named in a warning, and the others are marked."""
-    with pytest.warns(PassedOverWarning) as caught:
+    with pytest.warns(OverlookedWarning) as caught:
         anylocal_vit.install(fork(lambda source: PLAIN(source) + TWICE))
     assert any(re.search(r"Not marked: Twice\.forward .* several maps", str(w.message)) for w in caught)
     get_local.activate()

@@ -205,7 +205,7 @@ def test_padding_may_be_told_by_coordinates(naflex: Any) -> None:
 def test_plain_blocks_are_not_asked(make: Make) -> None:
     """A plain transformer's blocks cut nothing up, and capturing it touches none of them."""
     model = make(img_size=64, depth=1)
-    asked = {also.function.__qualname__ for also in anylocal_vit.adapter.also(model)}
+    asked = {also.function.__qualname__ for also in anylocal_vit.adapter.observations(model)}
     assert "VisionTransformer.forward" in asked
     assert "Block.forward" not in asked
 
@@ -235,7 +235,7 @@ def test_what_has_no_map_is_named(make: Make) -> None:
     """Other kinds of attention are listed with their modules and what they are, beside the maps."""
     maps = captured(make("xcit_nano_12_p16_224", depth=2, cls_attn_layers=1), image())
     assert maps.names == ["cls_attn_blocks.0.attn"]
-    assert list(maps.others) == ["blocks.0.attn", "blocks.1.attn"]
+    assert list(maps.unsupported) == ["blocks.0.attn", "blocks.1.attn"]
     assert "and 2 without a map: attention of channels with channels" in repr(maps)
 
 

@@ -511,5 +511,5 @@ def test_channels_are_no_positions(load: Load, product: str) -> None:
         model(torch.randn(2, 5, 24))
     assert maps.names == ["positions"]
     assert maps[0].shape == (2, 3, 5, 5)
-    assert list(maps.others) == ["channels"]
-    assert "channels with channels" in maps.others["channels"]
+    assert list(maps.unsupported) == ["channels"]
+    assert "channels with channels" in maps.unsupported["channels"]

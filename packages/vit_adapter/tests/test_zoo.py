@@ -49,4 +49,4 @@ def test_all_families_are_listed_once() -> None:
 
 def test_layers_without_a_map_are_counted() -> None:
     """Of a family with two kinds of attention, what has no map is listed apart."""
-    assert (finding("xcit").maps, finding("xcit").others) == (2, 12)
+    assert (finding("xcit").maps, finding("xcit").unsupported) == (2, 12)

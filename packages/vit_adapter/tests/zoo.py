@@ -165,7 +165,7 @@ class Finding:
     error: float = math.inf
     spread: float = 0.0
     placed: str = ""
-    others: int = 0
+    unsupported: int = 0
     note: str = ""
     seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
@@ -293,7 +293,7 @@ def check(family: Family) -> Finding:
     finding.wrong += [] if _same(alone, captured) else ["the output differs"]
     finding.wrong += [] if all(f.__code__ is code for f, code in codes.items()) else ["code not restored"]
     computing = {*tracer.fused, *(where for where, _ in tracer.softmaxes)}
-    missed = computing - set(maps.names) - set(maps.others)
+    missed = computing - set(maps.names) - set(maps.unsupported)
     finding.wrong += [f"no map of {', '.join(sorted(missed))}"] if missed else []
     _describe(finding, maps)
     _compare(finding, maps, eager_maps(model, inputs, maps.names, family))
@@ -316,7 +316,11 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _describe(finding: Finding, maps: AttentionMaps) -> None:
-    finding.maps, finding.fused, finding.others = len(maps), sum(item.fused for item in maps), len(maps.others)
+    finding.maps, finding.fused, finding.unsupported = (
+        len(maps),
+        sum(item.fused for item in maps),
+        len(maps.unsupported),
+    )
     finding.shapes = "; ".join(dict.fromkeys(_shape(item) for item in maps))
     finding.axes = "; ".join(dict.fromkeys(_axes(item) for item in maps))
     for item in maps:

@@ -11,14 +11,21 @@ import transformers.models.bert.modeling_bert  # noqa: F401  # so that BERT's fu
 from transformers.integrations import sdpa_attention
 from transformers.modeling_utils import PreTrainedModel
 
-from anylocal._engine.resolve import functions_in
-from anylocal._engine.spec import Wants
-from anylocal._readout.layout import apart
-from anylocal._readout.softmax import read
-from anylocal.adapter import Adapter, Also, AttentionCapture, Axes, Reading, Scene
+from anylocal.adapter import (
+    Adapter,
+    AttentionCapture,
+    CaptureSpec,
+    InputContext,
+    MapAxes,
+    Observation,
+    Reading,
+    functions_in,
+    reading_of,
+    split_heads,
+)
 from anylocal.errors import UnsupportedError
 from anylocal_bert._blocks import hints_of_blocks, in_their_place
-from anylocal_bert._caches import also_of_caches, note_caches
+from anylocal_bert._caches import cache_observations, note_caches
 from anylocal_bert._layouts import (
     HINTS,
     KNOWN,
@@ -88,14 +95,14 @@ class TransformersAdapter(Adapter):
         except UnsupportedError:
             return False
 
-    def shared(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
+    def shared_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
         """Give the function that runs the fused kernel, if the model looks it up."""
         # What all models inherit only asks which kernels there are.
         classes = {base for module in model.modules() for base in type(module).__mro__} - {PreTrainedModel}
         methods = (f for cls in classes for value in vars(cls).values() for f in functions_in(value))
         return functions_in(_SHARED) if any(not _LOOKED_UP.isdisjoint(f.__code__.co_names) for f in methods) else ()
 
-    def replacing(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
+    def late_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
         """Give BigBird's full attention, which takes the place of that by blocks when a text is short."""
         return in_their_place(model)
 
@@ -103,39 +110,39 @@ class TransformersAdapter(Adapter):
         """Return how the map is read off the calls of a function, None where it computes none."""
         if makes_no_map(function):
             return None
-        return special_reading(function) or read(function, KNOWN)
+        return special_reading(function) or reading_of(function, KNOWN)
 
-    def wants(self, function: types.FunctionType, reading: Reading) -> Wants:
+    def spec(self, function: types.FunctionType, reading: Reading) -> CaptureSpec:
         """Return what is to be recorded: of some functions more than of others.
 
         Where there are sinks, what tells their column from the keys; where blocks are attended to, all parts.
         """
-        wants = super().wants(function, reading)
+        spec = super().spec(function, reading)
         bound = {*function.__code__.co_varnames}
         sinks = tuple(name for name in SINK_HINTS if "sinks" in bound and name in bound)
-        return wants | Wants((*sinks, *hints_of_blocks(function)))
+        return spec | CaptureSpec((*sinks, *hints_of_blocks(function)))
 
-    def others(self, model: torch.nn.Module) -> Mapping[str, str]:
+    def unsupported(self, model: torch.nn.Module) -> Mapping[str, str]:
         """Return what stands in the place of attention in transformers and has no map, by the names of the modules."""
         return dict(without_a_map(model))
 
-    def also(self, model: torch.nn.Module) -> Iterable[Also]:
+    def observations(self, model: torch.nn.Module) -> Iterable[Observation]:
         """Ask for the tokens that are looked up, for the sizes of images and grids, and for caches."""
-        yield from (Also(function, arguments=(GRID,)) for function in cutting_functions(model))
+        yield from (Observation(function, arguments=(GRID,)) for function in cutting_functions(model))
         kinds = {type(source.module) for source in sources(model).values()}
         if any(issubclass(kind, torch.nn.Embedding) for kind in kinds):
-            yield from (Also(function, ("input",)) for function in functions_in(torch.nn.Embedding.forward))
-            yield from also_of_caches(model)
+            yield from (Observation(function, ("input",)) for function in functions_in(torch.nn.Embedding.forward))
+            yield from cache_observations(model)
         if any(issubclass(kind, torch.nn.Conv2d) for kind in kinds):
             for function in functions_in(torch.nn.Conv2d.forward):
-                yield Also(function, arguments=("input",), keep=_shape)
+                yield Observation(function, arguments=("input",), keep=_shape)
 
-    def heard(self, call: Call, scene: Scene) -> None:
+    def observe(self, call: Call, context: InputContext) -> None:
         """Remember which tokens are looked up, and which caches are filled and changed."""
         # Of other tables than those of tokens it is no matter what was looked up, and whether it has changed since.
-        if "input" in call.values and call.name in lookups_of(scene):
-            note_lookup(call, scene.memory)
-        note_caches(call, scene)
+        if "input" in call.values and call.name in lookups_of(context):
+            note_lookup(call, context.memory)
+        note_caches(call, context)
 
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:
         """Undo the packing of heads into the batch, and that into the query axis, which a masked decoding step has.
@@ -152,7 +159,7 @@ class TransformersAdapter(Adapter):
             merged = {name: given[name] for name in ("query", "key")}
             if mask is not None and mask.shape[:-2] == query.shape[:1]:
                 merged["attn_mask"] = mask
-            parted = {name: apart(tensor, heads, call.function) for name, tensor in merged.items()}
+            parted = {name: split_heads(tensor, heads, call.function) for name, tensor in merged.items()}
             return {**given, **parted}
         if call.values.get("q_length", query.shape[2]) == query.shape[2]:
             return given
@@ -165,9 +172,9 @@ class TransformersAdapter(Adapter):
         """Return a softmax with a batch and a head axis, and without the column of a sink."""
         return four_axes(call, softmax)
 
-    def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
+    def axes(self, call: Call, shape: tuple[int, ...], context: InputContext) -> MapAxes:
         """Return the tokens of the text or the patches of the image that was given."""
-        return Positions(call, shape, scene).axes()
+        return Positions(call, shape, context).axes()
 
 
 def _refuse_other_kernels(model: torch.nn.Module) -> None:

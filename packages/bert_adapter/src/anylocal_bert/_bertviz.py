@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anylocal._drawing.select import map_of, sample_of
-from anylocal._maps.rollout import check_forward
+from anylocal.adapter import check_forward
+from anylocal.drawing import map_of, sample_of
 from anylocal.errors import ShapeError
 from anylocal_bert._sides import attends_across, real, tokens_of, words
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from anylocal._engine.resolve import functions_in
-from anylocal.adapter import Reading, Result
+from anylocal.adapter import Assignment, Reading, functions_in
 
 if TYPE_CHECKING:
     import types
@@ -34,7 +33,7 @@ RANDOM: Final = "rand_attn"
 MASK: Final = "to_mask"
 """1 for the keys that are no padding, (batch, 1, 1, key)."""
 
-_READING: Final = Reading(operands=None, weights=Result(_FIRST, "softmax", f"{_FIRST} = softmax(…)"))
+_READING: Final = Reading(operands=None, weights=Assignment(_FIRST, "softmax", f"{_FIRST} = softmax(…)"))
 
 
 def reading_of_blocks(function: types.FunctionType) -> Reading | None:

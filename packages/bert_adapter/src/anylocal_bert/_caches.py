@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import torch
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
-from anylocal._engine.resolve import functions_in
-from anylocal.adapter import Also
+from anylocal.adapter import Observation, functions_in
 from anylocal_bert._sources import is_cross
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anylocal import Call
-    from anylocal.adapter import Scene
+    from anylocal.adapter import InputContext
 
 CACHE: Final = "self"
 """The local that holds a cache in its own methods, and a model in its."""
@@ -45,18 +44,18 @@ class _Filled(NamedTuple):
     is_all: bool = True
 
 
-def also_of_caches(model: torch.nn.Module) -> Iterator[Also]:
+def cache_observations(model: torch.nn.Module) -> Iterator[Observation]:
     """Ask for the caches that are filled and changed, and for the text that `generate` goes on with."""
     for function in _methods("update"):
-        yield Also(function, (CACHE,), keep=_number)
+        yield Observation(function, (CACHE,), keep=_number)
     for function in dict.fromkeys(function for name in _CHANGES for function in _methods(name)):
         order = (ORDER,) if function in {*functions_in(Cache.reorder_cache)} else ()
-        yield Also(function, (CACHE, *order), keep=_number)
+        yield Observation(function, (CACHE, *order), keep=_number)
     for function in _starting(model):
-        yield Also(function, arguments=(CACHE,), keep=_nothing)
+        yield Observation(function, arguments=(CACHE,), keep=_nothing)
     for function in functions_in(getattr(type(model), "prepare_inputs_for_generation", None)):
         if WHOLE in function.__code__.co_varnames[: function.__code__.co_argcount]:
-            yield Also(function, arguments=(WHOLE,))
+            yield Observation(function, arguments=(WHOLE,))
 
 
 def _methods(name: str) -> Iterator[types.FunctionType]:
@@ -90,12 +89,12 @@ def _number(value: Any) -> Any:
     return number
 
 
-def note_caches(call: Call, scene: Scene) -> None:
-    """Take note of a call that `also_of_caches` asked for."""
-    memory = scene.memory
+def note_caches(call: Call, context: InputContext) -> None:
+    """Take note of a call that `cache_observations` asked for."""
+    memory = context.memory
     if WHOLE in call.values:
         memory["goes on"] = call.values[WHOLE]
-    elif CACHE in call.values and call.module is scene.model:
+    elif CACHE in call.values and call.module is context.model:
         # What it looks up comes after this; if it is given embeddings instead, there are no tokens.
         memory.pop("lookups", None)
         note_start(call, memory)

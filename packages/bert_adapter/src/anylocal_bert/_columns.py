@@ -13,8 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine, TightLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-from anylocal._drawing.figure import new_figure
-from anylocal._drawing.ticks import LINE, name_positions
+from anylocal.drawing import LINE, name_positions, new_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import YAxis
 
-    from anylocal._drawing.scale import Cmap, Weights
     from anylocal.attention import Tokens
+    from anylocal.drawing import Cmap, Weights
 
 THINNEST, WIDEST = 0.4, 2.4
 """Widths of a line at the two ends of the scale, in points."""

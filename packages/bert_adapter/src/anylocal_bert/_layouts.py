@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from anylocal._engine.tensors import module_names
-from anylocal._readout.layout import apart
-from anylocal.adapter import Reading, Result
+from anylocal.adapter import Assignment, Reading, module_names, split_heads
 from anylocal_bert._blocks import attends_by_blocks, reading_of_blocks, whole
 
 if TYPE_CHECKING:
@@ -72,21 +70,21 @@ _WITHOUT_A_MAP: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
 """What is called attention in transformers, or stands in its place, and makes no map, by class."""
 
 # Behind the softmax, rows of padding and of queries that see every key are made 0 in place: that mixes nothing.
-_BAND: Final = Reading(operands=None, weights=Result("attn_probs", "softmax", "attn_probs = softmax(…)"))
+_BAND: Final = Reading(operands=None, weights=Assignment("attn_probs", "softmax", "attn_probs = softmax(…)"))
 
 _SPECIAL: Final[Mapping[str, Reading]] = {
     "LongformerSelfAttention.forward": _BAND,
     "LEDEncoderSelfAttention.forward": _BAND,
     # Its helper makes the softmax of the scores less their largest.
     "LayoutLMv3SelfAttention.forward": Reading(
-        operands=None, weights=Result("attention_probs", "cogview_attention", "attention_probs = softmax(…)")
+        operands=None, weights=Assignment("attention_probs", "cogview_attention", "attention_probs = softmax(…)")
     ),
     # SEW-D's, which empties rows without any key.
     "DisentangledSelfAttention.forward": Reading(
-        operands=None, weights=Result("attention_probs", "XSoftmax", "attention_probs = softmax(…)")
+        operands=None, weights=Assignment("attention_probs", "XSoftmax", "attention_probs = softmax(…)")
     ),
     "IBertSelfAttention.forward": Reading(
-        operands=None, weights=Result("attention_probs", "softmax", "attention_probs, … = softmax(…)")
+        operands=None, weights=Assignment("attention_probs", "softmax", "attention_probs, … = softmax(…)")
     ),
 }
 
@@ -112,7 +110,7 @@ def special_reading(function: types.FunctionType) -> Reading | None:
     reading = _SPECIAL.get(function.__qualname__)
     # Another class of the same name is another matter.
     names = {*function.__code__.co_varnames, *function.__code__.co_names}
-    fits = reading is not None and {name for r in reading.wants.resulted for name in (r.name, r.uses)} <= names
+    fits = reading is not None and {name for r in reading.spec.resulted for name in (r.name, r.uses)} <= names
     return reading if fits else None
 
 
@@ -134,7 +132,7 @@ def four_axes(call: Call, softmax: torch.Tensor) -> torch.Tensor:
         return (softmax.transpose(1, 2) if softmax.shape[1] == heads_of(call.module) else softmax).flatten(0, 1)
     if softmax.ndim == 3:  # noqa: PLR2004  # (batch × head, query, key)
         heads = heads_of(call.module)
-        return apart(softmax, heads, call.function) if softmax.shape[0] % heads == 0 else softmax.unsqueeze(1)
+        return split_heads(softmax, heads, call.function) if softmax.shape[0] % heads == 0 else softmax.unsqueeze(1)
     return softmax
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from anylocal.adapter import Axes, Scene
+from anylocal.adapter import InputContext, MapAxes
 from anylocal.attention import Axis, Patches, PlacedPatches, Tokens
 from anylocal_bert._blocks import visible_of_blocks
 from anylocal_bert._caches import begin, note_start, reaching_back
@@ -51,45 +51,45 @@ class Positions:
         The call.
     shape : tuple of int
         The map's.
-    scene : Scene
+    context : InputContext
         The model, and what it was given.
     """
 
-    def __init__(self, call: Call, shape: tuple[int, ...], scene: Scene) -> None:
+    def __init__(self, call: Call, shape: tuple[int, ...], context: InputContext) -> None:
         self.call = call
         self.batch, _, self.queries, self.keys = shape
-        self.scene = scene
-        known = _known(scene)
+        self.context = context
+        known = _known(context)
         self.source = next((known[owner] for owner in _around(call.name) if owner in known), None)
 
-    def axes(self) -> Axes:
+    def axes(self) -> MapAxes:
         """Return the axes of the queries and the keys, None where it is not known what they are."""
         windows = self._windows()
         if windows is not None:
             return windows
         if self.source is None:
-            return Axes(None, None)
+            return MapAxes(None, None)
         if isinstance(self.source.module, torch.nn.Embedding):
             queries, keys, _ = self._of_text(self.source)
-            return Axes(_for_each(queries, self.batch), _for_each(keys, self.batch))
-        shape = self.scene.seen.get(self.source.embeds, {}).get("input")
+            return MapAxes(_for_each(queries, self.batch), _for_each(keys, self.batch))
+        shape = self.context.seen.get(self.source.embeds, {}).get("input")
         if shape is None:
-            return Axes(None, None)
+            return MapAxes(None, None)
         patches = self._patches(self.source, shape)
         queries, keys = _fitting(patches, self.queries), _fitting(patches, self.keys)
         if keys is None and self.batch % shape[0] == 0:
-            return Axes(None, None, windows=self.batch // shape[0])
-        return Axes(queries, keys)
+            return MapAxes(None, None, windows=self.batch // shape[0])
+        return MapAxes(queries, keys)
 
-    def _windows(self) -> Axes | None:
+    def _windows(self) -> MapAxes | None:
         """Return the patches of windows, None where a layer has none."""
-        shape = self.scene.seen.get(self.source.embeds, {}).get("input") if self.source is not None else None
+        shape = self.context.seen.get(self.source.embeds, {}).get("input") if self.source is not None else None
         size = shape[-2:] if isinstance(shape, tuple) and len(shape) == 4 else None  # noqa: PLR2004  # (batch, channel, row, column)
-        axis = in_windows(self.call, self.scene, self.keys, size)
+        axis = in_windows(self.call, self.context, self.keys, size)
         count = axis.windows if isinstance(axis, PlacedPatches) else 1
         if axis is None or self.queries != self.keys or self.batch % count:
             return None
-        return Axes(axis, axis, count)
+        return MapAxes(axis, axis, count)
 
     def _patches(self, source: Source, shape: tuple[int, ...]) -> Patches:
         patch: Any = source.module.kernel_size
@@ -98,7 +98,7 @@ class Positions:
         self._remember(made)
         return made
 
-    def _of_text(self, source: Source) -> Axes:
+    def _of_text(self, source: Source) -> MapAxes:
         """Return the tokens of the text that was given, with its padding.
 
         A step that generates asks with its last tokens only, and its keys reach back into the cache: to the tokens of
@@ -106,15 +106,15 @@ class Positions:
         """
         ids = self._ids(source)
         if ids is None:
-            return Axes(None, None)
+            return MapAxes(None, None)
         memory = self._memory(source)
-        begin(self.call, source.embeds, memory, self.scene.memory)
+        begin(self.call, source.embeds, memory, self.context.memory)
         if is_cross(self.call.name):
             before = memory.get("whole")
             start = 0 if before is None else before.shape[1] - ids.shape[1]
             # What padding is in the text that asks, only the layers know that attend to it.
             queries = self._tokens(source, ids, memory.get("padding"), start)
-            return Axes(_fitting(queries, self.queries), _fitting(self.scene.memory.get("encoded"), self.keys))
+            return MapAxes(_fitting(queries, self.queries), _fitting(self.context.memory.get("encoded"), self.keys))
         whole = reaching_back(ids, self.keys, memory)
         if whole is not None:
             memory["padding"] = self._padding(*whole.shape)
@@ -122,20 +122,20 @@ class Positions:
         keys = None if whole is None else self._tokens(source, whole, padding)
         self._remember_text(source, keys)
         if self.queries != ids.shape[1]:
-            return Axes(_fitting(keys, self.queries), keys)
+            return MapAxes(_fitting(keys, self.queries), keys)
         start = 0 if whole is None else whole.shape[1] - ids.shape[1]
-        return Axes(keys if keys is not None and start == 0 else self._tokens(source, ids, padding, start), keys)
+        return MapAxes(keys if keys is not None and start == 0 else self._tokens(source, ids, padding, start), keys)
 
     def _ids(self, source: Source) -> torch.Tensor | None:
         """Return the tokens that were looked up, (batch, token).
 
         A model that attends by blocks may look up what fills the last block by itself, behind the text.
         """
-        lookups: tuple[torch.Tensor, ...] = self.scene.memory.get("lookups", {}).get(source.embeds, ())
+        lookups: tuple[torch.Tensor, ...] = self.context.memory.get("lookups", {}).get(source.embeds, ())
         if not lookups or lookups[-1].dim() != 2:  # noqa: PLR2004  # (batch, token)
             return None
         text, fill = lookups[0], lookups[-1]
-        self.scene.memory.setdefault("read", set()).add(source.embeds)
+        self.context.memory.setdefault("read", set()).add(source.embeds)
         if source.types == source.embeds:
             # The second lookup of a forward is of types, in the shape of the tokens.
             return text
@@ -171,13 +171,13 @@ class Positions:
 
     def _memory(self, source: Source) -> dict[str, Any]:
         """Return what is remembered of one text: an encoder and a decoder may share the module that looks it up."""
-        texts: dict[str, dict[str, Any]] = self.scene.memory.setdefault("texts", {})
+        texts: dict[str, dict[str, Any]] = self.context.memory.setdefault("texts", {})
         return texts.setdefault(source.owner, {})
 
     def _remember(self, axis: Axis | None) -> None:
         """Keep the axis of an encoder's layer for the layers that attend to what the encoder made."""
         if axis is not None and not any(part.startswith("decoder") for part in self.call.name.split(".")):
-            self.scene.memory["encoded"] = axis
+            self.context.memory["encoded"] = axis
 
     def _tokens(self, source: Source, ids: torch.Tensor, padding: torch.Tensor | None, start: int = 0) -> Tokens:
         """Return tokens, given the padding of the whole text that they end at or stand in at `start`."""
@@ -185,7 +185,7 @@ class Positions:
         flags = None if padding is None else padding[:, start : start + ids.shape[1]].cpu()
         known: dict[str, Any] = {"start": start, "segments": self._segments(source, ids, flags)}
         known["padding"] = flags if flags is not None and flags.shape == ids.shape else None
-        about = self.scene.about
+        about = self.context.about
         tokenizer = about.tokenizer if isinstance(about, Encoded) else about
         if tokenizer is None:
             return Tokens([[str(token) for token in row] for row in rows], **known)
@@ -202,8 +202,8 @@ class Positions:
         types = self._types(source)
         if isinstance(types, torch.Tensor) and types.shape in {ids.shape, (1, ids.shape[1])}:
             rows = types.expand(ids.shape).tolist()
-        elif isinstance(self.scene.about, Encoded) and torch.equal(self.scene.about.ids.cpu(), ids.cpu()):
-            rows = self.scene.about.segments
+        elif isinstance(self.context.about, Encoded) and torch.equal(self.context.about.ids.cpu(), ids.cpu()):
+            rows = self.context.about.segments
         else:
             return None
         if padding is None or padding.shape != ids.shape:
@@ -213,28 +213,28 @@ class Positions:
 
     def _types(self, source: Source) -> Any:
         if source.types != source.embeds:
-            return self.scene.seen.get(source.types or "", {}).get("input")
-        lookups = self.scene.memory["lookups"][source.embeds]
+            return self.context.seen.get(source.types or "", {}).get("input")
+        lookups = self.context.memory["lookups"][source.embeds]
         return lookups[1] if len(lookups) > 1 else None
 
     def _words(self, tokenizer: Any, ids: torch.Tensor, rows: list[list[int]]) -> list[Split]:
         """Return how words were split into tokens; every layer asks for the same ones."""
-        known: tuple[Any, list[Split]] | None = self.scene.memory.get("words")
+        known: tuple[Any, list[Split]] | None = self.context.memory.get("words")
         if known is None or known[0] is not ids:
             known = ids, [split(tokenizer, row) for row in rows]
-            self.scene.memory["words"] = known
+            self.context.memory["words"] = known
         return known[1]
 
 
-def lookups_of(scene: Scene) -> set[str]:
+def lookups_of(context: InputContext) -> set[str]:
     """Return the names of the modules that look up tokens."""
-    return {source.embeds for source in _known(scene).values()}
+    return {source.embeds for source in _known(context).values()}
 
 
-def _known(scene: Scene) -> dict[str, Source]:
-    if "sources" not in scene.memory:
-        scene.memory["sources"] = sources(scene.model)
-    found: dict[str, Source] = scene.memory["sources"]
+def _known(context: InputContext) -> dict[str, Source]:
+    if "sources" not in context.memory:
+        context.memory["sources"] = sources(context.model)
+    found: dict[str, Source] = context.memory["sources"]
     return found
 
 

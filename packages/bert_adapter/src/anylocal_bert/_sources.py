@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from anylocal._engine.tensors import module_names
+from anylocal.adapter import module_names
 
 _CROSS: Final = re.compile(r"cross|encoder_attn|encdec|enc_dec|encoder_decoder", re.IGNORECASE)
 # Of models within models that do not say themselves what embeds their input.

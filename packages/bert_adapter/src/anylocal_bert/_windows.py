@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from anylocal._engine.resolve import functions_in
-from anylocal._engine.tensors import module_names
+from anylocal.adapter import functions_in, module_names
 from anylocal.attention import Axis, Patches, PlacedPatches
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from anylocal import Call
-    from anylocal.adapter import Scene
+    from anylocal.adapter import InputContext
 
 _LAYER: Final = re.compile(r"(\w*Swin\w*|ClapAudio)Layer")
 
@@ -36,14 +35,14 @@ def cutting_functions(model: torch.nn.Module) -> Iterator[types.FunctionType]:
                     yield function
 
 
-def in_windows(call: Call, scene: Scene, length: int, image_size: tuple[int, int] | None) -> Axis | None:
+def in_windows(call: Call, context: InputContext, length: int, image_size: tuple[int, int] | None) -> Axis | None:
     """Return the patches of the windows of a layer, None where it is no such layer, or does not tell.
 
     Parameters
     ----------
     call : Call
         The call of its attention.
-    scene : Scene
+    context : InputContext
         The model, and what its layers were given.
     length : int
         How many patches a window has.
@@ -51,12 +50,12 @@ def in_windows(call: Call, scene: Scene, length: int, image_size: tuple[int, int
         Height and width of the image that was cut into patches.
     """
     name, _, inner = call.name.rpartition(".")
-    while inner and GRID not in scene.seen.get(name, {}):
+    while inner and GRID not in context.seen.get(name, {}):
         name, _, inner = name.rpartition(".")
     if not inner:
         return None
-    layer: Any = scene.memory.setdefault("layers", dict(module_names(scene.model)))[name]
-    rows, columns = (int(size) for size in scene.seen[name][GRID])
+    layer: Any = context.memory.setdefault("layers", dict(module_names(context.model)))[name]
+    rows, columns = (int(size) for size in context.seen[name][GRID])
     window, shift = int(layer.window_size), int(layer.shift_size)
     if window * window != length:
         # A smaller image, later, has made it smaller for good.

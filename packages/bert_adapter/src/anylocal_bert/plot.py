@@ -12,12 +12,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from anylocal._drawing.matrix import Drawn, draw_matrix, of_map
-from anylocal._drawing.scale import CMAP, LEGEND, colormap_of, shared_norm
-from anylocal._drawing.select import array_of, caption, map_of, place_of, rows_of, sample_name, sample_of
-from anylocal._drawing.ticks import printable
 from anylocal.attention import AttentionMap, Tokens, merge_words
 from anylocal.attention import rollout as follow
+from anylocal.drawing import (
+    CMAP,
+    LEGEND,
+    Drawn,
+    array_of,
+    caption,
+    colormap_of,
+    draw_matrix,
+    map_of,
+    of_map,
+    place_of,
+    printable,
+    rows_of,
+    sample_name,
+    sample_of,
+    shared_norm,
+)
 from anylocal.errors import OptionError, PositionError, ShapeError, StateError
 from anylocal.plot import difference, entropy, heads, heatmap, model
 from anylocal_bert._columns import LONGEST, add_legend, draw_bars, draw_lines, name_columns, name_lines, tall_axes
@@ -29,9 +42,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from anylocal._drawing.scale import Cmap, Norm, Weights
-    from anylocal._maps.positions import Axis
-    from anylocal._maps.tokens import Flags
+    from anylocal.adapter import Flags
+    from anylocal.attention import Axis
+    from anylocal.drawing import Cmap, Norm, Weights
 
 __all__ = ["cross", "difference", "entropy", "heads", "heatmap", "lines", "model", "rollout", "tokens"]
 

@@ -13,12 +13,19 @@ from __future__ import annotations
 from anylocal.errors import DependencyError
 
 try:
-    from anylocal._engine.spec import Result
+    from anylocal._engine.resolve import functions_in
+    from anylocal._engine.rewrite import argument_names
+    from anylocal._engine.spec import Assignment, CaptureSpec
+    from anylocal._engine.tensors import module_names
+    from anylocal._maps.rollout import check_forward
+    from anylocal._maps.tokens import Flags
     from anylocal._readout.adapter import Adapter, Mixed
-    from anylocal._readout.context import Also, Axes, Scene
+    from anylocal._readout.context import InputContext, MapAxes, Observation
+    from anylocal._readout.layout import source_up_to_softmax, split_heads
     from anylocal._readout.reading import Operand, Reading
     from anylocal._readout.registry import adapters, attention_functions
     from anylocal._readout.scope import AttentionCapture
+    from anylocal._readout.softmax import reading_of
 except ModuleNotFoundError as error:
     if error.name not in {"packaging", "torch"}:
         raise
@@ -28,14 +35,23 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "Adapter",
-    "Also",
+    "Assignment",
     "AttentionCapture",
-    "Axes",
+    "CaptureSpec",
+    "Flags",
+    "InputContext",
+    "MapAxes",
     "Mixed",
+    "Observation",
     "Operand",
     "Reading",
-    "Result",
-    "Scene",
     "adapters",
+    "argument_names",
     "attention_functions",
+    "check_forward",
+    "functions_in",
+    "module_names",
+    "reading_of",
+    "source_up_to_softmax",
+    "split_heads",
 ]

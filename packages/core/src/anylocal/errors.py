@@ -24,7 +24,7 @@ __all__ = [
     "NameNotFoundError",
     "NothingRecordedWarning",
     "OptionError",
-    "PassedOverWarning",
+    "OverlookedWarning",
     "PositionError",
     "ShapeError",
     "StateError",
@@ -324,7 +324,7 @@ class EditNotAppliedWarning(AnylocalWarning):
     slug: ClassVar[str] = "edit-not-applied"
 
 
-class PassedOverWarning(AnylocalWarning):
+class OverlookedWarning(AnylocalWarning):
     """A function computes attention, but not in a way that can be read exactly, so it was not marked, or has no map.
 
     Examples
@@ -337,7 +337,7 @@ class PassedOverWarning(AnylocalWarning):
     ...     OfTorch().install(torch.nn.functional)
     Traceback (most recent call last):
         ...
-    anylocal.errors.PassedOverWarning: Not marked: multi_head_attention_forward ...
+    anylocal.errors.OverlookedWarning: Not marked: multi_head_attention_forward ...
     """
 
     slug: ClassVar[str] = "passed-over"

@@ -24,7 +24,7 @@ try:
     from anylocal._engine import saved
     from anylocal._engine.calls import Call
     from anylocal._engine.capture import Capture
-    from anylocal._engine.files import replacing
+    from anylocal._engine.files import atomic_write
     from anylocal._engine.saved import SavedCapture
     from anylocal._maps.map import maps_of
     from anylocal.attention import AttentionMap, AttentionMaps, Axis, Named, Patches, PlacedPatches, Tokens
@@ -103,7 +103,7 @@ def save(kept: AttentionMaps | AttentionMap | Capture, file: str | PathLike[str]
         key, content = _MAPS_KEY, _describe_maps(kept, tensors)
     text = json.dumps(content)
     metadata = {_FORMAT_KEY: FORMAT, key: text, _DIGEST_KEY: _digest(tensors, text)}
-    with replacing(file) as path:
+    with atomic_write(file) as path:
         save_file(tensors, path, metadata=metadata)
     return Path(file)
 
@@ -174,7 +174,7 @@ def _digest(tensors: Mapping[str, torch.Tensor], text: str) -> str:
 def _read_maps(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> AttentionMaps:
     axes = [_read_axis(axis, tensors) for axis in content["axes"]]
     made = [_read_map(number, item, axes, tensors) for number, item in enumerate(content["maps"])]
-    return AttentionMaps(made, others={str(name): str(what) for name, what in content["others"].items()})
+    return AttentionMaps(made, unsupported={str(name): str(what) for name, what in content["unsupported"].items()})
 
 
 def _check_length(path: Path) -> None:
@@ -191,7 +191,7 @@ def _describe_maps(maps: AttentionMaps, tensors: dict[str, torch.Tensor]) -> dic
     axes: list[dict[str, Any]] = []
     known: dict[Axis, int] = {}
     described = [_describe(number, item, tensors, axes, known) for number, item in enumerate(maps)]
-    return {"maps": described, "axes": axes, "others": dict(maps.others)}
+    return {"maps": described, "axes": axes, "unsupported": dict(maps.unsupported)}
 
 
 def _describe(

@@ -27,7 +27,7 @@ try:
     from anylocal._drawing.scale import CMAP
     from anylocal._drawing.select import inside
     from anylocal._engine.budget import parse_size
-    from anylocal._engine.files import replacing
+    from anylocal._engine.files import atomic_write
     from anylocal._maps.map import maps_of
     from anylocal._page.describe import colours_of, describe, named, sources_of, tokens_of
     from anylocal._page.payload import compressed, pack
@@ -102,7 +102,7 @@ class Page:
         ...     page.save(f"{folder}/attention.html").name
         'attention.html'
         """
-        with replacing(file) as path:
+        with atomic_write(file) as path:
             path.write_text(self.html, encoding="utf-8")
         return Path(file)
 

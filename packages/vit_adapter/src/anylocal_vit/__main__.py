@@ -30,12 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return []
         check_folder(options.out)
         if options.model is None:
-            scene = _demo.digits_scene()
+            context = _demo.digits_scene()
         else:
-            scene = _demo.photo_scene(
+            context = _demo.photo_scene(
                 options.model, options.image, checkpoint=options.checkpoint, random_weights=options.random_weights
             )
-        return _demo.run(scene, options.out, options.query, options.layers)
+        return _demo.run(context, options.out, options.query, options.layers)
 
     return run(command)
 

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import timm.layers
 import timm.models
 
-from anylocal._engine.resolve import functions_in
-from anylocal._engine.rewrite import argument_names
-from anylocal.adapter import Adapter, Also, Axes, Reading, Scene
+from anylocal.adapter import Adapter, InputContext, MapAxes, Observation, Reading, argument_names, functions_in
 from anylocal_vit._grids import HINTS, Layer, Surroundings, is_model, seen_shape
 from anylocal_vit._layouts import BATCH, four_axes, makes_no_map, special_reading, without_a_map
 from anylocal_vit._places import cutting
@@ -23,8 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from anylocal import Call
-    from anylocal._engine.spec import Wants
-    from anylocal.adapter import Mixed
+    from anylocal.adapter import CaptureSpec, Mixed
     from anylocal.attention import AttentionMap
 
 
@@ -54,11 +51,11 @@ class TimmAdapter(Adapter):
             return None
         return special_reading(function) or super().reading(function)
 
-    def others(self, model: torch.nn.Module) -> Mapping[str, str]:
+    def unsupported(self, model: torch.nn.Module) -> Mapping[str, str]:
         """Return what is called attention in timm and has no map, by the names of the modules."""
         return dict(without_a_map(model))
 
-    def also(self, model: torch.nn.Module) -> Iterable[Also]:
+    def observations(self, model: torch.nn.Module) -> Iterable[Observation]:
         """Ask for the sizes of the image, and of what is cut into windows."""
         asked: dict[types.FunctionType, None] = {}
         for module in model.modules():
@@ -75,15 +72,15 @@ class TimmAdapter(Adapter):
             # The first one is the image; the others say where its patches lie, in models that are given them.
             kept = (*arguments[:1], *(name for name in arguments[1:] if name in {"patch_coord", "patch_valid"}))
             if kept:
-                yield Also(function, arguments=kept, keep=seen_shape)
+                yield Observation(function, arguments=kept, keep=seen_shape)
 
-    def wants(self, function: types.FunctionType, reading: Reading) -> Wants:
+    def spec(self, function: types.FunctionType, reading: Reading) -> CaptureSpec:
         """Return what is to be recorded; of forks, also what tells a batch from the heads in it."""
-        wants = super().wants(function, reading)
+        spec = super().spec(function, reading)
         if function.__module__.startswith("timm."):
-            return wants
+            return spec
         bound = function.__code__.co_varnames
-        return wants._replace(returned=(*wants.returned, *(name for name in BATCH if name in bound)))
+        return spec._replace(returned=(*spec.returned, *(name for name in BATCH if name in bound)))
 
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:
         """Return the kernel's arguments with a batch and a head axis."""
@@ -104,9 +101,9 @@ class TimmAdapter(Adapter):
             return _difference(made, weight)
         return super().mixed(call, reading, made)
 
-    def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
+    def axes(self, call: Call, shape: tuple[int, ...], context: InputContext) -> MapAxes:
         """Return the patches of the image that was given, with the prefix tokens of the model."""
-        return Surroundings(Layer(call.name, call.module, call.values, shape), scene.model, scene.seen).axes()
+        return Surroundings(Layer(call.name, call.module, call.values, shape), context.model, context.seen).axes()
 
 
 def _difference(made: AttentionMap, weight: torch.Tensor) -> Callable[[], torch.Tensor]:

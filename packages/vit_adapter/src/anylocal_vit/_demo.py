@@ -39,7 +39,7 @@ LARGEST_PAGE = "256MiB"
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class InputContext:
     """A model and what it looks at."""
 
     model: torch.nn.Module
@@ -49,16 +49,16 @@ class Scene:
     query: Cell | None = None
 
 
-def digits_scene() -> Scene:
+def digits_scene() -> InputContext:
     """Train the small ViT and show it a digit."""
     model, accuracy = _digits.train()
     print(f"It gets {accuracy:.0%} of the digits right that it was not trained on.")
     image = _digits.sample()
     title = f"A digit, read by a small ViT that gets {accuracy:.0%} right"
-    return Scene(model, image, _digits.pixels(image), title, _digits.brightest_patch(image))
+    return InputContext(model, image, _digits.pixels(image), title, _digits.brightest_patch(image))
 
 
-def photo_scene(name: str, file: str | None, *, checkpoint: str | None, random_weights: bool) -> Scene:
+def photo_scene(name: str, file: str | None, *, checkpoint: str | None, random_weights: bool) -> InputContext:
     """Load a timm model and a photograph.
 
     Raises
@@ -79,7 +79,7 @@ def photo_scene(name: str, file: str | None, *, checkpoint: str | None, random_w
             f"--image {file} could not be read: {error.strerror or error}. Give the path of a whole image file, or"
             " leave --image out for a flower."
         ) from error
-    return Scene(model, photo.tensor, photo.pixels, f"{name}, random weights" if random_weights else name)
+    return InputContext(model, photo.tensor, photo.pixels, f"{name}, random weights" if random_weights else name)
 
 
 def check_name(name: str) -> None:
@@ -126,8 +126,8 @@ def sample_photograph() -> npt.NDArray[np.uint8]:
     return image
 
 
-def run(scene: Scene, out: Path, query: Cell | None = None, layers: str | None = None) -> list[Path]:
-    """Capture every map of the scene, and write the maps and their pictures.
+def run(context: InputContext, out: Path, query: Cell | None = None, layers: str | None = None) -> list[Path]:
+    """Capture every map of the context, and write the maps and their pictures.
 
     Returns
     -------
@@ -141,10 +141,10 @@ def run(scene: Scene, out: Path, query: Cell | None = None, layers: str | None =
     ShapeError
         If no layer relates patches of the image.
     """
-    with adapter.capture_attention(scene.model, modules=layers) as maps, torch.no_grad():
-        scene.model(scene.tensor)
+    with adapter.capture_attention(context.model, modules=layers) as maps, torch.no_grad():
+        context.model(context.tensor)
     print(f"{summary(maps)} Queries of the first layer: {maps[0].queries}.")
-    for what, count in Counter(maps.others.values()).items():
+    for what, count in Counter(maps.unsupported.values()).items():
         print(f"{count} other layers have no map: {what}.")
     gigabytes = sum(math.prod(attention.shape) * attention.dtype.itemsize for attention in maps) / 1e9
     if gigabytes > LARGEST:
@@ -152,13 +152,13 @@ def run(scene: Scene, out: Path, query: Cell | None = None, layers: str | None =
             f"The maps are {gigabytes:.1f} GB, more than the {LARGEST} GB that are written; choose some with --layers"
             f" PATTERN, as in --layers {maps[-1].name!r}."
         )
-    files = write(_pictures(scene, maps, query or scene.query), out)
-    return [*files, store.save(maps, out / "maps.safetensors"), *_page(scene, maps, out)]
+    files = write(_pictures(context, maps, query or context.query), out)
+    return [*files, store.save(maps, out / "maps.safetensors"), *_page(context, maps, out)]
 
 
-def _page(scene: Scene, maps: AttentionMaps, out: Path) -> list[Path]:
+def _page(context: InputContext, maps: AttentionMaps, out: Path) -> list[Path]:
     try:
-        page = explore(maps, images=scene.pixels, samples=0, title=scene.title, limit=LARGEST_PAGE)
+        page = explore(maps, images=context.pixels, samples=0, title=context.title, limit=LARGEST_PAGE)
     except OptionError as error:
         # The pictures are there all the same.
         print(f"There is no interactive page: {error}")
@@ -166,7 +166,7 @@ def _page(scene: Scene, maps: AttentionMaps, out: Path) -> list[Path]:
     return [page.save(out / "attention.html")]
 
 
-def _pictures(scene: Scene, maps: AttentionMaps, query: Cell | None) -> Iterator[tuple[str, Any]]:
+def _pictures(context: InputContext, maps: AttentionMaps, query: Cell | None) -> Iterator[tuple[str, Any]]:
     over = [attention for attention in maps if isinstance(attention.keys, (Patches, PlacedPatches))]
     if not over:
         raise ShapeError(f"The positions of {maps[-1].name!r} are no patches, so it cannot be drawn over the image.")
@@ -174,12 +174,12 @@ def _pictures(scene: Scene, maps: AttentionMaps, query: Cell | None) -> Iterator
     where = _asked(last, query)  # refuses a query outside of the grid before anything is drawn
     for number, attention in enumerate(maps):
         if attention.windows > 1 and isinstance(attention.keys, PlacedPatches):
-            yield f"layer-{number:02}-windows", partial(_drawn, plot.windows, attention, scene.pixels, sample=0)
+            yield f"layer-{number:02}-windows", partial(_drawn, plot.windows, attention, context.pixels, sample=0)
         else:
             yield f"layer-{number:02}-heads", partial(heads, attention, sample=0)
-    yield "query", partial(_drawn, plot.query, last, scene.pixels, query=where, sample=0)
+    yield "query", partial(_drawn, plot.query, last, context.pixels, query=where, sample=0)
     if all(isinstance(m.keys, Patches) and m.queries == m.keys == maps[0].keys for m in maps):
-        yield "rollout", partial(_drawn, plot.rollout, maps, scene.pixels, sample=0)
+        yield "rollout", partial(_drawn, plot.rollout, maps, context.pixels, sample=0)
     yield "entropy", partial(_drawn, entropy, maps)
     if any(hasattr(attention.queries, "grid") for attention in over):
         yield "distance", partial(_drawn, plot.distance, maps)
@@ -228,7 +228,7 @@ def listing(name: str) -> str:
     capture = adapter.capture_attention(model)
     lines = [f"{name} has {len(capture.layers)} layers with a map, by module and class:"]
     lines += [f"  {layer}  {kind}" for layer, kind in capture.layers.items()]
-    if capture.others:
-        lines += [f"and {len(capture.others)} without one:"]
-        lines += [f"  {layer}  {what}" for layer, what in capture.others.items()]
+    if capture.unsupported:
+        lines += [f"and {len(capture.unsupported)} without one:"]
+        lines += [f"  {layer}  {what}" for layer, what in capture.unsupported.items()]
     return "\n".join(lines)

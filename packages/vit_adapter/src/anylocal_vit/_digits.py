@@ -82,7 +82,7 @@ def train(*, seed: int = 0, epochs: int = _EPOCHS) -> tuple[torch.nn.Module, flo
     digits, labels = load()
     held_out = len(digits) // 5
     model = make().train()
-    # So small a model gains nothing from a second thread, and crawls with it where other work wants the cores.
+    # So small a model gains nothing from a second thread, and crawls with it where other work spec the cores.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     steps = epochs * ((len(digits) - held_out) // _BATCH)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import torch
 
-from anylocal._engine.tensors import module_names
-from anylocal.adapter import Axes
+from anylocal.adapter import MapAxes, module_names
 from anylocal.attention import Axis, Named, Patches, PlacedPatches
 from anylocal_vit._places import Block, Cut, Grid, cutting, pair, tiles, unrolled
 
@@ -64,7 +63,7 @@ class Surroundings:
         self.image = self._image()
         self.prefix = prefix_names(self.root)
 
-    def axes(self) -> Axes:
+    def axes(self) -> MapAxes:
         """Return what the positions of the map are."""
         cut = self._cut()
         batch, _, queries, keys = self.layer.shape
@@ -73,14 +72,14 @@ class Surroundings:
         images = batch if self.image is None or self._takes_words() else self.image[0]
         windows = batch // images if batch % images == 0 else 1
         if windows > 1:
-            return Axes(None, None, windows)
+            return MapAxes(None, None, windows)
         scattered = self._scattered()
         if scattered is not None:
-            return Axes(scattered, scattered)
+            return MapAxes(scattered, scattered)
         asked = self._runs(queries, keys) or self._axis(keys, asking=False)
         if queries == 1 < keys:
-            return Axes(self._alone(asked), asked)
-        return Axes(self._axis(queries, asking=True), asked)
+            return MapAxes(self._alone(asked), asked)
+        return MapAxes(self._axis(queries, asking=True), asked)
 
     def _takes_words(self) -> bool:
         """Say whether the layer may be one over words, of which there can be other batches than of images."""
@@ -153,7 +152,7 @@ class Surroundings:
         grid = patches[0] * side, patches[1] * side
         return Cut(grid, tiles(grid, (side, side)))
 
-    def _placed(self, cut: Cut) -> Axes:
+    def _placed(self, cut: Cut) -> MapAxes:
         keys = PlacedPatches(cut.grid, cut.keys, **self.size)
         queries: Axis | None = keys
         if cut.queries is not None and cut.query_grid is not None:
@@ -165,8 +164,8 @@ class Surroundings:
         if len(cut.keys) == 1 and np.array_equal(cut.keys[0], np.arange(math.prod(cut.grid))):
             asked = Patches(cut.grid, prefix=(), **self.size)
             asking = self._axis(self.layer.shape[2], asking=True) if queries is not keys else asked
-            return Axes(asking, asked)
-        return Axes(queries, keys, len(cut.keys))
+            return MapAxes(asking, asked)
+        return MapAxes(queries, keys, len(cut.keys))
 
     def _axis(self, length: int, *, asking: bool) -> Axis:
         """Return the patches, with the prefix tokens that there is room for, or positions that are only counted."""

@@ -9,9 +9,7 @@ import re
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from anylocal._engine.tensors import module_names
-from anylocal._readout.layout import apart, source_to_the_map
-from anylocal.adapter import Operand, Reading, Result
+from anylocal.adapter import Assignment, Operand, Reading, module_names, source_up_to_softmax, split_heads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,19 +59,19 @@ _DIFFERENCE: Final = Reading(
         "attn_mask": Operand("attn_mask"),
         "is_causal": Operand("is_causal"),
     },
-    weights=Result("attn", "softmax", "attn = softmax(…)"),
-    mixed=Result("attn", "lambda_full", "attn = … - lambda_full * …"),
+    weights=Assignment("attn", "softmax", "attn = softmax(…)"),
+    mixed=Assignment("attn", "lambda_full", "attn = … - lambda_full * …"),
 )
 
 _SPECIAL: Final[Mapping[str, Reading]] = {
     # A positional softmax stands beside that of query and key; their gated sum is divided by its own sum.
     "GPSA.get_attention": Reading(
         operands=None,
-        weights=Result("patch_score", "softmax", "patch_score = softmax(…)"),
-        mixed=Result("attn", "sum", "attn /= attn.sum(…)"),
+        weights=Assignment("patch_score", "softmax", "patch_score = softmax(…)"),
+        mixed=Assignment("attn", "sum", "attn /= attn.sum(…)"),
     ),
     "CascadedGroupAttention.forward": Reading(
-        operands=None, weights=Result("attn", "softmax", "attn = softmax(…)"), head_by_head=True
+        operands=None, weights=Assignment("attn", "softmax", "attn = softmax(…)"), head_by_head=True
     ),
     # Fused, the two maps of each head meet the values apart, and what is subtracted is no map any more.
     "DiffAttention.forward": _DIFFERENCE,
@@ -95,7 +93,7 @@ def special_reading(function: types.FunctionType) -> Reading | None:
     """Return how a function is read whose source does not tell."""
     reading = _SPECIAL.get(function.__qualname__)
     code = function.__code__
-    if reading is None or not {*reading.locals, *(r.name for r in reading.wants.resulted)} <= {*code.co_varnames}:
+    if reading is None or not {*reading.locals, *(r.name for r in reading.spec.resulted)} <= {*code.co_varnames}:
         return None
     return reading
 
@@ -123,7 +121,7 @@ def relates_channels(function: object) -> bool:
     # Timm's are known by their names.
     if not isinstance(function, types.FunctionType) or str(function.__module__).startswith(("timm.", "torch.")):
         return False
-    text = source_to_the_map(function)
+    text = source_up_to_softmax(function)
     in_front = list(_features_in_front(text))
     return bool(in_front) and all(in_front) and _OVER_LAST.search(text) is not None
 
@@ -148,7 +146,7 @@ def four_axes(call: Call, tensor: torch.Tensor) -> torch.Tensor:
     if tensor.ndim == 3:  # noqa: PLR2004  # (batch × head, …) or (batch, …)
         batch = next((call.values[name] for name in BATCH if name in call.values), None)
         alone = heads == 1 or tensor.shape[0] % heads or tensor.shape[0] == batch
-        return tensor.unsqueeze(1) if alone else apart(tensor, heads, call.function)
+        return tensor.unsqueeze(1) if alone else split_heads(tensor, heads, call.function)
     return tensor
 
 

@@ -16,10 +16,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
-from anylocal._drawing.figure import beside
-from anylocal._drawing.image import as_seen, grey, pixels_of
-from anylocal._drawing.ticks import name_positions
 from anylocal.attention import AttentionMap, Axis, Patches, PlacedPatches
+from anylocal.drawing import as_seen, beside, grey, name_positions, pixels_of
 from anylocal.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -27,8 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.image import AxesImage
 
-    from anylocal._drawing.image import ImageLike, Pixels, Statistics
-    from anylocal._drawing.scale import Cmap, Weights
+    from anylocal.drawing import Cmap, ImageLike, Pixels, Statistics, Weights
 
 BACKGROUND = "0.5"
 """Grey of what lies under the cells and the colorbar: that of an average image, so that colours there are the same."""

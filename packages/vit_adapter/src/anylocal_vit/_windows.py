@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from anylocal._drawing.select import inside, rows_of
 from anylocal.attention import AttentionMap, Axis, PlacedPatches
+from anylocal.drawing import inside, rows_of
 from anylocal.errors import ChoiceError, PositionError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from anylocal._drawing.scale import Weights
+    from anylocal.drawing import Weights
 
 
 def asked(attention: AttentionMap, queries: Sequence[Any], image: int) -> dict[int, list[int]]:

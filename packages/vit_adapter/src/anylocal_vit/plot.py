@@ -11,23 +11,30 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anylocal._drawing.figure import add_colorbar, new_axes
-from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
-from anylocal._drawing.scale import CMAP, LEGEND, colormap_of, shared_norm
-from anylocal._drawing.select import (
+from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, PlacedPatches, prefix_mass
+from anylocal.attention import distance as distances
+from anylocal.attention import rollout as follow
+from anylocal.drawing import (
+    CMAP,
+    LEGEND,
+    add_colorbar,
     array_of,
+    by_layer,
     caption,
+    colormap_of,
+    draw_layers,
     head_name,
     image_of,
     is_map,
     layer_name,
+    layers_of,
     map_of,
+    new_axes,
+    of_samples,
     sample_name,
     sample_of,
+    shared_norm,
 )
-from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, PlacedPatches, prefix_mass
-from anylocal.attention import distance as distances
-from anylocal.attention import rollout as follow
 from anylocal.errors import ChoiceError, OptionError, PositionError, ShapeError, StateError
 from anylocal.plot import difference, entropy, heads, heatmap, model
 from anylocal_vit._overlay import BACKGROUND, Overlay, overlay, seen
@@ -47,8 +54,7 @@ from anylocal_vit._windows import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from anylocal._drawing.image import ImageLike, Pixels, Statistics
-    from anylocal._drawing.scale import Cmap, Norm, Weights
+    from anylocal.drawing import Cmap, ImageLike, Norm, Pixels, Statistics, Weights
 
 __all__ = ["difference", "distance", "entropy", "heads", "heatmap", "model", "prefix", "query", "rollout", "windows"]
 

@@ -61,12 +61,12 @@ class Capture(Recording):
         keeper = tensors.keeper(keep)
         self._subscriptions = tuple(
             Subscription(
-                r.found.function,
+                r.match.function,
                 self._log,
-                wants=r.wants,
+                spec=r.spec,
                 keep=r.keep or keeper,
                 edits=edit or {},
-                accepts=r.found.accepts,
+                filter=r.match.filter,
                 joined=r.joined,
                 gathered=r.gathered,
             )
@@ -144,7 +144,7 @@ class Capture(Recording):
     def names(self) -> tuple[str, ...]:
         """The names that are captured."""
         names = dict.fromkeys(
-            name for s in self._subscriptions for name in (*s.wants.returned, *sorted(s.wants.assigned))
+            name for s in self._subscriptions for name in (*s.spec.returned, *sorted(s.spec.assigned))
         )
         return tuple(names)
 
@@ -157,8 +157,8 @@ class Capture(Recording):
         """The functions that are captured."""
         return tuple(
             site(
-                r.found,
-                tuple(n for n in self.names if n in {*r.wants.returned, *r.wants.assigned}),
+                r.match,
+                tuple(n for n in self.names if n in {*r.spec.returned, *r.spec.assigned}),
                 self._modules,
             )
             for r in self._requests
@@ -312,4 +312,4 @@ def find(target: object) -> Sites:
       mean  values, total
     """
     resolution = resolve(target)
-    return Sites(site(found, bound_names(found.function), resolution.modules) for found in resolution.found)
+    return Sites(site(found, bound_names(found.function), resolution.modules) for found in resolution.matches)

@@ -29,12 +29,12 @@ def tracing() -> bool:
     return False
 
 
-class Cell:
+class LinkedRecord:
     """One record, on top of those before.
 
     Parameters
     ----------
-    below : Cell or None
+    below : LinkedRecord or None
         The one before.
     listener : object
         Whose `receive` takes the record.
@@ -43,11 +43,11 @@ class Cell:
     """
 
     # dynamo makes one without attributes, as an example for itself.
-    below: Cell | None = None
+    below: LinkedRecord | None = None
     listener: Any = None
     record: tuple[Any, ...] = ()
 
-    def __init__(self, below: Cell | None, listener: Any, record: tuple[Any, ...]) -> None:
+    def __init__(self, below: LinkedRecord | None, listener: Any, record: tuple[Any, ...]) -> None:
         self.below = below
         self.listener = listener
         self.record = record
@@ -68,7 +68,7 @@ class _Tick:
             collect()
 
 
-ROOT: Final = Cell(None, None, ())
+ROOT: Final = LinkedRecord(None, None, ())
 
 
 class _Top:
@@ -107,7 +107,7 @@ def leave(listener: Any, *record: Any) -> None:
     """
     refuse_export()
     # In this order, in which it is replayed too: the tick must find the cell in its place.
-    top.cell = Cell(top.cell, listener, record)
+    top.cell = LinkedRecord(top.cell, listener, record)
     top.tick = _Tick()
 
 
@@ -118,10 +118,10 @@ def collect() -> None:
         _bring_in(cell)
 
 
-def _bring_in(last: Cell) -> None:
+def _bring_in(last: LinkedRecord) -> None:
     with lock:
         left = []
-        cell: Cell | None = last
+        cell: LinkedRecord | None = last
         while cell is not None and cell.listener is not None:
             left.append((cell.listener, cell.record))
             below, cell.below, cell.listener, cell.record = cell.below, None, None, ()
@@ -137,7 +137,7 @@ def watch() -> None:
     if known is not None and tracing is not known.is_tracing:
         tracing = known.is_tracing
         # What runs as an object goes would be compiled as well.
-        for function in (Cell.__del__, _Tick.__del__):
+        for function in (LinkedRecord.__del__, _Tick.__del__):
             known.skip(function.__code__)
 
 

@@ -25,14 +25,14 @@ def warn_of_silence(label: str, subscriptions: Iterable[Subscription], log: Log,
     seen = {name for record in records for name in record.names} | log.forgotten_names
     silent = [name for name in names if name not in seen]
     if silent:
-        concerned = [s for s in subscriptions if {*s.wants.returned, *s.wants.assigned} & set(silent)]
+        concerned = [s for s in subscriptions if {*s.spec.returned, *s.spec.assigned} & set(silent)]
         what = ", ".join(map(repr, silent))
         message = f"The capture of {label} recorded no value of {what}: {_reason(concerned, silent)}"
         warnings.warn(NothingRecordedWarning(message), stacklevel=3)
     applied = {name for s in subscriptions for name in s.edited}
-    idle = sorted({name for s in subscriptions for name in s.wants.edited} - applied)
+    idle = sorted({name for s in subscriptions for name in s.spec.edited} - applied)
     if idle:
-        concerned = [s for s in subscriptions if s.wants.edited & set(idle)]
+        concerned = [s for s in subscriptions if s.spec.edited & set(idle)]
         message = f"The edit of {', '.join(map(repr, idle))} was never applied: {_reason(concerned, idle)}"
         warnings.warn(EditNotAppliedWarning(message), stacklevel=3)
 

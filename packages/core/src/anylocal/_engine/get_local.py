@@ -14,7 +14,7 @@ from anylocal._engine.lock import lock
 from anylocal._engine.records import Log
 from anylocal._engine.resolve import functions_in, local_names
 from anylocal._engine.sites import check_options
-from anylocal._engine.spec import Wants
+from anylocal._engine.spec import CaptureSpec
 from anylocal._engine.subscription import Subscription
 from anylocal.errors import NameNotFoundError, TargetError
 
@@ -34,7 +34,7 @@ class Mark:
         Under which the cache lists it.
     names : tuple of str
         What the cache lists.
-    wants : Wants
+    spec : CaptureSpec
         What is recorded.
     joined, gathered : frozenset of str
         Names recorded at their assignments and handed over with their call; see `Request`.
@@ -46,7 +46,7 @@ class Mark:
 
     qualname: str
     names: tuple[str, ...]
-    wants: Wants
+    spec: CaptureSpec
     joined: frozenset[str] = frozenset()
     gathered: frozenset[str] = frozenset()
     read: Callable[[Call], Mapping[str, Any]] | None = None
@@ -127,7 +127,7 @@ class Cache(Mapping[str, list[Any]]):
         subscription = Subscription(
             function,
             self._log,
-            wants=mark.wants,
+            spec=mark.spec,
             keep=tensors.keeper(mark.keep),
             joined=mark.joined,
             gathered=mark.gathered,
@@ -200,7 +200,7 @@ class get_local:  # noqa: N801  # the seed tools' name for it
         # Of a decorated function, the innermost one that has the names is meant.
         for candidate in candidates:
             if set(self.names) <= set(local_names(candidate)):
-                mark(candidate, Mark(candidate.__qualname__, self.names, Wants(self.names)))
+                mark(candidate, Mark(candidate.__qualname__, self.names, CaptureSpec(self.names)))
                 return function
         available = local_names(candidates[0])
         missing = next((name for name in self.names if name not in available), self.names[0])
@@ -253,7 +253,7 @@ def mark(function: types.FunctionType, function_mark: Mark) -> None:
         known = _marks.get(function)
         if known is not None and known.read is None and function_mark.read is None:
             names = tuple(dict.fromkeys((*known.names, *function_mark.names)))
-            function_mark = Mark(known.qualname, names, Wants(names))
+            function_mark = Mark(known.qualname, names, CaptureSpec(names))
         _marks[function] = function_mark
         if get_local.is_activate:
             get_local.cache._unsubscribe(function)  # noqa: SLF001  # one room

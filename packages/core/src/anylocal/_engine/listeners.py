@@ -16,14 +16,14 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from anylocal._engine import dynamo, tensors
-from anylocal._engine.records import HEAD, Head
+from anylocal._engine.records import HEADER_LENGTH, RecordHeader
 from anylocal._engine.rewrite import UNBOUND
 from anylocal._engine.subscription import Subscription, thread_and_frame
 
 if TYPE_CHECKING:
     import types
 
-    from anylocal._engine.spec import Wants
+    from anylocal._engine.spec import CaptureSpec
 
 # What is heard of a call. A listener is made for one subscription to one rewriting, out of all that is known then.
 OnStart: TypeAlias = Callable[[Any], None]
@@ -36,7 +36,7 @@ def _on_start(subscription: Subscription) -> OnStart:
     tracing, graph_task, no_task = dynamo.tracing, tensors.task_function(), tensors.NO_TASK
     log, recomputing, tells = subscription.log, subscription.recomputing, subscription.tells_start
     line, counter = subscription.function.__code__.co_firstlineno, log.starts.counter
-    accepts = subscription.accepts
+    accepts = subscription.filter
     members = getattr(accepts, "members", None)
 
     def start(owner: Any) -> None:
@@ -80,7 +80,7 @@ def _on_start_of_member(subscription: Subscription, members: frozenset[object]) 
 
 
 def _on_return(subscription: Subscription, places: tuple[int, ...], *, alone: bool) -> OnReturn:
-    tracing, names = dynamo.tracing, subscription.wants.returned
+    tracing, names = dynamo.tracing, subscription.spec.returned
 
     def take(line: int, owner: Any, *values: Any) -> None:
         if tracing():
@@ -92,14 +92,14 @@ def _on_return(subscription: Subscription, places: tuple[int, ...], *, alone: bo
     is_plain = subscription.keep is tensors.detached and subscription.log.thread is None
     if tensor_type is None or not names or not is_plain:
         return take
-    if alone and getattr(subscription.accepts, "members", None) is not None:
+    if alone and getattr(subscription.filter, "members", None) is not None:
         return _on_return_of_tensor(subscription, tensor_type)
     return _on_return_of_tensors(subscription, tensor_type, places)
 
 
 def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any, ...]) -> None:
     if subscription.records:
-        names = subscription.wants.returned
+        names = subscription.spec.returned
         bound = [(name, value) for name, value in zip(names, values, strict=True) if value is not UNBOUND]
         kept = tuple([subscription.keep(value) for _, value in bound])
         dynamo.leave(subscription, "returned", line, owner, tuple([name for name, _ in bound]), kept)
@@ -110,11 +110,11 @@ def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any,
 
 def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> OnReturn:
     tracing, top, root = dynamo.tracing, dynamo.top, dynamo.ROOT
-    log, recomputing, names = subscription.log, subscription.recomputing, subscription.wants.returned
+    log, recomputing, names = subscription.log, subscription.recomputing, subscription.spec.returned
     where = thread_and_frame if subscription.joined else get_ident
-    extend, members = log.raw.extend, getattr(subscription.accepts, "members", ())
-    head = Head(subscription, "returned", names)
-    length = HEAD + 2
+    extend, members = log.raw.extend, getattr(subscription.filter, "members", ())
+    head = RecordHeader(subscription, "returned", names)
+    length = HEADER_LENGTH + 2
 
     def take(line: int, owner: Any, value: Any) -> None:
         if tracing():
@@ -145,11 +145,11 @@ def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> 
 
 def _on_return_of_tensors(subscription: Subscription, tensor_type: type[Any], places: tuple[int, ...]) -> OnReturn:
     tracing, top, root = dynamo.tracing, dynamo.top, dynamo.ROOT
-    log, recomputing, names = subscription.log, subscription.recomputing, subscription.wants.returned
+    log, recomputing, names = subscription.log, subscription.recomputing, subscription.spec.returned
     where = thread_and_frame if subscription.joined else get_ident
     extend, module_type = log.raw.extend, tensors.module_base() or ()
-    head = Head(subscription, "returned", names)
-    length = HEAD + 2 * len(places)
+    head = RecordHeader(subscription, "returned", names)
+    length = HEADER_LENGTH + 2 * len(places)
 
     def take(line: int, owner: Any, *values: Any) -> None:
         if tracing():
@@ -175,7 +175,7 @@ def _on_return_of_tensors(subscription: Subscription, tensor_type: type[Any], pl
         extend(record + versions)
         log.ahead -= 1
         if log.ahead < 0:
-            log.look(record[HEAD:], length)
+            log.look(record[HEADER_LENGTH:], length)
 
     return take
 
@@ -195,7 +195,7 @@ def _on_assignment(subscription: Subscription, wanted: frozenset[str]) -> OnAssi
 
 
 def _on_edit(subscription: Subscription) -> OnEdit:
-    tracing, wanted = dynamo.tracing, subscription.wants.edited
+    tracing, wanted = dynamo.tracing, subscription.spec.edited
 
     def edit(line: int, name: str, owner: Any, value: Any) -> Any:
         if name not in wanted or not subscription.concerns(owner):
@@ -266,9 +266,9 @@ class Plan:
     A listener is replaced as a whole when it changes, so that a running call sees one state or the other.
     """
 
-    def __init__(self, number: int, wants: Wants) -> None:
+    def __init__(self, number: int, spec: CaptureSpec) -> None:
         self.number = number
-        self.wants = wants
+        self.spec = spec
 
     def end_with(self, code: types.CodeType) -> None:
         """Forget all about it as its code goes, which a frame may run long after nobody listens any more."""
@@ -276,16 +276,16 @@ class Plan:
         weakref.finalize(code, _remove, names).atexit = False
 
     def listen(self, subscriptions: list[Subscription]) -> None:
-        """Serve those subscriptions whose wants this rewriting covers."""
-        served = [s for s in subscriptions if self.wants.covers(s.wants)]
-        place = {name: i for i, name in enumerate(self.wants.returned)}
+        """Serve those subscriptions whose spec this rewriting covers."""
+        served = [s for s in subscriptions if self.spec.covers(s.spec)]
+        place = {name: i for i, name in enumerate(self.spec.returned)}
         alone = len(place) == 1
-        resulting = [(s, frozenset(result.key for result in s.wants.resulted)) for s in served]
-        editing = [s for s in served if s.wants.edited]
+        resulting = [(s, frozenset(result.key for result in s.spec.resulted)) for s in served]
+        editing = [s for s in served if s.spec.edited]
         heard: dict[str, list[Callable[..., Any]]] = {
             "entered": [_on_start(s) for s in served],
-            "returned": [_on_return(s, tuple(place[n] for n in s.wants.returned), alone=alone) for s in served],
-            "assigned": [_on_assignment(s, wanted) for s in served if (wanted := s.wants.assigned | s.wants.given)],
+            "returned": [_on_return(s, tuple(place[n] for n in s.spec.returned), alone=alone) for s in served],
+            "assigned": [_on_assignment(s, wanted) for s in served if (wanted := s.spec.assigned | s.spec.given)],
             "resulted": [_on_assignment(s, wanted) for s, wanted in resulting if wanted],
             "edited": [_on_edit(s) for s in editing],
         }

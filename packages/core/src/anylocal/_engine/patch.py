@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Iterable
 
-    from anylocal._engine.spec import Wants
+    from anylocal._engine.spec import CaptureSpec
     from anylocal._engine.subscription import Subscription
 
 _numbers: Final = itertools.count(1)
@@ -36,7 +36,7 @@ class _Patched:
         self.own = function.__code__
         self.installed = function.__code__
         self.subscriptions: list[Subscription] = []
-        self._rewritings: dict[tuple[Wants, bool], tuple[Plan, types.CodeType]] = {}
+        self._rewritings: dict[tuple[CaptureSpec, bool], tuple[Plan, types.CodeType]] = {}
 
     @property
     def is_ours(self) -> bool:
@@ -48,21 +48,21 @@ class _Patched:
         if not self.subscriptions:
             code = self.own
         else:
-            wants = reduce(or_, (subscription.wants for subscription in self.subscriptions))
-            code = self._rewriting(wants)
+            spec = reduce(or_, (subscription.spec for subscription in self.subscriptions))
+            code = self._rewriting(spec)
         # Frames that run an earlier rewriting go on to report under its number.
         for plan, _ in self._rewritings.values():
             plan.listen(self.subscriptions)
         if code is not self.installed:
             self.function.__code__ = self.installed = code
 
-    def _rewriting(self, wants: Wants) -> types.CodeType:
+    def _rewriting(self, spec: CaptureSpec) -> types.CodeType:
         # Only where there are compilers is it better that names hold something from the start.
-        key = wants, tensors.is_loaded()
+        key = spec, tensors.is_loaded()
         if key not in self._rewritings:
             number = next(_numbers)
             code = rewrite(self.own, number, *key)
-            plan = Plan(number, wants)
+            plan = Plan(number, spec)
             plan.end_with(code)
             self._rewritings[key] = plan, code
         return self._rewritings[key][1]
@@ -126,7 +126,7 @@ def attach(subscriptions: Iterable[Subscription]) -> None:
 def _tell_compiler() -> None:
     open_ = [subscription for entry in _patched.values() for subscription in entry.subscriptions]
     # An edit is of some modules' calls only, so that each of them is compiled by itself.
-    owners = [len(getattr(s.accepts, "members", None) or ()) for s in open_ if s.edits]
+    owners = [len(getattr(s.filter, "members", None) or ()) for s in open_ if s.edits]
     dynamo.code_changed(captured=bool(open_), variants=max(owners, default=0))
 
 

@@ -144,10 +144,10 @@ class Log:
 
 
 # How long a record is besides its values and their versions.
-HEAD: Final = 4
+HEADER_LENGTH: Final = 4
 
 
-class Head(NamedTuple):
+class RecordHeader(NamedTuple):
     """What records of one kind share."""
 
     subscription: Subscription
@@ -159,9 +159,9 @@ def _read(raw: list[Any]) -> Iterator[tuple[Record, int]]:
     """Give each record, and its length as it lies in a log."""
     place = 0
     while place < len(raw):
-        (subscription, kind, names), line, module, thread = raw[place : place + HEAD]
-        middle = place + HEAD + len(names)
-        values, end = tuple(raw[place + HEAD : middle]), middle + len(names)
+        (subscription, kind, names), line, module, thread = raw[place : place + HEADER_LENGTH]
+        middle = place + HEADER_LENGTH + len(names)
+        values, end = tuple(raw[place + HEADER_LENGTH : middle]), middle + len(names)
         versions = tuple(raw[middle:end])
         thread, frame = thread if type(thread) is tuple else (thread, None)
         yield Record(subscription, kind, line, module, thread, names, values, versions, frame), end - place

@@ -25,11 +25,11 @@ from anylocal._engine.rewrite import Flow, owner_name
 from anylocal._engine.subscription import ENGINE
 from anylocal.errors import TargetError
 
-Accepts: TypeAlias = Callable[[object], bool] | None
+Filter: TypeAlias = Callable[[object], bool] | None
 
 
-class Among:
-    """Accepts some objects, each as itself.
+class IdentityFilter:
+    """Filter some objects, each as itself.
 
     Parameters
     ----------
@@ -54,11 +54,11 @@ _INSIDE: Final = ("__func__", "func", "__wrapped__", "fget", "fset", "fdel")
 
 
 @dataclass(frozen=True)
-class Found:
+class Match:
     """A function, and whether a call on behalf of an owner counts; None where every call does."""
 
     function: types.FunctionType
-    accepts: Accepts = None
+    filter: Filter = None
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Resolution:
     ----------
     label : str
         The target as a message names it.
-    found : tuple of Found
+    matches : tuple of Match
         Its functions, each once.
     modules : mapping of str to nn.Module
         The submodules of a model by name; empty for other targets.
     """
 
     label: str
-    found: tuple[Found, ...]
+    matches: tuple[Match, ...]
     modules: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -246,7 +246,7 @@ def _may_hold_code(part: object) -> bool:
     return callable(part) or isinstance(part, (staticmethod, classmethod, functools.partialmethod))
 
 
-def _in_callable(target: object) -> Iterator[Found]:
+def _in_callable(target: object) -> Iterator[Match]:
     owner = getattr(target, "__self__", None) if isinstance(target, types.MethodType) else None
     if isinstance(target, functools.partial) and isinstance(target.func, types.MethodType):
         owner = target.func.__self__
@@ -255,7 +255,7 @@ def _in_callable(target: object) -> Iterator[Found]:
         return called is owner
 
     for function in functions_in(target):
-        yield Found(function, accepts if owner is not None and _takes_owner(function) else None)
+        yield Match(function, accepts if owner is not None and _takes_owner(function) else None)
 
 
 def _takes_owner(function: types.FunctionType) -> bool:
@@ -279,7 +279,7 @@ def _methods(cls: type, stop: tuple[type, ...]) -> Iterator[tuple[types.Function
                 yield function, kind if _takes_owner(function) else "static"
 
 
-def _in_class(cls: type) -> Iterator[Found]:
+def _in_class(cls: type) -> Iterator[Match]:
     if cls.__module__ == "builtins":
         return
 
@@ -287,10 +287,10 @@ def _in_class(cls: type) -> Iterator[Found]:
         return isinstance(owner, cls) or (isinstance(owner, type) and issubclass(owner, cls))
 
     for function, kind in _methods(cls, (object, tensors.module_base() or object)):
-        yield Found(function, None if kind == "static" else accepts)
+        yield Match(function, None if kind == "static" else accepts)
 
 
-def _in_object(target: object) -> Iterator[Found]:
+def _in_object(target: object) -> Iterator[Match]:
     cls = type(target)
     if cls.__module__ == "builtins" or isinstance(target, (types.BuiltinFunctionType, types.ModuleType)):
         return
@@ -299,36 +299,36 @@ def _in_object(target: object) -> Iterator[Found]:
         return owner is target
 
     for function, kind in _methods(cls, (object,)):
-        yield Found(function, {"static": None, "class": lambda owner: owner is cls}.get(kind, accepts))
+        yield Match(function, {"static": None, "class": lambda owner: owner is cls}.get(kind, accepts))
 
 
-def _in_python_module(module: types.ModuleType) -> Iterator[Found]:
+def _in_python_module(module: types.ModuleType) -> Iterator[Match]:
     for value in vars(module).values():
         if getattr(value, "__module__", None) != module.__name__:
             continue
         if isinstance(value, type):
             foreign = tuple(base for base in value.__mro__ if base.__module__ != module.__name__)
-            yield from (Found(function) for function, _ in _methods(value, foreign))
+            yield from (Match(function) for function, _ in _methods(value, foreign))
         else:
-            yield from (Found(function) for function in functions_in(value))
+            yield from (Match(function) for function in functions_in(value))
 
 
 # Models
 
 
-def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Found]:
+def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Match]:
     """Give the methods of all submodules, and the functions of their Python modules that they name.
 
     `alone` leaves out what may as well run for other modules than these.
     """
-    accepts = Among(modules.values())
+    accepts = IdentityFilter(modules.values())
     classes = {type(module) for module in modules.values()}
     base = tensors.module_base() or object
 
     def accepts_class(owner: object) -> bool:
         return owner in classes
 
-    accepting: dict[str, Accepts] = {"self": accepts, "class": accepts_class, "static": None}
+    accepting: dict[str, Filter] = {"self": accepts, "class": accepts_class, "static": None}
     methods = {
         function: accepting[kind]
         for cls in sorted(classes, key=lambda c: c.__qualname__)
@@ -339,10 +339,10 @@ def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Fou
     methods |= {function: accepts if is_theirs else None for function, is_theirs in _put_onto(modules.values())}
     helpers = {function: accepts if _works_for_module(function) else None for function in _named_by(methods)}
     for function, accepts_owner in methods.items():
-        yield Found(function, accepts_owner)
+        yield Match(function, accepts_owner)
     for function, accepts_owner in helpers.items():
         if accepts_owner is not None or not alone:
-            yield Found(function, accepts_owner)
+            yield Match(function, accepts_owner)
 
 
 def _put_onto(modules: Iterable[object]) -> Iterator[tuple[types.FunctionType, bool]]:
@@ -391,11 +391,11 @@ def _package(defined: type | types.FunctionType) -> str:
     return (defined.__module__ or "").partition(".")[0]
 
 
-def _once(found: list[Found]) -> Iterator[Found]:
+def _once(found: list[Match]) -> Iterator[Match]:
     """Give each function once; where it was reached in several ways, the widest counts."""
-    widest: dict[types.FunctionType, Accepts] = {}
+    widest: dict[types.FunctionType, Filter] = {}
     for item in found:
-        if item.function not in widest or item.accepts is None:
-            widest[item.function] = item.accepts
+        if item.function not in widest or item.filter is None:
+            widest[item.function] = item.filter
     for function, accepts in widest.items():
-        yield Found(function, accepts)
+        yield Match(function, accepts)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import tables, tensors
-from anylocal._engine.resolve import Found, Resolution, bound_names, in_model, local_names
-from anylocal._engine.spec import Wants
+from anylocal._engine.resolve import Match, Resolution, bound_names, in_model, local_names
+from anylocal._engine.spec import CaptureSpec
 from anylocal.errors import NameNotFoundError, OptionError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class Request:
     of each, and of the `gathered` ones among them a tuple of all. `keep`, if given, replaces what the capture keeps.
     """
 
-    found: Found
-    wants: Wants
+    match: Match
+    spec: CaptureSpec
     joined: frozenset[str] = frozenset()
     gathered: frozenset[str] = frozenset()
     keep: Callable[[Any], Any] | None = None
@@ -152,9 +152,9 @@ def requests(
     resolution: Resolution, names: tuple[str, ...], edits: tuple[str, ...], *, every: bool
 ) -> Iterator[Request]:
     wanted = dict.fromkeys((*names, *edits))
-    several = len(resolution.found) > 1
-    binders: dict[str, list[Found]] = {name: [] for name in wanted}
-    for found in resolution.found:
+    several = len(resolution.matches) > 1
+    binders: dict[str, list[Match]] = {name: [] for name in wanted}
+    for found in resolution.matches:
         there = bound_names(found.function) if several else local_names(found.function)
         for name in wanted:
             if name in there:
@@ -162,15 +162,17 @@ def requests(
     for name, binding in binders.items():
         if not binding:
             raise _not_found(name, resolution)
-    for found in resolution.found:
+    for found in resolution.matches:
         own = tuple(name for name in dict.fromkeys(names) if found in binders[name])
         edited = frozenset(name for name in edits if found in binders[name])
         if own or edited:
-            yield Request(found, Wants((), frozenset(own), edited) if every else Wants(own, frozenset(), edited))
+            yield Request(
+                found, CaptureSpec((), frozenset(own), edited) if every else CaptureSpec(own, frozenset(), edited)
+            )
 
 
 def _not_found(name: str, resolution: Resolution) -> NameNotFoundError:
-    functions = [found.function for found in resolution.found]
+    functions = [found.function for found in resolution.matches]
     available = [n for function in functions for n in bound_names(function)]
     hint = ""
     for function in functions:
@@ -179,8 +181,8 @@ def _not_found(name: str, resolution: Resolution) -> NameNotFoundError:
     return NameNotFoundError(name, resolution.label, available, hint)
 
 
-def site(found: Found, names: tuple[str, ...], modules: Mapping[str, Any]) -> Site:
-    accepts = found.accepts
+def site(found: Match, names: tuple[str, ...], modules: Mapping[str, Any]) -> Site:
+    accepts = found.filter
     owners: tuple[str, ...] = ()
     if accepts is not None:
         owners = tuple(name for name, m in modules.items() if accepts(m) and _is_method_of(found.function, m))

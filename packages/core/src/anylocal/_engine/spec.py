@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Result(NamedTuple):
+class Assignment(NamedTuple):
     """Assignments of a name whose right-hand side names something, as ``attn = attn.softmax(-1)`` names ``softmax``.
 
     Parameters
@@ -19,8 +19,8 @@ class Result(NamedTuple):
 
     Examples
     --------
-    >>> from anylocal.adapter import Result
-    >>> Result("attn", uses="softmax").key
+    >>> from anylocal.adapter import Assignment
+    >>> Assignment("attn", uses="softmax").key
     'attn'
     """
 
@@ -34,7 +34,7 @@ class Result(NamedTuple):
         return self.label or self.name
 
 
-class Wants(NamedTuple):
+class CaptureSpec(NamedTuple):
     """What is wanted from one function.
 
     Parameters
@@ -45,7 +45,7 @@ class Wants(NamedTuple):
         Names whose value is recorded at each assignment, and at the start for arguments.
     edited : frozenset of str
         Names whose value may be replaced at each assignment, and at the start for arguments.
-    resulted : frozenset of Result
+    resulted : frozenset of Assignment
         Names whose value is recorded at certain assignments only.
     given : frozenset of str
         Arguments that are recorded as they are at the start.
@@ -54,15 +54,15 @@ class Wants(NamedTuple):
     returned: tuple[str, ...] = ()
     assigned: frozenset[str] = frozenset()
     edited: frozenset[str] = frozenset()
-    resulted: frozenset[Result] = frozenset()
+    resulted: frozenset[Assignment] = frozenset()
     given: frozenset[str] = frozenset()
 
-    def __or__(self, other: object) -> Wants:
+    def __or__(self, other: object) -> CaptureSpec:
         """Return what serves both."""
-        if not isinstance(other, Wants):
+        if not isinstance(other, CaptureSpec):
             return NotImplemented
         names = dict.fromkeys(self.returned + other.returned)
-        return Wants(
+        return CaptureSpec(
             tuple(names),
             self.assigned | other.assigned,
             self.edited | other.edited,
@@ -70,7 +70,7 @@ class Wants(NamedTuple):
             self.given | other.given,
         )
 
-    def covers(self, other: Wants) -> bool:
+    def covers(self, other: CaptureSpec) -> bool:
         """Say whether what serves this serves the other too."""
         return (
             set(self.returned) >= set(other.returned)

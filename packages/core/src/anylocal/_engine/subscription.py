@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import dynamo, tensors
-from anylocal._engine.records import HEAD, Head, Log
+from anylocal._engine.records import HEADER_LENGTH, Log, RecordHeader
 from anylocal._engine.rewrite import UNBOUND
-from anylocal._engine.spec import Wants
+from anylocal._engine.spec import CaptureSpec
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ class Subscription:
         The function.
     log : Log
         Where records go.
-    wants : Wants
+    spec : CaptureSpec
         What to record and to edit.
     keep : callable
         Makes of a value what is recorded of it.
     edits : mapping of str to callable
         The new value of a name from the value that would be assigned.
-    accepts : callable, optional
+    filter : callable, optional
         Whether a call on behalf of an owner (``self``, ``module``) counts; None for every call.
     joined : frozenset of str
         Names recorded at their assignments and handed over with the call that they belong to.
@@ -65,10 +65,10 @@ class Subscription:
     """
 
     __slots__ = (
-        "accepts",
         "called",
         "edited",
         "edits",
+        "filter",
         "function",
         "gathered",
         "joined",
@@ -79,8 +79,8 @@ class Subscription:
         "recomputing",
         "records",
         "reported",
+        "spec",
         "tells_start",
-        "wants",
     )
 
     def __init__(
@@ -88,22 +88,22 @@ class Subscription:
         function: types.FunctionType,
         log: Log,
         *,
-        wants: Wants,
+        spec: CaptureSpec,
         keep: Callable[[Any], Any],
         edits: Mapping[str, Callable[[Any], Any]] = MappingProxyType({}),
-        accepts: Callable[[object], bool] | None = None,
+        filter: Callable[[object], bool] | None = None,  # noqa: A002  # the word of all options that choose calls
         joined: frozenset[str] = frozenset(),
         gathered: frozenset[str] = frozenset(),
     ) -> None:
         self.function = function
-        self.wants = wants
+        self.spec = spec
         self.log = log
         self.keep = keep
         self.edits = edits
-        self.accepts = accepts
+        self.filter = filter
         self.joined = joined
         self.gathered = gathered
-        self.reported = ("returned",) if joined or not wants.assigned | wants.given else ("assigned",)
+        self.reported = ("returned",) if joined or not spec.assigned | spec.given else ("assigned",)
         self.edited: set[str] = set()
         self.called = False
         # Of a call that was recorded; None until there is one.
@@ -113,8 +113,8 @@ class Subscription:
         # The threads in which a call runs that is made again for a backward pass.
         self.recomputing: set[int] = set()
         # A subscription that wants nothing at all is there to see when calls start and finish.
-        wants_nothing = wants == Wants()
-        self.records = wants_nothing or wants._replace(edited=frozenset()) != Wants()
+        wants_nothing = spec == CaptureSpec()
+        self.records = wants_nothing or spec._replace(edited=frozenset()) != CaptureSpec()
         # Where it matters between which other records a call starts; elsewhere starts are only counted.
         self.tells_start = wants_nothing or bool(joined)
 
@@ -123,7 +123,7 @@ class Subscription:
         log = self.log
         if not log.open:
             return False
-        if self.accepts is not None and not self.accepts(owner):
+        if self.filter is not None and not self.filter(owner):
             self.others_called = OTHER_OBJECTS
             return False
         if log.thread is not None and log.thread != get_ident():
@@ -195,10 +195,10 @@ class Subscription:
         if thread is not None and dynamo.is_pending():
             dynamo.collect()
         where = thread_and_frame() if self.joined and thread is not None else thread
-        log.raw += (Head(self, kind, names), line, module, where, *values, *versions)
+        log.raw += (RecordHeader(self, kind, names), line, module, where, *values, *versions)
         log.ahead -= 1
         if log.ahead < 0:
-            log.look(values, HEAD + 2 * len(values))
+            log.look(values, HEADER_LENGTH + 2 * len(values))
 
     def edit(self, line: int, name: str, value: Any) -> Any:
         """Return what the user makes of a value."""

@@ -13,7 +13,7 @@ import torch
 from anylocal._maps.indexing import Index, Queries, query_rows, resolve
 from anylocal._maps.patches import PlacedPatches
 from anylocal._maps.positions import Axis
-from anylocal._maps.rows import Computed, Given, Rows, block_rows, chunks, compact, picked
+from anylocal._maps.rows import LazyRows, Rows, StoredRows, block_rows, chunks, compact, picked
 from anylocal._maps.tokens import Tokens
 from anylocal.errors import ChoiceError, OptionError, ShapeError
 
@@ -133,7 +133,7 @@ class AttentionMap:
             plain = w.flags.writeable and min(w.strides, default=0) >= 0
             w = torch.from_numpy(w if plain else w.copy(order="C"))
         return cls(
-            Given(w),
+            StoredRows(w),
             name=name,
             queries=queries,
             keys=keys,
@@ -208,7 +208,7 @@ class AttentionMap:
                 [0.2689, 0.7311]])
         """
         return cls(
-            Computed(q, k, mask, scale, causal),
+            LazyRows(q, k, mask, scale, causal),
             name=name,
             queries=queries,
             keys=keys,

@@ -30,7 +30,7 @@ class AttentionMaps(Sequence[AttentionMap]):
     maps : iterable of AttentionMap, or callable
         A callable takes nothing and returns the maps that there are by now; it is called at every access, so
         it should keep what it has made.
-    others : mapping of str to str
+    unsupported : mapping of str to str
         By the names of modules, what else the model has that is called attention, and has no map.
 
     Examples
@@ -49,15 +49,15 @@ class AttentionMaps(Sequence[AttentionMap]):
         self,
         maps: Iterable[AttentionMap] | Callable[[], Sequence[AttentionMap]],
         *,
-        others: Mapping[str, str] = MappingProxyType({}),
+        unsupported: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._read = maps if callable(maps) else None
         self._maps = () if callable(maps) else tuple(maps_of(maps, "AttentionMaps"))
-        self.others = others
+        self.unsupported = unsupported
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return the maps that there are: a copy does not grow, and does not hold the scope."""
-        return _again, (list(self), dict(self.others))
+        return _again, (list(self), dict(self.unsupported))
 
     @property
     def names(self) -> list[str]:
@@ -155,7 +155,7 @@ class AttentionMaps(Sequence[AttentionMap]):
         rows = _rows(self._now())
         if not rows:
             return "AttentionMaps: none"
-        more = [f"and {count} without a map: {what}" for what, count in Counter(self.others.values()).items()]
+        more = [f"and {count} without a map: {what}" for what, count in Counter(self.unsupported.values()).items()]
         return tables.text("AttentionMaps", rows, more)
 
     def _repr_html_(self) -> str:
@@ -168,8 +168,8 @@ class AttentionMaps(Sequence[AttentionMap]):
 _TITLES = ("", "module", "forward", "batch × heads × queries × keys", "")
 
 
-def _again(maps: list[AttentionMap], others: dict[str, str]) -> AttentionMaps:
-    return AttentionMaps(maps, others=others)
+def _again(maps: list[AttentionMap], unsupported: dict[str, str]) -> AttentionMaps:
+    return AttentionMaps(maps, unsupported=unsupported)
 
 
 def _rows(maps: Sequence[AttentionMap]) -> list[tables.Row]:

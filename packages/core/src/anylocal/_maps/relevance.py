@@ -8,7 +8,7 @@ import torch
 
 from anylocal._maps.map import maps_of
 from anylocal._maps.rollout import check_layers
-from anylocal._maps.rows import Given
+from anylocal._maps.rows import StoredRows
 from anylocal.errors import StateError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _followed(
 
 
 def _with_graph(layer: AttentionMap) -> torch.Tensor:
-    if layer.fused or not isinstance(layer.rows, Given):
+    if layer.fused or not isinstance(layer.rows, StoredRows):
         msg = (
             f"{layer!r} ran a fused kernel, which never makes the map that a gradient could be taken of. Have the model"
             " make its maps: timm.layers.set_fused_attn(False) before it is built, or"

@@ -43,7 +43,7 @@ class Rows(Protocol):
         """Return the same rows, made of copies in main memory."""
 
 
-class Given:
+class StoredRows:
     """Rows that somebody else has computed: a view of the weights."""
 
     def __init__(self, weights: torch.Tensor) -> None:
@@ -58,12 +58,12 @@ class Given:
         """Return the rows picked, shape (batch', head', query', key); a view where all picks are slices."""
         return picked(self.weights, batch, heads, queries)
 
-    def cpu(self) -> Given:
+    def cpu(self) -> StoredRows:
         """Return the same rows, made of a copy in main memory."""
-        return Given(compact(self.weights))
+        return StoredRows(compact(self.weights))
 
 
-class Computed:
+class LazyRows:
     """Rows that are the softmax of operands, kept as they are until some rows are asked for."""
 
     def __init__(
@@ -130,10 +130,10 @@ class Computed:
                 return scores.softmax(-1)
             return _masked(scores, fitting(self.mask, batch, heads, queries))
 
-    def cpu(self) -> Computed:
+    def cpu(self) -> LazyRows:
         """Return the same rows, made of copies in main memory."""
         mask = None if self.mask is None else compact(self.mask)
-        return Computed(compact(self.q), compact(self.k), mask, self.scale, self.causal)
+        return LazyRows(compact(self.q), compact(self.k), mask, self.scale, self.causal)
 
     def _key_heads(self, heads: Pick) -> Pick:
         """Return the key heads of the query heads picked: each serves a group of neighbours."""

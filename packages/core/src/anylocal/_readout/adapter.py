@@ -18,17 +18,17 @@ from anylocal._engine.get_local import Mark, mark, unmark
 from anylocal._engine.patch import own_code
 from anylocal._engine.resolve import bound_names, owner_of, resolve
 from anylocal._engine.rewrite import may_be_unbound
-from anylocal._engine.spec import Wants, is_attribute
+from anylocal._engine.spec import CaptureSpec, is_attribute
 from anylocal._maps.map import AttentionMap
 from anylocal._readout.scope import AttentionCapture
-from anylocal._readout.softmax import read
-from anylocal.errors import PassedOverWarning, TargetError, UnsupportedError, VersionError
+from anylocal._readout.softmax import reading_of
+from anylocal.errors import OverlookedWarning, TargetError, UnsupportedError, VersionError
 
 if TYPE_CHECKING:
     import types
 
     from anylocal._engine.calls import Call
-    from anylocal._readout.context import Also, Axes, Scene
+    from anylocal._readout.context import InputContext, MapAxes, Observation
     from anylocal._readout.reading import Reading
 
 Mixed: TypeAlias = torch.Tensor | Callable[[], torch.Tensor] | None
@@ -50,13 +50,13 @@ class Adapter(ABC):
     Examples
     --------
     >>> import torch
-    >>> from anylocal.adapter import Adapter, Axes
+    >>> from anylocal.adapter import Adapter, MapAxes
     >>> class OfTorch(Adapter):
     ...     distribution, zoo = "anylocal", "torch"
     ...     def functions(self):
     ...         return ()  # of the zoo's own; torch's layers are known
-    ...     def axes(self, call, shape, scene):
-    ...         return Axes(None, None)
+    ...     def axes(self, call, shape, context):
+    ...         return MapAxes(None, None)
     >>> layer = torch.nn.MultiheadAttention(4, 2)
     >>> with OfTorch().capture_attention(layer) as maps:
     ...     output = layer(*torch.ones(3, 5, 1, 4))
@@ -74,16 +74,16 @@ class Adapter(ABC):
     def functions(self) -> Iterable[types.FunctionType]:
         """Give the zoo's own attention functions, which `install` marks."""
 
-    def shared(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
+    def shared_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
         """Give those of `functions` that work for any module, and that the model may look up when it runs."""
         return (function for function in self.functions() if owner_of(function) == "module")
 
-    def replacing(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
+    def late_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
         """Give attention functions of modules that the model may yet make, of its own parts, while it runs."""
         return ()
 
     @abstractmethod
-    def axes(self, call: Call, shape: tuple[int, ...], scene: Scene) -> Axes:
+    def axes(self, call: Call, shape: tuple[int, ...], context: InputContext) -> MapAxes:
         """Return the axes of the map of a call.
 
         Parameters
@@ -92,11 +92,11 @@ class Adapter(ABC):
             The call of the attention function.
         shape : tuple of int
             The map's shape, (batch, head, query, key).
-        scene : Scene
+        context : InputContext
             The model, and what it was given.
         """
 
-    def also(self, model: torch.nn.Module) -> Iterable[Also]:  # noqa: ARG002  # for those that override it
+    def observations(self, model: torch.nn.Module) -> Iterable[Observation]:  # noqa: ARG002  # for those that override it
         """Give further functions and names that `axes` needs, such as the size of the image."""
         return ()
 
@@ -110,13 +110,13 @@ class Adapter(ABC):
         UnsupportedError
             If it computes one in a way that cannot be read exactly.
         """
-        return read(function)
+        return reading_of(function)
 
-    def others(self, model: torch.nn.Module) -> Mapping[str, str]:  # noqa: ARG002  # for those that override it
+    def unsupported(self, model: torch.nn.Module) -> Mapping[str, str]:  # noqa: ARG002  # for those that override it
         """Return, by the names of their modules, what is called attention and has no map, and what it is instead."""
         return {}
 
-    def heard(self, call: Call, scene: Scene) -> None:  # noqa: B027  # not every adapter has something to note
+    def observe(self, call: Call, context: InputContext) -> None:  # noqa: B027  # not every adapter has something to note
         """Take note of a call that `also` asked for, at its place between the others."""
 
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  # for those that override it
@@ -172,11 +172,11 @@ class Adapter(ABC):
         Examples
         --------
         >>> import torch
-        >>> from anylocal.adapter import Adapter, Axes
+        >>> from anylocal.adapter import Adapter, MapAxes
         >>> class OfTorch(Adapter):
         ...     distribution, zoo = "anylocal", "torch"
         ...     functions = lambda self: ()
-        ...     axes = lambda self, call, shape, scene: Axes(None, None)
+        ...     axes = lambda self, call, shape, context: MapAxes(None, None)
         >>> model = torch.nn.TransformerEncoderLayer(4, 2)
         >>> with OfTorch().capture_attention(model) as maps:
         ...     output = model(torch.ones(5, 1, 4))
@@ -205,7 +205,7 @@ class Adapter(ABC):
 
         Warns
         -----
-        PassedOverWarning
+        OverlookedWarning
             If a module holds an attention function whose maps cannot be read exactly.
 
         Examples
@@ -305,21 +305,21 @@ class Adapter(ABC):
             )
         return made.labelled(mixed=self.mixed(call, reading, made))
 
-    def wants(self, function: types.FunctionType, reading: Reading) -> Wants:
+    def spec(self, function: types.FunctionType, reading: Reading) -> CaptureSpec:
         """Return what is to be recorded of an attention function."""
         bound = bound_names(function)
-        return reading.wants | Wants(tuple(name for name in self.hints if name in bound))
+        return reading.spec | CaptureSpec(tuple(name for name in self.hints if name in bound))
 
-    def recorded(self, function: types.FunctionType, reading: Reading) -> tuple[Wants, frozenset[str]]:
+    def recorded(self, function: types.FunctionType, reading: Reading) -> tuple[CaptureSpec, frozenset[str]]:
         """Return what is recorded of an attention function, and which names at their assignments.
 
         What may hold nothing at a return is recorded as it is assigned: that a name is unbound is an exception, which
         compiled code cannot have.
         """
-        wants = self.wants(function, reading)
-        loose = may_be_unbound(own_code(function), tuple(name for name in wants.returned if not is_attribute(name)))
-        returned = tuple(name for name in wants.returned if name not in loose)
-        return wants._replace(returned=returned, assigned=wants.assigned | loose), reading.joined | loose
+        spec = self.spec(function, reading)
+        loose = may_be_unbound(own_code(function), tuple(name for name in spec.returned if not is_attribute(name)))
+        returned = tuple(name for name in spec.returned if name not in loose)
+        return spec._replace(returned=returned, assigned=spec.assigned | loose), reading.joined | loose
 
     def _mark(self, function: types.FunctionType) -> Mark:
         reading = self.reading(function)
@@ -328,11 +328,11 @@ class Adapter(ABC):
         def attn(call: Call) -> dict[str, Any]:
             return {"attn": self.map_of(reading, call).tensor()} if reading.made_map(call.values) else {}
 
-        wants, joined = self.recorded(function, reading)
+        spec, joined = self.recorded(function, reading)
         return Mark(
             function.__qualname__,
             ("attn",),
-            wants,
+            spec,
             joined,
             reading.gathered,
             attn,
@@ -343,7 +343,7 @@ class Adapter(ABC):
         if not modules:
             yield from self.functions()
         for module in modules:
-            found = [item.function for item in resolve(module).found if self._can_be_read(item.function)]
+            found = [item.function for item in resolve(module).matches if self._can_be_read(item.function)]
             if not found:
                 raise TargetError(f"{module.__name__} holds no function that computes attention.")
             yield from found
@@ -353,7 +353,7 @@ class Adapter(ABC):
         try:
             return self.reading(function) is not None
         except UnsupportedError as error:
-            warnings.warn(PassedOverWarning(f"Not marked: {error.args[0]}"), stacklevel=5)
+            warnings.warn(OverlookedWarning(f"Not marked: {error.args[0]}"), stacklevel=5)
             return False
 
 

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from anylocal._maps.positions import Axis
 
 
-class Axes(NamedTuple):
+class MapAxes(NamedTuple):
     """What the positions of a map are, and how many windows of each image its batch consists of.
 
     Examples
     --------
-    >>> from anylocal.adapter import Axes
+    >>> from anylocal.adapter import MapAxes
     >>> from anylocal.attention import Patches
     >>> window = Patches(grid=(7, 7))
-    >>> Axes(queries=window, keys=window, windows=64).windows
+    >>> MapAxes(queries=window, keys=window, windows=64).windows
     64
     """
 
@@ -30,7 +30,7 @@ class Axes(NamedTuple):
     windows: int = 1
 
 
-class Also(NamedTuple):
+class Observation(NamedTuple):
     """What else is to be recorded besides attention, because axes are read off it.
 
     Attributes
@@ -47,8 +47,8 @@ class Also(NamedTuple):
     Examples
     --------
     >>> import torch
-    >>> from anylocal.adapter import Also
-    >>> size = Also(torch.nn.Conv2d.forward, arguments=("input",), keep=lambda image: image.shape)
+    >>> from anylocal.adapter import Observation
+    >>> size = Observation(torch.nn.Conv2d.forward, arguments=("input",), keep=lambda image: image.shape)
     >>> size.keep(torch.ones(1, 3, 8, 8))
     torch.Size([1, 3, 8, 8])
     """
@@ -59,7 +59,7 @@ class Also(NamedTuple):
     keep: Callable[[Any], Any] | None = None
 
 
-class Scene(NamedTuple):
+class InputContext(NamedTuple):
     """What an adapter reads axes off.
 
     Attributes
@@ -76,9 +76,9 @@ class Scene(NamedTuple):
     Examples
     --------
     >>> import torch
-    >>> from anylocal.adapter import Scene
-    >>> scene = Scene(torch.nn.Conv2d(3, 4, 2), {"": {"input": (1, 3, 8, 8)}}, about=None, memory={})
-    >>> scene.seen[""]["input"][2:]
+    >>> from anylocal.adapter import InputContext
+    >>> context = InputContext(torch.nn.Conv2d(3, 4, 2), {"": {"input": (1, 3, 8, 8)}}, about=None, memory={})
+    >>> context.seen[""]["input"][2:]
     (8, 8)
     """
 

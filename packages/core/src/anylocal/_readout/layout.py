@@ -35,13 +35,13 @@ _MAP: Final = re.compile(r"^(?! *(?:async )?def ).*(?:[Ss]oftmax|scaled_dot_prod
 """The line that makes the map: those behind it may lay out whatever comes of it."""
 
 
-def heads_lead(function: types.FunctionType) -> bool:
+def heads_come_first(function: types.FunctionType) -> bool:
     """Say whether a function that makes heads a part of the batch has them in front of the samples."""
-    return _HEADS_LEAD.search(source_to_the_map(function)) is not None
+    return _HEADS_LEAD.search(source_up_to_softmax(function)) is not None
 
 
 @lru_cache(maxsize=1024)
-def source_to_the_map(function: types.FunctionType) -> str:
+def source_up_to_softmax(function: types.FunctionType) -> str:
     """Return the source of a function up to its map, without comments and in one style; nothing where it has none."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -56,8 +56,8 @@ def source_to_the_map(function: types.FunctionType) -> str:
     return source if made is None else source[: made.end()]
 
 
-def apart(tensor: torch.Tensor, heads: int, function: types.FunctionType) -> torch.Tensor:
+def split_heads(tensor: torch.Tensor, heads: int, function: types.FunctionType) -> torch.Tensor:
     """Return as (batch, head, …) what a function has as (batch × head, …), or as (head × batch, …)."""
-    lead = heads_lead(function)
+    lead = heads_come_first(function)
     parted: torch.Tensor = tensor.unflatten(0, (heads, -1) if lead else (-1, heads))
     return parted.transpose(0, 1) if lead else parted

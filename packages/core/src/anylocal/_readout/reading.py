@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anylocal._engine.spec import Result, Wants
+from anylocal._engine.spec import Assignment, CaptureSpec
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -66,31 +66,31 @@ class Reading:
     operands : mapping of str to Operand, or None
         The kernel's arguments that decide the map (query, key, attn_mask, is_causal, scale), where the function can
         run the kernel.
-    weights : Result, or None
+    weights : Assignment, or None
         The assignment of the softmax, where the function can make it itself.
-    mixed : Result, or None
+    mixed : Assignment, or None
         The assignment of what it makes of the softmax before that meets the values.
     head_by_head : bool
         Whether it makes the softmax of each head by itself, in a loop.
-    otherwise : tuple of Result
+    otherwise : tuple of Assignment
         The assignments of the softmax in other branches, recorded under the same name.
     axis : int
         The axis that the softmax is along, as it is written.
 
     Examples
     --------
-    >>> from anylocal.adapter import Operand, Reading, Result
+    >>> from anylocal.adapter import Operand, Reading, Assignment
     >>> Reading({"query": Operand("q"), "key": Operand("k")}, None).locals  # of the kernel
     ('q', 'k')
-    >>> Reading(None, Result("attn", uses="softmax")).joined  # of a softmax
+    >>> Reading(None, Assignment("attn", uses="softmax")).joined  # of a softmax
     frozenset({'attn'})
     """
 
     operands: Mapping[str, Operand] | None
-    weights: Result | None
-    mixed: Result | None = None
+    weights: Assignment | None
+    mixed: Assignment | None = None
     head_by_head: bool = False
-    otherwise: tuple[Result, ...] = ()
+    otherwise: tuple[Assignment, ...] = ()
     axis: int = -1
 
     @property
@@ -103,14 +103,16 @@ class Reading:
         return tuple(dict.fromkeys(o.key for o in (self.operands or {}).values() if o.key is not None))
 
     @property
-    def wants(self) -> Wants:
+    def spec(self) -> CaptureSpec:
         """What is to be recorded."""
-        return Wants(self._recorded, resulted=frozenset(filter(None, (self.weights, *self.otherwise, self.mixed))))
+        return CaptureSpec(
+            self._recorded, resulted=frozenset(filter(None, (self.weights, *self.otherwise, self.mixed)))
+        )
 
     @property
     def joined(self) -> frozenset[str]:
         """Under which names assignments are recorded."""
-        return frozenset(result.key for result in self.wants.resulted)
+        return frozenset(result.key for result in self.spec.resulted)
 
     @property
     def gathered(self) -> frozenset[str]:

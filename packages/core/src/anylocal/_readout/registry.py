@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from anylocal._engine.resolve import functions_in
 from anylocal._readout.adapter import Adapter
-from anylocal._readout.softmax import read
+from anylocal._readout.softmax import reading_of
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def attention_functions(*candidates: object) -> Iterator[types.FunctionType]:
     """
     for candidate in candidates:
         forward = vars(candidate).get("forward") if isinstance(candidate, type) else candidate
-        yield from (function for function in functions_in(forward) if read(function) is not None)
+        yield from (function for function in functions_in(forward) if reading_of(function) is not None)
 
 
 def adapters() -> dict[str, Adapter]:

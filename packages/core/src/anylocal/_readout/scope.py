@@ -12,15 +12,15 @@ import torch
 
 from anylocal._engine.calls import Assembler, Call
 from anylocal._engine.capture import Capture
-from anylocal._engine.resolve import Found, Resolution, resolve
+from anylocal._engine.resolve import Match, Resolution, resolve
 from anylocal._engine.sites import Request, check_options, only
-from anylocal._engine.spec import Wants
+from anylocal._engine.spec import CaptureSpec
 from anylocal._engine.tensors import module_names
 from anylocal._maps.maps import AttentionMaps
-from anylocal._readout.context import Scene
+from anylocal._readout.context import InputContext
 from anylocal._readout.multihead.nesting import Nesting
 from anylocal._readout.multihead.readings import MultiHead
-from anylocal.errors import PassedOverWarning, TargetError, level_of_user
+from anylocal.errors import OverlookedWarning, TargetError, level_of_user
 
 if TYPE_CHECKING:
     from anylocal._engine.records import Record
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from anylocal._readout.adapter import Adapter
 from anylocal._readout.forward_passes import ForwardPasses
 from anylocal._readout.selection import (
-    _missed,
-    _readings,
     no_map_message,
     not_a_model_message,
-    with_replacing,
-    with_shared,
+    overlooked_functions,
+    readings_of,
+    with_late_functions,
+    with_shared_functions,
 )
 
 
@@ -45,11 +45,11 @@ class AttentionCapture:
     Examples
     --------
     >>> import torch
-    >>> from anylocal.adapter import Adapter, Axes
+    >>> from anylocal.adapter import Adapter, MapAxes
     >>> class OfTorch(Adapter):
     ...     distribution, zoo = "anylocal", "torch"
     ...     functions = lambda self: ()
-    ...     axes = lambda self, call, shape, scene: Axes(None, None)
+    ...     axes = lambda self, call, shape, context: MapAxes(None, None)
     >>> scope = OfTorch().capture_attention(torch.nn.TransformerEncoderLayer(4, 2))
     >>> scope.layers
     {'self_attn': 'MultiheadAttention'}
@@ -74,16 +74,18 @@ class AttentionCapture:
         self._about = about
         resolution = resolve(model)
         chosen = resolution if modules is None else only(resolution, modules)
-        chosen = with_replacing(with_shared(chosen, adapter.shared(model)), adapter.replacing(model))
-        self._readings = _readings(chosen, adapter)
+        chosen = with_late_functions(
+            with_shared_functions(chosen, adapter.shared_functions(model)), adapter.late_functions(model)
+        )
+        self._readings = readings_of(chosen, adapter)
         self._modules = chosen.modules
         self._heads = MultiHead(resolution, chosen)
         if not self._readings and not self._heads.functions:
-            raise TargetError(no_map_message(chosen, adapter.others(model)))
+            raise TargetError(no_map_message(chosen, adapter.unsupported(model)))
         root = type(model).forward
         self._root = root if isinstance(root, types.FunctionType) and root not in self._readings else None
-        self._others = dict(adapter.others(model))
-        self._missed = _missed(chosen, {*self._readings, *self._heads.functions}, self._others)
+        self._unsupported = dict(adapter.unsupported(model))
+        self._overlooked = overlooked_functions(chosen, {*self._readings, *self._heads.functions}, self._unsupported)
         requests = [*self._requests(resolution, chosen, keep)]
         self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads)
         self._reading = threading.RLock()
@@ -93,28 +95,28 @@ class AttentionCapture:
     def maps(self) -> AttentionMaps:
         """The maps that there are by now; more come while the model runs."""
         # Made anew: kept, it would hold what holds it, and all tensors would wait for the garbage collector.
-        return AttentionMaps(self._now, others=self._others)
+        return AttentionMaps(self._now, unsupported=self._unsupported)
 
     def _requests(self, resolution: Resolution, chosen: Resolution, kept: object) -> Iterator[Request]:
-        for found in chosen.found:
+        for found in chosen.matches:
             if found.function in self._readings:
                 reading = self._readings[found.function]
-                wants, joined = self._adapter.recorded(found.function, reading)
-                yield Request(found, wants, joined, reading.gathered)
-        accepts = {found.function: found.accepts for found in resolution.found}
-        for function, names, arguments, keep in self._adapter.also(self._model):
+                spec, joined = self._adapter.recorded(found.function, reading)
+                yield Request(found, spec, joined, reading.gathered)
+        accepts = {found.function: found.filter for found in resolution.matches}
+        for function, names, arguments, keep in self._adapter.observations(self._model):
             # What an attention function itself has to tell are its hints; of torch's, all is asked for below.
             if function not in self._readings and not self._heads.owns(function):
-                wants = Wants(names, given=frozenset(arguments))
-                yield Request(Found(function, accepts.get(function)), wants, keep=keep)
-        for missed in self._missed:
+                spec = CaptureSpec(names, given=frozenset(arguments))
+                yield Request(Match(function, accepts.get(function)), spec, keep=keep)
+        for layer in self._overlooked:
             # It wants nothing, and is there to tell whether it is called.
-            yield Request(missed.found, Wants())
+            yield Request(layer.match, CaptureSpec())
         yield from self._heads.requests(kept)
         if self._root is not None and self._root not in self._heads.functions:
             # It wants nothing, and is there to tell forwards apart.
             model = self._model
-            yield Request(Found(self._root, lambda owner: owner is model), Wants())
+            yield Request(Match(self._root, lambda owner: owner is model), CaptureSpec())
 
     def open(self) -> Self:
         """Start capturing."""
@@ -126,24 +128,24 @@ class AttentionCapture:
 
         Warns
         -----
-        PassedOverWarning
-            Of layers that have computed attention in a way that cannot be read; they are then among the `others`.
+        OverlookedWarning
+            Of layers that have computed attention in a way that cannot be read; they are then among the `unsupported`.
         """
         self._capture.close()
         called = [
-            missed
-            for missed in self._missed
-            if self._capture.has_called(missed.found.function) and not {*missed.names} <= self._others.keys()
+            layer
+            for layer in self._overlooked
+            if self._capture.has_called(layer.match.function) and not {*layer.names} <= self._unsupported.keys()
         ]
-        for missed in called:
-            self._others.update(dict.fromkeys(missed.names, missed.how))
+        for layer in called:
+            self._unsupported.update(dict.fromkeys(layer.names, layer.how))
         if called:
             first = called[0]
             message = (
-                f"Of {', '.join(map(repr, first.names))} there is no map: {first.how}. What has none is in .others;"
-                " assign the softmax to a variable, or capture what there is by its own name."
+                f"Of {', '.join(map(repr, first.names))} there is no map: {first.how}. See .unsupported for all of"
+                " them; assign the softmax to a variable, or capture what there is by its own name."
             )
-            warnings.warn(PassedOverWarning(message), stacklevel=level_of_user())
+            warnings.warn(OverlookedWarning(message), stacklevel=level_of_user())
 
     @property
     def layers(self) -> dict[str, str]:
@@ -161,9 +163,9 @@ class AttentionCapture:
         return {name: type(self._modules[name]).__qualname__ for name in sorted(names, key=order.__getitem__)}
 
     @property
-    def others(self) -> Mapping[str, str]:
+    def unsupported(self) -> Mapping[str, str]:
         """By the names of modules, what else is called attention in the model, and what it is: it has no map."""
-        return self._others
+        return self._unsupported
 
     @property
     def count_of_functions(self) -> int:
@@ -194,7 +196,7 @@ class AttentionCapture:
         self._made: list[AttentionMap] = []
         self._read_so_far = 0
         self._seen: dict[str, _Latest] = {}
-        self._scene = Scene(self._model, self._seen, self._about, {})
+        self._scene = InputContext(self._model, self._seen, self._about, {})
         self._names: dict[int, str] = {}
         self._assembler = Assembler(self._names, self._capture.rank)
         self._forwards = ForwardPasses()
@@ -214,18 +216,18 @@ class AttentionCapture:
             return self._made
 
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
-        missed = {missed.found.function for missed in self._missed}
+        overlooked = {layer.match.function for layer in self._overlooked}
         for call in self._calls(records):
             reading = self._readings.get(call.function)
             if self._heads.owns(call.function):
                 made = self._heads.map_of(call) if self._heads.made_map(call) else None
-            elif call.function in missed:
+            elif call.function in overlooked:
                 continue
             elif reading is not None:
                 made = self._adapter.map_of(reading, call) if reading.made_map(call.values) else None
             else:
                 self._seen.setdefault(call.name, _Latest()).update(call.values)
-                self._adapter.heard(call, self._scene)
+                self._adapter.observe(call, self._scene)
                 continue
             if made is not None:
                 queries, keys, windows = self._adapter.axes(call, made.shape, self._scene)
@@ -241,7 +243,7 @@ class AttentionCapture:
         self._assembler.rank = self._capture.rank
         for record in records:
             asked = record.subscription
-            is_root = asked.function is self._root and asked.wants == Wants() and record.module is self._model
+            is_root = asked.function is self._root and asked.spec == CaptureSpec() and record.module is self._model
             if is_root and record.kind == "entered":
                 self._forwards.mark(record)
             yield from self._assembler.calls(self._nesting.of(record))

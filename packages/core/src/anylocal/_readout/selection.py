@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from anylocal._engine.resolve import Among, Found, Resolution
+from anylocal._engine.resolve import IdentityFilter, Match, Resolution
 from anylocal._engine.sites import site
-from anylocal._readout.softmax import overlooked, read
+from anylocal._readout.softmax import reading_of, why_overlooked
 
 if TYPE_CHECKING:
     import types
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from anylocal._readout.reading import Reading
 
 
-class _Missed(NamedTuple):
+class Overlooked(NamedTuple):
     """A function that seems to make maps which cannot be read, the modules that it works for, and how it does."""
 
-    found: Found
+    match: Match
     names: tuple[str, ...]
     how: str
 
 
-def with_shared(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
+def with_shared_functions(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
     """Add functions of the zoo that work for any module, and that the model looks up when it runs."""
     new = _not_among(resolution, functions)
     if not new:
         return resolution
-    among = Among(resolution.modules.values())
-    shared = tuple(Found(function, among) for function in new)
-    return Resolution(resolution.label, resolution.found + shared, resolution.modules)
+    among = IdentityFilter(resolution.modules.values())
+    shared = tuple(Match(function, among) for function in new)
+    return Resolution(resolution.label, resolution.matches + shared, resolution.modules)
 
 
-def with_replacing(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
+def with_late_functions(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
     """Add functions of modules that come to be while the model runs, in the place of those that there are."""
     new = _not_among(resolution, functions)
     if not new:
         return resolution
-    parts = Among(
+    parts = IdentityFilter(
         part
         for module in resolution.modules.values()
         if isinstance(module, torch.nn.Module)
@@ -53,27 +53,31 @@ def with_replacing(resolution: Resolution, functions: Iterable[types.FunctionTyp
         """Say whether a module is made of the model's own parts; another model of its class has others."""
         return isinstance(owner, torch.nn.Module) and any(map(parts, owner.children()))
 
-    late = tuple(Found(function, accepts) for function in new)
-    return Resolution(resolution.label, resolution.found + late, resolution.modules)
+    late = tuple(Match(function, accepts) for function in new)
+    return Resolution(resolution.label, resolution.matches + late, resolution.modules)
 
 
 def _not_among(resolution: Resolution, functions: Iterable[types.FunctionType]) -> list[types.FunctionType]:
-    known = {found.function for found in resolution.found}
+    known = {found.function for found in resolution.matches}
     return [function for function in functions if function not in known]
 
 
-def _readings(resolution: Resolution, adapter: Adapter) -> dict[types.FunctionType, Reading]:
-    functions = [found.function for found in resolution.found if found.accepts is not None]
+def readings_of(resolution: Resolution, adapter: Adapter) -> dict[types.FunctionType, Reading]:
+    functions = [found.function for found in resolution.matches if found.filter is not None]
     readings = {function: adapter.reading(function) for function in functions}
     return {function: reading for function, reading in readings.items() if reading is not None}
 
 
-def _missed(chosen: Resolution, known: set[types.FunctionType], told: Mapping[str, str]) -> tuple[_Missed, ...]:
+def overlooked_functions(
+    chosen: Resolution, known: set[types.FunctionType], told: Mapping[str, str]
+) -> tuple[Overlooked, ...]:
     """Return the functions that seem to make maps which cannot be read, of modules that have no other one."""
-    overlooked = [(found, how) for found in chosen.found if found.function not in known and (how := _overlooked(found))]
+    overlooked = [
+        (found, how) for found in chosen.matches if found.function not in known and (how := _how_overlooked(found))
+    ]
     if not overlooked:
         return ()
-    read_ones = (site(found, (), chosen.modules).modules for found in chosen.found if found.function in known)
+    read_ones = (site(found, (), chosen.modules).modules for found in chosen.matches if found.function in known)
     have = {*told, *itertools.chain.from_iterable(read_ones)}
     missed = []
     for found, how in overlooked:
@@ -81,14 +85,14 @@ def _missed(chosen: Resolution, known: set[types.FunctionType], told: Mapping[st
         # One that takes no module has a name of its own.
         names = tuple(name for name in modules or (found.function.__qualname__,) if name not in have)
         if names:
-            missed.append(_Missed(found, names, how))
+            missed.append(Overlooked(found, names, how))
     return tuple(missed)
 
 
-def _overlooked(found: Found) -> str | None:
-    if found.accepts is None and read(found.function) is not None:
+def _how_overlooked(found: Match) -> str | None:
+    if found.filter is None and reading_of(found.function) is not None:
         return "a function makes it which does not take the module, so that whose map it is cannot be told"
-    return overlooked(found.function)
+    return why_overlooked(found.function)
 
 
 def not_a_model_message(given: object) -> str:
@@ -102,11 +106,11 @@ def not_a_model_message(given: object) -> str:
     return f"{what} is no nn.Module, whose attention maps could be captured. {cure}"
 
 
-def no_map_message(resolution: Resolution, others: Mapping[str, str]) -> str:
+def no_map_message(resolution: Resolution, unsupported: Mapping[str, str]) -> str:
     kinds = sorted({type(module).__qualname__ for module in resolution.modules.values()})
     listed = ", ".join(kinds[:12]) + (f", … ({len(kinds) - 12} more)" if len(kinds) > 12 else "")  # noqa: PLR2004  # so many are listed
     instead: dict[str, list[str]] = {}
-    for name, what in others.items():
+    for name, what in unsupported.items():
         instead.setdefault(what, []).append(name)
     has = "".join(f" It has {what} ({len(names)}, such as {names[0]!r})." for what, names in instead.items())
     return (

@@ -16,7 +16,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from anylocal._engine.patch import own_code
-from anylocal._engine.spec import Result
+from anylocal._engine.spec import Assignment
 from anylocal._readout.kernel import KERNEL, VIEWS, operands_of, stored_names, written_arguments
 from anylocal._readout.reading import Reading
 from anylocal._readout.source import WithoutAnnotations, called_name, definition_of, is_source_of, softmax_modules
@@ -41,7 +41,7 @@ _SAY_NOTHING: Final = {"self", "torch", "nn", "F", "functional"} | _LAYOUTS | _C
 _LAST: Final = {-1, 2, 3}
 
 
-def read(function: types.FunctionType, known: frozenset[str] = frozenset()) -> Reading | None:
+def reading_of(function: types.FunctionType, known: frozenset[str] = frozenset()) -> Reading | None:
     """Return how the map is read off the calls of a function, or None where it computes no attention.
 
     Parameters
@@ -65,7 +65,7 @@ def read(function: types.FunctionType, known: frozenset[str] = frozenset()) -> R
 
 
 @functools.lru_cache(maxsize=4096)
-def overlooked(function: types.FunctionType) -> str | None:
+def why_overlooked(function: types.FunctionType) -> str | None:
     """Return how a function in which `read` finds no map seems to make one all the same; None where it does not."""
     names = set(_names_in(own_code(function)))
     if KERNEL in names or _kernel_by_another_name(function, names):
@@ -233,13 +233,13 @@ class _Reader:
                     return True
         return False
 
-    def _mixed(self, made: Sequence[ast.Assign], name: str) -> Result | None:
+    def _mixed(self, made: Sequence[ast.Assign], name: str) -> Assignment | None:
         """Return the last assignment that makes something else of the softmax under its own name.
 
         Dropout is no such thing, nor is another precision or layout.
         """
         line = max(node.lineno for node in made)
-        found: Result | None = None
+        found: Assignment | None = None
         for node in sorted(_statements(self.definition), key=lambda node: node.lineno):
             if node.lineno <= line or _target(node) != name:
                 continue
@@ -253,7 +253,7 @@ class _Reader:
                 n.id for n in ast.walk(value) if isinstance(n, ast.Name)
             }
             if uses and not kept and made_of_it and not self._is_product(value, 0):
-                found = Result(name, uses[0], f"{name} = {ast.unparse(node.value)}")
+                found = Assignment(name, uses[0], f"{name} = {ast.unparse(node.value)}")
         return found
 
 
@@ -270,11 +270,11 @@ def _target(node: ast.AST) -> str | None:
     return None
 
 
-def _result(node: ast.Assign, callee: str | None) -> Result:
+def _result(node: ast.Assign, callee: str | None) -> Assignment:
     name = _target(node)
     assert name is not None
     assert callee is not None
-    return Result(name, callee, f"{name} = {callee}(…)")
+    return Assignment(name, callee, f"{name} = {callee}(…)")
 
 
 def _without_casts(value: ast.AST) -> ast.AST:

@@ -36,7 +36,7 @@ try:
 
     from anylocal import metrics
     from anylocal._drawing.layers import draw_layers
-    from anylocal._engine.files import replacing
+    from anylocal._engine.files import atomic_write
     from anylocal.cli.command import check_folder
 except ModuleNotFoundError as error:
     msg = f"A survey needs {error.name}, which is not installed: install the adapter's extra [survey]."
@@ -164,7 +164,7 @@ def _begin(job: Job, options: Namespace) -> None:
     asked = {**job.identity, "samples": len(job), "batch": options.batch, "piece": options.piece}
     file = options.out / "survey.json"
     if not file.exists():
-        with replacing(file) as path:
+        with atomic_write(file) as path:
             path.write_text(json.dumps(asked, indent=2), "utf-8")
     begun = json.loads(file.read_text("utf-8"))
     differing = [
@@ -249,7 +249,7 @@ def _save(file: Path, sums: Sums, skipped: Sequence[int]) -> None:
         f"{name}.{part}": getattr(metric, part).cpu() for name, metric in kept.items() for part in ("sums", "counts")
     }
     layers = {name: [(layer.name, layer.shape) for layer in metric.layers] for name, metric in kept.items()}
-    with replacing(file) as path:
+    with atomic_write(file) as path:
         # A file of no tensor at all is none that safetensors reads.
         save_file(
             {**tensors, "skipped": torch.tensor([len(skipped), *skipped])},
@@ -276,7 +276,7 @@ def _finish(job: Job, out: Path, pieces: Sequence[int]) -> list[Path]:
     files = [_write_table(kept, len(job) - len(skipped), job.identity, out / "survey.parquet")]
     files += list(_draw(kept, len(job) - len(skipped), out))
     if skipped:
-        with replacing(out / "skipped.txt") as path:
+        with atomic_write(out / "skipped.txt") as path:
             path.write_text("".join(f"{job.names(number)}\n" for number in skipped), "utf-8")
         print(f"{len(skipped)} of {len(job)} samples could not be read; they are named in skipped.txt.")  # noqa: T201  # a command prints
         files.append(out / "skipped.txt")
@@ -308,7 +308,7 @@ def _write_table(sums: Sums, samples: int, identity: Mapping[str, Any], file: Pa
     table = pa.table(
         [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
     )
-    with replacing(file) as path:
+    with atomic_write(file) as path:
         parquet.write_table(table, path)
     return file
 
@@ -322,7 +322,7 @@ def _draw(sums: Sums, samples: int, out: Path) -> Iterator[Path]:
             continue
         figure, ax = plt.subplots(layout="constrained")
         draw_layers(ax, {"mean of heads": means}, ylabel=METRICS[name][1], title=f"mean of {samples} samples")
-        with replacing(out / f"{name}.png") as path:
+        with atomic_write(out / f"{name}.png") as path:
             figure.savefig(path, dpi=150, format="png")
         plt.close(figure)
         yield out / f"{name}.png"

@@ -3,14 +3,14 @@
 from anylocal._engine.rewrite.flow import Flow, may_be_unbound
 from anylocal._engine.rewrite.inject import RECORDER, UNBOUND, owner_name, rewrite
 from anylocal._engine.rewrite.parse import argument_names
-from anylocal._engine.spec import Result, Wants, is_attribute
+from anylocal._engine.spec import Assignment, CaptureSpec, is_attribute
 
 __all__ = [
     "RECORDER",
     "UNBOUND",
+    "Assignment",
+    "CaptureSpec",
     "Flow",
-    "Result",
-    "Wants",
     "argument_names",
     "is_attribute",
     "may_be_unbound",

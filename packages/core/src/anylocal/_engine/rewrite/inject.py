@@ -39,7 +39,7 @@ from anylocal._engine.python import CALLS_ARE_PRECALLED, LOADS_OF_UNBOUND_CRASH
 from anylocal._engine.rewrite.flow import Flow
 from anylocal._engine.rewrite.opcodes import NAMED, RETURNS, STORES
 from anylocal._engine.rewrite.parse import Element, argument_names, assemble, variable
-from anylocal._engine.spec import Wants, is_attribute
+from anylocal._engine.spec import CaptureSpec, is_attribute
 
 if TYPE_CHECKING:
     import types
@@ -57,7 +57,7 @@ _NUMBER: Final = "#"
 
 # A function is captured again and again, so its rewritings are kept without their numbers, as long as its code lives.
 # Code is told apart by identity: equal code may be of different files.
-_templates: Final[dict[int, dict[tuple[Wants, bool], types.CodeType]]] = {}
+_templates: Final[dict[int, dict[tuple[CaptureSpec, bool], types.CodeType]]] = {}
 _MOST_TEMPLATES: Final = 16
 
 
@@ -73,7 +73,7 @@ def owner_name(code: types.CodeType) -> str | None:
     return positional[0] if positional else None
 
 
-def rewrite(code: types.CodeType, number: int, wants: Wants, holding: bool = False) -> types.CodeType:  # noqa: FBT001, FBT002  # part of a key
+def rewrite(code: types.CodeType, number: int, spec: CaptureSpec, holding: bool = False) -> types.CodeType:  # noqa: FBT001, FBT002  # part of a key
     """Return `code` with the calls of the recorder in it.
 
     Parameters
@@ -82,7 +82,7 @@ def rewrite(code: types.CodeType, number: int, wants: Wants, holding: bool = Fal
         The code of any Python function, generator or coroutine.
     number : int
         What the recorder will be called with.
-    wants : Wants
+    spec : CaptureSpec
         What to record and to edit. Names that the function does not have are ignored.
     holding : bool
         Whether names that may be unbound at a return hold `UNBOUND` from the start, where that can be. Tracers see it
@@ -97,31 +97,31 @@ def rewrite(code: types.CodeType, number: int, wants: Wants, holding: bool = Fal
     if kept is None:
         kept = _templates[id(code)] = {}
         weakref.finalize(code, _templates.pop, id(code), None).atexit = False
-    template = kept.get((wants, holding))
+    template = kept.get((spec, holding))
     if template is None:
         if len(kept) >= _MOST_TEMPLATES:
             kept.clear()
-        template = kept[wants, holding] = _template(code, wants, holding=holding)
+        template = kept[spec, holding] = _template(code, spec, holding=holding)
     return template.replace(co_names=tuple(name.replace(_NUMBER, str(number)) for name in template.co_names))
 
 
-def _template(code: types.CodeType, wants: Wants, *, holding: bool) -> types.CodeType:
+def _template(code: types.CodeType, spec: CaptureSpec, *, holding: bool) -> types.CodeType:
     flow = Flow(code)
-    injector = _Injector(flow, wants, holding=holding)
+    injector = _Injector(flow, spec, holding=holding)
     result = flow.elements
     result[:] = list(_without_empty_regions(injector.elements()))
     return assemble(result, code.co_stacksize + injector.extra_stack)
 
 
 class _Injector:
-    def __init__(self, flow: Flow, wants: Wants, *, holding: bool) -> None:
+    def __init__(self, flow: Flow, spec: CaptureSpec, *, holding: bool) -> None:
         self.flow = flow
-        self.wants = wants
+        self.spec = spec
         self.owner = owner_name(flow.code)
         # In a cell it is bound at any time, unless something deletes it.
         self._owner_may_go = self.owner in flow.cells and flow.deletes(self.owner)
-        self._held = [name for name in wants.returned if holding and not is_attribute(name) and flow.can_hold(name)]
-        self.extra_stack = 8 + len(wants.returned)
+        self._held = [name for name in spec.returned if holding and not is_attribute(name) and flow.can_hold(name)]
+        self.extra_stack = 8 + len(spec.returned)
         self._region: TryBegin | None = None
         self._reopened: dict[int, TryBegin] = {}
         self._handlers: list[Element] = []
@@ -172,11 +172,11 @@ class _Injector:
         yield from self._call("entered", [self._owner(index, depth=2)])
         yield Instr("POP_TOP", location=self._here)
         for name in argument_names(self.flow.code):
-            if name in self.wants.edited:
+            if name in self.spec.edited:
                 yield from self._load(name, index, depth=0)
                 yield from self._edit(name, index)
                 yield self._variable_op("STORE", name)
-            if name in self.wants.assigned | self.wants.given:
+            if name in self.spec.assigned | self.spec.given:
                 yield from self._load(name, index, depth=0)
                 yield from self._announce("assigned", name, index)
                 yield Instr("POP_TOP", location=self._here)
@@ -184,7 +184,7 @@ class _Injector:
     def _return(self, index: int, instr: Instr) -> Iterator[Element]:
         depth = 1 if instr.name == "RETURN_VALUE" else 0
         arguments = [self._constant(self._line), self._owner(index, depth + 3)]
-        for i, name in enumerate(self.wants.returned):
+        for i, name in enumerate(self.spec.returned):
             arguments.append(list(self._load(name, index, depth=depth + 4 + i)))
         yield from self._call("returned", arguments)
         yield Instr("POP_TOP", location=self._here)
@@ -193,10 +193,10 @@ class _Injector:
     def _store(self, index: int, instr: Instr) -> Iterator[Element]:
         name = variable(instr)
         assert name is not None
-        if name in self.wants.edited:
+        if name in self.spec.edited:
             yield from self._edit(name, index)
-        told = [("assigned", name)] if name in self.wants.assigned else []
-        results = sorted(result for result in self.wants.resulted if result.name == name)
+        told = [("assigned", name)] if name in self.spec.assigned else []
+        results = sorted(result for result in self.spec.resulted if result.name == name)
         told += [("resulted", result.key) for result in results if self._is_value_of(instr, result.uses)]
         self.from_torch.clear()
         if told:

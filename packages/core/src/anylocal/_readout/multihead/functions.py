@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from anylocal._engine import tensors
-from anylocal._engine.spec import Result, Wants
+from anylocal._engine.spec import Assignment, CaptureSpec
 
 SLOW: Final[Any] = nn.functional.multi_head_attention_forward
 FAST: Final[Any] = nn.MultiheadAttention.merge_masks
@@ -18,13 +18,13 @@ OF_LAYER: Final = "_transformer_encoder_layer_fwd"
 # torch deletes the operands, and what is called weights when it returns may have been dropped out or averaged. The last
 # view of an operand is what the kernel is given.
 WEIGHTS: Final = "attn_output_weights"
-SLOW_WANTS: Final = Wants(
+SLOW_WANTS: Final = CaptureSpec(
     ("attn_mask", "is_causal", "num_heads"),
-    resulted=frozenset({Result("q", "view"), Result("k", "view"), Result(WEIGHTS, "softmax")}),
+    resulted=frozenset({Assignment("q", "view"), Assignment("k", "view"), Assignment(WEIGHTS, "softmax")}),
 )
-FAST_WANTS: Final = Wants(("query", "attn_mask", "key_padding_mask"))
+FAST_WANTS: Final = CaptureSpec(("query", "attn_mask", "key_padding_mask"))
 # What the module's forward holds as it returns, from where the slow path was called.
-TRACED_WANTS: Final = Wants(("query", "key", "attn_mask", "key_padding_mask", "is_causal", "need_weights"))
+TRACED_WANTS: Final = CaptureSpec(("query", "key", "attn_mask", "key_padding_mask", "is_causal", "need_weights"))
 # Under this name a call of the fused path has the encoder layer that ran it, if it was one.
 LAYER: Final = "layer"
 

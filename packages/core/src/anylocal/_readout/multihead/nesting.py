@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anylocal._engine.spec import Wants
+from anylocal._engine.spec import CaptureSpec
 from anylocal._readout.multihead.functions import FAST, FORWARD, LAYER, SLOW, TRACED_WANTS
 from anylocal.errors import UnsupportedError
 
@@ -26,12 +26,12 @@ class Nesting:
     def of(self, record: Record) -> Iterator[Record]:
         """Give the records that make calls: each as it comes, those of attention when its module has finished."""
         function = record.subscription.function
-        if record.subscription.wants == Wants():
+        if record.subscription.spec == CaptureSpec():
             if record.kind == "entered":
                 self._open.append(_Frame(function, record.module, record.thread, []))
             else:
                 yield from self._leave(function, record)
-        elif function in {SLOW, FAST} or record.subscription.wants == TRACED_WANTS:
+        elif function in {SLOW, FAST} or record.subscription.spec == TRACED_WANTS:
             around = next((frame for frame in reversed(self._open) if frame.may_be_around(record)), None)
             # Outside of all of them it is another model's.
             if around is not None:
@@ -54,7 +54,7 @@ class Nesting:
         heads, module = self._heads, frame.module
         slow = [record for record in frame.held if record.subscription.function is SLOW]
         fast = [record for record in frame.held if record.subscription.function is FAST]
-        traced = [record for record in frame.held if record.subscription.wants == TRACED_WANTS]
+        traced = [record for record in frame.held if record.subscription.spec == TRACED_WANTS]
         if frame.function in heads.layers:
             # Its own is all that comes here: a module that runs by itself has a forward in between.
             yield from (_with_layer(record, module) for record in fast if id(record.module) in heads.chosen)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from anylocal._engine import tensors
-from anylocal._maps.rows import Computed, Pick, Shape, exactly
+from anylocal._maps.rows import LazyRows, Pick, Shape, exactly
 from anylocal._readout.multihead.functions import FAST, LAYER, SWITCH
 from anylocal.errors import ChangedInPlaceWarning, UnsupportedError, level_of_user
 
@@ -51,15 +51,15 @@ class ProjectedRows:
         """Return the rows picked, shape (batch', head', query', key)."""
         return self._computed.take(batch, heads, queries)
 
-    def cpu(self) -> Computed:
+    def cpu(self) -> LazyRows:
         """Return the same rows, made of copies in main memory."""
         return self._computed.cpu()
 
     @cached_property
-    def _computed(self) -> Computed:
+    def _computed(self) -> LazyRows:
         self._warn_of_changes()
         with exactly(self.device), torch.no_grad():
-            return Computed(*self._projected(), self._mask(), None, causal=self._causal)
+            return LazyRows(*self._projected(), self._mask(), None, causal=self._causal)
 
     def _projected(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return query and key, (batch, head, position, feature)."""

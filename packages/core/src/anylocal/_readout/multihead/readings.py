@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anylocal._engine.patch import own_code
-from anylocal._engine.resolve import Among, Found, Resolution
+from anylocal._engine.resolve import IdentityFilter, Match, Resolution
 from anylocal._engine.sites import Request
-from anylocal._engine.spec import Wants
+from anylocal._engine.spec import CaptureSpec
 from anylocal._maps.map import AttentionMap
-from anylocal._maps.rows import Given
+from anylocal._maps.rows import StoredRows
 from anylocal._readout.multihead.functions import (
     FAST,
     FAST_WANTS,
@@ -55,11 +55,11 @@ class MultiHead:
     def __init__(self, resolution: Resolution, chosen: Resolution) -> None:
         self.chosen = {id(module) for module in chosen.modules.values()}
         self.weights = RecordedWeights()
-        self._among = Among(resolution.modules.values())
-        found = [item.function for item in resolution.found if item.accepts is not None]
+        self._among = IdentityFilter(resolution.modules.values())
+        found = [item.function for item in resolution.matches if item.filter is not None]
         self.callers = {function for function in found if SLOW.__name__ in own_code(function).co_names}
         self.layers = {function for function in found if OF_LAYER in own_code(function).co_names}
-        if not self.callers.intersection(item.function for item in chosen.found):
+        if not self.callers.intersection(item.function for item in chosen.matches):
             self.callers, self.layers = set(), set()
 
     @property
@@ -76,11 +76,11 @@ class MultiHead:
             watch = Watch(self._among, self.weights)
             # First, for its records are to come before the end of the same call.
             if FORWARD in self.callers:
-                yield Request(Found(FORWARD, WatchCompiled(self._among, self.weights)), TRACED_WANTS)
-            yield from (Request(Found(function, self._among), Wants()) for function in self.callers)
-            yield from (Request(Found(function, watch), Wants()) for function in self.layers)
-            yield Request(Found(SLOW, is_real_call), SLOW_WANTS, frozenset({"q", "k", WEIGHTS}))
-            yield Request(Found(FAST, watch), FAST_WANTS, keep=kept_with_version if keep == "detach" else None)
+                yield Request(Match(FORWARD, WatchCompiled(self._among, self.weights)), TRACED_WANTS)
+            yield from (Request(Match(function, self._among), CaptureSpec()) for function in self.callers)
+            yield from (Request(Match(function, watch), CaptureSpec()) for function in self.layers)
+            yield Request(Match(SLOW, is_real_call), SLOW_WANTS, frozenset({"q", "k", WEIGHTS}))
+            yield Request(Match(FAST, watch), FAST_WANTS, keep=kept_with_version if keep == "detach" else None)
 
     def owns(self, function: types.FunctionType) -> bool:
         """Say whether a function is one of torch's multi-head attention."""
@@ -98,7 +98,7 @@ class MultiHead:
             return AttentionMap(ProjectedRows(call, self.weights), name=call.name, fused=fused, **labels)
         if WEIGHTS in values:
             weights = values[WEIGHTS]
-            given = Given(weights.unflatten(0, (-1, values["num_heads"])))
+            given = StoredRows(weights.unflatten(0, (-1, values["num_heads"])))
             # A gradient can be taken of the model's own tensor only.
             given.given = weights
             return AttentionMap(given, name=call.name, fused=False, **labels)

@@ -14,7 +14,7 @@ from anylocal._engine.subscription import Subscription
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from anylocal._engine.resolve import Among
+    from anylocal._engine.resolve import IdentityFilter
 
 # The fused paths
 
@@ -60,7 +60,7 @@ class RecordedWeights:
 class Watch:
     """Accepts some objects, and takes note of their weights each time one of them runs."""
 
-    def __init__(self, among: Among, weights: RecordedWeights) -> None:
+    def __init__(self, among: IdentityFilter, weights: RecordedWeights) -> None:
         self._among = among
         self._weights = weights
 

@@ -1,0 +1,78 @@
+"""What the recipes of an adapter are built on: choosing what is drawn, its scale, its figure and its ticks.
+
+`anylocal.plot` has the recipes themselves. Needs the extra ``anylocal[torch,plot]``.
+"""
+
+from __future__ import annotations
+
+from anylocal.errors import DependencyError
+
+try:
+    from anylocal._drawing.figure import add_colorbar, beside, new_axes, new_figure
+    from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, grey, pixels_of
+    from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
+    from anylocal._drawing.matrix import Drawn, draw_matrix, of_map
+    from anylocal._drawing.scale import CMAP, LEGEND, Cmap, Norm, Weights, colormap_of, shared_norm
+    from anylocal._drawing.select import (
+        array_of,
+        caption,
+        head_name,
+        image_of,
+        inside,
+        is_map,
+        layer_name,
+        map_of,
+        place_of,
+        rows_of,
+        sample_name,
+        sample_of,
+    )
+    from anylocal._drawing.ticks import LINE, name_positions, printable
+except ModuleNotFoundError as error:
+    if error.name not in {"matplotlib", "numpy"}:
+        raise
+    raise DependencyError(
+        f'anylocal.drawing needs {error.name}: pip install "anylocal[torch,plot]".', name=error.name
+    ) from error
+
+__all__ = [
+    "CMAP",
+    "LEGEND",
+    "LINE",
+    "Cmap",
+    "Drawn",
+    "ImageLike",
+    "Norm",
+    "Pixels",
+    "Statistics",
+    "Weights",
+    "add_colorbar",
+    "array_of",
+    "as_seen",
+    "beside",
+    "by_layer",
+    "caption",
+    "colormap_of",
+    "draw_layers",
+    "draw_matrix",
+    "grey",
+    "head_name",
+    "image_of",
+    "inside",
+    "is_map",
+    "layer_name",
+    "layers_of",
+    "map_of",
+    "name_positions",
+    "new_axes",
+    "new_figure",
+    "of_map",
+    "of_samples",
+    "pixels_of",
+    "place_of",
+    "printable",
+    "rows_of",
+    "sample_name",
+    "sample_of",
+    "shared_norm",
+]
