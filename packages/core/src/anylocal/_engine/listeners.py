@@ -16,9 +16,10 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from anylocal._engine import dynamo, tensors
+from anylocal._engine.frames import thread_and_frame
 from anylocal._engine.records import HEADER_LENGTH, RecordHeader
 from anylocal._engine.rewrite import UNBOUND
-from anylocal._engine.subscription import Subscription, thread_and_frame
+from anylocal._engine.subscription import Subscription
 
 if TYPE_CHECKING:
     import types

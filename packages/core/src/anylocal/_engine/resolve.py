@@ -20,9 +20,9 @@ from difflib import get_close_matches
 from typing import Any, Final, TypeAlias
 
 from anylocal._engine import tensors
+from anylocal._engine.frames import is_recording_code
 from anylocal._engine.patch import own_code
 from anylocal._engine.rewrite import Flow, owner_name
-from anylocal._engine.subscription import ENGINE
 from anylocal.errors import TargetError
 
 Filter: TypeAlias = Callable[[object], bool] | None
@@ -134,7 +134,7 @@ def resolve(target: object) -> Resolution:
     if not found:
         raise TargetError(_no_code(target, label))
     # What runs at each recorded call would record itself without end.
-    found = [item for item in found if not item.function.__code__.co_filename.startswith(ENGINE)]
+    found = [item for item in found if not is_recording_code(own_code(item.function))]
     if not found:
         msg = f"{label} is a part of what records calls: a capture of it would run in circles. Use a debugger."
         raise TargetError(msg)

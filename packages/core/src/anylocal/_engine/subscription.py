@@ -6,14 +6,13 @@ several records at once.
 
 from __future__ import annotations
 
-import sys
 import types
-from pathlib import Path
 from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import dynamo, tensors
+from anylocal._engine.frames import thread_and_frame
 from anylocal._engine.records import HEADER_LENGTH, Log, RecordHeader
 from anylocal._engine.rewrite import UNBOUND
 from anylocal._engine.spec import CaptureSpec
@@ -24,21 +23,6 @@ if TYPE_CHECKING:
 
 OTHER_OBJECTS: Final = "on behalf of other objects than the one captured"
 OTHER_THREADS: Final = "in other threads than the one that opened the capture"
-
-
-# The files of what runs at each recorded call: this one, and those beside it.
-ENGINE: Final = str(Path(__file__).with_name("_"))
-
-
-def thread_and_frame() -> tuple[int, int]:
-    """Return where the captured function runs that this is called for: the thread, and which of its frames.
-
-    Of a frame that is gone, the number may come again; a call that starts says so.
-    """
-    frame = sys._getframe(2)  # noqa: SLF001  # the fast way to a frame
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(ENGINE):
-        frame = frame.f_back
-    return get_ident(), id(frame)
 
 
 class Subscription:

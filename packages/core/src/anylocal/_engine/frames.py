@@ -1,0 +1,39 @@
+"""Frames of the code that records: which are ours, and in which frame a captured function runs."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from threading import get_ident
+from typing import Final
+
+# The modules whose functions run while a captured function does: at each recorded call, whatever it records.
+_RECORDING_MODULES: Final = (
+    "budget",
+    "containers",
+    "dynamo",
+    "frames",
+    "listeners",
+    "lock",
+    "records",
+    "subscription",
+    "tensors",
+)
+_RECORDING_FILES: Final = frozenset(str(Path(__file__).with_name(f"{name}.py")) for name in _RECORDING_MODULES)
+
+
+def is_recording_code(code: types.CodeType) -> bool:
+    """Return whether code runs at each recorded call, so that a capture of it would record itself without end."""
+    return code.co_filename in _RECORDING_FILES
+
+
+def thread_and_frame() -> tuple[int, int]:
+    """Return the thread in which the captured function runs, and the id of its frame.
+
+    The id may be used again after the frame is gone; a record of a start separates the two calls.
+    """
+    frame = sys._getframe(2)  # noqa: SLF001  # the fast way to a frame
+    while frame.f_back is not None and frame.f_code.co_filename in _RECORDING_FILES:
+        frame = frame.f_back
+    return get_ident(), id(frame)
