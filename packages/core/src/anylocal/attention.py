@@ -20,8 +20,9 @@ try:
     from anylocal._maps.statistics import distance, entropy, head_agreement, prefix_mass, sink_mass
     from anylocal._maps.tokens import Tokens
     from anylocal._maps.words import merge_words
+    from anylocal._readout.one_door import capture_attention
 except ModuleNotFoundError as error:
-    if error.name not in {"torch", "numpy"}:
+    if error.name not in {"torch", "numpy", "packaging"}:
         raise
     msg = f'anylocal.attention needs {error.name}, which is not installed: pip install "anylocal[torch]".'
     raise DependencyError(msg, name=error.name) from error
@@ -34,6 +35,7 @@ __all__ = [
     "Patches",
     "PlacedPatches",
     "Tokens",
+    "capture_attention",
     "distance",
     "entropy",
     "head_agreement",

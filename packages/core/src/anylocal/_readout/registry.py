@@ -14,6 +14,10 @@ from anylocal.errors import UnsupportedError
 if TYPE_CHECKING:
     import types
     from collections.abc import Iterator
+from typing import Final
+
+_GROUP: Final = "anylocal.adapters"
+"""The entry points: each name is a library, each value the module that holds an `Adapter` called ``adapter``."""
 
 
 def attention_functions(*candidates: object) -> Iterator[types.FunctionType]:
@@ -39,7 +43,7 @@ def attention_functions(*candidates: object) -> Iterator[types.FunctionType]:
 
 
 def adapters() -> dict[str, Adapter]:
-    """Return the adapters that are installed, by the names under which they are registered.
+    """Return the installed adapters, by the library that each reads.
 
     Raises
     ------
@@ -52,10 +56,23 @@ def adapters() -> dict[str, Adapter]:
     >>> {name: adapter.zoo for name, adapter in adapters().items()}
     {...}
     """
-    found: dict[str, Adapter] = {}
-    for entry in importlib.metadata.entry_points(group="anylocal.adapters"):
-        adapter = getattr(importlib.import_module(entry.module), "adapter", None)
-        if not isinstance(adapter, Adapter):
-            raise UnsupportedError(f"{entry.module}, registered as {entry.name!r}, holds no Adapter called adapter.")
-        found[entry.name] = adapter
-    return found
+    return {library: load(entry) for library, entry in entry_points().items()}
+
+
+def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    """Return where the adapters are, by the library that each reads; nothing is imported."""
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=_GROUP)}
+
+
+def load(entry: importlib.metadata.EntryPoint) -> Adapter:
+    """Import an adapter.
+
+    Raises
+    ------
+    UnsupportedError
+        If what is registered is no adapter.
+    """
+    adapter = getattr(importlib.import_module(entry.module), "adapter", None)
+    if not isinstance(adapter, Adapter):
+        raise UnsupportedError(f"{entry.module}, registered as {entry.name!r}, holds no Adapter called adapter.")
+    return adapter
