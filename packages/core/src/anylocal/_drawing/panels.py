@@ -1,0 +1,314 @@
+"""Several rows of weights over one image: a panel each, one colorbar, all of it placed in inches.
+
+Panels of one shape in a figure of known size need no layout engine: what each takes is computed, so that nothing
+overlaps in a figure of any size, and drawing seventy panels takes no longer than drawing seventy images.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from matplotlib import rcParams
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.font_manager import FontProperties
+from matplotlib.patheffects import withStroke
+from matplotlib.textpath import TextPath
+
+from anylocal._drawing.figure import height_of, width_of
+from anylocal._drawing.overlay import BACKGROUND, LEAST_OF_SET, bottom_of, draw_overlay, overlay_colormap, short
+from anylocal._drawing.scale import LEGEND, shared_norm
+from anylocal.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+    from anylocal._drawing.image import Pixels
+    from anylocal._drawing.scale import Cmap, Norm, Weights
+    from anylocal._maps.patches import Patches
+    from anylocal._maps.positions import Axis
+
+Share: TypeAlias = Literal["all", "layer", "head"]
+
+_SHARES: Final = ("all", "layer", "head")
+
+GAP: Final = 0.06
+"""Inches between panels, and around the figure."""
+
+NUMBERS_FROM: Final = 0.5
+"""Inches: narrower panels have no numbers in them."""
+
+SMALLEST_FONT: Final = 4.5
+"""Points."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One row of weights over the image."""
+
+    row: Weights
+    title: str = ""
+    layer: int = 0
+    """Panels of one layer have one scale where layers share."""
+    marked: tuple[Axis, Sequence[tuple[int, int]]] | None = None
+    """Positions to outline, each with its sample, and the axis that they are positions of."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all panels of a figure share."""
+
+    keys: Patches
+    pixels: Pixels
+    norm: Norm
+    cmap: Cmap
+    alpha: float
+    share: Share
+    smooth: bool = False
+    threshold: float | None = None
+
+
+class _Plan(NamedTuple):
+    """Where panels go, in inches."""
+
+    columns: int
+    rows: int
+    width: float
+    height: float
+    title: float
+    font: float
+
+
+def scales_of(panels: Sequence[Panel], look: Look) -> list[Normalize]:
+    """Return the scale of each panel: its own, its layer's, or that of all panels.
+
+    Raises
+    ------
+    OptionError
+        If `share` or the norm is not known.
+    """
+    if look.share not in _SHARES:
+        msg = f'share={look.share!r} is not known; give "all", "layer" or "head": which panels have one scale.'
+        raise OptionError(msg)
+    numbered = enumerate(panels)
+    groups = [{"all": 0, "layer": panel.layer, "head": number}[look.share] for number, panel in numbered]
+    values: dict[int, list[Weights]] = {}
+    for group, panel in zip(groups, panels, strict=True):
+        # The scale is that of the patches: a class token may have fifty times as much.
+        values.setdefault(group, []).append(look.keys.split(panel.row)[1])
+    made = {group: shared_norm(look.norm, rows) for group, rows in values.items()}
+    return [made[group] for group in groups]
+
+
+def draw_panels(
+    panels: Sequence[Panel],
+    look: Look,
+    figure: Figure,
+    *,
+    fit_height: bool,
+    heading: str,
+    columns: int | None = None,
+    sides: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> list[Axes]:
+    """Draw rows of weights over the image, and one colorbar.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+        In reading order.
+    look : Look
+        What they share.
+    figure : matplotlib.figure.Figure or SubFigure
+        An empty one.
+    fit_height : bool
+        Whether to make the figure as high as the panels are.
+    heading : str
+        What all panels have in common, such as the name of the module and the query.
+    columns : int, optional
+        Panels in a row; by default as many as make the panels largest.
+    sides : (sequence of str, sequence of str), optional
+        Names of the rows and of the columns, in the place of titles.
+
+    Returns
+    -------
+    list of matplotlib.axes.Axes
+        Those of the panels, in order.
+    """
+    scales = scales_of(panels, look)
+    colours = overlay_colormap(look.cmap, look.alpha, least=0.0 if look.threshold is None else LEAST_OF_SET)
+    wide, high = width_of(figure), height_of(figure)
+    font = _font(wide)
+    line = 1.4 * font / 72
+    names = sides[0] if sides is not None else []
+    left = GAP + (max((text_width(name, font) for name in names), default=0) + 0.06 if names else 0)
+    right = 0.25 + text_width("0.000", font) + 1.6 * line
+    top = GAP + (line if heading else 0) + (line if sides is not None else 0)
+    aspect = panel_aspect(look.keys)
+    titled = sides is None and any(panel.title for panel in panels)
+    room = wide - left - right, (math.inf if fit_height else high) - top - GAP
+    plan = _plan(len(panels), room, aspect, titled=titled, columns=columns)
+    block_high = plan.rows * (plan.height + plan.title + GAP) - GAP
+    if fit_height:
+        high = max(top + block_high + GAP, 1.6)
+        figure.set_figheight(high)
+    block_wide = plan.columns * (plan.width + GAP) - GAP
+    start_x = left + (wide - left - right - block_wide) / 2
+    start_y = top + max(0.0, high - top - GAP - block_high) / 2
+    axes = []
+    for number, (panel, scale) in enumerate(zip(panels, scales, strict=True)):
+        row, column = divmod(number, plan.columns)
+        x = start_x + column * (plan.width + GAP)
+        y = start_y + row * (plan.height + plan.title + GAP) + plan.title
+        ax = figure.add_axes(
+            (x / wide, 1 - (y + plan.height) / high, plan.width / wide, plan.height / high), label=f"panel {number}"
+        )
+        axes.append(ax)
+        _draw_panel(ax, panel, look, scale, colours, plan)
+        if plan.title:
+            ax.set_title(fitted(panel.title, plan.width, plan.font), fontsize=plan.font, pad=0.35 * plan.font)
+        if sides is not None and column == 0:
+            middle = 1 - (y + plan.height / 2) / high
+            figure.text((x - 0.05) / wide, middle, sides[0][row], ha="right", va="center", fontsize=font)
+        if sides is not None and row == 0:
+            name = _shortened(sides[1][column], plan.width, font)
+            figure.text(
+                (x + plan.width / 2) / wide, 1 - (y - 0.03) / high, name, ha="center", va="bottom", fontsize=font
+            )
+    if heading:
+        at = GAP / wide, 1 - (start_y - top + GAP) / high
+        figure.text(*at, fitted(heading, wide - 2 * GAP, font), ha="left", va="top", fontsize=font)
+    bar = (start_x + block_wide + 0.1, start_y + plan.title, 0.1, block_high - plan.title)
+    _draw_bar(figure, bar, (wide, high), scales, colours, font, look)
+    return axes
+
+
+def panel_aspect(keys: Patches) -> float:
+    """Return height over width of an overlay with its prefix cells."""
+    assert keys.image_size is not None
+    return bottom_of(keys) / keys.image_size[1]
+
+
+def _plan(count: int, room: tuple[float, float], aspect: float, *, titled: bool, columns: int | None) -> _Plan:
+    """Return where panels go: in as many columns as make them largest."""
+    wide, high = room
+    if columns is None and math.isinf(high):
+        # As wide as high altogether, or a little wider: a long row of small panels wastes the page's height.
+        high = 0.85 * wide
+    plans = []
+    for number in [columns] if columns is not None else range(1, count + 1):
+        rows = math.ceil(count / number)
+        width = (wide - (number - 1) * GAP) / number
+        font = title = 0.0
+        # The height of type depends on the width, and the other way round.
+        for _ in range(4):
+            font = float(np.clip(4.0 + 2.2 * width, SMALLEST_FONT, _font(wide)))
+            title = 1.5 * font / 72 if titled else 0.0
+            fitting = ((high - (rows - 1) * GAP) / rows - title) / aspect
+            width = min((wide - (number - 1) * GAP) / number, fitting)
+        plans.append(_Plan(number, rows, width, width * aspect, title, font))
+    best = max(plans, key=lambda plan: plan.width * (1 - 0.02 * (plan.columns * plan.rows - count)))
+    if best.width <= 0.05:  # noqa: PLR2004  # inches in which nothing can be seen
+        msg = f"{count} panels do not fit into {wide:.1f} × {high:.1f} inches; give a larger figure, or fewer panels."
+        raise OptionError(msg)
+    return best
+
+
+def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
+    ax: Axes, panel: Panel, look: Look, scale: Normalize, colours: Colormap, plan: _Plan
+) -> None:
+    drawn = draw_overlay(
+        ax,
+        panel.row,
+        look.keys,
+        look.pixels,
+        scale=scale,
+        colours=colours,
+        smooth=look.smooth,
+        threshold=look.threshold,
+    )
+    if panel.marked is not None:
+        axis, places = panel.marked
+        for place in places:
+            drawn.outline(axis, *place)
+    if look.share != "all" and plan.width >= NUMBERS_FROM:
+        assert scale.vmax is not None
+        assert look.keys.image_size is not None
+        height, width = look.keys.image_size
+        ax.annotate(
+            short(float(scale.vmax)),
+            (width, height),
+            (-3, 2.5),
+            textcoords="offset points",
+            ha="right",
+            color="white",
+            fontsize=plan.font,
+            path_effects=[withStroke(linewidth=1.4, foreground="black")],
+        )
+
+
+def _draw_bar(  # noqa: PLR0917  # as above
+    figure: Figure,
+    place: tuple[float, float, float, float],
+    size: tuple[float, float],
+    scales: Sequence[Normalize],
+    colours: Colormap,
+    font: float,
+    look: Look,
+) -> None:
+    """Draw the colorbar: in weights where all panels have one scale, else in fractions of each panel's maximum."""
+    (x, y, width, height), (wide, high) = place, size
+    one = look.share == "all"
+    label = LEGEND if one else "fraction of each panel's maximum"
+    # Not longer than its label needs in a high figure, and inside the figure in a low one.
+    length = min(height, max(2.6, text_width(label, font)))
+    y += (height - length) / 2
+    ax = figure.add_axes((x / wide, 1 - (y + length) / high, width / wide, length / high), label="colorbar")
+    ax.set_facecolor(BACKGROUND)
+    scale = scales[0] if one else Normalize(0, 1)
+    bar = figure.colorbar(ScalarMappable(scale, colours), cax=ax, extend="max", extendfrac=0.06)
+    if bar.solids is not None:
+        # Of colours that let light through, the edges of the steps would be seen twice.
+        bar.solids.set_edgecolor("none")
+    if not one:
+        bar.set_ticks([0, 0.5, 1], labels=["0", ".5", "1"])
+    ax.tick_params(labelsize=font, length=2, pad=1.5)
+    bar.set_label(fitted(label, high - 2 * GAP, font), fontsize=font, labelpad=2)
+
+
+def _font(wide: float) -> float:
+    """Return the size of type for a figure of some width, in points: the usual one, or less in a narrow figure."""
+    usual: float = rcParams["font.size"]
+    return float(min(0.85 * usual, max(5.5, 1.1 * wide + 2.5)))
+
+
+@lru_cache(maxsize=4096)
+def text_width(text: str, size: float) -> float:
+    """Return the width of a text in inches, without a renderer."""
+    if not text:
+        return 0.0
+    path = TextPath((0, 0), text, size=size, prop=FontProperties(family=rcParams["font.family"]))
+    return float(path.get_extents().x1) / 72
+
+
+def fitted(text: str, width: float, size: float) -> str:
+    """Return a text, with dots in its middle where it is too long for a width in inches."""
+    if text_width(text, size) <= width:
+        return text
+    for length in range(len(text) - 1, 2, -1):
+        made = f"{text[: (length + 1) // 2]}…{text[len(text) - length // 2 :]}"
+        if text_width(made, size) <= width:
+            return made
+    return text[:3]
+
+
+def _shortened(name: str, width: float, font: float) -> str:
+    """Return the name of a column, or only its number where that is all there is room for."""
+    return name if text_width(name, font) <= width else name.rpartition(" ")[2]
