@@ -275,7 +275,7 @@ class TestAxes:
                 r"norm='log' has no place for weights from 0 to 0; leave it out, or give one with limits",
             ),
             ({"norm": LogNorm(vmin=0, vmax=1)}, "norm=LogNorm has no place for weights from 0 to 0"),
-            ({"norm": "lgo"}, r"norm='lgo' is no scale; give a name that matplotlib knows, such as \"log\""),
+            ({"norm": "lgo"}, 'norm=\'lgo\' is no scale; give "linear", "sqrt", "log", "rank", another name'),
             ({"cmap": "magm"}, r"cmap='magm' is no colormap\. Did you mean 'magma'\?"),
             ({"cmap": 5}, r"cmap=5 is no colormap\. Give the name of one"),
         ],

@@ -29,7 +29,7 @@ from anylocal.drawing import (
     rows_of,
     sample_name,
     sample_of,
-    shared_norm,
+    scale_of,
 )
 from anylocal.errors import OptionError, PositionError, ShapeError, StateError
 from anylocal.plot import difference, entropy, heads, heatmap, model
@@ -278,7 +278,7 @@ def lines(
     weights = rows_of(attention, at, head, asked)[:, right]
     most = STRONGEST if strongest is None and query is None else strongest
     drawn = strongest_of(weights, most)
-    scale, colours = shared_norm(norm, [weights]), colormap_of(cmap)
+    scale, colours = scale_of(norm, [weights]), colormap_of(cmap)
     ax = tall_axes(ax, max(len(left), len(right)))
     found = draw_lines(ax, weights, drawn, [left.index(position) for position in asked], norm=scale, cmap=colours)
     name_columns(ax, (queries, left), (keys, right), text)
@@ -362,7 +362,7 @@ def rollout(
     text = place_of(last, at)
     position = _all_real(axis, text)[0] if query is None else _real_query(axis, query, text)
     row: Weights = array_of(follow(layers, residual=residual, queries=position)[at])
-    scale, colormap = shared_norm(norm, [row]), colormap_of(cmap)
+    scale, colormap = scale_of(norm, [row]), colormap_of(cmap)
     ax = tall_axes(ax, len(row))
     colours = draw_bars(ax, row, scale, colormap)
     name_lines(ax.yaxis, "key", axis, range(len(row)), text)
@@ -382,7 +382,7 @@ def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, color
     columns = _hidden(drawn.keys, range(drawn.weights.shape[1]), drawn.text)
     rows = _hidden(drawn.queries, drawn.rows, drawn.text)
     visible = drawn.weights[np.ix_(~rows, ~columns)]
-    ax = draw_matrix(drawn, shared_norm(norm, [visible]), cmap, ax, colorbar=colorbar)
+    ax = draw_matrix(drawn, scale_of(norm, [visible]), cmap, ax, colorbar=colorbar)
     _cover(ax, columns, axis="x")
     _cover(ax, rows, axis="y")
     return ax

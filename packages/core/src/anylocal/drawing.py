@@ -8,11 +8,25 @@ from __future__ import annotations
 from anylocal.errors import DependencyError
 
 try:
-    from anylocal._drawing.figure import add_colorbar, beside, new_axes, new_figure
+    from anylocal._drawing.figure import add_colorbar, bar_options, beside, new_axes, new_figure
     from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, grey, pixels_of
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
     from anylocal._drawing.matrix import Drawn, draw_matrix, of_map
-    from anylocal._drawing.scale import CMAP, LEGEND, Cmap, Norm, Weights, colormap_of, shared_norm
+    from anylocal._drawing.norms import Norm, Rank, Weights
+    from anylocal._drawing.scale import (
+        CMAP,
+        LEGEND,
+        Cmap,
+        Extend,
+        Share,
+        clipped,
+        colormap_of,
+        legend_of,
+        scale_of,
+        scales_of,
+        short,
+        top_of,
+    )
     from anylocal._drawing.select import (
         array_of,
         caption,
@@ -41,17 +55,22 @@ __all__ = [
     "LINE",
     "Cmap",
     "Drawn",
+    "Extend",
     "ImageLike",
     "Norm",
     "Pixels",
+    "Rank",
+    "Share",
     "Statistics",
     "Weights",
     "add_colorbar",
     "array_of",
     "as_seen",
+    "bar_options",
     "beside",
     "by_layer",
     "caption",
+    "clipped",
     "colormap_of",
     "draw_layers",
     "draw_matrix",
@@ -62,6 +81,7 @@ __all__ = [
     "is_map",
     "layer_name",
     "layers_of",
+    "legend_of",
     "map_of",
     "name_positions",
     "new_axes",
@@ -74,5 +94,8 @@ __all__ = [
     "rows_of",
     "sample_name",
     "sample_of",
-    "shared_norm",
+    "scale_of",
+    "scales_of",
+    "short",
+    "top_of",
 ]

@@ -22,7 +22,7 @@ try:
     from anylocal._drawing.grid import draw_grid, fit_height, laid_out, row_names, thumbnail
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
     from anylocal._drawing.matrix import difference_of, draw_matrix, draw_panels, drawn_of, figure_for, of_map
-    from anylocal._drawing.scale import CMAP, DIVERGING, LEGEND, centred_norm, colormap_of, shared_norm
+    from anylocal._drawing.scale import CMAP, DIVERGING, LEGEND, centred_scale, colormap_of, scale_of
     from anylocal._drawing.select import image_of, layer_name, map_of, mean_of, sample_name, sample_of
     from anylocal._drawing.ticks import printable
 except ModuleNotFoundError as error:
@@ -107,7 +107,7 @@ def heatmap(
     ((2, 4), 'key token')
     """
     drawn = drawn_of(attention, "heatmap", sample, head, queries)
-    return draw_matrix(drawn, shared_norm(norm, [drawn.weights]), cmap, ax, colorbar=colorbar)
+    return draw_matrix(drawn, scale_of(norm, [drawn.weights]), cmap, ax, colorbar=colorbar)
 
 
 def heads(
@@ -170,7 +170,7 @@ def heads(
     at = sample_of(attention, sample)
     panels = [replace(of_map(attention, at, head), title=f"head {head}") for head in range(attention.shape[1])]
     panels.append(replace(panels[0], weights=mean_of(panel.weights for panel in panels), title="mean"))
-    scale = shared_norm(norm, [panel.weights for panel in panels])
+    scale = scale_of(norm, [panel.weights for panel in panels])
     colours = colormap_of(cmap)
     figure, columns = figure_for(figure, columns, panels)
     axes = draw_panels(figure, columns, panels, scale, colours)
@@ -246,7 +246,7 @@ def model(
         [thumbnail(layer, image, head) for head in range(layer.shape[1])]
         for layer, image in zip(layers, images, strict=True)
     ]
-    scale = shared_norm(norm, [weights for row in rows for weights in row])
+    scale = scale_of(norm, [weights for row in rows for weights in row])
     colours = colormap_of(cmap)
     drawn = laid_out(figure)
     columns = max(map(len, rows))
@@ -314,7 +314,7 @@ def difference(
     [[0.5, -0.5], [-0.5, 0.5]]
     """
     drawn = difference_of(attention, other, sample, head, queries)
-    scale = centred_norm(norm, drawn.weights)
+    scale = centred_scale(norm, drawn.weights)
     return draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label="difference of\nattention weights")
 
 

@@ -33,7 +33,7 @@ from anylocal.drawing import (
     of_samples,
     sample_name,
     sample_of,
-    shared_norm,
+    scale_of,
 )
 from anylocal.errors import ChoiceError, OptionError, PositionError, ShapeError, StateError
 from anylocal.plot import difference, entropy, heads, heatmap, model
@@ -481,7 +481,7 @@ def _row(
     options: _Options,
 ) -> tuple[Axes, Overlay]:
     """Draw weights over the image, and mark queries: the positions of samples of an axis."""
-    scale, colours = shared_norm(options.norm, [row]), colormap_of(options.cmap)
+    scale, colours = scale_of(options.norm, [row]), colormap_of(options.cmap)
     ax = new_axes(options.ax)
     drawn = overlay(ax, row, keys, pixels, norm=scale, cmap=colours, alpha=options.alpha)
     axis, places = marked

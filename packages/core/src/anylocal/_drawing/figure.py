@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 if TYPE_CHECKING:
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
-from anylocal._drawing.scale import LEGEND
+    from anylocal._drawing.scale import Extend
+
+from anylocal._drawing.norms import Rank
+from anylocal._drawing.scale import LEGEND, clipped, short
 
 
 def new_axes(ax: Axes | None) -> Axes:
@@ -65,17 +68,32 @@ class Settled(ConstrainedLayoutEngine):
                 return
 
 
-def add_colorbar(mappable: ScalarMappable, ax: Axes, label: str = LEGEND) -> Colorbar:
-    """Put the legend of a scale to the right of the axes."""
-    options: dict[str, Any] = {"label": label}
-    if type(mappable.norm) is Normalize:
-        # As many by default as have room; but more of them are longer ones, and take that room (see `Spaced`).
-        options["ticks"] = MaxNLocator(4)
+def add_colorbar(mappable: ScalarMappable, ax: Axes, label: str = LEGEND, extend: Extend | None = None) -> Colorbar:
+    """Put the legend of a scale to the right of the axes, with a triangle at an end beyond which there are weights."""
+    drawn = mappable.get_array()
+    if extend is None:
+        extend = "neither" if drawn is None else clipped([mappable.norm], [drawn])
+    options = bar_options(mappable.norm, label, extend)
     if ax.figure.get_layout_engine() is None:
         # Nobody would make room for an inset: it is taken from the axes.
         return ax.figure.colorbar(mappable, ax=ax, **options)
     # An inset is as high as what is drawn, also where that does not fill the axes' place.
     return ax.figure.colorbar(mappable, cax=beside(ax, 0.06, 0.12), **options)
+
+
+def bar_options(scale: Normalize, label: str, extend: Extend) -> dict[str, Any]:
+    """Return what `Figure.colorbar` is to be told of a scale: its label, its triangles and its ticks."""
+    options: dict[str, Any] = {"label": label}
+    # A scale of steps has its own.
+    if extend != "neither" and not hasattr(scale, "extend"):
+        options |= {"extend": extend, "extendfrac": 0.04}
+    if type(scale) in {Normalize, PowerNorm}:
+        # As many by default as have room; but more of them are longer ones, and take that room (see `Spaced`).
+        options["ticks"] = MaxNLocator(4)
+    if isinstance(scale, Rank):
+        options["ticks"] = FixedLocator(scale.inverse(np.linspace(0, 1, 5)).tolist())
+        options["format"] = FuncFormatter(lambda weight, _: short(weight))
+    return options
 
 
 def beside(ax: Axes, start: float, width: float, bottom: float = 0.0, height: float = 1.0) -> Axes:
