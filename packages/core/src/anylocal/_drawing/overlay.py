@@ -20,7 +20,7 @@ from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
-from anylocal._drawing.scale import colormap_of
+from anylocal._drawing.scale import colormap_of, short
 from anylocal._maps.patches import Patches, PlacedPatches
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
     from anylocal._drawing.image import Pixels
-    from anylocal._drawing.scale import Cmap, Weights
+    from anylocal._drawing.norms import Weights
+    from anylocal._drawing.scale import Cmap
     from anylocal._maps.positions import Axis
 
 OVER_IMAGE: Final = "plasma"
@@ -96,18 +97,6 @@ def smallest_set(weights: Weights, threshold: float) -> npt.NDArray[np.bool_]:
     return chosen.reshape(weights.shape) & np.isfinite(weights)
 
 
-def short(weight: float) -> str:
-    """Return a weight in at most five characters: ``.60``, ``.012``, ``3e-5``."""
-    if not np.isfinite(weight):
-        return ""
-    if weight == 0 or weight >= 0.995:  # noqa: PLR2004  # what two figures round to 1
-        return f"{weight:.2g}"
-    if weight < 0.00095:  # noqa: PLR2004  # what four decimals show with one figure
-        mantissa, exponent = f"{weight:.0e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
-    return f"{weight:.{max(2, 1 - int(np.floor(np.log10(weight))))}f}"[1:]
-
-
 class FittedText(Text):
     """Text that is drawn as large as its box allows, and no larger than its own size; not at all if that is too small.
 
@@ -130,7 +119,7 @@ class FittedText(Text):
     def draw(self, renderer: RendererBase) -> None:
         """Draw the text."""
         self._fit(renderer)
-        if self.get_fontsize() >= LEGIBLE:
+        if float(self.get_fontsize()) >= LEGIBLE:
             super().draw(renderer)
 
     def get_window_extent(self, renderer: RendererBase | None = None, dpi: float | None = None) -> Any:

@@ -9,36 +9,32 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.font_manager import FontProperties
 from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
 
 from anylocal._drawing.figure import height_of, width_of
-from anylocal._drawing.overlay import BACKGROUND, LEAST_OF_SET, bottom_of, draw_overlay, overlay_colormap, short
-from anylocal._drawing.scale import LEGEND, shared_norm
+from anylocal._drawing.overlay import BACKGROUND, LEAST_OF_SET, bottom_of, draw_overlay, overlay_colormap
+from anylocal._drawing.scale import Share, clipped, legend_of, scales_of, short
 from anylocal.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
+    from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
     from anylocal._drawing.image import Pixels
-    from anylocal._drawing.scale import Cmap, Norm, Weights
+    from anylocal._drawing.norms import Norm, Weights
+    from anylocal._drawing.scale import Cmap, Extend
     from anylocal._maps.patches import Patches
     from anylocal._maps.positions import Axis
-
-Share: TypeAlias = Literal["all", "layer", "head"]
-
-_SHARES: Final = ("all", "layer", "head")
 
 GAP: Final = 0.06
 """Inches between panels, and around the figure."""
@@ -87,27 +83,6 @@ class _Plan(NamedTuple):
     font: float
 
 
-def scales_of(panels: Sequence[Panel], look: Look) -> list[Normalize]:
-    """Return the scale of each panel: its own, its layer's, or that of all panels.
-
-    Raises
-    ------
-    OptionError
-        If `share` or the norm is not known.
-    """
-    if look.share not in _SHARES:
-        msg = f'share={look.share!r} is not known; give "all", "layer" or "head": which panels have one scale.'
-        raise OptionError(msg)
-    numbered = enumerate(panels)
-    groups = [{"all": 0, "layer": panel.layer, "head": number}[look.share] for number, panel in numbered]
-    values: dict[int, list[Weights]] = {}
-    for group, panel in zip(groups, panels, strict=True):
-        # The scale is that of the patches: a class token may have fifty times as much.
-        values.setdefault(group, []).append(look.keys.split(panel.row)[1])
-    made = {group: shared_norm(look.norm, rows) for group, rows in values.items()}
-    return [made[group] for group in groups]
-
-
 def draw_panels(
     panels: Sequence[Panel],
     look: Look,
@@ -142,7 +117,9 @@ def draw_panels(
     list of matplotlib.axes.Axes
         Those of the panels, in order.
     """
-    scales = scales_of(panels, look)
+    # The scale is that of the patches: a class token may have fifty times as much.
+    patches = [look.keys.split(panel.row)[1] for panel in panels]
+    scales = scales_of(look.norm, patches, look.share, [panel.layer for panel in panels])
     colours = overlay_colormap(look.cmap, look.alpha, least=0.0 if look.threshold is None else LEAST_OF_SET)
     wide, high = width_of(figure), height_of(figure)
     font = _font(wide)
@@ -171,7 +148,7 @@ def draw_panels(
             (x / wide, 1 - (y + plan.height) / high, plan.width / wide, plan.height / high), label=f"panel {number}"
         )
         axes.append(ax)
-        _draw_panel(ax, panel, look, scale, colours, plan)
+        _draw_panel(ax, panel, look, scale, colours, plan, numbered=len(set(map(id, scales))) > 1)
         if plan.title:
             ax.set_title(fitted(panel.title, plan.width, plan.font), fontsize=plan.font, pad=0.35 * plan.font)
         if sides is not None and column == 0:
@@ -186,7 +163,7 @@ def draw_panels(
         at = GAP / wide, 1 - (start_y - top + GAP) / high
         figure.text(*at, fitted(heading, wide - 2 * GAP, font), ha="left", va="top", fontsize=font)
     bar = (start_x + block_wide + 0.1, start_y + plan.title, 0.1, block_high - plan.title)
-    _draw_bar(figure, bar, (wide, high), scales, colours, font, look)
+    _draw_bar(figure, bar, (wide, high), scales, colours, font, look, clipped(scales, [panel.row for panel in panels]))
     return axes
 
 
@@ -222,7 +199,7 @@ def _plan(count: int, room: tuple[float, float], aspect: float, *, titled: bool,
 
 
 def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
-    ax: Axes, panel: Panel, look: Look, scale: Normalize, colours: Colormap, plan: _Plan
+    ax: Axes, panel: Panel, look: Look, scale: Normalize, colours: Colormap, plan: _Plan, *, numbered: bool
 ) -> None:
     drawn = draw_overlay(
         ax,
@@ -238,7 +215,7 @@ def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
         axis, places = panel.marked
         for place in places:
             drawn.outline(axis, *place)
-    if look.share != "all" and plan.width >= NUMBERS_FROM:
+    if numbered and plan.width >= NUMBERS_FROM:
         assert scale.vmax is not None
         assert look.keys.image_size is not None
         height, width = look.keys.image_size
@@ -262,22 +239,21 @@ def _draw_bar(  # noqa: PLR0917  # as above
     colours: Colormap,
     font: float,
     look: Look,
+    beyond: Extend,
 ) -> None:
     """Draw the colorbar: in weights where all panels have one scale, else in fractions of each panel's maximum."""
     (x, y, width, height), (wide, high) = place, size
-    one = look.share == "all"
-    label = LEGEND if one else "fraction of each panel's maximum"
+    scale, label = legend_of(look.norm, scales)
     # Not longer than its label needs in a high figure, and inside the figure in a low one.
     length = min(height, max(2.6, text_width(label, font)))
     y += (height - length) / 2
     ax = figure.add_axes((x / wide, 1 - (y + length) / high, width / wide, length / high), label="colorbar")
     ax.set_facecolor(BACKGROUND)
-    scale = scales[0] if one else Normalize(0, 1)
-    bar = figure.colorbar(ScalarMappable(scale, colours), cax=ax, extend="max", extendfrac=0.06)
+    bar = figure.colorbar(ScalarMappable(scale, colours), cax=ax, extend=beyond, extendfrac=0.06)
     if bar.solids is not None:
         # Of colours that let light through, the edges of the steps would be seen twice.
         bar.solids.set_edgecolor("none")
-    if not one:
+    if scale not in scales:
         bar.set_ticks([0, 0.5, 1], labels=["0", ".5", "1"])
     ax.tick_params(labelsize=font, length=2, pad=1.5)
     bar.set_label(fitted(label, high - 2 * GAP, font), fontsize=font, labelpad=2)
