@@ -143,7 +143,7 @@ ROWS = [Panel(ROW * factor, f"head {number}", layer=number // 2) for number, fac
 def overlapping(figure: Figure) -> list[tuple[str, str]]:
     """Return the pairs of texts, panels and colorbars whose boxes overlap."""
     figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]  # Agg's
     boxes = [(f"axes {ax.get_label()}", ax.get_window_extent()) for ax in figure.axes]
     texts = [*figure.texts, *(ax.title for ax in figure.axes)]
     boxes += [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_text()]
