@@ -18,7 +18,7 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer, BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
-from anylocal_vit import _digits
+from anylocal_vit.cli import digits
 
 TEXT = "The animal didn't cross the street because it was too tired."
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -27,19 +27,19 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 @cache
 def digits_vit() -> torch.nn.Module:
     """Return a ViT of 4 layers, trained on scikit-learn's digits: each is somewhere on a dark ground."""
-    return _kept("digits-vit", _digits.make(), lambda: _digits.train()[0])
+    return _kept("digits-vit", digits.make(), lambda: digits.train()[0])
 
 
 def untrained_vit() -> torch.nn.Module:
     """Return the same model before its training."""
     torch.manual_seed(0)
-    return _digits.make().eval()
+    return digits.make().eval()
 
 
 def digit(which: int = 5) -> tuple[torch.Tensor, Any]:
     """Return an image that the model was not trained on, and its pixels."""
-    image = _digits.sample(which=which)
-    return image, _digits.pixels(image)
+    image = digits.sample(which=which)
+    return image, digits.pixels(image)
 
 
 @cache
@@ -70,7 +70,7 @@ def digits_swin() -> torch.nn.Module:
 
 def _train_swin(model: Any) -> Any:
     """Train on digits that fill the image: there so small a Swin learns in seconds."""
-    images, labels = _digits.load()
+    images, labels = digits.load()
     images = (functional.interpolate(images, size=(32, 32), mode="bilinear") - 0.15) / 0.3
     steps = 160
     optimizer = torch.optim.AdamW(model.parameters())
@@ -88,7 +88,7 @@ def _train_swin(model: Any) -> Any:
 
 def large_digit(which: int = 5) -> tuple[torch.Tensor, Any]:
     """Return a digit that fills the image, and its pixels."""
-    images, _ = _digits.load()
+    images, _ = digits.load()
     image = functional.interpolate(images[which : which + 1], size=(32, 32), mode="bilinear")
     pixels = image[0, 0].mul(255).round().to(torch.uint8).numpy()
     return (image - 0.15) / 0.3, np.repeat(pixels[..., None], 3, axis=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from PIL import Image
 from anylocal import store
 from anylocal.attention import Patches
 from anylocal.errors import OptionError, WeightsError
-from anylocal_vit import _demo, _digits
-from anylocal_vit.__main__ import main
+from anylocal_vit.cli import demo, digits
+from anylocal_vit.cli.main import main
+from anylocal_vit.cli.models import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +27,9 @@ def _untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train for no epoch at all."""
 
     def train() -> tuple[torch.nn.Module, float]:
-        return _digits.make().eval(), 0.1
+        return digits.make().eval(), 0.1
 
-    monkeypatch.setattr(_digits, "train", train)
+    monkeypatch.setattr(digits, "train", train)
 
 
 @pytest.mark.usefixtures("_untrained")
@@ -88,7 +90,7 @@ def test_too_large_maps_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """More maps than are written into one file are refused before anything is drawn."""
-    monkeypatch.setattr(_demo, "LARGEST", 1e-6)
+    monkeypatch.setattr(demo, "LARGEST", 1e-6)
     arguments = ["--model", "test_vit", "--random-weights", "--image", random_image(tmp_path)]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
     assert "choose some with --layers" in capsys.readouterr().err
@@ -112,10 +114,10 @@ def test_a_list_needs_a_model(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_training_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two epochs lower the loss below that of guessing."""
-    digits, labels = _digits.load()
-    model, _ = _digits.train(epochs=3)
+    images, labels = digits.load()
+    model, _ = digits.train(epochs=3)
     with torch.no_grad():
-        logits = model(_digits.place(digits[:200], torch.Generator().manual_seed(0)))
+        logits = model(digits.place(images[:200], torch.Generator().manual_seed(0)))
     assert torch.nn.functional.cross_entropy(logits, labels[:200]) < 2.28  # ln 10 = 2.303
 
 
@@ -133,7 +135,7 @@ def test_weights_out_of_reach_say_how_to_go_on(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(WeightsError, match=r"couldn't connect .* --checkpoint FILE, .* --random-weights"):
-        _demo.load_model("vit_tiny_patch16_224", checkpoint=None, random_weights=False)
+        load_model(Namespace(model="vit_tiny_patch16_224", checkpoint=None, random_weights=False))
 
 
 def test_a_file_that_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,17 +184,17 @@ def test_a_query_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     """An argument that names no patch is explained by the parser."""
     with pytest.raises(SystemExit):
         main(["--query", "six"])
-    assert "'six' is no patch; write row,column as in 6,7" in capsys.readouterr().err
+    assert "'six' is not a patch; write row,column as in 6,7" in capsys.readouterr().err
 
 
 def test_the_query_is_where_the_digit_is() -> None:
     """The demo asks the patch with the most ink."""
     image = torch.full((1, 1, 32, 32), -0.5)
     image[..., 8:12, 20:24] = 3
-    assert _digits.brightest_patch(image) == (2, 5)
+    assert digits.brightest_patch(image) == (2, 5)
 
 
 def test_an_option_error_is_one_of_ours() -> None:
     """The scene refuses unknown models by an error of the tree."""
     with pytest.raises(OptionError):
-        _demo.photo_scene("nothing", None, checkpoint=None, random_weights=True)
+        demo.photo(Namespace(model="nothing", image=None, checkpoint=None, random_weights=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ import timm
 import torch
 
 import anylocal_vit
+from anylocal.adapter import InputContext
 from anylocal.attention import Patches, PlacedPatches
 from anylocal.errors import TargetError
 from anylocal.testing import perturb
-from anylocal_vit import _grids
+from anylocal_vit._axes import LayerAxes
 
 Make = Callable[..., Any]
 
@@ -194,10 +196,10 @@ def test_images_of_several_sizes_in_one_batch(naflex: Any) -> None:
 def test_padding_may_be_told_by_coordinates(naflex: Any) -> None:
     """Where there is no mask of valid patches, a patch at (-1, -1) is padding."""
     coordinates = torch.tensor([[[0, 0], [0, 1], [-1, -1]]])
-    surroundings = _grids.Surroundings(
-        _grids.Layer("", naflex, {}, (1, 3, 7, 7)), naflex, {"": {"patch_coord": coordinates, "patch_valid": None}}
-    )
-    (keys, _, _) = surroundings.axes()
+    call: Any = SimpleNamespace(name="", module=naflex, values={})
+    seen = {"": {"patch_coord": coordinates, "patch_valid": None}}
+    context = InputContext(naflex, seen, about=None, memory={})
+    keys = LayerAxes(call, (1, 3, 7, 7), context).axes().keys
     assert isinstance(keys, PlacedPatches)
     assert keys.places.tolist() == [[0, 1, -1]]
 

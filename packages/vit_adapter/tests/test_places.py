@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from anylocal.attention import Axis, Named, Patches
-from anylocal_vit._grids import grid_of, prefix_names
-from anylocal_vit._places import overlapping, tiles
+from anylocal_vit._family import grid_of, tiles
+from anylocal_vit._models import prefix_names
+from anylocal_vit.families.byoanet import overlapping
 
 
 def test_windows_are_cut_row_by_row() -> None:

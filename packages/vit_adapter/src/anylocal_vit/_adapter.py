@@ -1,4 +1,4 @@
-"""Where attention lives in timm: what its classes hand over, and what their positions are."""
+"""The adapter of timm: where attention is computed, and what the axes of its maps are."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import timm.layers
 import timm.models
 
 from anylocal.adapter import Adapter, InputContext, MapAxes, Observation, Reading, argument_names, functions_in
-from anylocal_vit._grids import HINTS, Layer, Surroundings, is_model, seen_shape
-from anylocal_vit._layouts import BATCH, four_axes, makes_no_map, special_reading, without_a_map
-from anylocal_vit._places import cutting
+from anylocal_vit._axes import INPUTS, SIZES, LayerAxes, seen_shape, windows_of
+from anylocal_vit._layout import BATCH, four_axes
+from anylocal_vit._models import is_model
+from anylocal_vit._unsupported import computes_no_map, unsupported_layers
+from anylocal_vit.families import FAMILIES, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import torch
 
@@ -39,43 +41,35 @@ class TimmAdapter(Adapter):
 
     distribution: ClassVar[str] = "anylocal-vit"
     zoo: ClassVar[str] = "timm"
-    hints: ClassVar[tuple[str, ...]] = HINTS
+    hints: ClassVar[tuple[str, ...]] = (
+        *(name for names in SIZES for name in names),
+        *(name for family in FAMILIES for name in family.locals),
+    )
 
     def functions(self) -> Iterator[types.FunctionType]:
-        """Give all functions of timm's models and layers that compute a map."""
+        """Yield all functions of timm's models and layers that compute a map."""
         yield from _of_timm()
 
     def reading(self, function: types.FunctionType) -> Reading | None:
         """Return how the map is read off the calls of a function, None where it computes none."""
-        if makes_no_map(function):
+        if computes_no_map(function):
             return None
-        return special_reading(function) or super().reading(function)
+        return _reading_of_family(function) or super().reading(function)
 
     def unsupported(self, model: torch.nn.Module) -> Mapping[str, str]:
-        """Return what is called attention in timm and has no map, by the names of the modules."""
-        return dict(without_a_map(model))
+        """Return the attention layers that have no map, by name, and what they are instead."""
+        return dict(unsupported_layers(model))
 
     def observations(self, model: torch.nn.Module) -> Iterable[Observation]:
-        """Ask for the sizes of the image, and of what is cut into windows."""
-        asked: dict[types.FunctionType, None] = {}
-        for module in model.modules():
-            takes_an_image = module is model or is_model(module)
-            names = ("forward", "forward_features") if takes_an_image else ("forward",)
-            wanted = [module] if takes_an_image or cutting(module) is not None else []
-            embedding = getattr(module, "patch_embed", None) if takes_an_image else None
-            wanted += [] if embedding is None else [embedding]
-            for each in wanted:
-                functions = (f for name in names for f in functions_in(getattr(type(each), name, None)))
-                asked.update(dict.fromkeys(functions))
-        for function in asked:
+        """Yield what tells the size of the image, and of the inputs that are divided into windows."""
+        for function in _observed(model):
             arguments = argument_names(function.__code__)[1:]
-            # The first one is the image; the others say where its patches lie, in models that are given them.
-            kept = (*arguments[:1], *(name for name in arguments[1:] if name in {"patch_coord", "patch_valid"}))
+            kept = (*arguments[:1], *(name for name in arguments[1:] if name in INPUTS))
             if kept:
                 yield Observation(function, arguments=kept, keep=seen_shape)
 
     def spec(self, function: types.FunctionType, reading: Reading) -> CaptureSpec:
-        """Return what is to be recorded; of forks, also what tells a batch from the heads in it."""
+        """Return what is recorded of a function; in forks, the batch size as well."""
         spec = super().spec(function, reading)
         if function.__module__.startswith("timm."):
             return spec
@@ -85,46 +79,62 @@ class TimmAdapter(Adapter):
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:
         """Return the kernel's arguments with a batch and a head axis."""
         query, mask = given["query"], given.get("attn_mask")
-        arranged = {name: four_axes(call, given[name]) for name in ("query", "key")}
+        arranged = {name: self.weights(call, given[name]) for name in ("query", "key")}
         if mask is not None and mask.ndim == query.ndim == 3:  # noqa: PLR2004  # without a head axis
-            arranged["attn_mask"] = four_axes(call, mask)
+            arranged["attn_mask"] = self.weights(call, mask)
         return {**given, **arranged}
 
     def weights(self, call: Call, softmax: torch.Tensor) -> torch.Tensor:
-        """Return a softmax with a batch and a head axis."""
-        return four_axes(call, softmax)
+        """Return a softmax, or an operand, with a batch and a head axis."""
+        layouts = said("layouts", call.function.__qualname__)
+        arranged: torch.Tensor = layouts[0](softmax, call.module) if layouts else four_axes(call, softmax)
+        return arranged
 
     def mixed(self, call: Call, reading: Reading, made: AttentionMap) -> Mixed:
-        """Return what was made of the softmax; the difference of two fused maps is computed when it is asked for."""
-        weight = call.values.get("lambda_full")
-        if made.fused and weight is not None:
-            return _difference(made, weight)
-        return super().mixed(call, reading, made)
+        """Return what the layer made of its softmax; where it was fused, a function that computes it on demand."""
+        computing = said("mixed", call.function.__qualname__) if made.fused else ()
+        computed: Mixed = computing[0](call, made) if computing else None
+        return super().mixed(call, reading, made) if computed is None else computed
 
     def axes(self, call: Call, shape: tuple[int, ...], context: InputContext) -> MapAxes:
-        """Return the patches of the image that was given, with the prefix tokens of the model."""
-        return Surroundings(Layer(call.name, call.module, call.values, shape), context.model, context.seen).axes()
+        """Return the patches of the image that the model was given, with its prefix tokens."""
+        return LayerAxes(call, shape, context).axes()
 
 
-def _difference(made: AttentionMap, weight: torch.Tensor) -> Callable[[], torch.Tensor]:
-    def mixed() -> torch.Tensor:
-        return made[:, 0::2] - weight.to(made.dtype) * made[:, 1::2]
+def _reading_of_family(function: types.FunctionType) -> Reading | None:
+    for reading in said("readings", function.__qualname__):
+        # A fork may have other locals in a function of the same name.
+        if {*reading.locals, *(result.name for result in reading.spec.resulted)} <= {*function.__code__.co_varnames}:
+            found: Reading = reading
+            return found
+    return None
 
-    return mixed
+
+def _observed(model: torch.nn.Module) -> Iterable[types.FunctionType]:
+    """Return the functions whose first argument is an image, or an input that is divided into windows."""
+    found: dict[types.FunctionType, None] = {}
+    for module in model.modules():
+        takes_image = module is model or is_model(module)
+        embedding = getattr(module, "patch_embed", None) if takes_image else None
+        names = ("forward", "forward_features") if takes_image else ("forward",)
+        modules = [module] if takes_image or windows_of(module) else []
+        for each in modules if embedding is None else [*modules, embedding]:
+            for name in names:
+                found.update(dict.fromkeys(functions_in(getattr(type(each), name, None))))
+    return found
 
 
 @cache
 def _of_timm() -> tuple[types.FunctionType, ...]:
     found: dict[types.FunctionType, None] = {}
-    adapter_ = TimmAdapter()
-    # Importing a package of timm has imported all of its modules but those that are there for old code's sake.
+    # timm's packages import all of their modules, except those kept for old code.
     packages = tuple(f"{package.__name__}." for package in (timm.layers, timm.models))
     for name in sorted(name for name in sys.modules if name.startswith(packages)):
         owners = [value for value in vars(sys.modules[name]).values() if isinstance(value, type)]
         for owner in (owner for owner in owners if owner.__module__ == name):
             for value in vars(owner).values():
                 functions = functions_in(value) if isinstance(value, types.FunctionType) else ()
-                found.update(dict.fromkeys(f for f in functions if adapter_.reading(f) is not None))
+                found.update(dict.fromkeys(f for f in functions if adapter.reading(f) is not None))
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""A small timm ViT, trained on scikit-learn's digits: real weights where no hub can be reached."""
+"""A small timm ViT, trained on scikit-learn's digits: trained weights without a network."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tqdm import tqdm
 from anylocal.errors import DependencyError
 
 SIDE = 32
-"""Height and width of an image in pixels: a digit of 20 × 20 somewhere on a dark ground."""
+"""Height and width of an image in pixels: a digit of 20 × 20 somewhere on a dark background."""
 
 PATCH = 4
 _DIGIT = 20
 _EPOCHS = 20
 _BATCH = 32
 _LEARNING_RATE = 2e-3
-# timm starts position and class embeddings at 0.02, right for millions of images; from there a thousand teach nothing.
+# timm initialises position and class embeddings with 0.02, from which a thousand images teach them nothing.
 _EMBEDDING_SPREAD = 0.5
-# Of the images, roughly.
+# Of the pixels, roughly.
 _MEAN, _STD = 0.15, 0.3
 
 
@@ -46,7 +46,7 @@ def make() -> torch.nn.Module:
 
 
 def load() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the digits, enlarged, shape (n, 1, 20, 20) in 0 to 1, and what they show, shape (n,)."""
+    """Return the digits, enlarged to shape (n, 1, 20, 20) with values from 0 to 1, and their labels, shape (n,)."""
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
@@ -59,7 +59,7 @@ def load() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def place(digits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Put each digit somewhere on a ground of its own, in steps of a patch; shape (n, 1, 32, 32), normalised."""
+    """Place each digit at random on a background, aligned to patches; shape (n, 1, 32, 32), normalised."""
     canvas = torch.zeros(len(digits), 1, SIDE, SIDE)
     corners = PATCH * torch.randint(0, (SIDE - _DIGIT) // PATCH + 1, (len(digits), 2), generator=generator)
     for image, digit, (top, left) in zip(canvas, digits, corners.tolist(), strict=True):
@@ -68,21 +68,13 @@ def place(digits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def train(*, seed: int = 0, epochs: int = _EPOCHS) -> tuple[torch.nn.Module, float]:
-    """Train the model behind a progress bar.
-
-    Returns
-    -------
-    model : torch.nn.Module
-        In eval mode.
-    accuracy : float
-        The share of the digits it gets right that it was not trained on.
-    """
+    """Train the model under a progress bar, and return it in eval mode with its accuracy on held-out digits."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     digits, labels = load()
     held_out = len(digits) // 5
     model = make().train()
-    # So small a model gains nothing from a second thread, and crawls with it where other work spec the cores.
+    # So small a model gains nothing from a second thread, and is far slower with it where the cores are busy.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     steps = epochs * ((len(digits) - held_out) // _BATCH)
@@ -103,18 +95,18 @@ def train(*, seed: int = 0, epochs: int = _EPOCHS) -> tuple[torch.nn.Module, flo
     torch.set_num_threads(threads)
     model.eval()
     with torch.no_grad():
-        right = model(place(digits[:held_out], generator)).argmax(-1) == labels[:held_out]
-    return model, right.float().mean().item()
+        correct = model(place(digits[:held_out], generator)).argmax(-1) == labels[:held_out]
+    return model, correct.float().mean().item()
 
 
 def sample(*, seed: int = 1, which: int = 5) -> torch.Tensor:
-    """Return one image that the model was not trained on, shape (1, 1, 32, 32)."""
+    """Return one held-out image, shape (1, 1, 32, 32)."""
     digits, _ = load()
     return place(digits[which : which + 1], torch.Generator().manual_seed(seed))
 
 
 def pixels(image: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """Return an image of `sample` for drawing, shape (32, 32, 3)."""
+    """Return an image as `sample` returns it for drawing, shape (32, 32, 3)."""
     grey = image[0, 0].mul(_STD).add(_MEAN).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
     return np.repeat(grey[..., None], 3, axis=-1)
 
@@ -122,5 +114,4 @@ def pixels(image: torch.Tensor) -> npt.NDArray[np.uint8]:
 def brightest_patch(image: torch.Tensor) -> tuple[int, int]:
     """Return row and column of the patch with the most ink."""
     ink = functional.avg_pool2d(image, PATCH)[0, 0]
-    row, column = divmod(int(ink.argmax()), ink.shape[1])
-    return row, column
+    return divmod(int(ink.argmax()), ink.shape[1])

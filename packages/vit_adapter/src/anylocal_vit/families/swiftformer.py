@@ -1,0 +1,5 @@
+"""SwiftFormer: additive attention."""
+
+from anylocal_vit._family import LINEAR, Family
+
+FAMILY = Family(unsupported={"EfficientAdditiveAttention": LINEAR})

@@ -1,0 +1,5 @@
+"""Swin: windows, shifted in every other block."""
+
+from anylocal_vit._family import Family, Windows, channels_last, window_size
+
+FAMILY = Family(windows={"SwinTransformerBlock": Windows(channels_last, window_size)})
