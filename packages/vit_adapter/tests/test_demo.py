@@ -143,7 +143,7 @@ def test_a_file_that_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[s
     file = tmp_path / "notes.txt"
     file.write_text("no image")
     assert main(["--model", "test_vit", "--random-weights", "--image", str(file)]) == 1
-    assert "notes.txt' is no photograph" in capsys.readouterr().err
+    assert "notes.txt' is not a photograph" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["nothing.jpg", ""], ids=["missing", "a folder"])

@@ -58,7 +58,7 @@ def test_grey_and_transparent_images(make: Make) -> None:
 @pytest.mark.parametrize("source", [np.zeros((4, 4, 7), np.uint8), np.zeros(3, np.uint8)])
 def test_an_array_that_is_no_image(make: Make, source: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
     """An array of another shape is refused with its shape."""
-    with pytest.raises(ShapeError, match=rf"an array of shape \({source.shape[0]},.*is no photograph"):
+    with pytest.raises(ShapeError, match=rf"an array of shape \({source.shape[0]},.*is not a photograph"):
         photograph(make(depth=1), source)
 
 
@@ -81,7 +81,7 @@ def test_a_damaged_image(make: Make, tmp_path: Path, content: bytes, reason: str
     """It is refused with its name and with what its decoder says, whatever that raises."""
     file = tmp_path / "broken"
     file.write_bytes(content)
-    with pytest.raises(ShapeError, match=rf"broken'\) is no photograph that can be read \(.*{reason}"):
+    with pytest.raises(ShapeError, match=rf"broken'\) is not a photograph that can be read \(.*{reason}"):
         photograph(make(depth=1), file)
 
 

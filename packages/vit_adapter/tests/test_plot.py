@@ -468,7 +468,7 @@ class TestRollout:
 
     def test_no_map(self) -> None:
         """There must be a map."""
-        with pytest.raises(StateError, match="There is no map to roll out; run the model inside the capture first"):
+        with pytest.raises(StateError, match="No attention map to roll out; run the model inside the capture first"):
             plot.rollout([], IMAGE)
 
     def test_several_samples(self) -> None:
@@ -488,7 +488,7 @@ class TestRefusals:
     def test_image_of_another_size(self) -> None:
         """The image must be as large as the one that the model saw, and the message says how to get it."""
         message = (
-            r"The image is 50 × 80 pixels, and the model saw 48 × 80; give what the model was given, such as "
+            r"The image is 50 × 80 pixels, and the model saw 48 × 80; give the model's input, such as "
             r"anylocal_vit\.photograph\(model, file\)\.pixels\."
         )
         with pytest.raises(ShapeError, match=message):
@@ -498,7 +498,7 @@ class TestRefusals:
     def test_keys_that_are_no_patches(self, axis: Axis) -> None:
         """The keys must lie in an image."""
         with pytest.raises(
-            ShapeError, match=r"The keys of .* no patches that could be drawn over an image; draw it by heatmap"
+            ShapeError, match=r"The keys of .* not patches that could be drawn over an image; draw it by heatmap"
         ):
             plot.query(make(axis=axis), IMAGE, query=0)
 

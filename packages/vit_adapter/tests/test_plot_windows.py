@@ -258,14 +258,14 @@ class TestQueryOfAWindow:
     @pytest.mark.parametrize("query", [1, "carrier", ["carrier"]])
     def test_query_that_tells_no_window(self, query: Any) -> None:
         """A position is there in every window, and the message names the recipe that draws it in all of them."""
-        with pytest.raises(ChoiceError, match=r"does not tell in which; give a patch .* every window by windows\("):
+        with pytest.raises(ChoiceError, match=r"does not say in which; give a patch .* every window by windows\("):
             plot.query(make(TOKENED), IMAGE, query=query)
         assert plt.get_fignums() == []
 
     def test_queries_without_places(self) -> None:
         """Queries of which nothing is known tell no window either."""
         attention = AttentionMap.from_weights(torch.full((2, 1, 1, 2), 0.5), queries=Axis(1), keys=HALVES, windows=2)
-        with pytest.raises(ChoiceError, match="does not tell in which"):
+        with pytest.raises(ChoiceError, match="does not say in which"):
             plot.query(attention, np.zeros((16, 64)), query=(0, 0))
 
     def test_no_such_image(self) -> None:
@@ -397,7 +397,7 @@ class TestSeveralQueries:
 
     def test_none(self) -> None:
         """There must be a query."""
-        with pytest.raises(PositionError, match=r"query=\[\] is no query, and there is nothing to draw; give one"):
+        with pytest.raises(PositionError, match=r"query=\[\] holds no query to draw; give one"):
             plot.query(make(PATCHES), IMAGE, query=[])
 
     def test_one_that_is_not_there(self) -> None:
@@ -659,7 +659,7 @@ class TestWindows:
         """Rows and columns mean nothing in windows that have none, but positions do."""
         axis = PlacedPatches((3, 4), [[0, 1, 4], [2, 3, 6]], image_size=(48, 80))
         with pytest.raises(
-            ShapeError, match="are no rows and columns; give the query's position in the window instead"
+            ShapeError, match="are not made of rows and columns; give the query's position in the window instead"
         ):
             plot.windows(make(axis), IMAGE, query=(0, 0))
         assert frames(plot.windows(make(axis), IMAGE, query=2, ax=empty())) == [box(1, 0), box(1, 2)]

@@ -1,7 +1,7 @@
-"""One row of weights over the image: what every recipe of this package draws.
+"""One row of weights over the image, as the recipes of this package draw it.
 
-The axes' units are the pixels that the model saw. Patches are drawn where they lie, prefix tokens, which lie nowhere,
-as cells of a strip to the left. Both are on one scale.
+The units of the axes are pixels of the model's input. Patches are drawn in their places, prefix tokens as cells of a
+strip to the left, on the same scale.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from anylocal.drawing import Cmap, ImageLike, Pixels, Statistics, Weights
 
 BACKGROUND = "0.5"
-"""Grey of what lies under the cells and the colorbar: that of an average image, so that colours there are the same."""
+"""Grey under the prefix cells and the colorbar: that of an average image, so that colours look the same there."""
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """A drawn row: the patches over the image, and the strip of prefix cells, None where there is no prefix."""
+    """A drawn row: the patches over the image, and the strip of prefix cells, None without prefix tokens."""
 
     heat: AxesImage
     strip: Axes | None
     keys: Patches
 
     def outline(self, axis: Axis, position: int, sample: int = 0) -> None:
-        """Mark where a position lies, if it lies in the picture: visible on dark and on light, and in grey."""
+        """Outline the place of a position, if it has one, visibly on dark and on light, and in grey."""
         if not isinstance(axis, Patches | PlacedPatches):
             return
         cell = axis.cell(position, sample) if isinstance(axis, PlacedPatches) else axis.cell(position)
@@ -52,14 +52,14 @@ class Overlay:
             _frame(self.strip, -0.5, self.keys.prefix.index(name) - 0.5, 1, 1)
 
     def borders(self, regions: npt.NDArray[np.int64], *, clip: bool) -> None:
-        """Draw a line wherever neighbours differ: white on black, and a query's frame the other way round.
+        """Draw a line wherever neighbours differ: white on black, the inverse of a query's frame.
 
         Parameters
         ----------
         regions : numpy.ndarray, shape (rows + 2, columns + 2)
-            To which region each patch belongs; and, around them, what lies outside of the image.
+            The region of each patch, with a margin for the outside of the image.
         clip : bool
-            Whether lines end with the image; of one at its edge, half lies outside.
+            Whether lines are clipped to the image; half of a line at its edge lies outside.
         """
         assert self.keys.image_size is not None
         ys, xs = (
@@ -69,7 +69,7 @@ class Overlay:
         level = np.argwhere(regions[1:, 1:-1] != regions[:-1, 1:-1])
         lines = [[(xs[col], ys[row]), (xs[col], ys[row + 1])] for row, col in upright]
         lines += [[(xs[col], ys[row]), (xs[col + 1], ys[row])] for row, col in level]
-        # The black ones below all white ones: as the effect of each line, they would cut their neighbours' ends.
+        # All black lines are below all white ones: as path effects of each line, they would cut the ends of others.
         for color, width in (("black", 2.0), ("white", 0.8)):
             self.heat.axes.add_collection(
                 LineCollection(lines, colors=color, linewidths=width, capstyle="projecting", clip_on=clip, zorder=2.5),
@@ -80,12 +80,12 @@ class Overlay:
 def seen(
     attention: AttentionMap, image: ImageLike, sample: int, mean: Statistics, std: Statistics
 ) -> tuple[Patches, Pixels]:
-    """Return the patches of the whole image behind the keys' prefix tokens, and the image in grey, padded as it was.
+    """Return all patches of the image, with the keys' prefix tokens, and the image in grey, padded as the model did.
 
     Raises
     ------
     ShapeError, UnsupportedError
-        Where the keys are no patches of the image, or the image is not as large as the one that the model saw.
+        If the keys are not patches of the image, or the size of the image is not that of the model's input.
     """
     keys = attention.keys
     if attention.windows > 1 and not isinstance(keys, PlacedPatches):
@@ -93,7 +93,7 @@ def seen(
         raise UnsupportedError(msg)
     if not isinstance(keys, Patches | PlacedPatches):
         msg = (
-            f"The keys of {attention!r} are {keys!r}, no patches that could be drawn over an image; draw it by "
+            f"The keys of {attention!r} are {keys!r}, not patches that could be drawn over an image; draw it by "
             "heatmap, or make the map with keys=Patches(grid=(rows, columns), ...)."
         )
         raise ShapeError(msg)
@@ -101,7 +101,7 @@ def seen(
     whole = as_seen(pixels, [keys])
     if keys.image_size not in {None, whole.shape}:
         msg = (
-            "The image is {} × {} pixels, and the model saw {} × {}; give what the model was given, such as "
+            "The image is {} × {} pixels, and the model saw {} × {}; give the model's input, such as "
             "anylocal_vit.photograph(model, file).pixels."
         ).format(*pixels.shape, *keys.image_size)
         raise ShapeError(msg)
@@ -112,10 +112,10 @@ def seen(
 def overlay(
     ax: Axes, row: Weights, keys: Patches, pixels: Pixels, *, norm: Normalize, cmap: Cmap, alpha: float
 ) -> Overlay:
-    """Draw one row of weights, shape (key,), over the image that `seen` returned; the image is bare at NaN."""
+    """Draw one row of weights, shape (key,), over the image that `seen` returned; NaN leaves it bare."""
     prefix, picture = keys.split(row)
     height, width = pixels.shape
-    # The edges of the image, not the middles of its outer pixels: the units of `Patches.box`.
+    # From edge to edge, not from the centres of outer pixels: the units of `Patches.box`.
     extent = (0, width, height, 0)
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent, origin="upper", aspect="equal")
     heat = ax.imshow(
@@ -139,7 +139,7 @@ def overlay(
 def _strip(heat: AxesImage, prefix: Weights, keys: Patches, norm: Normalize) -> Axes:
     assert keys.image_size is not None
     height, width = keys.image_size
-    # High enough for a name at the side, never higher than the image.
+    # Tall enough for a name beside it, together never taller than the image.
     cell = min(1 / len(prefix), max(height, width) / height / 8)
     strip = beside(heat.axes, -0.24, 0.18, 1 - len(prefix) * cell, len(prefix) * cell)
     strip.set_facecolor(BACKGROUND)

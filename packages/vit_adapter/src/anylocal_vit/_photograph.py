@@ -1,4 +1,4 @@
-"""A photograph as a model sees it."""
+"""Photographs, preprocessed for a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """What a model sees of a photograph: resized, cropped, and not yet (`pixels`) or already (`tensor`) normalised.
+    """A photograph resized and cropped for a model, before (`pixels`) and after (`tensor`) normalisation.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Photograph:
 
 
 def photograph(model: torch.nn.Module, source: str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]) -> Photograph:
-    """Return a photograph as a timm model sees it, by the preprocessing of its own configuration.
+    """Preprocess a photograph as the configuration of a timm model says.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def photograph(model: torch.nn.Module, source: str | PathLike[str] | Image.Image
     Raises
     ------
     ShapeError
-        If the source is no image, or a damaged one.
+        If the source is not an image, or a damaged one.
     OSError
         If the file cannot be read.
 
@@ -74,9 +74,9 @@ def photograph(model: torch.nn.Module, source: str | PathLike[str] | Image.Image
     config: dict[str, Any] = timm.data.resolve_model_data_config(model)
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size is not None:
-        # Of a model made for another size, the configuration still names the one it was trained with.
+        # A model made for another size keeps the configuration of the size that it was trained with.
         config["input_size"] = (config["input_size"][0], *size)
-    # For its prefetcher timm leaves out the normalisation, and gives the crop as bytes.
+    # For its prefetcher, timm leaves out the normalisation and returns the crop as bytes.
     crop = timm.data.create_transform(**config, is_training=False, use_prefetcher=True)
     pixels = np.asarray(crop(_opened(source)))
     mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -93,7 +93,7 @@ def _opened(source: str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]) -
         with Image.open(source) as image:
             return image.convert("RGB")
     except Exception as error:
-        # Of damaged files decoders raise anything: SyntaxError, RuntimeError, struct.error, ...
+        # Decoders raise anything for damaged files: SyntaxError, RuntimeError, struct.error, ...
         if isinstance(error, OSError) and error.errno is not None:
             raise
         if isinstance(source, np.ndarray):
@@ -102,7 +102,7 @@ def _opened(source: str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]) -
             what = repr(source)
             reason = "" if isinstance(error, UnidentifiedImageError) else f" that can be read ({error})"
         wanted = "an image file, a PIL image, or an array (height, width, 3) of uint8"
-        msg = f"{what} is no photograph{reason}: give {wanted}."
+        msg = f"{what} is not a photograph{reason}: give {wanted}."
         raise ShapeError(msg) from error
 
 

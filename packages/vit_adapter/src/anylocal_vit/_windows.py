@@ -1,7 +1,7 @@
-"""Rows of weights over the whole image: keys of a window, or in any order, are put back where their patches lie.
+"""Rows of weights over the image: keys of a window, or in any order, are put in the places of their patches.
 
-What a window does not hold is NaN. Where a layer attends within windows, the samples of its batch are the windows of
-the images, one image after the other.
+Patches outside a window are NaN. In a windowed layer, the samples of a batch are the windows of the images, one image
+after the other.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def asked(attention: AttentionMap, queries: Sequence[Any], image: int) -> dict[int, list[int]]:
-    """Return which rows queries mean: of each sample of the batch, positions.
+    """Return the positions of queries, by sample of the batch.
 
     Raises
     ------
     ChoiceError
-        Where a layer attends within windows, and a query is no (row, column) pair, which tells the window.
+        If a layer attends within windows, and a query is not a (row, column) pair, which determines the window.
     PositionError, NameNotFoundError
-        Where there is no such query.
+        If no such query exists.
     """
     found: dict[int, list[int]] = {}
     for query in queries:
@@ -44,7 +44,7 @@ def _place(attention: AttentionMap, query: Any, image: int) -> tuple[int, int]:
         return 0, axis.position(query, image)
     if not isinstance(axis, PlacedPatches) or not is_cell(query):
         msg = (
-            f"{attention!r} attends within windows, and the query {query!r} does not tell in which; give a patch of the"
+            f"{attention!r} attends within windows, and the query {query!r} does not say in which; give a patch of the"
             " image as (row, column), or draw that query of every window by windows(…, query=…)."
         )
         raise ChoiceError(msg)
@@ -52,7 +52,7 @@ def _place(attention: AttentionMap, query: Any, image: int) -> tuple[int, int]:
 
 
 def mean_row(attention: AttentionMap, rows: Mapping[int, Sequence[int]], head: int | None) -> Weights:
-    """Return the mean of rows as one over the whole image, prefix tokens first: NaN where none of them has a key."""
+    """Return the mean of rows over the image, prefix tokens first: NaN where none of them has a key."""
     sums = np.stack(
         [spread(attention.keys, rows_of(attention, at, head, some).sum(0), at) for at, some in rows.items()]
     )
@@ -61,7 +61,7 @@ def mean_row(attention: AttentionMap, rows: Mapping[int, Sequence[int]], head: i
 
 
 def spread(keys: Axis, row: Weights, sample: int) -> Weights:
-    """Put one row of weights where its keys lie in the whole image, prefix tokens first."""
+    """Put one row of weights in the places of its keys in the image, prefix tokens first."""
     if not isinstance(keys, PlacedPatches):
         return row
     picture = of_image(keys, sample, 1).picture(row[None])
@@ -69,14 +69,14 @@ def spread(keys: Axis, row: Weights, sample: int) -> Weights:
 
 
 def stitched(attention: AttentionMap, image: int, position: int | None, head: int | None) -> Weights:
-    """Return a row for the whole image, made of one row of each window: a query's, or the mean over its patches.
+    """Return a row for the image from one row of each window: that of a query, or the mean over its patches.
 
-    Where the query is padding in a window, the patches of that window are NaN. Prefix tokens get the mean over windows.
+    If the query is padding in a window, the patches of that window are NaN. Prefix tokens get the mean over windows.
 
     Raises
     ------
     PositionError
-        Where the query is padding in every window.
+        If the query is padding in every window.
     """
     keys = of_image(attention.keys, image, attention.windows)
     rows: dict[int, Weights] = {}
@@ -94,28 +94,28 @@ def stitched(attention: AttentionMap, image: int, position: int | None, head: in
 
 
 def check_windowed(attention: AttentionMap) -> None:
-    """Raise where a layer does not attend within windows."""
+    """Raise if a layer does not attend within windows."""
     if attention.windows == 1:
         msg = f"{attention!r} attends to the whole image, not within windows; draw it by query."
         raise UnsupportedError(msg)
 
 
 def of_image(axis: Axis, image: int, windows: int) -> PlacedPatches:
-    """Return the windows of one image only, counted from its first."""
-    assert isinstance(axis, PlacedPatches), "checked where the image was"
+    """Return the windows of one image."""
+    assert isinstance(axis, PlacedPatches), "`seen` has checked it"
     chosen = (image * windows + np.arange(windows)) % axis.windows
     return PlacedPatches(axis.grid, axis.places[chosen], prefix=axis.prefix)
 
 
 def within(axis: Axis, query: Any) -> tuple[int, str]:
-    """Return the position that a query means in every window, a pair being row and column within it, and its name.
+    """Return the position of a query in every window, and its name; a pair is row and column within the window.
 
     Raises
     ------
     ShapeError
-        Where a pair is asked for and the windows are not made of rows and columns.
+        If a pair is given and the windows are not made of rows and columns.
     PositionError, NameNotFoundError
-        Where there is no such query.
+        If no such query exists.
     """
     if not isinstance(axis, PlacedPatches) or not is_cell(query):
         position = axis.position(query)
@@ -127,10 +127,10 @@ def within(axis: Axis, query: Any) -> tuple[int, str]:
 
 
 def regions(axis: PlacedPatches, *windows: int) -> npt.NDArray[np.int64]:
-    """Return in which window each patch is, counted from 1, and 0 where in none: shape (rows + 2, columns + 2).
+    """Return the window of each patch, counted from 1, and 0 outside all: shape (rows + 2, columns + 2).
 
-    Around the image there is nothing, if windows are chosen, and their numbers go on, if all are meant: as where lines
-    are to be drawn wherever neighbours differ.
+    Lines are drawn wherever neighbours differ. The margin around the image is 0 for chosen windows, which get lines
+    there; for all windows it repeats the edge.
     """
     found = np.zeros(axis.grid[0] * axis.grid[1], dtype=np.int64)
     for number, window in enumerate(windows or range(axis.windows), start=1):
@@ -140,13 +140,13 @@ def regions(axis: PlacedPatches, *windows: int) -> npt.NDArray[np.int64]:
 
 
 def scattered(numbers: npt.NDArray[np.int64]) -> bool:
-    """Tell from `regions` whether no patch has a neighbour in its own window."""
+    """Return whether, by `regions`, no patch has a neighbour in its own window."""
     inside = numbers[1:-1, 1:-1]
     return bool((inside[1:] != inside[:-1]).all() and (inside[:, 1:] != inside[:, :-1]).all())
 
 
 def is_cell(query: Any) -> bool:
-    """Tell a patch, given as (row, column), from a list of queries."""
+    """Return whether a query is a patch given as (row, column), not a list of queries."""
     return (
         not isinstance(query, str)
         and hasattr(query, "__len__")
@@ -156,7 +156,7 @@ def is_cell(query: Any) -> bool:
 
 
 def _asking(axis: Axis, position: int | None, sample: int) -> list[int]:
-    """Return the position in a window where it is no padding; by default, all that are patches."""
+    """Return the position as a list, empty if it is padding in the window; without one, all patches."""
     if not isinstance(axis, PlacedPatches):
         return list(range(len(axis))) if position is None else [position]
     first = len(axis.prefix)
@@ -167,7 +167,7 @@ def _asking(axis: Axis, position: int | None, sample: int) -> list[int]:
 
 
 def _window_shape(axis: PlacedPatches) -> tuple[int, int]:
-    """Return the rows and columns of a window: within it, a column of the image comes again in the next row."""
+    """Return the rows and columns of a window, in which a column of the image recurs in the next row."""
     length = axis.places.shape[1]
     width = length
     for places in axis.places:
@@ -176,6 +176,6 @@ def _window_shape(axis: PlacedPatches) -> tuple[int, int]:
         again = real[columns == columns[0]] if len(real) else real
         width = min([width, *np.diff(again).tolist()])
     if length % width:
-        msg = f"The windows of {axis!r} are no rows and columns; give the query's position in the window instead."
+        msg = f"The windows of {axis!r} are not made of rows and columns; give the query's position in the window instead."
         raise ShapeError(msg)
     return length // width, width

@@ -1,8 +1,8 @@
-"""Recipes: pictures of what patches attend to, over the image, and of how far, layer by layer.
+"""Recipes: attention over the image, and statistics layer by layer.
 
-The image is below, in grey, and the weights of the patches lie over it, exactly where the model saw them. Prefix
-tokens cover no pixels: they are cells beside the image, on the same scale. Patches that a window does not hold leave
-the image bare. The recipes of `anylocal.plot` are here as well.
+The image is in grey, and the weights of the patches cover it exactly where the model saw them. Prefix tokens cover no
+pixels: they are cells beside the image, on the same scale. Patches outside a window leave the image bare. The recipes
+of `anylocal.plot` are here as well.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["difference", "distance", "entropy", "heads", "heatmap", "model", "prefix", "query", "rollout", "windows"]
 
 ALPHA = 0.6
-"""Opaque enough to tell weights apart, and the image shows through."""
+"""Opaque enough to tell weights apart, transparent enough to see the image."""
 
 
 def query(
@@ -81,57 +81,57 @@ def query(
     """Draw what one query attends to, or several on average, over the image.
 
     Query patches are outlined in black and white, as are the cells of queries that are prefix tokens. Where the layer
-    attends within windows, only the patches of the query's window are covered, and white lines on black go round them.
+    attends within windows, only the patches of the query's window are covered, with white lines on black around them.
 
     Parameters
     ----------
     attention : AttentionMap or AttentionMaps
         Its keys must be `Patches` or `PlacedPatches`.
     image : torch.Tensor, numpy.ndarray, PIL.Image.Image or Photograph
-        What the model saw, in its size: one image, or the whole batch. A normalised one is drawn between its
-        own extremes, or put back by `mean` and `std`. One that the model pads to whole patches, as it was given
-        or padded: the padding, below and to the right, is grey.
+        The model's input, in its size: one image, or the complete batch. A normalised image is scaled to its own
+        range, or denormalised by `mean` and `std`. An image that the model pads may be given with or without the
+        padding, which lies below and to the right and is grey.
     query : (int, int), int or str, or sequence of them
-        Row and column of a patch, a position, or the name of a prefix token; of a sequence, the mean of their
-        weights is drawn. Two plain integers are one patch. Within windows, patches by row and column in the whole
-        image, which tell the window.
+        Row and column of a patch, a position, or the name of a prefix token; for a sequence, the mean of their
+        weights is drawn. Two plain integers are one patch. Within windows, patches by row and column in the
+        image, which determine the window.
     layer : int or str, optional
-        Which of several maps: its position, or the name of its module.
+        Which of several maps: its index, or the name of its module.
     sample : int, optional
-        Which sample of the batch (of a windowed layer, which image); a batch of one needs none.
+        Which sample of the batch (in a windowed layer, which image); a batch of one needs none.
     head : int, optional
         Which head; the mean over heads by default.
     norm : matplotlib.colors.Normalize or str, optional
         The scale of patches and prefix tokens, from 0 to the greatest weight drawn by default.
     cmap : str or matplotlib.colors.Colormap
-        "magma" by default: what gets no attention goes dark, and lightness rises evenly with the weight.
+        "magma" by default: dark without attention, and perceptually uniform.
     alpha : float
-        How much the weights cover the image, between 0 and 1.
+        The opacity of the weights, between 0 and 1.
     mean, std : float or sequence of float, optional
-        What the image was normalised by: a number for each colour, or one for all.
+        The statistics that normalised the image: a number for each colour channel, or one for all.
     ax : matplotlib.axes.Axes, optional
         Where to draw; in a new figure by default. The prefix cells are an inset to the left of it.
     colorbar : bool
-        Whether to draw the legend of the scale. It lies over a middle grey, as the prefix cells do.
+        Whether to draw the legend of the scale, on the same grey as the prefix cells.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Its units are pixels. The weights of the patches are the array of ``ax.images[1]``, the image is below.
+        Its units are pixels. The weights of the patches are the array of ``ax.images[1]``, over the image.
 
     Raises
     ------
     ShapeError
-        Where the image has another size than the model saw, or the keys are no patches of an image.
+        If the size of the image is not that of the model's input, or the keys are not patches of an image.
     ChoiceError
-        Where the batch holds several samples and none was chosen, several maps were given without `layer`, or a
-        query of a windowed layer does not tell its window.
+        If the batch holds several samples and none was chosen, several maps were given without `layer`, or a query
+        of a windowed layer does not determine its window.
     OptionError
-        Where `attention` is no map, `layer` is to choose from one, or `mean` and `std` do not fit the image.
+        If `attention` is not a map, `layer` is given with a single map, or `mean` and `std` do not fit the image.
     PositionError, NameNotFoundError
-        Where there is no such layer, sample, head or query.
+        If no such layer, sample, head or query exists.
     UnsupportedError
-        Where the layer attends within windows, and does not say where they lie.
+        If the layer attends within windows whose places are unknown.
 
     Examples
     --------
@@ -178,11 +178,11 @@ def windows(
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
-    """Draw all windows of a windowed layer in their places over the image: how much each patch gets within its window.
+    """Draw all windows of a windowed layer in their places over the image: the attention to each patch in its window.
 
-    White lines on black run where neighbours belong to different windows, shifted or not; there are none where all
-    neighbours do, as in windows of patches from all over the image, or the lines would hide it. Weights of a window sum
-    to 1, prefix tokens included: they tell the patches of one window apart.
+    White lines on black run between neighbours of different windows, shifted or not. They are left out where all
+    neighbours are, as in windows of patches from all over the image, which lines would hide. The weights of a window
+    sum to 1, prefix tokens included: compare them within a window only.
 
     Parameters
     ----------
@@ -191,9 +191,9 @@ def windows(
     image
         See `query`.
     query : (int, int), int or str, optional
-        What one query of every window attends to: row and column within the window, a position in it, or the name of
-        a prefix token. It is outlined in each; windows where it is padding stay bare. The mean over the query patches
-        of each window by default.
+        The query of every window: row and column within the window, a position in it, or the name of a prefix token.
+        It is outlined in each; windows where it is padding stay bare. The mean over the query patches of each window
+        by default.
     sample : int, optional
         Which image of the batch; a batch of one needs none.
     head : int, optional
@@ -204,15 +204,15 @@ def windows(
     Returns
     -------
     matplotlib.axes.Axes
-        As that of `query`. A patch that several windows hold, as keys at the rim, has the mean of its weights, as have
-        prefix tokens.
+        As that of `query`. Patches in several windows, as keys at an edge may be, have the mean of their weights, as
+        have prefix tokens.
 
     Raises
     ------
     UnsupportedError
-        Where the layer does not attend within windows, or does not say where they lie.
+        If the layer does not attend within windows, or their places are unknown.
     ShapeError, ChoiceError, OptionError, PositionError, NameNotFoundError
-        As `query`, and where windows are no rows and columns that `query` could mean.
+        As `query`, and if a pair is given and the windows are not made of rows and columns.
 
     Examples
     --------
@@ -246,7 +246,7 @@ def windows(
         ],
         options=_Options(norm, cmap, alpha, ax, colorbar=colorbar),
     )
-    # Queries are in one window each, while keys at a rim may be in several.
+    # Queries are in one window each, while keys at an edge may be in several.
     parted = attention.queries if isinstance(attention.queries, PlacedPatches) else attention.keys
     borders = regions(of_image(parted, number, attention.windows))
     if not scattered(borders):
@@ -269,16 +269,16 @@ def rollout(
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
-    """Draw the attention rollout of one query of the last layer, followed back to the image.
+    """Draw the attention rollout of one query of the last layer over the image.
 
     Parameters
     ----------
     maps : iterable of AttentionMap
-        The self-attention layers of one forward, first layer first.
+        The self-attention layers of one forward pass, first layer first.
     image
         See `query`.
     query : (int, int), int or str, optional
-        ``"cls"`` by default, position 0 where there is no such token.
+        ``"cls"`` by default, position 0 in models without it.
     sample
         See `query`.
     residual : float, default 0.5
@@ -294,9 +294,9 @@ def rollout(
     Raises
     ------
     ShapeError, ChoiceError, OptionError, PositionError, NameNotFoundError, UnsupportedError
-        As `query`, and where the layers cannot be multiplied.
+        As `query`, and if the layers cannot be multiplied.
     StateError
-        Where there is no map.
+        If `maps` is empty.
 
     Examples
     --------
@@ -311,7 +311,7 @@ def rollout(
     """
     layers = [map_of(layer, "rollout") for layer in maps]
     if not layers:
-        msg = "There is no map to roll out; run the model inside the capture first."
+        msg = "No attention map to roll out; run the model inside the capture first."
         raise StateError(msg)
     last = layers[-1]
     sample = sample_of(last, sample)
@@ -332,38 +332,38 @@ def rollout(
 
 
 def prefix(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes | None = None) -> Axes:
-    """Draw how much attention the patches of each layer give to prefix tokens, such as ``cls`` and registers.
+    """Draw the attention of the patches of each layer to prefix tokens, such as ``cls`` and registers.
 
-    A line for each token through the mean of the heads, and a dot for each head. Layers whose keys have no prefix token
-    have none, and are counted along x all the same.
+    Each token has a line through the means of heads, and a dot for each head. Layers whose keys have no prefix token
+    are left empty, and still count along x.
 
     Parameters
     ----------
     maps : iterable of AttentionMap
-        The layers of one forward, first layer first: they are counted along x.
+        The layers of one forward pass, first layer first, along x.
     sample : int, optional
-        Which sample of the batch (of a windowed layer, which image); by default the mean over all of them.
+        Which sample of the batch (in a windowed layer, which image); by default the mean over all of them.
     ax : matplotlib.axes.Axes, optional
         Where to draw; in a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The means are ``ax.lines``, one for each token; shares of the heads, the second column of
+        The means are ``ax.lines``, one for each token; the shares of heads are the second column of
         ``ax.collections[…].get_offsets()``.
 
     Raises
     ------
     ShapeError
-        Where no layer's keys have prefix tokens.
+        If no layer's keys have prefix tokens.
     StateError, ChoiceError
-        Where there is no map, or they belong to several forwards.
+        If `maps` is empty, or holds several forward passes.
     OptionError, PositionError
-        Where something is no map, or there is no such sample.
+        If an item is not a map, or no such sample exists.
 
     See Also
     --------
-    anylocal.attention.prefix_mass : The numbers, and what they mean.
+    anylocal.attention.prefix_mass : The numbers, and their definition.
 
     Examples
     --------
@@ -397,37 +397,37 @@ def prefix(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes 
 
 
 def distance(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes | None = None) -> Axes:
-    """Draw how far the heads of each layer look: a dot for each head, a line through their mean.
+    """Draw the mean attention distance of each layer: a dot for each head, a line through their mean.
 
-    Layers whose queries or keys are no patches, as in class attention, have none, and are counted along x all the same.
+    Layers whose queries or keys are not patches, as in class attention, are left empty, and still count along x.
 
     Parameters
     ----------
     maps : iterable of AttentionMap
-        The layers of one forward, first layer first: they are counted along x.
+        The layers of one forward pass, first layer first, along x.
     sample : int, optional
-        Which sample of the batch (of a windowed layer, which image); by default the mean over all of them.
+        Which sample of the batch (in a windowed layer, which image); by default the mean over all of them.
     ax : matplotlib.axes.Axes, optional
         Where to draw; in a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The means are ``ax.lines[0]``; layers and distances of the heads, ``ax.collections[0].get_offsets()``. In
-        pixels; where the maps do not know the size of their image, in patches.
+        The means are ``ax.lines[0]``; layers and distances of heads are ``ax.collections[0].get_offsets()``. In
+        pixels; in patches if the maps do not know the size of their image.
 
     Raises
     ------
     ShapeError
-        Where no layer's queries and keys are patches, or only some know the size of their image.
+        If no layer's queries and keys are patches, or only some know the size of their image.
     StateError, ChoiceError
-        Where there is no map, or they belong to several forwards.
+        If `maps` is empty, or holds several forward passes.
     OptionError, PositionError
-        Where something is no map, or there is no such sample.
+        If an item is not a map, or no such sample exists.
 
     See Also
     --------
-    anylocal.attention.distance : The numbers, and where they are from.
+    anylocal.attention.distance : The numbers, and their source.
 
     Examples
     --------
@@ -461,7 +461,7 @@ def distance(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axe
 
 @dataclass(frozen=True)
 class _Options:
-    """What the user chose of how to draw."""
+    """The user's choices of how to draw."""
 
     norm: Norm
     cmap: Cmap
@@ -480,7 +480,7 @@ def _row(
     title: Sequence[str],
     options: _Options,
 ) -> tuple[Axes, Overlay]:
-    """Draw weights over the image, and mark queries: the positions of samples of an axis."""
+    """Draw weights over the image, and outline queries: an axis, and (position, sample) pairs on it."""
     scale, colours = scale_of(options.norm, [row]), colormap_of(options.cmap)
     ax = new_axes(options.ax)
     drawn = overlay(ax, row, keys, pixels, norm=scale, cmap=colours, alpha=options.alpha)
@@ -510,12 +510,12 @@ def _layer(attention: AttentionMap | Sequence[AttentionMap], layer: int | str | 
 
 
 def _queries(query: Any) -> list[Any]:
-    """Return the queries that are meant: a sequence is several, unless it is the row and column of one."""
+    """Return a list of queries: a sequence holds several, unless it is the row and column of one."""
     query = query.tolist() if hasattr(query, "tolist") else query
     if isinstance(query, str) or not isinstance(query, Sequence) or is_cell(query):
         return [query]
     if not query:
-        msg = "query=[] is no query, and there is nothing to draw; give one, such as query=(0, 0)."
+        msg = "query=[] holds no query to draw; give one, such as query=(0, 0)."
         raise PositionError(msg)
     return list(query)
 
@@ -529,7 +529,7 @@ def _title(attention: AttentionMap, image: int, head: int | None) -> list[str]:
 
 
 def _query_name(attention: AttentionMap, places: Sequence[tuple[int, int]]) -> str:
-    """Return the line of a title that tells the queries, given as positions in samples of the batch."""
+    """Return the line of a title that names the queries, given as (position, sample) pairs."""
     if len(places) > 1:
         return f"mean of {len(places)} queries"
     ((position, at),) = places
