@@ -1,4 +1,4 @@
-"""What the tests of this package share."""
+"""Fixtures that the tests of this package share."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# More threads than idle cores wait for each other, and these models are small.
+# These models are small, and more threads than idle cores wait for each other.
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def _left_as_found() -> Iterator[None]:
-    """Leave no mark and no value behind."""
+    """Remove all marks and cached values after each test."""
     yield
     get_local.deactivate()
     anylocal_vit.uninstall()
@@ -36,7 +36,7 @@ def _left_as_found() -> Iterator[None]:
 
 @pytest.fixture
 def make() -> Callable[..., Any]:
-    """Make a timm model in eval mode whose parameters are far from those of the initialisation."""
+    """Make a timm model in eval mode whose parameters are far from their initial values."""
 
     def make(name: str = "vit_tiny_patch16_224", **options: Any) -> Any:
         torch.manual_seed(0)
@@ -47,7 +47,7 @@ def make() -> Callable[..., Any]:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Iterator[Callable[[str], types.ModuleType]]:
-    """Import source text, written to a file now, under a name of its own."""
+    """Import source text from a new file, as a module of its own name."""
     made: list[str] = []
 
     def load(source: str) -> types.ModuleType:
@@ -74,7 +74,7 @@ def fork(load: Callable[[str], types.ModuleType]) -> Callable[[Callable[[str], s
 
     def copy(change: Callable[[str], str]) -> types.ModuleType:
         source = inspect.getsource(timm.models.vision_transformer)
-        # The copy keeps the classes that it is about, and leaves timm's registry of models alone.
+        # Only the classes are copied: a second registration of timm's models would warn.
         source = source.replace("from ._", "from timm.models._").replace("@register_model\n", "")
         return load(change(source.partition("default_cfgs = ")[0].replace("generate_default_cfgs(", "dict(")))
 

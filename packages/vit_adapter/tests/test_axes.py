@@ -1,4 +1,4 @@
-"""The axes of a map say which prefix tokens and which patches of the actual input its positions are."""
+"""The axes of a map: prefix tokens, and patches of the actual input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def captured(model: Any, height: int, width: int) -> Any:
 def test_prefix_tokens_are_read_off_the_model(
     make: Make, name: str, options: dict[str, Any], prefix: tuple[str, ...]
 ) -> None:
-    """The tokens in front of the patches have the names and the number that the model gives them."""
+    """The prefix tokens have the names and the number that the model gives them."""
     maps = captured(make(name, img_size=64, depth=2, **options), 64, 64)
     patches = Patches(grid=(4, 4), prefix=prefix, image_size=(64, 64))
     assert maps[0].queries == patches
@@ -47,7 +47,7 @@ def test_prefix_tokens_are_read_off_the_model(
 
 
 def test_grid_is_that_of_the_image(make: Make) -> None:
-    """A model of dynamic size has the grid of the image that it was given, a rectangle too."""
+    """A model of dynamic size has the grid of its input, also of a rectangle."""
     model = make(depth=1, dynamic_img_size=True)
     assert captured(model, 64, 96)[0].queries == Patches(grid=(4, 6), prefix=("cls",), image_size=(64, 96))
     assert captured(model, 96, 32)[0].queries == Patches(grid=(6, 2), prefix=("cls",), image_size=(96, 32))
@@ -69,18 +69,18 @@ def test_grid_is_that_of_the_image(make: Make) -> None:
     ],
 )
 @pytest.mark.parametrize(("size", "grid"), [((65, 65), (5, 5)), ((70, 161), (5, 11)), ((64, 96), (4, 6))])
-def test_patches_of_a_padded_image_are_whole(
+def test_patches_of_a_padded_image_are_complete(
     make: Make, name: str, options: dict[str, Any], size: tuple[int, int], grid: tuple[int, int]
 ) -> None:
-    """A model that pads its image has the padded grid, and patches of their own size behind the image's edge too."""
+    """A model that pads its image has the padded grid, with patches of full size beyond the image's edge too."""
     axis = captured(make(name, depth=1, dynamic_img_pad=True, **options), *size)[0].keys
     whole = 16 * grid[0], 16 * grid[1]
     added = whole[0] - size[0], whole[1] - size[1]
     assert axis == Patches(grid, prefix=axis.prefix, image_size=whole, image_padding=added)
 
 
-def test_distances_in_a_padded_image_are_those_of_whole_patches(make: Make) -> None:
-    """Patches whose middles are 16 pixels apart are told to be, whatever the size of the image."""
+def test_distances_in_a_padded_image_are_those_of_complete_patches(make: Make) -> None:
+    """Patches whose centres are 16 pixels apart are 16 pixels apart for `distance`, whatever the size of the image."""
     (attention,) = captured(make(depth=1, dynamic_img_size=True, dynamic_img_pad=True), 70, 161)
     weights = attention.numpy()[0, :, 1:, 1:].astype(float)
     rows, columns = np.divmod(np.arange(5 * 11), 11)
@@ -90,7 +90,7 @@ def test_distances_in_a_padded_image_are_those_of_whole_patches(make: Make) -> N
 
 
 def test_a_hybrid_pads_what_its_backbone_makes(make: Make) -> None:
-    """Patches of padded features are as large as the pixels that these are made of."""
+    """Patches of padded features have the size of the pixels that the features were computed from."""
     backbone = torch.nn.Conv2d(3, 8, 4, stride=4)
     padding = {"dynamic_img_size": True, "dynamic_img_pad": True}
     model = make(depth=1, embed_layer=partial(HybridEmbed, backbone), patch_size=2, img_size=64, **padding)
@@ -99,7 +99,7 @@ def test_a_hybrid_pads_what_its_backbone_makes(make: Make) -> None:
 
 
 def test_parts_of_larger_models(make: Make) -> None:
-    """A transformer inside of another module has its own axes, and names with the path to it."""
+    """A transformer inside another module has its own axes, and names with the path to it."""
 
     class Wrapper(torch.nn.Module):
         def __init__(self) -> None:
@@ -115,14 +115,14 @@ def test_parts_of_larger_models(make: Make) -> None:
 
 
 def test_dropped_patches_are_only_counted(make: Make) -> None:
-    """Where patch dropout leaves patches out, the positions are counted and not passed off as a grid."""
+    """With patch dropout, the positions are only counted, not taken for a grid."""
     model = make(img_size=64, depth=1, patch_drop_rate=0.5).train()
     maps = captured(model, 64, 64)
     assert maps[0].queries == Axis(1 + 8)
 
 
 def test_attention_pool_has_queries_of_its_own(make: Make) -> None:
-    """The pool at the end of a SigLIP model asks with one latent query, and its keys are the patches."""
+    """The pool at the end of a SigLIP model has one latent query, and its keys are the patches."""
     maps = captured(make("vit_base_patch16_siglip_224", img_size=64, depth=1, embed_dim=96, num_heads=3), 64, 64)
     pool = maps["attn_pool"]
     assert pool.queries == Named(("latent",))
@@ -156,7 +156,7 @@ def related(model: Any, words: int, texts: int = 1) -> Any:
 
 
 def test_a_square_number_of_words_is_no_grid() -> None:
-    """Of two towers in one model, one is over the patches that a convolution made, the other is not."""
+    """Of two towers in one model, only the one over the patches of a convolution has patches as its axes."""
     maps = related(TwoTowers(), words=36)
     assert maps["image.self_attn"].keys == Patches((4, 4), prefix=(), image_size=(64, 64))
     assert maps["text.self_attn"].keys == Axis(36)
@@ -193,7 +193,7 @@ class Clip(torch.nn.Module):
 
 
 def test_a_tower_in_a_model_is_what_it_is_alone() -> None:
-    """Within a larger model, a tower over images has its patches and its class token, and the words beside it none."""
+    """In a larger model, a tower over images has patches and a class token, and the one over words has neither."""
     expected = Patches((4, 4), prefix=("cls",), image_size=(64, 64))
     maps = related(Clip(), words=16)
     assert maps["visual.transformer.self_attn"].keys == expected
@@ -202,7 +202,7 @@ def test_a_tower_in_a_model_is_what_it_is_alone() -> None:
 
 
 class Latents(torch.nn.Module):
-    """Asks the patches by learned queries."""
+    """Attends to patches with learned queries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,14 +215,14 @@ class Latents(torch.nn.Module):
 
 
 def test_latent_queries_are_only_counted() -> None:
-    """What was learned is no grid, however many they are; the keys are the patches."""
+    """Learned queries are not a grid, whatever their number; the keys are the patches."""
     (attention,) = captured(Latents(), 64, 64)
     assert attention.queries == Axis(9)
     assert attention.keys == Patches((4, 4), prefix=(), image_size=(64, 64))
 
 
 class Rearrange(torch.nn.Module):
-    """As in einops: a layer that keeps its pattern, and the lengths in it."""
+    """A layer as einops makes it, which keeps its pattern and the lengths in it."""
 
     def __init__(self, pattern: str, **axes_lengths: int) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class Rearrange(torch.nn.Module):
 
 
 def test_patches_may_be_cut_by_a_pattern() -> None:
-    """A layer of einops that cuts the image up, as in vit-pytorch, tells how large the patches are."""
+    """The size of patches is read from a layer of einops that makes them, as in vit-pytorch."""
 
     class Rearranging(torch.nn.Module):
         def __init__(self) -> None:
@@ -249,7 +249,7 @@ def test_patches_may_be_cut_by_a_pattern() -> None:
 
 
 class Pooling(torch.nn.Module):
-    """Pools its keys, as in PVT, and is told the grid of its queries."""
+    """Pools its keys, as in PVT, and is given the grid of its queries."""
 
     def forward(self, x: torch.Tensor, H: int, W: int) -> Any:
         pooled = torch.nn.functional.avg_pool2d(x.mT.unflatten(-1, (H, W)), 4)
@@ -277,7 +277,7 @@ def test_a_layer_may_tell_its_own_grid() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 def test_a_traced_part_beside_a_model_is_no_matter(make: Make) -> None:
-    """What has been traced keeps its parts elsewhere, and the maps beside it are captured."""
+    """A traced module has no submodules in the usual place, and the maps beside it are captured."""
 
     class Beside(torch.nn.Module):
         def __init__(self) -> None:

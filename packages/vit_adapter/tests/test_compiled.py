@@ -30,11 +30,11 @@ def _nothing_compiled() -> Iterator[None]:
     torch.compiler.reset()
 
 
-# torch says so of the very first 3.13.
+# torch warns on 3.13.0.
 @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 @pytest.mark.parametrize("name", SMALL)
 def test_a_compiled_model_gives_the_same_maps_and_axes(make: Make, name: str) -> None:
-    """Without a graph break, each forward gives what the eager model gives, windows and mixes included."""
+    """Without a graph break, each forward pass gives what the eager model gives, windows and mixes included."""
     options, size = SMALL[name]
     model = make(name, **options)
     inputs = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
@@ -58,7 +58,7 @@ def test_a_compiled_model_gives_the_same_maps_and_axes(make: Make, name: str) ->
 @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 @pytest.mark.parametrize("compiled", [(1,), (0, 1, 2)])
 def test_compiled_blocks_belong_to_the_forward_of_their_model(make: Make, compiled: tuple[int, ...]) -> None:
-    """However many of an eager model's blocks are compiled, each forward is one."""
+    """However many of an eager model's blocks are compiled, each forward pass counts once."""
     model = make("vit_tiny_patch16_224", img_size=64, depth=3)
     for number in compiled:
         model.blocks[number].compile(backend="eager")

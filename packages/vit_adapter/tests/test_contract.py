@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TestFused(AdapterContract):
-    """timm's models as they come."""
+    """timm's models with fused attention, their default."""
 
     adapter = anylocal_vit.adapter
 
@@ -36,7 +36,7 @@ class TestFused(AdapterContract):
 
 
 class TestUnfused(TestFused):
-    """The same with the map made in Python."""
+    """timm's models with attention computed in Python."""
 
     def make_model(self) -> torch.nn.Module:
         model = super().make_model()

@@ -1,4 +1,4 @@
-"""The command ``python -m anylocal_vit``, with a model that was not trained, to save the time."""
+"""The command ``python -m anylocal_vit``, with an untrained model to save time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def _untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train for no epoch at all."""
+    """Replace training by an untrained model."""
 
     def train() -> tuple[torch.nn.Module, float]:
         return digits.make().eval(), 0.1
@@ -36,7 +36,7 @@ def _untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_demo_writes_every_layer_a_query_and_the_rollout(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without any argument but the folder, there is a picture of each layer, of a query and of the rollout."""
+    """With no argument but the folder, it draws each layer, a query and the rollout."""
     assert main(["--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     pictures = ["distance", *(f"layer-{i:02}-heads" for i in range(4)), "entropy", "prefix", "query", "rollout"]
@@ -48,7 +48,7 @@ def test_the_demo_writes_every_layer_a_query_and_the_rollout(
 
 
 def test_any_model_and_any_photograph(tmp_path: Path) -> None:
-    """A timm model and a photograph of another size give the same pictures."""
+    """Any timm model and a photograph of any size can be drawn."""
     photograph = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 140, 3), np.uint8)).save(photograph)
     arguments = ["--model", "test_vit", "--random-weights", "--image", str(photograph), "--query", "1,2"]
@@ -71,7 +71,7 @@ def random_image(folder: Path) -> str:
     ],
 )
 def test_any_family(tmp_path: Path, model: str, layers: str, pictures: set[str]) -> None:
-    """Windows, class attention and pooled queries are drawn as what they are."""
+    """Windows, class attention and pooled queries have pictures of their own kinds."""
     arguments = ["--model", model, "--random-weights", "--image", random_image(tmp_path), "--layers", layers]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert pictures <= {path.stem for path in (tmp_path / "out").iterdir()}
@@ -89,7 +89,7 @@ def test_the_maps_are_kept(tmp_path: Path) -> None:
 def test_too_large_maps_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """More maps than are written into one file are refused before anything is drawn."""
+    """Maps too large for one file are refused before anything is drawn."""
     monkeypatch.setattr(demo, "LARGEST", 1e-6)
     arguments = ["--model", "test_vit", "--random-weights", "--image", random_image(tmp_path)]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
@@ -98,7 +98,7 @@ def test_too_large_maps_are_refused(
 
 
 def test_the_layers_of_a_model_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    """What has a map is listed with its class, and what has none with what it is."""
+    """Layers with a map are listed with their class, layers without one with what they are instead."""
     assert main(["--model", "xcit_nano_12_p16_224", "--list"]) == 0
     printed = capsys.readouterr().out
     assert "xcit_nano_12_p16_224 has 2 layers with a map" in printed
@@ -113,7 +113,7 @@ def test_a_list_needs_a_model(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_training_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs lower the loss below that of guessing."""
+    """Three epochs lower the loss below that of guessing."""
     images, labels = digits.load()
     model, _ = digits.train(epochs=3)
     with torch.no_grad():
@@ -122,13 +122,13 @@ def test_training_learns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_misspelt_model_names_others(capsys: pytest.CaptureFixture[str]) -> None:
-    """A model that timm does not have is refused with some that it has."""
+    """A model that timm does not have is refused with names that it has."""
     assert main(["--model", "vit_smal_patch16_224"]) == 1
     assert "timm has no model 'vit_smal_patch16_224'. It has, for example: vit_" in capsys.readouterr().err
 
 
 def test_weights_out_of_reach_say_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a network, the error names the ways that need none."""
+    """Without a network, the error names the options that need none."""
 
     def offline(*_: Any, **__: Any) -> None:
         raise OSError("We couldn't connect to the hub.")
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("name", ["nothing.jpg", ""], ids=["missing", "a folder"])
 def test_a_photograph_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    """A file that is not there, or is none, is refused with what to give."""
+    """A missing file, or a folder, is refused with the remedy."""
     file = tmp_path / name
     assert main(["--model", "test_vit", "--random-weights", "--image", str(file), "--out", str(tmp_path / "out")]) == 1
     assert f"error: --image {file} could not be read" in capsys.readouterr().err
@@ -167,34 +167,34 @@ def test_a_folder_without_the_right_to_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is refused by name, before the small ViT is trained."""
-    # Nothing is forbidden to root, as whom tests may run.
+    # Tests may run as root, who may write anywhere.
     monkeypatch.setattr("os.access", lambda *_: False)
     assert main(["--out", str(tmp_path / "out")]) == 1
     assert f"{tmp_path} may not be written to" in capsys.readouterr().err
 
 
-def test_a_query_outside_of_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_query_outside_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A patch that the image does not have is refused before anything is drawn."""
     assert main(["--model", "test_vit", "--random-weights", "--query", "99,0", "--out", str(tmp_path)]) == 1
     assert "99" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_a_query_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    """An argument that names no patch is explained by the parser."""
+def test_a_query_that_is_not_a_patch(capsys: pytest.CaptureFixture[str]) -> None:
+    """An argument that is not a patch is explained by the parser."""
     with pytest.raises(SystemExit):
         main(["--query", "six"])
     assert "'six' is not a patch; write row,column as in 6,7" in capsys.readouterr().err
 
 
 def test_the_query_is_where_the_digit_is() -> None:
-    """The demo asks the patch with the most ink."""
+    """The query of the demo is the patch with the most ink."""
     image = torch.full((1, 1, 32, 32), -0.5)
     image[..., 8:12, 20:24] = 3
     assert digits.brightest_patch(image) == (2, 5)
 
 
 def test_an_option_error_is_one_of_ours() -> None:
-    """The scene refuses unknown models by an error of the tree."""
+    """Unknown models are refused by an error of anylocal's."""
     with pytest.raises(OptionError):
         demo.photo(Namespace(model="nothing", image=None, checkpoint=None, random_weights=True))

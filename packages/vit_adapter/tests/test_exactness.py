@@ -1,4 +1,4 @@
-"""The maps are those of the model, to float32's last digits, and capturing changes nothing."""
+"""The maps are the model's to the last digits of float32, and capturing changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def image(size: int = 224, batch: int = 1, seed: int = 1) -> torch.Tensor:
 
 
 def eager_maps(model: Any, inputs: torch.Tensor) -> list[torch.Tensor]:
-    """Compute each layer's softmax in float64 from the layer's own input, by the textbook and by nothing of ours."""
+    """Compute each layer's softmax in float64 from the layer's own input, by the textbook formula."""
     double = copy.deepcopy(model).double()
     maps: list[torch.Tensor] = []
 
@@ -61,7 +61,7 @@ def test_fused_maps_equal_the_eager_ones_in_float64(make: Make) -> None:
 
 @pytest.mark.parametrize("options", [{"qk_norm": True}, {"qkv_bias": False}, {"num_heads": 6}])
 def test_options_of_the_layer(make: Make, options: dict[str, Any]) -> None:
-    """Normalised queries and keys, no bias and other head counts are read as they are."""
+    """Normalised queries and keys, missing biases and other numbers of heads are captured exactly."""
     model = make(img_size=64, depth=2, **options)
     with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
         model(image(64))
@@ -70,7 +70,7 @@ def test_options_of_the_layer(make: Make, options: dict[str, Any]) -> None:
 
 
 def test_unfused_maps_are_those_the_model_made(make: Make) -> None:
-    """Of an unfused layer the map is the very softmax that its dropout was given."""
+    """The map of an unfused layer is bit-equal to the input of its dropout."""
     model = make(img_size=64, depth=2)
     made: list[torch.Tensor] = []
     for block in model.blocks:
@@ -110,7 +110,7 @@ class _NoMapSized(TorchDispatchMode):
 
 
 def test_the_class_tokens_row_needs_no_map(make: Make) -> None:
-    """The class token's row of every head is computed without any tensor of the size query × key."""
+    """Reading the class token's row of every head makes no tensor of the size query × key."""
     model = make(img_size=1024, depth=1, patch_size=16, embed_dim=24, num_heads=3)
     with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
         model(image(1024))
@@ -122,16 +122,16 @@ def test_the_class_tokens_row_needs_no_map(make: Make) -> None:
 
 
 def test_running_the_model_makes_no_map(make: Make) -> None:
-    """While a fused model is captured, nothing of the size query × key is made."""
+    """Capturing a fused model makes no tensor of the size query × key."""
     model = make(img_size=512, depth=1, embed_dim=24, num_heads=3)
     length = 32 * 32 + 1
-    # A forward's own largest tensors are the image and the MLP's; the map of one head is larger still here.
+    # The largest tensors of the forward pass itself are the image and the MLP's; here, one head's map is larger.
     with torch.no_grad(), anylocal_vit.capture_attention(model), _NoMapSized(length * length):
         model(image(512))
 
 
 def test_another_model_of_the_class_is_not_recorded(make: Make) -> None:
-    """Of two models of one class only the captured one's calls are there."""
+    """With two models of one class, only the calls of the captured one are recorded."""
     one, other = make(img_size=64, depth=2), make(img_size=64, depth=2)
     with anylocal_vit.capture_attention(one) as maps, torch.no_grad():
         other(image(64, seed=2))
@@ -143,7 +143,7 @@ def test_another_model_of_the_class_is_not_recorded(make: Make) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_models(make: Make, dtype: torch.dtype) -> None:
-    """Of a bfloat16 or float16 model the map is the float32 softmax of the operands that the kernel received."""
+    """The map of a bfloat16 or float16 model is the float32 softmax of the operands that the kernel received."""
     model = make(img_size=64, depth=1).to(dtype)
     with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
         model(image(64).to(dtype))
@@ -153,7 +153,7 @@ def test_low_precision_models(make: Make, dtype: torch.dtype) -> None:
 
 
 def test_autocast_and_inference_mode(make: Make) -> None:
-    """A model that runs under autocast in inference mode is captured, and computes the same bits."""
+    """A model under autocast in inference mode is captured, and its output is bit-equal."""
     model = make(img_size=64, depth=1)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         alone = model(image(64))

@@ -64,7 +64,7 @@ PLAIN, MARKED = with_own_attention(""), with_own_attention('    @get_local("attn
 def build(module: types.ModuleType, **options: Any) -> Any:
     torch.manual_seed(0)
     if "attn_layer" in inspect.signature(module.VisionTransformer).parameters:
-        # Newer timm takes the class of its layers from a table, where the fork's own is not.
+        # Newer timm takes the class of its layers from a table, which does not hold the fork's own.
         options["attn_layer"] = module.Attention
     return module.VisionTransformer(img_size=64, embed_dim=48, depth=2, num_heads=3, num_classes=4, **options).eval()
 
@@ -94,7 +94,7 @@ def test_capture_of_a_fork(fork: Fork, change: Callable[[str], str], fused: bool
 
 
 def install_quietly(module: types.ModuleType) -> None:
-    """Mark a fork; what else its file holds, such as a layer of two softmaxes, depends on timm's version."""
+    """Mark a fork, whose file may also hold a layer of two softmaxes, depending on timm's version."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OverlookedWarning)
         anylocal_vit.install(module)
@@ -110,8 +110,8 @@ class Twice(nn.Module):
 """
 
 
-def test_a_layer_that_cannot_be_read_is_passed_over(fork: Fork) -> None:
-    """Of a file, a layer whose maps are not known apart is named in a warning, and the others are marked."""
+def test_a_layer_that_cannot_be_read_is_overlooked(fork: Fork) -> None:
+    """A layer whose maps cannot be told apart is named in a warning, and the others of its file are marked."""
     with pytest.warns(OverlookedWarning) as caught:
         anylocal_vit.install(fork(lambda source: PLAIN(source) + TWICE))
     assert any(re.search(r"Not marked: Twice\.forward .* several maps", str(w.message)) for w in caught)
@@ -175,8 +175,8 @@ def test_a_module_without_attention_cannot_be_installed(fork: Fork) -> None:
         anylocal_vit.install(__import__("json"))
 
 
-def test_torchs_own_attention_may_be_the_whole_model() -> None:
-    """What a model is asked besides its maps is not taken for one of them."""
+def test_torchs_own_attention_may_be_the_model() -> None:
+    """If torch's own attention is the model, its observed call is not taken for a second map."""
     model, x = torch.nn.MultiheadAttention(16, 2), torch.randn(5, 3, 16)
     with anylocal_vit.capture_attention(model) as maps:
         _, expected = model(x, x, x, average_attn_weights=False)

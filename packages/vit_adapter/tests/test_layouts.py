@@ -1,4 +1,4 @@
-"""What layers make of their maps, in which mode they run, and on what images."""
+"""Mixed maps, windows, pooled and padded grids, and layers without a map."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def captured(model: Any, inputs: Any) -> Any:
 
 
 def given_to(modules: Any) -> list[torch.Tensor]:
-    """Note what modules are given when they run."""
+    """Record the inputs of modules."""
     noted: list[torch.Tensor] = []
     for module in modules:
         module.register_forward_pre_hook(lambda _, arguments: noted.append(arguments[0].clone()))
@@ -54,8 +54,8 @@ def test_mixed_is_what_dropout_is_given(make: Make, name: str, training: bool) -
         torch.testing.assert_close(rows, torch.ones_like(rows))
 
 
-def test_what_is_not_mixed_has_none(make: Make) -> None:
-    """Dropout is no mix."""
+def test_a_map_that_is_not_mixed_has_no_mix(make: Make) -> None:
+    """Dropout is not a mix."""
     model = make(img_size=64, depth=1, attn_drop_rate=0.5).train()
     model.blocks[0].attn.fused_attn = False
     assert captured(model, image())[0].mixed is None
@@ -76,7 +76,7 @@ class Difference(torch.nn.Module):
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_difference_of_two_maps(fused: bool) -> None:
-    """The two maps of each head stand side by side, and their difference is what meets the values."""
+    """The two maps of each head are neighbours, and their difference is multiplied by the values."""
     torch.manual_seed(0)
     model = perturb(Difference(fused=fused), scale=0.3).eval()
     layer: Any = model.attn
@@ -116,15 +116,15 @@ def test_windows_of_a_rectangle(make: Make) -> None:
     assert shifted.keys.cell(0, 1) == (2, 6)
 
 
-def test_padding_of_windows_is_told_from_patches(make: Make) -> None:
-    """What is left of a window beyond the grid lies nowhere."""
+def test_padding_of_windows_is_labelled(make: Make) -> None:
+    """Positions of a window beyond the grid are padding."""
     plain, _ = captured(make("swin_tiny_patch4_window7_224", **{**SWIN, "img_size": (40, 40)}), image(40, 40))
     assert plain.keys.grid == (10, 10)
     assert plain.keys.labels(2)[2:4] == ["padding", "padding"]
 
 
 def test_shifted_windows_of_the_fused_layer_too(make: Make) -> None:
-    """Swin's fused branch is given the same bias and mask as the other one."""
+    """Swin's fused branch gets the same bias and mask as the other one."""
     model = make("swin_tiny_patch4_window7_224", **SWIN)
     maps = captured(model, image(32, 48))
     for block in model.layers[0].blocks:
@@ -137,7 +137,7 @@ def test_shifted_windows_of_the_fused_layer_too(make: Make) -> None:
 
 @pytest.mark.parametrize("name", ["visformer_tiny", "coatnet_pico_rw_224", "test_vit2"])
 def test_fused_and_unfused_layers_are_the_same(make: Make, name: str) -> None:
-    """Whatever is done to the operands on their way into the kernel is done to the map's."""
+    """The map is computed of the operands as they are transformed for the kernel."""
     model = make(name)
     size = timm.data.resolve_model_data_config(model)["input_size"][1]
     found = []
@@ -149,7 +149,7 @@ def test_fused_and_unfused_layers_are_the_same(make: Make, name: str) -> None:
     one, other = found
     assert all(attention.fused for attention in one)
     assert not any(attention.fused for attention in other)
-    # Later layers get another input: what the kernel makes of the values is not the same to the bit.
+    # Later layers get another input, as the kernel's output is not bit-equal.
     torch.testing.assert_close(one[0].tensor(), other[0].tensor(), atol=1e-4, rtol=0)
 
 
@@ -162,7 +162,7 @@ def test_pooled_keys_have_a_grid_of_their_own(make: Make) -> None:
 
 
 def test_keys_pooled_along_the_list_are_no_grid(make: Make) -> None:
-    """NextViT pools runs of patches across rows: they are named, and not passed off as a coarser grid."""
+    """NextViT pools runs of patches across rows: they are named, not taken for a coarser grid."""
     model = make("nextvit_small")
     attention = captured(model, image(64, 128))[0]
     assert attention.queries == Patches((8, 16), prefix=(), image_size=(64, 128))
@@ -182,7 +182,7 @@ def naflex(make: Make) -> Any:
 
 
 def test_images_of_several_sizes_in_one_batch(naflex: Any) -> None:
-    """Each image of a NaFlex batch has patches of its own, and padding."""
+    """Each image of a NaFlex batch has its own patches, and padding."""
     coordinates = torch.tensor([[[0, 0], [0, 1], [1, 0], [1, 1]], [[0, 0], [0, 1], [0, 2], [0, 0]]])
     valid = torch.tensor([[True] * 4, [True, True, True, False]])
     batch = {"patches": torch.randn(2, 4, 768), "patch_coord": coordinates, "patch_valid": valid}
@@ -193,8 +193,8 @@ def test_images_of_several_sizes_in_one_batch(naflex: Any) -> None:
     assert attention[1, :, :-1, -1].abs().max() == 0, "padding gets nothing"
 
 
-def test_padding_may_be_told_by_coordinates(naflex: Any) -> None:
-    """Where there is no mask of valid patches, a patch at (-1, -1) is padding."""
+def test_padding_may_be_marked_by_coordinates(naflex: Any) -> None:
+    """Without a mask of valid patches, a patch at (-1, -1) is padding."""
     coordinates = torch.tensor([[[0, 0], [0, 1], [-1, -1]]])
     call: Any = SimpleNamespace(name="", module=naflex, values={})
     seen = {"": {"patch_coord": coordinates, "patch_valid": None}}
@@ -204,8 +204,8 @@ def test_padding_may_be_told_by_coordinates(naflex: Any) -> None:
     assert keys.places.tolist() == [[0, 1, -1]]
 
 
-def test_plain_blocks_are_not_asked(make: Make) -> None:
-    """A plain transformer's blocks cut nothing up, and capturing it touches none of them."""
+def test_plain_blocks_are_not_observed(make: Make) -> None:
+    """A plain transformer's blocks have no windows, and capturing touches none of them."""
     model = make(img_size=64, depth=1)
     asked = {also.function.__qualname__ for also in anylocal_vit.adapter.observations(model)}
     assert "VisionTransformer.forward" in asked
@@ -213,14 +213,14 @@ def test_plain_blocks_are_not_asked(make: Make) -> None:
 
 
 def test_naflex_takes_plain_images_too(naflex: Any) -> None:
-    """Of plain images it has a plain grid."""
+    """Plain images have a plain grid."""
     registers = ("reg1", "reg2", "reg3", "reg4")
     expected = Patches((2, 3), prefix=registers, image_size=(32, 48))
     assert captured(naflex, image(32, 48))[0].keys == expected
 
 
 def test_merged_patches_are_only_counted(make: Make) -> None:
-    """As many patches as a smaller grid has are not passed off as one, where layers leave their number as it is."""
+    """Where blocks keep the number of patches, fewer patches are not taken for a smaller grid."""
 
     class Half(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -233,8 +233,8 @@ def test_merged_patches_are_only_counted(make: Make) -> None:
     assert repr(second.keys) == "Axis(5)"
 
 
-def test_what_has_no_map_is_named(make: Make) -> None:
-    """Other kinds of attention are listed with their modules and what they are, beside the maps."""
+def test_layers_without_a_map_are_named(make: Make) -> None:
+    """Layers without a map are listed by module, with what they are instead."""
     maps = captured(make("xcit_nano_12_p16_224", depth=2, cls_attn_layers=1), image())
     assert maps.names == ["cls_attn_blocks.0.attn"]
     assert list(maps.unsupported) == ["blocks.0.attn", "blocks.1.attn"]
@@ -251,7 +251,7 @@ def test_what_has_no_map_is_named(make: Make) -> None:
     ],
 )
 def test_a_model_with_no_map_says_what_it_has(name: str, what: str) -> None:
-    """Where nothing computes a map, the error names the kinds of attention that there are."""
+    """If no layer has a map, the error names the model's kinds of attention."""
     if not timm.is_model(name):
         pytest.skip(f"timm {timm.__version__} has no {name}")
     model = timm.create_model(name)
@@ -260,7 +260,7 @@ def test_a_model_with_no_map_says_what_it_has(name: str, what: str) -> None:
 
 
 def test_no_function_of_timm_is_refused() -> None:
-    """Every attention function of timm's can be read, and all 50 files that have one are there."""
+    """The maps of every attention function of timm can be read."""
     functions = list(anylocal_vit.adapter.functions())
     files = {function.__module__ for function in functions}
     assert {"timm.models.swin_transformer", "timm.layers.attention", "timm.models.efficientvit_msra"} <= files

@@ -49,7 +49,7 @@ class Model(nn.Module):
         return x
 """
 
-# As in the source of DINO: the layer returns its map, and its block hands it on when asked.
+# As in the source of DINO: the layer returns its map, and its block passes it on when asked.
 DINO = (
     HEAD
     + """
@@ -84,7 +84,7 @@ class Block(nn.Module):
     + VIT
 )
 
-# As in vit-pytorch: the softmax is a module called attend, its operands are made in one go, heads have another name.
+# As in vit-pytorch: the softmax is a module called attend, its operands are made at once, and heads are `heads`.
 VIT_PYTORCH = (
     HEAD
     + """
@@ -158,7 +158,7 @@ class Block(nn.Module):
     + VIT
 )
 
-# As in CLIP's open source: heads are a part of the batch, and the product is bmm.
+# As in CLIP's open source: heads are part of the batch, and the product is bmm.
 OPEN_CLIP = (
     HEAD
     + """
@@ -195,7 +195,7 @@ class Block(nn.Module):
     + VIT
 )
 
-# As in Microsoft's Swin: a block is handed a list of patches and knows how it is laid out.
+# As in Microsoft's Swin: a block is given a list of patches, and keeps its rows and columns.
 SWIN = (
     HEAD
     + """
@@ -274,13 +274,13 @@ def captured(model: Any) -> Any:
 
 
 def seen(model: Any) -> list[torch.Tensor]:
-    """Return what the layers have kept of their maps themselves."""
+    """Return the maps that the layers themselves have kept."""
     return [module.seen for module in model.modules() if hasattr(module, "seen")]
 
 
 @forks
 def test_maps_of_a_fork(load: Load, source: str) -> None:
-    """Each map is the one that the layer made, as (batch, head, query, key)."""
+    """Each map is the layer's own, as (batch, head, query, key)."""
     model = build(load(source))
     maps = captured(model)
     assert len(maps) == len(seen(model)) == 2
@@ -294,12 +294,12 @@ def test_maps_of_a_fork(load: Load, source: str) -> None:
     "source", [DINO, VIT_PYTORCH, BEIT, OPEN_CLIP], ids=["dino", "vit_pytorch", "beit", "open_clip"]
 )
 def test_axes_of_a_fork(load: Load, source: str) -> None:
-    """The class token and the patches of a fork are known by the names that its source gives them."""
+    """The class token and the patches of a fork are recognised by their names in its source."""
     assert captured(build(load(source)))[0].queries == Patches((4, 4), prefix=("cls",), image_size=(32, 32))
 
 
 def test_windows_of_a_fork(load: Load) -> None:
-    """The windows of a Swin that is not timm's lie where its blocks shift them."""
+    """The windows of a Swin that is not timm's are in the places to which its blocks shift them."""
     plain, shifted = captured(build(load(SWIN)))
     assert plain.keys == PlacedPatches(
         (4, 4), [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]], image_size=(32, 32)
@@ -310,7 +310,7 @@ def test_windows_of_a_fork(load: Load) -> None:
 
 
 @forks
-def test_a_fork_is_installed_as_a_whole(load: Load, source: str) -> None:
+def test_a_fork_is_installed_as_a_module(load: Load, source: str) -> None:
     """`install` marks the attention of a module of a fork, and the cache then holds its maps."""
     module = load(source)
     model = build(module)
@@ -325,7 +325,7 @@ def test_a_fork_is_installed_as_a_whole(load: Load, source: str) -> None:
 
 
 def test_structure_is_found(load: Load) -> None:
-    """`find` lists the locals of a fork's attention, under whatever names."""
+    """`find` lists the locals of a fork's attention, whatever their names."""
     sites = {site.function.__qualname__: site for site in find(build(load(VIT_PYTORCH)))}
     assert {"dots", "attn"} <= set(sites["Attention.forward"].names)
     assert sites["Attention.forward"].modules == ("blocks.0.attn", "blocks.1.attn")
@@ -364,13 +364,13 @@ class Linear(nn.Module):
 
 @pytest.mark.parametrize("name", ["Gate", "Linear"])
 def test_other_softmaxes_are_no_maps(load: Load, name: str) -> None:
-    """A gate, and linear attention, are no attention maps, though they have a q, a k and a softmax."""
+    """Gates and linear attention have no map, though they have a q, a k and a softmax."""
     with pytest.raises(TargetError, match="no attention map"):
         anylocal_vit.capture_attention(getattr(load(GATE), name)())
 
 
 def test_a_fork_without_a_grid_counts(load: Load) -> None:
-    """Positions that are not those of the image's patches are only counted."""
+    """Positions that are not patches of the image are only counted."""
     model = build(load(DINO.replace("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2)[:, 3:]")))
     assert captured(model)[0].queries == Axis(14)
 
@@ -439,7 +439,7 @@ FUSED_MAP = "return F.scaled_dot_product_attention(q, k, k)"
     ids=[*(f"heads lead: {name}" for name in HEADS_LEAD), *(f"samples lead: {name}" for name in SAMPLES_LEAD)],
 )
 def test_heads_in_the_batch_are_taken_out_of_it_as_they_were_put_in(load: Load, layout: str, made: str) -> None:
-    """Whether all heads of a sample or all samples of a head come first is read off the source."""
+    """The source tells whether all heads of a sample or all samples of a head come first."""
     model = build(load(MERGED.replace("LAYOUT", layout).replace("MAP", made)))
     x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(1))
     with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
@@ -450,7 +450,7 @@ def test_heads_in_the_batch_are_taken_out_of_it_as_they_were_put_in(load: Load, 
 
 @pytest.mark.parametrize("name", ["num_heads", "heads", "n_heads", "n_head", "nhead", "nheads", "num_attention_heads"])
 def test_what_layers_call_the_number_of_their_heads(load: Load, name: str) -> None:
-    """Without it, heads that are a part of the batch could not be taken out of it."""
+    """Without it, heads could not be separated from the batch."""
     source = MERGED.replace("LAYOUT", SAMPLES_LEAD["transpose"]).replace("MAP", PLAIN_MAP).replace("n_head", name)
     model = build(load(source))
     with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
@@ -505,7 +505,7 @@ class Model(nn.Module):
     "product", ["torch.einsum('b h i n, b h j n -> b h i j', q, k)", "q @ k.transpose(-2, -1)", "torch.matmul(q, k.mT)"]
 )
 def test_channels_are_no_positions(load: Load, product: str) -> None:
-    """What has its features before its positions, and sums over these, relates channels, as in XCiT, and has no map."""
+    """Attention that sums over positions relates channels, as in XCiT, and has no map."""
     model = build(load(CHANNELS.replace("PRODUCT", product)))
     with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
         model(torch.randn(2, 5, 24))

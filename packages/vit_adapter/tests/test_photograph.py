@@ -1,4 +1,4 @@
-"""What the model sees of a photograph, as pixels and as a tensor."""
+"""Photographs as pixels and as the model's input."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_size_is_that_of_the_model(make: Make) -> None:
 
 
 def test_grey_and_transparent_images(make: Make) -> None:
-    """A PIL image of any mode is taken as colours."""
+    """A PIL image of any mode is converted to RGB."""
     photo = photograph(make(depth=1), Image.new("LA", (50, 60)))
     assert photo.pixels.shape == (224, 224, 3)
 
@@ -78,7 +78,7 @@ def file_of(kind: str) -> bytes:
     ids=["cut off", "too large"],
 )
 def test_a_damaged_image(make: Make, tmp_path: Path, content: bytes, reason: str) -> None:
-    """It is refused with its name and with what its decoder says, whatever that raises."""
+    """It is refused with its name and its decoder's message, whatever the decoder raises."""
     file = tmp_path / "broken"
     file.write_bytes(content)
     with pytest.raises(ShapeError, match=rf"broken'\) is not a photograph that can be read \(.*{reason}"):
@@ -86,6 +86,6 @@ def test_a_damaged_image(make: Make, tmp_path: Path, content: bytes, reason: str
 
 
 def test_an_image_that_is_not_there(make: Make, tmp_path: Path) -> None:
-    """What the system says of a file is not taken for damage."""
+    """Errors of the file system are not taken for damage."""
     with pytest.raises(FileNotFoundError):
         photograph(make(depth=1), tmp_path / "nothing.png")

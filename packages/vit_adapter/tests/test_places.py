@@ -1,4 +1,4 @@
-"""Where patches of windows lie: of small grids, by hand."""
+"""The places of patches in windows, for small grids, by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_windows_are_cut_row_by_row() -> None:
 
 
 def test_a_grid_is_padded_below_and_to_the_right() -> None:
-    """What a window has beyond the grid is padding."""
+    """Positions of a window beyond the grid are padding."""
     assert tiles((1, 3), (2, 2)).tolist() == [[0, 1, -1, -1], [2, -1, -1, -1]]
 
 
@@ -34,7 +34,7 @@ def test_strided_windows_take_from_all_over() -> None:
 
 
 def test_overlapping_blocks_have_a_halo() -> None:
-    """Each block holds its neighbours as well, and padding at the edge."""
+    """Each block also holds its neighbours, and padding at the edge."""
     assert overlapping((1, 4), 1, 1)[1].tolist() == [-1, -1, -1, 0, 1, 2, -1, -1, -1]
 
 
@@ -51,7 +51,7 @@ def test_overlapping_blocks_have_a_halo() -> None:
     ],
 )
 def test_a_grid_has_the_shape_of_the_image(patches: int, size: tuple[int, int], grid: Any) -> None:
-    """So many patches of such an image have these rows and columns, or none that fit."""
+    """The rows and columns of a number of patches fit the shape of the image, or are None."""
     assert grid_of(patches, size) == grid
 
 
@@ -75,11 +75,11 @@ class Holder:
     ],
 )
 def test_prefix_tokens_have_names(tokens: dict[str, Any], names: tuple[str, ...]) -> None:
-    """By the names of the parameters that hold them, or numbered."""
+    """Prefix tokens are named after the parameters that hold them, or numbered."""
     assert prefix_names(Holder(**tokens)) == names
 
 
 def test_axes_of_other_kinds_differ() -> None:
-    """Positions with names are not the same as positions that are only counted, nor as patches."""
+    """Named positions equal neither counted positions nor patches."""
     axes: list[object] = [Named(("cls",)), Axis(1), Patches((1, 1), prefix=())]
     assert all(one != other for one in axes for other in axes if one is not other)

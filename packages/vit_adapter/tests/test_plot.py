@@ -1,4 +1,4 @@
-"""The recipes over an image: weights where the model saw the patches, on one scale with the prefix tokens."""
+"""The recipes over an image: weights in the places of patches, on one scale with the prefix tokens."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ IMAGE = np.linspace(0, 255, 48 * 80 * 3).reshape(48, 80, 3).astype(np.uint8)
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    """Drawing changes no setting of matplotlib, and the tests leave no figure."""
+    """Check that drawing changes no setting of matplotlib, and close all figures."""
     before = mpl.rcParams.copy()
     yield
     plt.close("all")
@@ -112,7 +112,7 @@ class TestQuery:
         np.testing.assert_allclose(PATCHES.split(attention.head_mean(1)[0])[1], values(heat(ax)), rtol=1e-6)
 
     def test_sample(self) -> None:
-        """Of a batch, the chosen sample and its image are drawn, and named."""
+        """The chosen sample of a batch and its image are drawn, and named."""
         attention = make(batch=2)
         images = torch.stack([torch.zeros(3, 48, 80), torch.ones(3, 48, 80)])
         ax = plot.query(attention, images, query=0, sample=1, head=0, ax=empty())
@@ -151,7 +151,7 @@ class TestQuery:
 
     @pytest.mark.parametrize("query", ["cls", (2, 3), -1, np.int64(4), [1, 1]])
     def test_any_way_to_name_a_query(self, query: Any) -> None:
-        """A query is named as the map's axis has it."""
+        """A query is named by the map's axis."""
         attention = make()
         ax = plot.query(attention, IMAGE, query=query, head=1, ax=empty())
         row = attention[0, 1, PATCHES.position(query)]
@@ -159,7 +159,7 @@ class TestQuery:
 
 
 class TestRegistration:
-    """Weights lie where the model saw the patches."""
+    """Weights are in the places of the patches in the model's input."""
 
     @pytest.mark.parametrize("axis", [PATCHES, BARE, Patches(grid=(5, 2), image_size=(52, 31))])
     def test_cells_are_the_boxes(self, axis: Patches) -> None:
@@ -183,7 +183,7 @@ class TestRegistration:
     @pytest.mark.parametrize("origin", ["upper", "lower"])
     @pytest.mark.parametrize("cell", [(0, 0), (0, 3), (2, 1), (2, 3)])
     def test_on_paper(self, cell: tuple[int, int], origin: Any) -> None:
-        """In the rendered picture, all of the one patch attended to is bright and all else is dark."""
+        """In the rendered picture, the one patch attended to is bright and all else is dark."""
         ax = empty(figsize=(4, 4), dpi=100)
         with mpl.rc_context({"image.origin": origin}):
             plot.query(one_hot(PATCHES.index(*cell)), np.zeros((48, 80)), query="cls", colorbar=False, ax=ax)
@@ -207,7 +207,7 @@ class TestRegistration:
         assert ax.images[0].origin == "upper"
 
     def test_axis_without_image_size(self) -> None:
-        """Where the map does not know its image, the image's own size counts."""
+        """If the map does not know the size of its image, the image's own size is used."""
         axis = Patches(grid=(3, 4))
         ax = plot.query(make(axis=axis), np.zeros((30, 60)), query=(1, 1), ax=empty())
         assert list(heat(ax).get_extent()) == [0, 60, 30, 0]
@@ -215,7 +215,7 @@ class TestRegistration:
 
 
 class TestPadded:
-    """The picture of an image that the model pads below and to the right: patches lie where the model saw them."""
+    """The picture of an image that the model pads below and to the right."""
 
     AXIS = Patches(grid=(3, 5), image_size=(48, 80), image_padding=(13, 15))
     IMAGE = np.linspace(0, 1, 35 * 65).reshape(35, 65)
@@ -227,13 +227,13 @@ class TestPadded:
         return plot.query(layer, self.IMAGE, query=(2, 4), ax=ax)
 
     @pytest.mark.parametrize("recipe", ["query", "rollout"])
-    def test_patches_are_whole(self, recipe: str) -> None:
-        """The last patch begins where the model began it, and ends behind the image."""
+    def test_patches_are_complete(self, recipe: str) -> None:
+        """The last patch begins in the image, and ends beyond it."""
         assert outline(self.drawn(recipe)) == (64, 32, 80, 48)
 
     @pytest.mark.parametrize("recipe", ["query", "rollout"])
     def test_pixels_keep_their_places(self, recipe: str) -> None:
-        """The image lies in the upper left corner, pixel by pixel, and padding is grey as what models pad with."""
+        """The image is in the upper left corner, pixel by pixel, and padding is grey, as models pad."""
         below = self.drawn(recipe).images[0]
         assert list(below.get_extent()) == [0, 80, 48, 0]
         expected = np.full((48, 80), 0.5)
@@ -241,7 +241,7 @@ class TestPadded:
         np.testing.assert_array_equal(values(below), expected)
 
     def test_padded_by_the_user(self) -> None:
-        """What the user has padded is drawn as it is."""
+        """An image that the user has padded is drawn as it is."""
         image = np.zeros((48, 80))
         ax = plot.query(make(axis=self.AXIS), image, query=(2, 4), ax=empty())
         np.testing.assert_array_equal(values(ax.images[0]), image)
@@ -254,19 +254,19 @@ class TestPadded:
 
     @pytest.mark.parametrize("size", [(32, 80), (48, 64), (49, 65), (35, 81), (30, 65)])
     def test_more_than_padding(self, size: tuple[int, int]) -> None:
-        """What misses a whole patch, or has too many pixels, is another image."""
+        """An image that lacks a complete patch, or has too many pixels, is refused."""
         with pytest.raises(ShapeError, match=f"The image is {size[0]} × {size[1]} pixels, and the model saw 48 × 80"):
             plot.query(make(axis=self.AXIS), np.zeros(size), query=0)
 
     def test_an_image_that_nobody_padded(self) -> None:
-        """A smaller image is another one, however little it lacks."""
+        """A smaller image is refused, however little it lacks."""
         axis = Patches(grid=(5, 5), image_size=(80, 80))
         with pytest.raises(ShapeError, match="the model saw 80 × 80"):
             plot.query(make(axis=axis), np.zeros((78, 80)), query=0)
 
 
 class TestOutline:
-    """The query is marked."""
+    """The outline of the query."""
 
     @pytest.mark.parametrize("cell", [(0, 0), (1, 2), (2, 3)])
     def test_patch(self, cell: tuple[int, int]) -> None:
@@ -282,7 +282,7 @@ class TestOutline:
         assert not ax.patches
 
     def test_visible_on_dark_and_light(self) -> None:
-        """The frame is black on white: no colour alone tells it."""
+        """The frame is black on white, visible without colour."""
         (frame,) = plot.query(make(), IMAGE, query=(1, 1), ax=empty()).patches
         (stroke,) = frame.get_path_effects()
         assert (to_rgb(frame.get_edgecolor()), frame.get_fill()) == ((0, 0, 0), False)
@@ -290,7 +290,7 @@ class TestOutline:
         assert frame.get_linewidth() < 3
 
     def test_query_that_is_no_patch(self) -> None:
-        """A query from elsewhere is named, not framed: a pooling layer's, a word's."""
+        """A query without a place, such as a pooling layer's or a word, is named, not framed."""
         weights = torch.full((2, 15), 1 / 15)
         attention = AttentionMap.from_weights(weights, queries=Tokens(["a", "cat"]), keys=PATCHES)
         ax = plot.query(attention, IMAGE, query="cat", ax=empty())
@@ -298,7 +298,7 @@ class TestOutline:
         assert not [*ax.patches, *strip(ax).patches]
 
     def test_prefix_that_is_no_key(self) -> None:
-        """A prefix query that is no key has no cell to frame."""
+        """A prefix query that is not a key has no cell to frame."""
         attention = AttentionMap.from_weights(torch.full((15, 12), 1 / 12), queries=PATCHES, keys=BARE)
         assert not plot.query(attention, IMAGE, query="cls", ax=empty()).patches
 
@@ -335,13 +335,13 @@ class TestScale:
         assert isinstance(heat(ax).norm, LogNorm)
 
     def test_colorbar(self) -> None:
-        """There is one colorbar, it belongs to the weights, and says what it means."""
+        """The one colorbar belongs to the weights, and has a label."""
         ax = plot.query(make(), IMAGE, query=0, ax=empty())
         assert heat(ax).colorbar.ax.get_ylabel() == "attention weight"
         assert ax.child_axes == [strip(ax), heat(ax).colorbar.ax]
 
     def test_colours_are_the_same_everywhere(self) -> None:
-        """Cells and colorbar lie over a middle grey with the opacity of the weights over the image."""
+        """Cells and colorbar are on middle grey, with the opacity of the weights over the image."""
         ax = plot.query(make(), IMAGE, query=0, alpha=0.4, ax=empty())
         bar = heat(ax).colorbar
         assert [0.4] * 3 == [heat(ax).get_alpha(), strip(ax).images[0].get_alpha(), bar.alpha]
@@ -355,22 +355,22 @@ class TestScale:
 
 
 class TestAxes:
-    """Where it is drawn."""
+    """The axes that are drawn into."""
 
     def test_given(self) -> None:
-        """The given axes are drawn into and returned, all else is an inset of theirs, and pyplot has no new figure."""
+        """The given axes are drawn into and returned, all else is their inset, and pyplot has no new figure."""
         ax = empty()
         assert plot.query(make(), IMAGE, query=0, ax=ax) is ax
         assert figure_of(ax).axes == [ax]
         assert plt.get_fignums() == []
 
     def test_new(self) -> None:
-        """By default there is a new figure that pyplot will show."""
+        """By default, a new figure is made that pyplot will show."""
         figure = plot.query(make(), IMAGE, query=0).figure
         assert plt.gcf() is figure
 
     def test_no_figure_of_a_mistake(self) -> None:
-        """What is refused leaves no empty figure behind."""
+        """A refused call leaves no empty figure."""
         for mistake in ({"query": 99}, {"query": 0, "head": 9}, {"query": 0, "norm": "no norm"}):
             with pytest.raises((PositionError, ValueError)):
                 plot.query(make(), IMAGE, **mistake)
@@ -420,7 +420,7 @@ class TestAxes:
 
 
 class TestRollout:
-    """Attention followed through all layers."""
+    """The attention rollout."""
 
     def layers(self, axis: Patches = PATCHES, batch: int = 1) -> AttentionMaps:
         return AttentionMaps([make(batch, axis, seed=seed) for seed in range(3)])
@@ -436,7 +436,7 @@ class TestRollout:
         np.testing.assert_allclose(outline(ax), PATCHES.box((1, 1)))
 
     def test_default_query(self) -> None:
-        """By default the class token is followed, wherever it stands."""
+        """By default the class token is followed, whatever its position."""
         axis = Patches(grid=(3, 4), prefix=("reg", "cls"), image_size=(48, 80))
         maps = self.layers(axis)
         ax = plot.rollout(maps, IMAGE, ax=empty())
@@ -449,7 +449,7 @@ class TestRollout:
         assert outline(ax) == BARE.box(0)
 
     def test_legend(self) -> None:
-        """The colorbar says that these are no weights of one layer, and the title how many there are."""
+        """The colorbar says that the weights are a rollout, and the title of how many layers."""
         ax = plot.rollout(self.layers(batch=2), IMAGE, sample=1, ax=empty())
         assert heat(ax).colorbar.ax.get_ylabel() == "attention rollout"
         assert ax.get_title() == "rollout of 3 layers, sample 1\nquery cls"
@@ -467,26 +467,26 @@ class TestRollout:
         assert plot.rollout(iter(self.layers()), IMAGE, ax=empty()).images
 
     def test_no_map(self) -> None:
-        """There must be a map."""
+        """An empty list of maps is refused."""
         with pytest.raises(StateError, match="No attention map to roll out; run the model inside the capture first"):
             plot.rollout([], IMAGE)
 
     def test_several_samples(self) -> None:
-        """Of a batch, a sample must be chosen."""
+        """In a batch, a sample must be chosen."""
         with pytest.raises(ChoiceError, match="choose it by sample=0 … 1"):
             plot.rollout(self.layers(batch=2), IMAGE)
 
     def test_wrong_image(self) -> None:
-        """The image must be what the model saw."""
+        """The image must have the size of the model's input."""
         with pytest.raises(ShapeError, match="the model saw 48 × 80"):
             plot.rollout(self.layers(), IMAGE[:40])
 
 
 class TestRefusals:
-    """What is refused, and in which words."""
+    """Refused arguments, and their messages."""
 
     def test_image_of_another_size(self) -> None:
-        """The image must be as large as the one that the model saw, and the message says how to get it."""
+        """The image must have the size of the model's input, and the message says how to get it."""
         message = (
             r"The image is 50 × 80 pixels, and the model saw 48 × 80; give the model's input, such as "
             r"anylocal_vit\.photograph\(model, file\)\.pixels\."
@@ -496,47 +496,47 @@ class TestRefusals:
 
     @pytest.mark.parametrize("axis", [Tokens(["a", "b", "c"]), Axis(3)])
     def test_keys_that_are_no_patches(self, axis: Axis) -> None:
-        """The keys must lie in an image."""
+        """The keys must be patches of an image."""
         with pytest.raises(
             ShapeError, match=r"The keys of .* not patches that could be drawn over an image; draw it by heatmap"
         ):
             plot.query(make(axis=axis), IMAGE, query=0)
 
     def test_several_samples(self) -> None:
-        """Of a batch, a sample must be chosen."""
+        """In a batch, a sample must be chosen."""
         with pytest.raises(ChoiceError, match="holds 2 samples and a picture shows one: choose it by sample=0 … 1"):
             plot.query(make(2), IMAGE, query=0)
 
     def test_several_maps(self) -> None:
-        """Of a model's maps, one must be chosen."""
+        """One of a model's maps must be chosen."""
         with pytest.raises(ChoiceError, match="query draws one map and got 2; take one by position or by name"):
             plot.query(AttentionMaps([make(), make()]), IMAGE, query=0)
 
     def test_no_map(self) -> None:
-        """What is no map must be made one."""
+        """A tensor must be made a map first."""
         with pytest.raises(OptionError, match="query draws an AttentionMap and got Tensor; make one by"):
             plot.query(torch.eye(15), IMAGE, query=0)  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(OptionError, match="rollout draws an AttentionMap and got Tensor"):
             plot.rollout(make(), IMAGE)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_windows(self) -> None:
-        """A window's keys are not spread over the whole image."""
+        """A window's keys are not spread over the image."""
         with pytest.raises(UnsupportedError, match="attends within windows, and its keys are not the whole image"):
             plot.query(make(4, windows=4), IMAGE, query=0, sample=0)
 
     def test_another_number_of_images(self) -> None:
-        """Of several images, there must be one for each sample."""
+        """The number of images must be one, or that of the samples."""
         with pytest.raises(ShapeError, match="There are 3 images and the map has 2"):
             plot.query(make(2), torch.zeros(3, 3, 48, 80), query=0, sample=0)
 
     @pytest.mark.parametrize("query", [15, (3, 0), None, 1.5])
     def test_no_such_query(self, query: Any) -> None:
-        """There must be such a query."""
+        """A query that does not exist is refused."""
         with pytest.raises(PositionError):
             plot.query(make(), IMAGE, query=query)
 
     def test_no_such_prefix(self) -> None:
-        """There must be such a prefix token."""
+        """A prefix token that does not exist is refused."""
         with pytest.raises(NameNotFoundError, match=r"no prefix token 'register'\..*It has: cls, reg1, reg2"):
             plot.query(make(), IMAGE, query="register")
 

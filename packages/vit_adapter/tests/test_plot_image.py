@@ -1,4 +1,4 @@
-"""Every form in which an image comes is drawn as the same pixels."""
+"""Every type of image is drawn as the same pixels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     ids=lambda image: f"{type(image).__name__} {getattr(image, 'shape', getattr(image, 'mode', ''))}",
 )
 def test_colour(image: Any) -> None:
-    """Bytes, numbers between 0 and 1, colours first or last, batches of one, PIL images, photographs."""
+    """Bytes, floats between 0 and 1, channels first or last, batches of one, PIL images, photographs."""
     np.testing.assert_allclose(pixels_of(image), UNIT, atol=1e-6)
 
 
@@ -61,12 +61,12 @@ def test_colour(image: Any) -> None:
     ids=lambda image: f"{type(image).__name__} {getattr(image, 'shape', '')}",
 )
 def test_one_colour(image: Any) -> None:
-    """Grey images have no axis of colours, or one of length 1."""
+    """Grey images have no channel axis, or one of length 1."""
     np.testing.assert_allclose(pixels_of(image), UNIT[..., 0])
 
 
 def test_palette() -> None:
-    """Of a PIL image with a palette, the colours are drawn, not their numbers."""
+    """A PIL image with a palette is drawn in its colours, not their indices."""
     image = Image.fromarray(BYTES).convert("P")
     np.testing.assert_allclose(pixels_of(image), np.asarray(image.convert("RGB")) / 255)
 
@@ -77,14 +77,14 @@ def test_mask() -> None:
 
 
 def test_tensor_as_high_as_an_image_has_colours() -> None:
-    """Of a tensor, the first axis is the colours, as in torch, even where the last one could be."""
+    """The first axis of a tensor is the channels, as in torch, even where the last one could be."""
     assert pixels_of(torch.zeros(3, 8, 3)).shape == (8, 3, 3)
     assert pixels_of(np.zeros((3, 8, 3))).shape == (3, 8, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_normalised_without_statistics(dtype: torch.dtype) -> None:
-    """A normalised image is drawn between its own extremes."""
+    """A normalised image is scaled to its own range."""
     pixels = pixels_of(normalised().to(dtype))
     assert [0, 1] == [pixels.min(), pixels.max()]
     assert np.corrcoef(pixels.ravel(), UNIT.ravel())[0, 1] > 0.95
@@ -92,12 +92,12 @@ def test_normalised_without_statistics(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("of", [tuple, np.array, torch.tensor])
 def test_normalised_with_statistics(of: Any) -> None:
-    """With mean and std, a normalised image is put back as it was."""
+    """With mean and std, a normalised image is denormalised."""
     np.testing.assert_allclose(pixels_of(normalised(), mean=of(MEAN), std=of(STD)), UNIT, atol=1e-6)
 
 
 def test_one_number_for_all_colours() -> None:
-    """Mean and std can be one number each, or left out; what leaves the range is cut off."""
+    """Mean and std can be one number each, or left out; values out of range are clipped."""
     np.testing.assert_allclose(pixels_of(UNIT * 2 - 1, mean=0.5, std=0.5), UNIT)
     np.testing.assert_allclose(pixels_of(UNIT - 0.5, mean=0.5), UNIT)
     np.testing.assert_allclose(pixels_of(UNIT, std=2), (UNIT * 2).clip(0, 1))
@@ -109,33 +109,33 @@ def test_flat_image() -> None:
 
 
 def test_sample_of_a_batch() -> None:
-    """Of a batch, the image of the sample is drawn; a single image serves every sample."""
+    """The image of the chosen sample is drawn; a single image serves every sample."""
     images = np.stack([BYTES, 255 - BYTES])
     np.testing.assert_allclose(pixels_of(images, sample=1, batch=2), 1 - UNIT)
     np.testing.assert_allclose(pixels_of(images[:1], sample=1, batch=2), UNIT)
 
 
 def test_grey_is_that_of_pillow() -> None:
-    """Colours become grey as in Pillow."""
+    """Colours are converted to grey as in Pillow."""
     expected = np.asarray(Image.fromarray(BYTES).convert("L")) / 255
     np.testing.assert_allclose(grey(pixels_of(BYTES)), expected, atol=1 / 255)
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (5, 6, 7), (2, 5, 6), (1, 1, 1, 5, 5)])
 def test_no_image(shape: tuple[int, ...]) -> None:
-    """What has no shape of an image is refused, with the shapes that have."""
+    """An array without the shape of an image is refused, with the shapes that are accepted."""
     with pytest.raises(ShapeError, match=r"is no image; give numbers of shape \(3, height, width\)"):
         pixels_of(np.zeros(shape))
 
 
 def test_file() -> None:
-    """A file is not opened here, but the message says what opens it."""
+    """A file name is refused, and the message says what opens the file."""
     with pytest.raises(ShapeError, match=r"a file by anylocal_vit\.photograph\(model, file\)"):
         pixels_of("cat.png")
 
 
 def test_wrong_number_of_statistics() -> None:
-    """Mean and std have as many numbers as there are colours."""
+    """Mean and std must have a number for each channel."""
     with pytest.raises(OptionError, match="one number or 3 for this image; got 2"):
         pixels_of(normalised(), mean=(0.5, 0.5))
 
@@ -150,19 +150,19 @@ def normalised() -> torch.Tensor:
     [([0.0, 0.5], [0.0, 0.5]), ([0.25, 1.0], [0.25, 1.0]), ([0.0, 1.25], [0.0, 1.0]), ([-0.25, 0.75], [0.0, 1.0])],
 )
 def test_only_what_is_out_of_range_is_stretched(values: list[float], expected: list[float]) -> None:
-    """Pixels between 0 and 1 stay as they are, dark images dark; beyond either end, an image was normalised."""
+    """Pixels between 0 and 1 stay as they are, dark images dark; others count as normalised."""
     np.testing.assert_allclose(pixels_of(np.array([values])), [expected])
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.uint16])
 def test_bytes_in_another_type(dtype: Any) -> None:
-    """Integers from 0 to 255 are bytes, whatever their type could hold."""
+    """Integers from 0 to 255 are bytes, whatever their dtype."""
     image = np.arange(48, dtype=dtype).reshape(4, 4, 3) * 5
     np.testing.assert_allclose(pixels_of(image), image / 255)
 
 
 def test_integers_beyond_bytes() -> None:
-    """Their own extremes take the places of black and white."""
+    """Other integers are scaled from their minimum to their maximum."""
     image = np.array([[-1000, 0], [500, 1000]])
     np.testing.assert_allclose(pixels_of(image), [[0, 0.5], [0.75, 1]])
 
@@ -176,12 +176,12 @@ def test_integers_beyond_bytes() -> None:
     ids=["F", "I;16"],
 )
 def test_images_of_more_than_bytes(image: Any) -> None:
-    """Pillow's own conversion would cut them off at 255."""
+    """16-bit images keep their range, which Pillow's own conversion would clip at 255."""
     np.testing.assert_allclose(pixels_of(image), [[0, 0.25], [0.5, 1.0]])
 
 
-def test_no_figure_of_a_colormap_that_is_none() -> None:
-    """It is refused with the nearest one, before there is a figure."""
+def test_no_figure_for_an_unknown_colormap() -> None:
+    """A misspelt colormap is refused with the nearest one, before a figure is made."""
     axis = Patches(grid=(2, 2), prefix=())
     attention = AttentionMap.from_weights(torch.full((4, 4), 0.25), queries=axis, keys=axis)
     with pytest.raises(OptionError, match=r"cmap='viridsi' is no colormap\. Did you mean 'viridis'"):

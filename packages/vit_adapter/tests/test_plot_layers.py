@@ -1,4 +1,4 @@
-"""The recipes along the layers: attention that prefix tokens get, and how far heads look."""
+"""The recipes along the layers: attention to prefix tokens, and attention distance."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WINDOWS = PlacedPatches(grid=(2, 4), places=[[0, 1, 4, 5], [2, 3, 6, 7]], image_
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    """Drawing changes no setting of matplotlib, and the tests leave no figure."""
+    """Check that drawing changes no setting of matplotlib, and close all figures."""
     before = mpl.rcParams.copy()
     yield
     plt.close("all")
@@ -74,7 +74,7 @@ def legend(ax: Axes) -> list[str]:
 
 
 class TestPrefix:
-    """How much attention prefix tokens get."""
+    """The attention to prefix tokens."""
 
     def test_dots(self) -> None:
         """For each token, each head of each layer has a dot at its share."""
@@ -107,12 +107,12 @@ class TestPrefix:
         assert len(ax.lines) == 2
 
     def test_labels(self) -> None:
-        """Axes and legend say what is drawn."""
+        """Axes and legend have labels."""
         ax = plot.prefix(layers(3, 3), ax=empty())
         assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("layer", "share of attention", "")
         assert legend(ax) == ["mean of heads", "cls", "reg"]
 
-    def test_lines_can_be_told_apart(self) -> None:
+    def test_lines_are_distinguishable(self) -> None:
         """Each token has a colour and a form of its own, and its dots have the same."""
         ax = plot.prefix(layers(3, 3), ax=empty())
         assert len({to_rgb(line.get_color()) for line in ax.lines}) == 2
@@ -123,7 +123,7 @@ class TestPrefix:
         assert round_ > square
 
     def test_more_tokens_than_forms(self) -> None:
-        """However many registers there are, all are drawn."""
+        """All registers are drawn, however many."""
         axis = Patches(grid=(1, 2), prefix=("cls", *(f"reg{n}" for n in range(16))))
         with mpl.rc_context({"axes.prop_cycle": cycler(color=["red", "blue"])}):
             ax = plot.prefix(layers(2, 2, axis=axis), ax=empty())
@@ -146,7 +146,7 @@ class TestPrefix:
         assert [ax.get_title() for ax in (both, one)] == ["mean of 2 samples", "sample 1"]
 
     def test_layers_without_a_token(self) -> None:
-        """A layer that has not all of the tokens, or none, or no patches, is counted, and the lines leave it out."""
+        """A layer without some of the tokens, or without patches, keeps its place along x, and the lines skip it."""
         only = Patches(grid=(3, 4), prefix=("reg",), image_size=(48, 80))
         maps = [make(BARE), make(), make(keys=only), make(keys=Axis(5))]
         ax = plot.prefix(maps, ax=empty())
@@ -158,7 +158,7 @@ class TestPrefix:
         assert ax.get_xlim() == (-0.5, 3.5)
 
     def test_no_layer_has_tokens(self) -> None:
-        """Some layer must have prefix tokens."""
+        """Maps without prefix tokens are refused."""
         with pytest.raises(
             ShapeError, match=r"No layer's keys have prefix tokens, those of .* are Patches.*; give the layers"
         ):
@@ -170,7 +170,7 @@ class TestPrefix:
     @pytest.mark.parametrize("registers", [0, 1, 4])
     @pytest.mark.parametrize("size", [(3.3, 2.6), (6.4, 4.8)])
     def test_nothing_overlaps(self, size: tuple[float, float], registers: int) -> None:
-        """In a column of a paper all is on the paper, and a legend of several lines covers none of them."""
+        """In the width of a paper's column nothing is cut off, and the legend covers no line."""
         axis = Patches(grid=(3, 4), prefix=("cls", *(f"reg{n}" for n in range(registers))))
         with mpl.rc_context({"figure.figsize": size}):
             ax = plot.prefix(layers(*[3] * 12, axis=axis, batch=2))
@@ -184,7 +184,7 @@ class TestPrefix:
 
 
 class TestDistance:
-    """How far heads look."""
+    """The mean attention distance."""
 
     def test_dots_and_line(self) -> None:
         """Each head of each layer has a dot at its distance, and the line goes through the mean of the heads."""
@@ -195,7 +195,7 @@ class TestDistance:
         np.testing.assert_allclose(heights(ax), [numbers.distance(item).mean().item() for item in maps], rtol=1e-6)
 
     def test_labels(self) -> None:
-        """Axes and legend say what is drawn, and in which unit."""
+        """Axes and legend have labels, with the unit."""
         ax = plot.distance(layers(3, 3), ax=empty())
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("layer", "mean attention\ndistance (pixels)")
         assert legend(ax) == ["", "mean of heads", "head"]
@@ -217,14 +217,14 @@ class TestDistance:
         assert [ax.get_title() for ax in (both, one)] == ["mean of 2 samples", "sample 1"]
 
     def test_windows(self) -> None:
-        """Of a windowed layer, a sample is an image."""
+        """In a windowed layer, a sample is an image."""
         maps = [make(WINDOWS, batch=4, windows=2)]
         ax = plot.distance(maps, sample=1, ax=empty())
         np.testing.assert_allclose(dots(ax)[:, 1], numbers.distance(maps[0])[1], rtol=1e-6)
         assert ax.get_title() == "sample 1"
 
     def test_layers_without_patches(self) -> None:
-        """A layer of class attention is counted along x, and the line leaves it out."""
+        """A layer of class attention keeps its place along x, and the line skips it."""
         maps = [make(), make(Axis(1), PATCHES, seed=1), make(seed=2)]
         ax = plot.distance(maps, ax=empty())
         assert [True, False, True] == np.isfinite(heights(ax)).tolist()
@@ -232,13 +232,13 @@ class TestDistance:
         assert heights(ax)[2] == pytest.approx(numbers.distance(maps[2]).mean().item())
 
     def test_layers_at_the_end_without_patches(self) -> None:
-        """Also at the end, layers have their room, and no unit is asked of them."""
+        """Layers without a distance keep their places at the end, too, and need no unit."""
         ax = plot.distance([make(), make(Axis(1), UNSIZED)], ax=empty())
         assert ax.get_xlim() == (-0.5, 1.5)
         assert ax.get_ylabel() == "mean attention\ndistance (pixels)"
 
     def test_no_layer_has_patches(self) -> None:
-        """Some layer must have patches; the message is that of the first."""
+        """Maps without patches are refused, by the message of the first."""
         with pytest.raises(ShapeError, match=r"queries of .*blocks\.4\.attn.* are Axis\(1\), no patches of an image"):
             plot.distance([make(Axis(1), PATCHES, seed=4), make(Axis(2), PATCHES, seed=5)])
         assert plt.get_fignums() == []
@@ -258,7 +258,7 @@ class TestDistance:
 
     @pytest.mark.parametrize("size", [(3.3, 2.6), (6.4, 4.8)])
     def test_nothing_is_cut_off(self, size: tuple[float, float]) -> None:
-        """In a column of a paper, all that is written is on the paper, and no label longer than its axis."""
+        """In the width of a paper's column no text is cut off, and no label is longer than its axis."""
         with mpl.rc_context({"figure.figsize": size}):
             ax = plot.distance(layers(*[3] * 12, batch=2))
         figure: Any = ax.figure
@@ -270,41 +270,41 @@ class TestDistance:
 
 @pytest.mark.parametrize("recipe", [plot.prefix, plot.distance])
 class TestBoth:
-    """What holds for both."""
+    """Both recipes."""
 
     def test_axes(self, recipe: Any) -> None:
-        """The given axes are drawn into and returned; by default there is a new figure that pyplot will show."""
+        """The given axes are drawn into and returned; by default, a new figure is made that pyplot will show."""
         ax = empty()
         assert recipe(layers(1), ax=ax) is ax
         assert plt.get_fignums() == []
         assert recipe(layers(1)).figure is plt.gcf()
 
     def test_any_iterable(self, recipe: Any) -> None:
-        """A generator of maps will do."""
+        """The maps may be a generator."""
         assert recipe(iter(layers(1, 1)), ax=empty()).lines
 
     def test_no_map(self, recipe: Any) -> None:
-        """There must be a map."""
+        """An empty list of maps is refused."""
         with pytest.raises(StateError, match=f"{recipe.__name__} needs at least one map and there is none; run the"):
             recipe([])
 
-    def test_several_forwards(self, recipe: Any) -> None:
-        """Layers are those of one forward."""
+    def test_several_forward_passes(self, recipe: Any) -> None:
+        """Maps of several forward passes are refused."""
         with pytest.raises(ChoiceError, match=rf"{recipe.__name__} follows one forward .* one of maps\.forwards"):
             recipe([make(), make(forward=1)])
 
     def test_one_map(self, recipe: Any) -> None:
-        """One map is that of a forward with one layer."""
+        """A single map counts as one layer."""
         drawn, expected = recipe(make(), ax=empty()), recipe([make()], ax=empty())
         assert [list(line.get_ydata()) for line in drawn.lines] == [list(line.get_ydata()) for line in expected.lines]
 
     def test_what_is_no_map(self, recipe: Any) -> None:
-        """Of a tensor, which has no forward, a map must be made first."""
+        """A tensor must be made a map first."""
         with pytest.raises(OptionError, match=f"{recipe.__name__} takes maps and got Tensor; .*AttentionMap"):
             recipe([torch.ones(2, 2)])
 
     def test_no_such_sample(self, recipe: Any) -> None:
-        """There must be such a sample."""
+        """A sample that does not exist is refused."""
         with pytest.raises(PositionError, match=r"There is no sample 2 of .*: there are 2"):
             recipe(layers(1, batch=2), sample=2)
 

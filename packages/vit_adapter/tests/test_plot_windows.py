@@ -1,4 +1,4 @@
-"""Windows over the image, several queries at once, and a layer chosen of many: what is drawn where, and refused."""
+"""Windows over the image, several queries at once, and the choice of a layer."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PATCHES = Patches(grid=(3, 4), prefix=("cls", "reg1"), image_size=(48, 80))
-# Windows of 2 x 2 over 3 x 4 patches, side by side: those below hang over the edge.
+# Windows of 2 x 2 over 3 x 4 patches, side by side: those below reach beyond the edge.
 PLAIN = PlacedPatches(
     grid=(3, 4), places=[[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, -1, -1], [10, 11, -1, -1]], image_size=(48, 80)
 )
-# The same, shifted by one to the right and below: they go round the image, in several pieces.
+# The same, shifted by one to the right and below: they wrap around the image, in several parts.
 SHIFTED = PlacedPatches(
     grid=(3, 4), places=[[5, 6, 9, 10], [7, 4, 11, 8], [-1, -1, 1, 2], [-1, -1, 3, 0]], image_size=(48, 80)
 )
-# Each with a token of its own before its patches.
+# Each with its own prefix token.
 TOKENED = PlacedPatches(grid=(3, 4), places=SHIFTED.places, prefix=("carrier",), image_size=(48, 80))
 # Keys of a window reach one column further than its queries.
 REACHING = PlacedPatches(grid=(1, 4), places=[[0, 1, 2], [1, 2, 3]], image_size=(16, 64))
@@ -47,7 +47,7 @@ IMAGE = np.full((48, 80), 0.25)
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    """Drawing changes no setting of matplotlib, and the tests leave no figure."""
+    """Check that drawing changes no setting of matplotlib, and close all figures."""
     before = mpl.rcParams.copy()
     yield
     plt.close("all")
@@ -57,7 +57,7 @@ def _nothing_left() -> Iterator[None]:
 def make(
     axis: Any = SHIFTED, images: int = 1, *, keys: Any = None, seed: int = 0, name: str = "blocks.1.attn"
 ) -> AttentionMap:
-    """Return a map of windows: of as many as the axis has, in each image."""
+    """Return a map whose images have the windows of the axis."""
     windows = axis.windows if isinstance(axis, PlacedPatches) else 1
     generator = torch.Generator().manual_seed(seed)
     keys = axis if keys is None else keys
@@ -134,7 +134,7 @@ def window_of(axis: PlacedPatches) -> dict[tuple[int, int], int | None]:
 
 
 def rendered(ax: Axes) -> Any:
-    """Return a function that gives the colour at a place of the axes, between 0 and 1."""
+    """Return a function from a place in the axes to its colour, between 0 and 1."""
     figure: Any = ax.figure
     figure.canvas.draw()
     canvas = np.asarray(figure.canvas.buffer_rgba())
@@ -147,12 +147,12 @@ def rendered(ax: Axes) -> Any:
 
 
 class TestQueryOfAWindow:
-    """What one query attends to within its window, and the rest of the image bare."""
+    """One query within its window, and the rest of the image bare."""
 
     @pytest.mark.parametrize("axis", [PLAIN, SHIFTED], ids=["plain", "shifted"])
     @pytest.mark.parametrize("cell", [(0, 0), (1, 2), (2, 3), (-1, -1)])
     def test_weights(self, axis: PlacedPatches, cell: tuple[int, int]) -> None:
-        """A patch of the image is found in its window, whose weights lie where its patches lie, the others are NaN."""
+        """A patch is found in its window, whose weights are in the places of its patches; others are NaN."""
         attention = make(axis)
         window, position = axis.find(*cell)
         ax = plot.query(attention, IMAGE, query=cell, head=1, ax=empty())
@@ -174,7 +174,7 @@ class TestQueryOfAWindow:
         assert ax.get_title() == "blocks.1.attn\nimage 1, head 0\nquery (1, 3) in window 1"
 
     def test_windows_of_each_image(self) -> None:
-        """Where the windows of each image lie otherwise, those of the chosen one count."""
+        """If the windows of each image differ, those of the chosen image are drawn."""
         axis = PlacedPatches((1, 4), [[0, 1], [2, 3], [1, 0], [3, 2]], image_size=(48, 80))
         weights = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
         attention = AttentionMap.from_weights(weights, queries=axis, keys=axis, windows=2)
@@ -192,13 +192,13 @@ class TestQueryOfAWindow:
         np.testing.assert_array_equal(heat(ax), placed(axis, 0, attention[1, 0, 3]))
 
     def test_outline(self) -> None:
-        """The query patch is framed where it lies in the image."""
+        """The query patch is framed in its place in the image."""
         assert frames(plot.query(make(), IMAGE, query=(0, 3), ax=empty())) == [box(0, 3)]
 
     @pytest.mark.parametrize("axis", [PLAIN, SHIFTED], ids=["plain", "shifted"])
     @pytest.mark.parametrize("cell", [(0, 0), (1, 2)])
     def test_borders(self, axis: PlacedPatches, cell: tuple[int, int]) -> None:
-        """Lines go round each piece of the query's window, also at the edge of the image, where they are not cut."""
+        """Lines surround each part of the query's window, also at the edge of the image, where they are not clipped."""
         ax = plot.query(make(axis), IMAGE, query=cell, ax=empty())
         window = axis.find(*cell)[0]
         inside = {each: 1 for each, at in window_of(axis).items() if at == window}
@@ -212,11 +212,11 @@ class TestQueryOfAWindow:
         )
 
     def test_no_borders_without_windows(self) -> None:
-        """A layer that attends to the whole image has no such lines."""
+        """A layer without windows has no such lines."""
         assert not plot.query(make(PATCHES), IMAGE, query=(0, 0), ax=empty()).collections
 
     def test_view(self) -> None:
-        """Lines and frames leave the view at the edges of the image."""
+        """Lines and frames do not enlarge the view beyond the image."""
         ax = plot.query(make(), IMAGE, query=(0, 0), ax=empty())
         assert (ax.get_xlim(), ax.get_ylim()) == ((0, 80), (48, 0))
 
@@ -227,7 +227,7 @@ class TestQueryOfAWindow:
         assert (norm.vmin, norm.vmax) == (0, float(attention[0, 0, 0].max()))
 
     def test_on_paper(self) -> None:
-        """In the rendered picture, the window is coloured, and elsewhere the bare image shows."""
+        """In the rendered picture, the window is coloured, and the image is bare elsewhere."""
         weights = torch.zeros(4, 1, 4, 4)
         weights[..., 3] = 1
         attention = AttentionMap.from_weights(weights, queries=SHIFTED, keys=SHIFTED, windows=4)
@@ -257,42 +257,42 @@ class TestQueryOfAWindow:
 
     @pytest.mark.parametrize("query", [1, "carrier", ["carrier"]])
     def test_query_that_tells_no_window(self, query: Any) -> None:
-        """A position is there in every window, and the message names the recipe that draws it in all of them."""
+        """A position is in every window, and the message names the recipe that draws it in all of them."""
         with pytest.raises(ChoiceError, match=r"does not say in which; give a patch .* every window by windows\("):
             plot.query(make(TOKENED), IMAGE, query=query)
         assert plt.get_fignums() == []
 
     def test_queries_without_places(self) -> None:
-        """Queries of which nothing is known tell no window either."""
+        """Queries that are only counted do not determine a window either."""
         attention = AttentionMap.from_weights(torch.full((2, 1, 1, 2), 0.5), queries=Axis(1), keys=HALVES, windows=2)
         with pytest.raises(ChoiceError, match="does not say in which"):
             plot.query(attention, np.zeros((16, 64)), query=(0, 0))
 
     def test_no_such_image(self) -> None:
-        """Samples are counted by images."""
+        """Samples of windowed layers are images."""
         with pytest.raises(PositionError, match=r"There is no image 2 of .*: there are 2"):
             plot.query(make(images=2), IMAGE, query=(0, 0), sample=2)
         with pytest.raises(ChoiceError, match="holds 2 images and a picture shows one: choose it by sample=0 … 1"):
             plot.query(make(images=2), IMAGE, query=(0, 0))
 
     def test_another_number_of_images(self) -> None:
-        """Of several images, there must be one for each image of the batch."""
+        """The number of images must be one, or that of the batch."""
         with pytest.raises(ShapeError, match="There are 3 images and the map has 2"):
             plot.query(make(images=2), torch.zeros(3, 3, 48, 80), query=(0, 0), sample=0)
 
     def test_no_such_patch(self) -> None:
-        """There must be such a patch."""
+        """A patch that does not exist is refused."""
         with pytest.raises(PositionError, match="Row 3 of"):
             plot.query(make(), IMAGE, query=(3, 0))
 
     def test_image_of_another_size(self) -> None:
-        """The image must be as large as the one that the model saw."""
+        """The image must have the size of the model's input."""
         with pytest.raises(ShapeError, match="The image is 40 × 80 pixels, and the model saw 48 × 80"):
             plot.query(make(), IMAGE[:40], query=(0, 0))
 
 
 class TestPatchesInAnyOrder:
-    """Patches of the whole image that were put in another order, and padded."""
+    """All patches of the image, in another order, and padded."""
 
     AXIS = PlacedPatches((2, 2), [[3, 0, 1, 2], [1, 2, 3, -1]], prefix=("cls",), image_size=(48, 80))
 
@@ -302,7 +302,7 @@ class TestPatchesInAnyOrder:
 
     @pytest.mark.parametrize("query", [(1, 0), 2])
     def test_query(self, query: Any) -> None:
-        """Queries and keys are those of the sample, by place or by position; what it lacks stays bare."""
+        """Queries and keys are the sample's, by place or by position; missing patches stay bare."""
         attention = self.layer()
         ax = plot.query(attention, IMAGE, query=query, sample=1, ax=empty())
         np.testing.assert_array_equal(heat(ax), placed(self.AXIS, 1, attention[1, 0, 2]))
@@ -316,13 +316,13 @@ class TestPatchesInAnyOrder:
         assert not ax.patches
 
     def test_padding(self) -> None:
-        """A query that is padding lies nowhere, and is named so."""
+        """A query that is padding has no frame, and is named so."""
         ax = plot.query(self.layer(), IMAGE, query=4, sample=1, ax=empty())
         assert not [*ax.patches, *ax.child_axes[0].patches]
         assert ax.get_title() == "sample 1, head 0\nquery padding"
 
     def test_rollout(self) -> None:
-        """The rollout is put back in order as well."""
+        """The rollout is drawn in order as well."""
         maps = AttentionMaps([self.layer(0), self.layer(1)])
         ax = plot.rollout(maps, IMAGE, sample=1, query=(1, 1), ax=empty())
         np.testing.assert_allclose(heat(ax), placed(self.AXIS, 1, maps.rollout(queries=3)[1]), rtol=1e-5)
@@ -331,7 +331,7 @@ class TestPatchesInAnyOrder:
 
 
 class TestSeveralQueries:
-    """The mean of what several queries attend to."""
+    """The mean over several queries."""
 
     @pytest.mark.parametrize(
         ("query", "positions"),
@@ -347,7 +347,7 @@ class TestSeveralQueries:
         ],
     )
     def test_mean(self, query: Any, positions: list[int]) -> None:
-        """The mean of their rows is drawn, and how many they are is said."""
+        """The mean of their rows is drawn, and the title has their number."""
         attention = make(PATCHES)
         ax = plot.query(attention, IMAGE, query=query, head=1, ax=empty())
         prefix, picture = PATCHES.split(attention[0, 1, positions].mean(0))
@@ -356,7 +356,7 @@ class TestSeveralQueries:
         assert ax.get_title() == f"blocks.1.attn\nhead 1\nmean of {len(positions)} queries"
 
     def test_outlines(self) -> None:
-        """Each is framed: patches over the image, prefix tokens beside it."""
+        """Each query is framed: patches over the image, prefix tokens beside it."""
         ax = plot.query(make(PATCHES), IMAGE, query=["reg1", (0, 1), (2, 3)], ax=empty())
         assert frames(ax) == [box(0, 1), box(2, 3)]
         assert frames(ax.child_axes[0]) == [(-0.5, 0.5, 0.5, 1.5)]
@@ -377,7 +377,7 @@ class TestSeveralQueries:
         assert lines(ax) == lines(plot.query(attention, IMAGE, query=(1, 1), ax=empty()))
 
     def test_of_several_windows(self) -> None:
-        """A query gives nothing to other windows: each has its share of the mean, and a border of its own."""
+        """A query has no weights in other windows: each window has its share of the mean, and its own border."""
         attention = make(images=2)
         ax = plot.query(attention, IMAGE, query=[(1, 1), (1, 3), (2, 0)], sample=1, head=0, ax=empty())
         one = placed(SHIFTED, 0, attention[4, 0, 0] / 3)
@@ -391,36 +391,36 @@ class TestSeveralQueries:
         assert lines(ax) == between(SHIFTED, both)
 
     def test_of_several_windows_of_one_image(self) -> None:
-        """Where there is one image only, it needs no name."""
+        """A single image is not named."""
         ax = plot.query(make(), IMAGE, query=[(1, 1), (1, 3)], ax=empty())
         assert ax.get_title() == "blocks.1.attn\nmean of 3 heads\nmean of 2 queries"
 
     def test_none(self) -> None:
-        """There must be a query."""
+        """An empty list of queries is refused."""
         with pytest.raises(PositionError, match=r"query=\[\] holds no query to draw; give one"):
             plot.query(make(PATCHES), IMAGE, query=[])
 
     def test_one_that_is_not_there(self) -> None:
-        """Every query must be there."""
+        """A list with a query that does not exist is refused."""
         with pytest.raises(NameNotFoundError, match="no prefix token 'reg2'"):
             plot.query(make(PATCHES), IMAGE, query=["cls", "reg2"])
 
 
 class TestLayer:
-    """One layer of all that a model has."""
+    """The choice of a layer."""
 
     MAPS = AttentionMaps(make(PATCHES, seed=seed, name=f"blocks.{seed}.attn") for seed in range(3))
 
     @pytest.mark.parametrize("layer", [1, -2, "blocks.1.attn"])
     @pytest.mark.parametrize("kind", [list, AttentionMaps])
     def test_chosen(self, kind: Any, layer: Any) -> None:
-        """A layer is chosen by position or by name, of the maps or of a list of them."""
+        """A layer is chosen by position or by name, from the maps or from a list of them."""
         ax = plot.query(kind(self.MAPS), IMAGE, layer=layer, query=(0, 0), head=0, ax=empty())
         np.testing.assert_array_equal(heat(ax), PATCHES.split(self.MAPS[1][0, 0, 2])[1])
         assert ax.get_title().startswith("blocks.1.attn")
 
     def test_missing(self) -> None:
-        """Of several maps one must be chosen, and the message says how."""
+        """One of several maps must be chosen, and the message says how."""
         with pytest.raises(ChoiceError, match="got 3; take one by position or by name, such as layer=0"):
             plot.query(self.MAPS, IMAGE, query=(0, 0))
 
@@ -431,12 +431,12 @@ class TestLayer:
 
     @pytest.mark.parametrize(("layer", "error"), [(3, PositionError), ("blocks.9.attn", NameNotFoundError)])
     def test_not_there(self, layer: Any, error: Any) -> None:
-        """There must be such a layer."""
+        """A layer that does not exist is refused."""
         with pytest.raises(error, match=r"map 3|blocks\.9"):
             plot.query(self.MAPS, IMAGE, layer=layer, query=(0, 0))
 
     def test_no_map(self) -> None:
-        """What is no map must be made one, with a layer as without."""
+        """A tensor must be made a map first, with a layer or without."""
         for layer in (None, 0):
             with pytest.raises(OptionError, match="query draws an AttentionMap and got Tensor; make one by"):
                 plot.query(torch.eye(3), IMAGE, layer=layer, query=(0, 0))  # type: ignore[arg-type]  # wrong on purpose
@@ -447,7 +447,7 @@ class TestWindows:
 
     @pytest.mark.parametrize("axis", [PLAIN, SHIFTED], ids=["plain", "shifted"])
     def test_mean_over_queries(self, axis: PlacedPatches) -> None:
-        """Each patch has the mean of what the queries of its window give it, padding left out."""
+        """Each patch has the mean of its weights over the queries of its window, without padding."""
         attention = make(axis)
         ax = plot.windows(attention, IMAGE, head=1, ax=empty())
         for cell in np.ndindex(3, 4):
@@ -456,7 +456,7 @@ class TestWindows:
             np.testing.assert_allclose(heat(ax)[cell], attention[window, 1, real, position].mean(), rtol=1e-6)
 
     def test_query(self) -> None:
-        """A place in every window is drawn; where it is padding, the image stays bare."""
+        """One place of every window is drawn; where it is padding, the image stays bare."""
         attention = make()
         ax = plot.windows(attention, IMAGE, query=(0, 1), head=1, ax=empty())
         one, two = (placed(SHIFTED, window, attention[window, 1, 1]) for window in (0, 1))
@@ -466,7 +466,7 @@ class TestWindows:
 
     @pytest.mark.parametrize("query", [(1, 0), (-1, -2), 2, -2, np.array([1, 0])])
     def test_ways_to_name_a_query(self, query: Any) -> None:
-        """A query is named by its place in the window, or by its position, counted from the end where negative."""
+        """A query is named by its place in the window, or by its position; negative ones count from the end."""
         ax = plot.windows(make(), IMAGE, query=query, ax=empty())
         assert frames(ax) == [box(2, 1), box(2, 3), box(0, 1), box(0, 3)]
         assert not np.isnan(heat(ax)).any()
@@ -491,7 +491,7 @@ class TestWindows:
         assert frames(plot.windows(make(axis), IMAGE, query=query, ax=empty())) == [box(*cell) for cell in cells]
 
     def test_prefix_query(self) -> None:
-        """A prefix token of every window can be asked for, and is framed once for all."""
+        """A prefix token of every window can be the query, and is framed once for all."""
         attention = make(TOKENED)
         ax = plot.windows(attention, IMAGE, query="carrier", head=0, ax=empty())
         expected = np.concatenate([placed(TOKENED, window, attention[window, 0, 0])[None] for window in range(4)])
@@ -500,14 +500,14 @@ class TestWindows:
         assert ax.get_title() == "blocks.1.attn\nhead 0\nquery carrier of each window"
         assert frames(ax.child_axes[0]) == [(-0.5, -0.5, 0.5, 0.5)]
 
-    def test_padding_behind_prefix_tokens(self) -> None:
+    def test_padding_after_prefix_tokens(self) -> None:
         """The first patch of a window may be padding, and is no prefix token then."""
         ax = plot.windows(make(TOKENED), IMAGE, query=(0, 0), ax=empty())
         assert frames(ax) == [box(1, 1), box(1, 3)]
         assert np.isnan(heat(ax)[0]).all()
 
     def test_prefix_tokens_do_not_ask(self) -> None:
-        """The mean is that over patches: prefix tokens are no patches of the window."""
+        """The mean is over patches, without prefix tokens."""
         attention = make(TOKENED)
         ax = plot.windows(attention, IMAGE, head=0, ax=empty())
         np.testing.assert_allclose(heat(ax)[1, 1], attention[0, 0, 1:, 1].mean(), rtol=1e-6)
@@ -526,7 +526,7 @@ class TestWindows:
         """Lines are where neighbours belong to different windows, and nowhere else: not at the edge of the image."""
         windows = window_of(axis)
         for row, column in np.ndindex(3, 4):
-            # Beyond the edge, the same window goes on.
+            # Beyond the edge, the same window continues.
             windows.setdefault((row, -1), windows[row, 0])
             windows.setdefault((row, 4), windows[row, 3])
             windows.setdefault((-1, column), windows[0, column])
@@ -552,7 +552,7 @@ class TestWindows:
 
     @pytest.mark.parametrize("size", [(3.3, 2.6), (6.4, 4.8)])
     def test_nothing_is_cut_off(self, size: tuple[float, float]) -> None:
-        """In a column of a paper, the titles of both recipes are on the paper."""
+        """In the width of a paper's column, the titles of both recipes are not cut off."""
         attention = make(images=2, name="layers.1.blocks.1.attn")
         with mpl.rc_context({"figure.figsize": size}):
             for ax in (
@@ -575,7 +575,7 @@ class TestWindows:
         assert lines(ax) == {((32, 0), (32, 16))}
 
     def test_queries_without_places(self) -> None:
-        """Where only the keys say where they lie, they have the borders, and a query is a position."""
+        """If only the keys have places, the borders are theirs, and a query is a position."""
         weights = torch.rand(2, 1, 3, 2, generator=torch.Generator().manual_seed(0))
         attention = AttentionMap.from_weights(weights, queries=Axis(3), keys=HALVES, windows=2)
         ax = plot.windows(attention, np.zeros((16, 64)), query=1, ax=empty())
@@ -602,12 +602,12 @@ class TestWindows:
         assert plt.get_fignums() == []
 
     def test_normalised_image(self) -> None:
-        """An image that was normalised is put back."""
+        """A normalised image is denormalised."""
         ax = plot.windows(make(), np.full((48, 80), -1.0), mean=0.75, std=0.5, ax=empty())
         np.testing.assert_allclose(values(ax.images[0]), 0.25)
 
     def test_padded_image(self) -> None:
-        """Of an image that the model pads, windows and patches reach behind its edges, as whole as the others."""
+        """In a padded image, windows and patches reach beyond its edges at full size."""
         padded = PlacedPatches(HALVES.grid, HALVES.places, image_size=HALVES.image_size, image_padding=(4, 14))
         ax = plot.windows(make(padded), np.zeros((12, 50)), query=(0, 1), ax=empty())
         assert [list(image.get_extent()) for image in ax.images] == [[0, 64, 16, 0]] * 2
@@ -625,23 +625,23 @@ class TestWindows:
 
     @pytest.mark.parametrize("axis", [PATCHES, PlacedPatches((3, 4), [list(range(12))], image_size=(48, 80))])
     def test_no_windows(self, axis: Any) -> None:
-        """A layer that attends to the whole image has no windows, and the message names the recipe for it."""
+        """A layer without windows is refused, and the message names the recipe for it."""
         with pytest.raises(UnsupportedError, match="attends to the whole image, not within windows; draw it by query"):
             plot.windows(make(axis), IMAGE)
 
     def test_windows_without_places(self) -> None:
-        """Windows must say where they lie."""
+        """Windows without places are refused."""
         attention = AttentionMap.from_weights(torch.rand(4, 1, 4, 4), windows=4)
         with pytest.raises(UnsupportedError, match="its keys are not the whole image; draw it by heatmap"):
             plot.windows(attention, IMAGE)
 
     def test_several_maps(self) -> None:
-        """Of a model's maps, one must be chosen."""
+        """One of a model's maps must be chosen."""
         with pytest.raises(ChoiceError, match="windows draws one map and got 2"):
             plot.windows(AttentionMaps([make(), make()]), IMAGE)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_several_images(self) -> None:
-        """Of a batch, an image must be chosen."""
+        """In a batch, an image must be chosen."""
         with pytest.raises(ChoiceError, match="holds 2 images and a picture shows one: choose it by sample=0 … 1"):
             plot.windows(make(images=2), IMAGE)
 
@@ -650,22 +650,22 @@ class TestWindows:
         [((2, 0), r"no row of the windows of .* 2: there are 2"), ((0, 2), r"no column"), (4, "4")],
     )
     def test_no_such_query(self, query: Any, message: str) -> None:
-        """There must be such a place in a window."""
+        """A place that windows do not have is refused."""
         with pytest.raises(PositionError, match=message):
             plot.windows(make(), IMAGE, query=query)
         assert plt.get_fignums() == []
 
     def test_windows_that_are_no_rectangles(self) -> None:
-        """Rows and columns mean nothing in windows that have none, but positions do."""
+        """Windows without rows and columns take positions only."""
         axis = PlacedPatches((3, 4), [[0, 1, 4], [2, 3, 6]], image_size=(48, 80))
         with pytest.raises(
-            ShapeError, match="are not made of rows and columns; give the query's position in the window instead"
+            ShapeError, match="are not made of rows and columns; give the query's position in its window"
         ):
             plot.windows(make(axis), IMAGE, query=(0, 0))
         assert frames(plot.windows(make(axis), IMAGE, query=2, ax=empty())) == [box(1, 0), box(1, 2)]
 
     def test_query_that_is_padding_everywhere(self) -> None:
-        """Some window must have the query."""
+        """A query that is padding in every window is refused."""
         axis = PlacedPatches((1, 2), [[0, -1], [1, -1]], image_size=(48, 80))
         with pytest.raises(PositionError, match=r"Query 1 is padding in every window of .*; give another"):
             plot.windows(make(axis), IMAGE, query=1)

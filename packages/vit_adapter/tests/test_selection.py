@@ -1,4 +1,4 @@
-"""What is captured, how it is found again, and what is refused."""
+"""The choice of layers, forward passes, and refused models."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def run(model: Any, times: int = 1) -> None:
             model(torch.randn(1, 3, 64, 64))
 
 
-def test_forwards_are_told_apart(make: Make) -> None:
-    """Each forward has maps of its own, and what needs one forward refuses several."""
+def test_forward_passes_are_separate(make: Make) -> None:
+    """Each forward pass has its own maps, and functions of one forward pass refuse several."""
     model = make(img_size=64, depth=2)
     with anylocal_vit.capture_attention(model) as maps:
         run(model, times=3)
@@ -31,8 +31,8 @@ def test_forwards_are_told_apart(make: Make) -> None:
         maps.rollout()
 
 
-def test_parts_called_by_themselves_are_forwards(make: Make) -> None:
-    """A part of the model that is called directly counts as a forward of its own."""
+def test_submodules_called_directly_are_forward_passes(make: Make) -> None:
+    """A submodule that is called directly counts as a forward pass of its own."""
     model = make(img_size=64, depth=2)
     with anylocal_vit.capture_attention(model) as maps, torch.no_grad():
         for _ in range(2):
@@ -41,7 +41,7 @@ def test_parts_called_by_themselves_are_forwards(make: Make) -> None:
 
 
 def test_a_forward_that_raised_keeps_to_itself(make: Make) -> None:
-    """What a forward left behind that raised half-way does not mix with the next one's."""
+    """The maps of a forward pass that raised do not mix with those of the next."""
     model = make(img_size=64, depth=2)
     handle = model.blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
     with anylocal_vit.capture_attention(model) as maps:
@@ -92,7 +92,7 @@ def test_gradients_flow_through_kept_graphs(make: Make) -> None:
 
 
 def test_a_model_without_attention_says_what_it_has() -> None:
-    """A convolutional network is refused with the list of what it consists of."""
+    """A convolutional network is refused with the list of its layers."""
     with pytest.raises(
         errors.TargetError, match=r"ResNet computes no attention map .* BasicBlock, BatchNorm2d, Conv2d"
     ):
@@ -109,13 +109,13 @@ class Difference(torch.nn.Module):
 
 
 def test_a_map_that_could_not_be_exact_is_refused() -> None:
-    """A layer with two softmaxes is refused by name rather than read half."""
+    """A layer with two softmaxes is refused by name."""
     with pytest.raises(errors.UnsupportedError, match=r"Difference\.forward .* makes several maps"):
         anylocal_vit.capture_attention(torch.nn.Sequential(Difference()))
 
 
 def test_a_scope_without_a_forward_warns(make: Make) -> None:
-    """A scope in which the model never ran says so."""
+    """A capture in which the model never ran says so."""
     with (
         pytest.warns(errors.NothingRecordedWarning, match="recorded no attention map: .* was not called"),
         anylocal_vit.capture_attention(make(img_size=64, depth=1)),
@@ -124,7 +124,7 @@ def test_a_scope_without_a_forward_warns(make: Make) -> None:
 
 
 def test_operands_changed_in_place_are_reported(make: Make) -> None:
-    """If somebody changes the kernel's operands behind it, reading the map says so."""
+    """If the kernel's operands are changed in place afterwards, reading the map says so."""
     model = make(img_size=64, depth=1)
     buffers: list[torch.Tensor] = []
     model.blocks[0].attn.qkv.register_forward_hook(lambda _, __, output: buffers.append(output))

@@ -1,4 +1,4 @@
-"""The survey of a folder of images: what it finds, that nothing is lost or counted twice, and what it refuses."""
+"""The survey of a folder of images: its numbers, resuming, and refused options."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COUNT = 22
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of images, in folders by class as ImageFolder has them."""
+    """Return a folder of images in subfolders by class, as of ImageFolder."""
     root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for number in range(COUNT):
@@ -59,7 +59,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def done(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a survey that nothing interrupted."""
+    """Return the folder of an uninterrupted survey."""
     out = tmp_path_factory.mktemp("done")
     survey.main(arguments(folder, out))
     return out
@@ -71,7 +71,7 @@ def run(program: str, *given: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_numbers_are_means_over_all_images(folder: Path, done: Path) -> None:
-    """Of every head of every layer, as computed of all images in one batch."""
+    """They equal the statistics of every head over all images in one batch."""
     torch.manual_seed(0)
     model = timm.create_model(MODEL).eval()
     images = torch.cat([photograph(model, file).tensor for file in sorted(folder.rglob("*.png"))])
@@ -90,7 +90,7 @@ def test_the_numbers_are_means_over_all_images(folder: Path, done: Path) -> None
 
 
 def test_pictures_are_written(done: Path) -> None:
-    """A picture of each statistic along the layers."""
+    """Each statistic has a picture along the layers."""
     assert {file.name for file in done.glob("*.png")} == {"entropy.png", "distance.png", "prefix.png", "agreement.png"}
 
 
@@ -139,7 +139,7 @@ main(["survey", *sys.argv[1:]])
 def test_killed_in_the_middle_it_goes_on(
     folder: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was saved is not done again, nothing is lost, and the table is the same."""
+    """Saved shards are not computed again, nothing is lost, and the table is the same."""
     killed = run(KILLED, *arguments(folder, tmp_path))
     assert killed.returncode == -9
     pieces = {file: file.stat().st_mtime_ns for file in (tmp_path / "pieces").iterdir()}
@@ -154,7 +154,7 @@ def test_killed_in_the_middle_it_goes_on(
 
 
 def test_a_damaged_piece_is_done_anew(folder: Path, done: Path, tmp_path: Path) -> None:
-    """A disk that lost half of a file costs its images once more, not the survey."""
+    """A shard of which half is lost is computed again, and no other."""
     out = tmp_path / "out"
     shutil.copytree(done, out)
     piece = sorted((out / "pieces").iterdir())[1]
@@ -170,7 +170,7 @@ HUGE = b"BM" + bytes(8) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little"
 
 @pytest.mark.parametrize("content", [b"not an image", HUGE + b"\1\0\x18\0" + bytes(24)], ids=["text", "too large"])
 def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path, content: bytes) -> None:
-    """It is left out, counted, and the others are all there."""
+    """It is left out and counted, and all others are read."""
     data = tmp_path / "data"
     shutil.copytree(folder, data)
     (data / "class0" / "broken.png").write_bytes(content)
@@ -181,7 +181,7 @@ def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path, con
 
 
 def test_a_forward_of_no_image_is_left_out(folder: Path, tmp_path: Path) -> None:
-    """Where all images of a batch are damaged, the next ones are read."""
+    """If all images of a batch are damaged, the next ones are read."""
     data = tmp_path / "data"
     shutil.copytree(folder / "class1", data)
     for number in range(3):
@@ -191,8 +191,8 @@ def test_a_forward_of_no_image_is_left_out(folder: Path, tmp_path: Path) -> None
     assert rows(tmp_path / "out")
 
 
-def test_nothing_but_damaged_images_is_refused(tmp_path: Path) -> None:
-    """With one of them, and without a table."""
+def test_only_damaged_images_are_refused(tmp_path: Path) -> None:
+    """The error names one of them, and no table is written."""
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(b"not an image")
     with pytest.raises(OptionError, match=r"None of the 4 samples could be read, .*0\.png"):
@@ -200,8 +200,8 @@ def test_nothing_but_damaged_images_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "survey.parquet").exists()
 
 
-def test_half_a_piece_is_none(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where writing fails in the middle, no other process takes what there is for whole."""
+def test_an_incomplete_shard_is_not_taken(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If writing fails, no other process takes the incomplete file for a complete one."""
 
     def half(_tensors: Any, file: Path, **_: Any) -> None:
         Path(file).write_bytes(b"half")
@@ -213,8 +213,8 @@ def test_half_a_piece_is_none(folder: Path, tmp_path: Path, monkeypatch: pytest.
     assert not list((tmp_path / "pieces").iterdir())
 
 
-def test_what_a_layer_does_not_have_has_no_row() -> None:
-    """A layer that looks at no patches has no distance; the table has no gaps."""
+def test_a_missing_statistic_has_no_row() -> None:
+    """A layer without patches has no distance; the table has no gaps."""
     metric = AttentionDistance()
     patches = Patches((2, 2), prefix=(), image_size=(32, 32))
     even = torch.full((1, 2, 4, 4), 0.25)
@@ -234,26 +234,26 @@ def test_what_a_layer_does_not_have_has_no_row() -> None:
     ],
 )
 def test_a_picture_has_a_number_of_each_head(name: str, means: Any, expected: list[float] | None) -> None:
-    """With other heads on average, for all prefix tokens together; and none where there is nothing."""
+    """Agreement is averaged over other heads, and prefix tokens are added up; nothing gives nothing."""
     found = core_survey._by_head(name, np.array(means))
     assert (None if found is None else found.tolist()) == expected
 
 
-def test_of_what_no_layer_has_there_is_no_picture(tmp_path: Path) -> None:
-    """Instead of empty axes."""
+def test_a_statistic_without_values_has_no_picture(tmp_path: Path) -> None:
+    """Empty axes are not drawn."""
     metric = AttentionDistance()
     metric.update([AttentionMap.from_weights(torch.full((1, 2, 4, 4), 0.25))])
     assert list(core_survey._draw({"distance": metric}, 1, tmp_path)) == []
 
 
 def test_workers_read_the_same_images(folder: Path, done: Path, tmp_path: Path) -> None:
-    """Processes that read ahead change nothing of the result."""
+    """Reading in other processes does not change the result."""
     survey.main(arguments(folder, tmp_path, workers=1))
     assert [row["value"] for row in rows(tmp_path)] == pytest.approx([row["value"] for row in rows(done)], rel=1e-6)
 
 
 def test_a_saved_data_set_is_read(folder: Path, done: Path, tmp_path: Path) -> None:
-    """Rows of a data set of Hugging Face, on disk, give what their images give."""
+    """The rows of a saved data set of Hugging Face give the same result as their images."""
     datasets = pytest.importorskip("datasets")
     files = sorted(map(str, folder.rglob("*.png")))
     rows_of = datasets.Dataset.from_dict({"image": files}).cast_column("image", datasets.Image())
@@ -271,7 +271,7 @@ def test_another_survey_in_the_folder_is_refused(folder: Path, done: Path, optio
 
 
 def test_other_images_in_the_folder_are_noticed(folder: Path, done: Path, tmp_path: Path) -> None:
-    """A file more or less, and pieces would be of other images."""
+    """With a file more or less, shards would hold other images."""
     data = tmp_path / "data"
     shutil.copytree(folder, data)
     next(data.rglob("*.png")).unlink()
@@ -285,32 +285,32 @@ def test_other_images_in_the_folder_are_noticed(folder: Path, done: Path, tmp_pa
 def test_numbers_that_make_no_sense_are_refused(
     folder: Path, tmp_path: Path, options: dict[str, Any], cure: str
 ) -> None:
-    """A forward takes one image or more, and processes cannot be fewer than none."""
+    """A batch holds one image or more, and the number of processes is not negative."""
     with pytest.raises(OptionError, match=cure):
         survey.main(arguments(folder, tmp_path, **options))
 
 
 def test_a_file_in_place_of_the_results_is_refused(folder: Path, tmp_path: Path) -> None:
-    """By name."""
+    """The file is named."""
     (tmp_path / "notes.txt").write_text("no folder", "utf-8")
     with pytest.raises(OptionError, match=r"notes\.txt is a file\. Choose another one by --out"):
         survey.main(arguments(folder, tmp_path / "notes.txt"))
 
 
 @pytest.mark.parametrize("device", ["foo", "cuda:99"])
-def test_a_device_that_is_not_there_is_refused(folder: Path, tmp_path: Path, device: str) -> None:
-    """With one that always is."""
+def test_a_missing_device_is_refused(folder: Path, tmp_path: Path, device: str) -> None:
+    """The message names one that always exists."""
     with pytest.raises(OptionError, match=rf'--device {device} cannot be used: .* always "cpu"'):
         survey.main(arguments(folder, tmp_path, device=device))
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    """With what was looked for."""
+    """The message says what an image file is."""
     with pytest.raises(OptionError, match="holds no image"):
         survey.main(arguments(tmp_path, tmp_path / "out"))
 
 
-def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    """With what to give."""
+def test_missing_data_is_refused(tmp_path: Path) -> None:
+    """The message says what to give."""
     with pytest.raises(OptionError, match="is not a folder"):
         survey.main(arguments(tmp_path / "nothing", tmp_path / "out"))

@@ -30,7 +30,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def look(name: str, **options: Any) -> tuple[AttentionMaps, Photograph]:
-    """Let a perturbed model look at noise."""
+    """Return the maps of a perturbed model for noise."""
     torch.manual_seed(0)
     model = perturb(timm.create_model(name, **options)).eval()
     photo = photograph(model, np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8))
@@ -58,7 +58,7 @@ def strongest(tab: Tab) -> tuple[str, float]:
 
 
 def test_a_patch_under_the_pointer_is_the_one_of_the_model(chromium: Browser, tmp_path: Path) -> None:
-    """Of a ViT with registers, the list tells what the patch attends to, and the Python call draws the same."""
+    """The list shows what a patch of a ViT with registers attends to, and the Python call draws the same."""
     maps, photo = look("test_vit", reg_tokens=2, class_token=True)
     page = explore(maps, images=photo)
     tab = opened(chromium, page, tmp_path)
@@ -78,7 +78,7 @@ def test_a_patch_under_the_pointer_is_the_one_of_the_model(chromium: Browser, tm
 
 
 def test_registers_stand_beside_the_image(chromium: Browser, tmp_path: Path) -> None:
-    """Prefix tokens cover no pixels: they are tokens above the image, and can be asked."""
+    """Prefix tokens cover no pixels: they are tokens above the image, and can be the query."""
     maps, photo = look("test_vit", reg_tokens=2, class_token=True)
     tab = opened(chromium, explore(maps, images=photo), tmp_path)
     prefix = maps[0].keys.prefix  # type: ignore[attr-defined]  # patches have one

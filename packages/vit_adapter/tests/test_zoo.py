@@ -1,4 +1,4 @@
-"""Families of timm, one for each way in which maps differ from (batch, head, query, key); `zoo.py` checks all 50."""
+"""Families of timm, one for each kind of layout and axes; `zoo.py` checks all 50."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def finding(name: str) -> Finding:
 
 @pytest.mark.parametrize("name", TRAPS)
 def test_family(name: str) -> None:
-    """As it comes, all its maps are those of the eager softmax in float64, and lie where their axes say."""
+    """All maps of the default model are the eager softmax in float64, and their patches are where the axes say."""
     assert finding(name).wrong == []
 
 
 def test_all_families_are_listed_once() -> None:
-    """The table is of the 50 files of timm whose models compute a softmax of query and key."""
+    """The table has the 50 files of timm whose models compute a softmax of query and key."""
     assert len({family.module for family in FAMILIES}) == len(FAMILIES) == 50
 
 
 def test_layers_without_a_map_are_counted() -> None:
-    """Of a family with two kinds of attention, what has no map is listed apart."""
+    """Layers without a map are listed apart from those with one."""
     assert (finding("xcit").maps, finding("xcit").unsupported) == (2, 12)

@@ -1,6 +1,6 @@
-"""Every family of timm that computes softmax(q kᵀ): its maps against the eager softmax in float64, layer by layer.
+"""Compare the maps of every family of timm that computes softmax(q kᵀ) with the eager softmax in float64.
 
-Run as a script, it writes what it found to a JSON file, of which the docs make their table.
+The script can write its findings to a JSON file, from which the docs make their table.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ SOFTMAXES: Final = {torch.softmax, torch.Tensor.softmax, torch.nn.functional.sof
 FUSED: Final = {torch.nn.functional.scaled_dot_product_attention}
 
 LEAST_SPREAD: Final = 0.02
-"""Standard deviation of a map's weights, in units of the uniform weight, under which an error could hide."""
+"""The least standard deviation of a map's weights, in units of the uniform weight: less could hide an error."""
 
 LEAST_PLACED: Final = 0.75
-"""Share of the patches that must answer where they say they lie: deep ones of convolutional nets see all around."""
+"""The share of patches that must respond in their own places: deep ones of convolutional nets see their neighbours."""
 
 Arrange = Callable[[torch.Tensor, Any], torch.Tensor]
 
@@ -72,18 +72,18 @@ class Family:
     model : str
         The model.
     options : dict
-        What makes it smaller, where its smallest is still large.
+        Options that make the model smaller.
     arrange : callable
-        From the softmax as its source has it to (batch, head, query, key).
+        From the softmax of its source to (batch, head, query, key).
     tolerance : float
         By how much a weight may differ from the one in float64.
     note : str
-        What is peculiar about it.
+        Its peculiarity, for the table.
     size : int or None
         The height and width of the images, where they are smaller than the model's own.
     scale : float
-        By how much its parameters are moved: so much that its maps are far from uniform, and so little that its
-        scores are not so large that float32 is coarse for them.
+        By how much its parameters are perturbed: enough for maps far from uniform, and not so much that its scores
+        are too large for the precision of float32.
     """
 
     module: str
@@ -154,7 +154,7 @@ FAMILIES: Final = (
 
 @dataclass
 class Finding:
-    """What the maps of one model are like."""
+    """The properties of one model's maps."""
 
     family: str
     model: str
@@ -172,10 +172,10 @@ class Finding:
 
 
 def build(family: Family) -> Any:
-    """Return the model, with every parameter and statistic moved at random.
+    """Return the model, with every parameter and statistic perturbed.
 
-    Statistics of batches are taken first, of the moved parameters: with those of the initialisation, activations grow
-    from layer to layer, until maps are one or zero.
+    Batch statistics are first computed with the perturbed parameters: with the initial ones, activations would grow
+    from layer to layer, until weights are one or zero.
     """
     torch.manual_seed(0)
     model: Any = perturb(timm.create_model(family.model, **family.options), scale=family.scale)
@@ -204,7 +204,7 @@ def images(model: Any, family: Family, batch: int = 2) -> torch.Tensor:
 
 
 class Tracer(TorchFunctionMode):
-    """Sees every softmax and every call of the fused kernel, by the innermost module in which it happens."""
+    """Records every softmax and every call of the fused kernel, by the innermost module around it."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class Tracer(TorchFunctionMode):
 
 
 def eager_maps(model: Any, inputs: torch.Tensor, names: Sequence[str], family: Family) -> list[torch.Tensor]:
-    """Return each layer's softmax in float64, of the layer's own input, made by a copy that does not run the kernel."""
+    """Return each layer's softmax in float64, computed from the layer's own input by an unfused copy."""
     found: list[torch.Tensor] = []
 
     def record(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -249,7 +249,7 @@ def eager_maps(model: Any, inputs: torch.Tensor, names: Sequence[str], family: F
         for part in double.modules():
             if hasattr(part, "fused_attn"):
                 part.fused_attn = False
-            # Tensors that are kept without being registered.
+            # Tensors that are attributes, not buffers.
             vars(part).update({name: _double(value) for name, value in vars(part).items() if torch.is_tensor(value)})
         with Tracer(double) as tracer, torch.no_grad():
             double(*map(_double, arguments), **{name: _double(value) for name, value in keywords.items()})
@@ -278,7 +278,7 @@ def _double(value: Any) -> Any:
 
 
 def check(family: Family) -> Finding:
-    """Capture a model as it comes, and compare."""
+    """Capture the default model of a family, and compare."""
     start = time.perf_counter()
     finding = Finding(family.module, family.model, note=family.note)
     model = build(family)
@@ -362,14 +362,14 @@ def _compare(finding: Finding, maps: AttentionMaps, expected: Sequence[torch.Ten
             finding.wrong.append(f"rows of {item.name} do not sum to 1")
 
 
-# Where patches lie is checked by what they answer to: the image is changed in one patch, and in the score matrix that a
-# map is the softmax of, that patch's column (and row) must change most.
+# The places of patches are checked by their response: the image is changed in one patch, and in the scores, whose
+# softmax is the map, that patch's column (and row) must change most.
 
 
 def placed(model: Any, inputs: torch.Tensor, maps: AttentionMaps, most: int = 4) -> tuple[int, int]:
-    """Say how many of some patches answer in each first layer of a kind, and how many were asked.
+    """Return how many patches respond in their own places, in the first layer of each kind, and how many were tried.
 
-    A neighbour may answer as well: patches of convolutional stems overlap.
+    A neighbour counts as well: patches of convolutional stems overlap.
     """
     firsts: dict[Any, int] = {}
     for position, item in enumerate(maps):
@@ -392,7 +392,7 @@ def placed(model: Any, inputs: torch.Tensor, maps: AttentionMaps, most: int = 4)
 
 
 def _answering(model: Any, inputs: torch.Tensor, item: AttentionMap, position: int, cell: tuple[int, int]) -> Any:
-    """Return the cell whose column changes most as the image changes in one cell."""
+    """Return the cell whose column changes most when the image changes in one cell."""
     keys: Any = item.keys
     (height, width), (rows, columns) = inputs.shape[2:], keys.grid
     top, bottom = cell[0] * height // rows, -(-(cell[0] + 1) * height // rows)
@@ -405,7 +405,7 @@ def _answering(model: Any, inputs: torch.Tensor, item: AttentionMap, position: i
     before, after = (part.tensor().double().clamp_min(1e-30).log() for part in maps[: 2 * len(maps) : len(maps) // 2])
     seen = (before > -60) & (after > -60)
     change = (after - before).masked_fill(~seen, 0)
-    # What a whole row shares is the normalisation of the softmax.
+    # A change that all of a row shares is the softmax's normalisation.
     shared = change.sum(-1, keepdim=True) / seen.sum(-1, keepdim=True).clamp_min(1)
     columns_change = (change - shared).masked_fill(~seen, 0).abs().sum((1, 2))  # (window, key)
     columns_change = columns_change / seen.double().sum((1, 2)).clamp_min(1)
@@ -415,17 +415,17 @@ def _answering(model: Any, inputs: torch.Tensor, item: AttentionMap, position: i
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the families, and return 1 if one of them is wrong."""
+    """Check the families, and return 1 if any is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", help="such as swin_transformer (default: all)")
-    parser.add_argument("--json", type=Path, help="where to write what was found")
+    parser.add_argument("--json", type=Path, help="the file for the findings")
     options = parser.parse_args(arguments)
     chosen = [family for family in FAMILIES if not options.families or family.module in options.families]
     found: list[Finding] = []
     for number, family in enumerate(chosen, 1):
         try:
             finding = check(family)
-        except Exception as error:  # noqa: BLE001  # the others are of interest all the same
+        except Exception as error:  # noqa: BLE001  # the other families are checked all the same
             finding = Finding(family.module, family.model, wrong=[f"{type(error).__name__}: {error}"])
         found.append(finding)
         verdict = "; ".join(finding.wrong) or "right"

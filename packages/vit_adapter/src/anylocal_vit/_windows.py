@@ -176,6 +176,6 @@ def _window_shape(axis: PlacedPatches) -> tuple[int, int]:
         again = real[columns == columns[0]] if len(real) else real
         width = min([width, *np.diff(again).tolist()])
     if length % width:
-        msg = f"The windows of {axis!r} are not made of rows and columns; give the query's position in the window instead."
+        msg = f"The windows of {axis!r} are not made of rows and columns; give the query's position in its window."
         raise ShapeError(msg)
     return length // width, width
