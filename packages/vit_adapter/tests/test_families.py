@@ -1,0 +1,61 @@
+"""What is said of single families, and what importing the package imports."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+import timm
+import timm.layers
+import timm.models
+from packaging.version import Version
+
+from anylocal_vit import families
+
+NAMES = [module.name for module in pkgutil.iter_modules(families.__path__)]
+
+# Of families that timm has under other names.
+OF_FORKS = {"E_MHSA"}
+
+
+def known() -> set[str]:
+    """Return the names of all classes in timm's modules."""
+    packages = (timm.layers.__name__, timm.models.__name__)
+    modules = [module for name, module in sys.modules.items() if name.rpartition(".")[0] in packages]
+    return {name for module in modules for name, value in vars(module).items() if isinstance(value, type)}
+
+
+@pytest.mark.skipif(Version(timm.__version__) < Version("1.0.26"), reason="older timm has not all of them")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_family_speaks_of_what_timm_has(name: str) -> None:
+    """A file is named after timm's, and a misspelt class would never be found."""
+    importlib.import_module(f"timm.models.{name}")
+    family = importlib.import_module(f"anylocal_vit.families.{name}").FAMILY
+    tables = [getattr(family, each.name) for each in fields(family)]
+    named = {key.partition(".")[0] for table in tables if isinstance(table, dict) for key in table}
+    assert named <= known() | OF_FORKS
+    assert any(tables)
+
+
+def test_every_family_is_collected() -> None:
+    """A new file needs no entry elsewhere."""
+    assert len(families.FAMILIES) == len(NAMES)
+
+
+def test_two_families_may_have_blocks_of_one_name() -> None:
+    """SAM's and TNT's blocks are told apart by an attribute; other classes are spoken of once."""
+    assert {windows.having for windows in families.said("windows", "Block")} == {"window_size", "attn_in"}
+    once = {"readings", "layouts", "mixed", "keys", "unsupported"}
+    keys = [(table, key) for table in once for family in families.FAMILIES for key in getattr(family, table)]
+    assert len(keys) == len(set(keys))
+
+
+def test_maps_need_no_command_line() -> None:
+    """Importing the package imports neither its commands nor core's."""
+    program = "import anylocal_vit, sys; print([name for name in sys.modules if '.cli' in name and 'anylocal' in name])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
