@@ -13,6 +13,8 @@ import torch
 import anylocal_bert
 from anylocal.attention import AttentionMaps, Tokens
 
+from .caching import cache_of, with_cache
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -49,12 +51,12 @@ def ids(*tokens: int) -> torch.Tensor:
 @torch.no_grad()
 def filled(model: Any, *tokens: int) -> Any:
     """Return the cache of a text."""
-    return model(ids(*tokens), use_cache=True).past_key_values
+    return cache_of(model(ids(*tokens), use_cache=True))
 
 
 @torch.no_grad()
 def go_on(model: Any, cache: Any, *tokens: int) -> None:
-    model(ids(*tokens), past_key_values=cache)
+    model(ids(*tokens), **with_cache(cache))
 
 
 def keys(maps: AttentionMaps) -> list[str]:
@@ -98,9 +100,9 @@ def decode(modules: Any = None) -> AttentionMaps:
         run = functools.partial(model, input_ids=ids(20, 21, 22, 23))
         # Without one, transformers 4 makes tuples of the cache that it has made.
         first, second = (EncoderDecoderCache(DynamicCache(), DynamicCache()) for _ in range(2))
-        run(decoder_input_ids=ids(3, 4, 5), past_key_values=first)
-        run(decoder_input_ids=ids(6, 7, 8), past_key_values=second)
-        run(decoder_input_ids=ids(10), past_key_values=first)
+        run(decoder_input_ids=ids(3, 4, 5), **with_cache(first))
+        run(decoder_input_ids=ids(6, 7, 8), **with_cache(second))
+        run(decoder_input_ids=ids(10), **with_cache(first))
     return maps
 
 
@@ -161,7 +163,7 @@ def test_a_cache_that_was_cut() -> None:
     with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
         cache = filled(model, 3, 4, 5)
         cache.crop(-2)
-        model(inputs_embeds=torch.randn(1, 2, 32), past_key_values=cache)
+        model(inputs_embeds=torch.randn(1, 2, 32), **with_cache(cache))
         go_on(model, cache, 10)
     assert keys(maps) == counted(4)
 
@@ -179,10 +181,10 @@ def test_texts_that_change_places() -> None:
     """The tokens change places as the texts in the cache do."""
     model = llama()
     with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
-        first = model(torch.tensor([[3, 4], [5, 6]]), use_cache=True).past_key_values
+        first = cache_of(model(torch.tensor([[3, 4], [5, 6]]), use_cache=True))
         model(torch.tensor([[7, 8], [9, 10]]), use_cache=True)
         first.reorder_cache(torch.tensor([1, 0]))
-        model(torch.tensor([[11], [12]]), past_key_values=first)
+        model(torch.tensor([[11], [12]]), **with_cache(first))
     assert [maps[-1].keys.labels(sample) for sample in (0, 1)] == [names(5, 6, 11), names(3, 4, 12)]
 
 
@@ -200,8 +202,8 @@ def test_the_same_tensor_twice() -> None:
     """Forwards that are given the very same tensor are two, also where it is kept as it is."""
     model, token = llama(), ids(3)
     with anylocal_bert.capture_attention(model, keep="graph") as maps:
-        cache = model(token, use_cache=True).past_key_values
-        model(token, past_key_values=cache)
+        cache = cache_of(model(token, use_cache=True))
+        model(token, **with_cache(cache))
     assert keys(maps) == names(3, 3)
 
 
@@ -273,5 +275,5 @@ def test_generation_that_goes_on_with_an_unknown_cache() -> None:
         filled(model, 3, 4, 5)
         prompt = ids(6, 7, 8, 9)
         mask = torch.ones_like(prompt)
-        model.generate(prompt, attention_mask=mask, pad_token_id=0, past_key_values=cache, max_new_tokens=1)
+        model.generate(prompt, attention_mask=mask, pad_token_id=0, **with_cache(cache), max_new_tokens=1)
     assert keys(maps) == counted(4)

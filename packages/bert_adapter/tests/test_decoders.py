@@ -13,6 +13,8 @@ from anylocal import capture
 from anylocal.attention import Tokens
 from anylocal.testing import perturb
 
+from .caching import cache_of, with_cache
+
 HEADS, KEY_HEADS, LENGTH = 4, 2, 6
 
 
@@ -65,9 +67,9 @@ def test_decoding_step(masked: bool) -> None:
     maps_of = []
     for model in (llama("sdpa"), llama("eager")):
         with torch.no_grad():
-            cache = model(ids(), attention_mask=None if mask is None else mask[:, :-1], use_cache=True).past_key_values
+            cache = cache_of(model(ids(), attention_mask=None if mask is None else mask[:, :-1], use_cache=True))
             with anylocal_bert.capture_attention(model) as maps:
-                model(ids(1), attention_mask=mask, past_key_values=cache)
+                model(ids(1), attention_mask=mask, **with_cache(cache))
         maps_of.append(maps)
     fused, eager = maps_of
     assert [attention.shape for attention in fused] == [(2, HEADS, 1, LENGTH + 1)] * 2
