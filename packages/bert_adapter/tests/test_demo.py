@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,8 +11,8 @@ import torch
 
 from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 from anylocal.errors import WeightsError
-from anylocal_bert import _demo
-from anylocal_bert.__main__ import main
+from anylocal_bert.cli import demo
+from anylocal_bert.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +35,7 @@ def test_the_head_that_tells_most() -> None:
     axis = Tokens(["[CLS]", "a", "it"], special=[1, 0, 0])
     rows = [[0.9, 0.1, 0.0], [0.4, 0.4, 0.2], [0.1, 0.1, 0.8]]
     weights = torch.tensor(rows)[:, None].expand(3, 3, 3)
-    assert _demo.telling_head(AttentionMap.from_weights(weights[None], queries=axis, keys=axis), 2) == 1
+    assert demo.clearest_head(AttentionMap.from_weights(weights[None], queries=axis, keys=axis), 2) == 1
 
 
 @pytest.mark.parametrize("word", ["model", "tokens", "lines", "rollout"])
@@ -64,7 +66,7 @@ def names_of(tokens: list[str], word: str) -> list[str]:
     axis = Tokens(tokens)
     even = torch.full((1, 1, len(axis), len(axis)), 1 / len(axis))
     maps = AttentionMaps([AttentionMap.from_weights(even, queries=axis, keys=axis)])
-    return [name for name, _ in _demo._pictures(maps, word)]
+    return [name for name, _ in demo._pictures(maps, word)]
 
 
 @pytest.mark.parametrize("below", ["", "deeper/still"])
@@ -79,10 +81,17 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_word_that_is_not_in_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A word that the text does not have is refused with the tokens that it has."""
     assert main(["--text", "Hello, world!", "--word", "moon", "--out", str(tmp_path)]) == 1
-    assert "'moon' is no token of the text. Its tokens are: [CLS] hello , world ! [SEP]." in capsys.readouterr().err
+    assert "'moon' is not a token of the text. Its tokens are: [CLS] hello , world ! [SEP]." in capsys.readouterr().err
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     """A folder that holds no model is refused with the ways to go on."""
     with pytest.raises(WeightsError, match=r"could not be loaded: .* Offline, give a folder"):
-        _demo.load(str(tmp_path))
+        demo.load(str(tmp_path))
+
+
+def test_the_library_imports_no_command() -> None:
+    """A capture needs neither the demo nor the survey."""
+    code = "import sys, anylocal_bert; print(*(name for name in sys.modules if '.cli' in name and 'anylocal' in name))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

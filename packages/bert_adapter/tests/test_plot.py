@@ -85,7 +85,7 @@ def test_the_weights_are_those_of_the_map() -> None:
 def test_keys_that_are_no_tokens() -> None:
     """A map without tokens is refused with the recipe that draws it."""
     bare = AttentionMap.from_weights(torch.eye(3), name="layer.0")
-    with pytest.raises(ShapeError, match=r"keys of 'layer.0' are no tokens.*heatmap"):
+    with pytest.raises(ShapeError, match=r"keys of 'layer.0' are not tokens.*heatmap"):
         plot.tokens(bare)
 
 

@@ -297,5 +297,5 @@ def test_no_figure_of_a_mistake(options: dict[str, Any]) -> None:
 
 def test_positions_that_are_no_tokens() -> None:
     """A map without tokens is refused with the recipe that draws it."""
-    with pytest.raises(ShapeError, match=r"queries of 'layer.0' are no tokens.*heatmap"):
+    with pytest.raises(ShapeError, match=r"queries of 'layer.0' are not tokens.*heatmap"):
         plot.lines(AttentionMap.from_weights(torch.eye(3), name="layer.0"))

@@ -129,7 +129,7 @@ class TestCross:
 
     def test_positions_that_are_no_tokens(self) -> None:
         """A map without tokens is refused with the recipe that draws it."""
-        with pytest.raises(ShapeError, match=r"queries of 'layer.0' are no tokens.*heatmap"):
+        with pytest.raises(ShapeError, match=r"queries of 'layer.0' are not tokens.*heatmap"):
             plot.cross(AttentionMap.from_weights(torch.eye(3), name="layer.0"))
 
     def test_a_batch_needs_a_choice(self) -> None:
@@ -280,7 +280,7 @@ class TestRollout:
         """Without maps, without tokens, or across two texts, there is nothing to follow."""
         with pytest.raises(StateError, match="run the model inside the capture"):
             plot.rollout([])
-        with pytest.raises(ShapeError, match="no tokens"):
+        with pytest.raises(ShapeError, match="not tokens"):
             plot.rollout([AttentionMap.from_weights(torch.eye(3))])
         with pytest.raises(ShapeError, match="no self-attention"):
             plot.rollout([make(TARGET, SOURCE)], sample=0)

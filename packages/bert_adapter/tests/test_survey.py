@@ -16,9 +16,10 @@ from transformers import LlamaConfig, LlamaModel, RobertaConfig, RobertaModel, T
 
 from anylocal.attention import AttentionMaps, entropy, head_agreement, sink_mass
 from anylocal.errors import OptionError
-from anylocal_bert import _survey, capture_text
-from anylocal_bert.__main__ import main
-from anylocal_bert._demo import Reader, load
+from anylocal_bert import capture_text
+from anylocal_bert.cli import survey
+from anylocal_bert.cli.demo import Reader, load
+from anylocal_bert.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,8 +72,8 @@ def test_a_saved_data_set_is_read(folder: Path, tmp_path: Path) -> None:
     """The column of texts of a data set on disk gives what the lines of files give, rows without one left out."""
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"words": [*TEXTS[:2], "", *TEXTS[2:]]}).save_to_disk(str(tmp_path / "saved"))
-    _survey.main(arguments(folder, tmp_path / "one"))
-    _survey.main(arguments(tmp_path / "saved", tmp_path / "other", column="words"))
+    survey.main(arguments(folder, tmp_path / "one"))
+    survey.main(arguments(tmp_path / "saved", tmp_path / "other", column="words"))
     values = [[row["value"] for row in rows(tmp_path / out)] for out in ("one", "other")]
     assert values[0] == pytest.approx(values[1], rel=1e-4, abs=1e-5)
     assert (tmp_path / "other" / "skipped.txt").read_text("utf-8") == "text 2\n"
@@ -80,7 +81,7 @@ def test_a_saved_data_set_is_read(folder: Path, tmp_path: Path) -> None:
 
 def test_longer_texts_are_cut_where_asked(folder: Path, tmp_path: Path) -> None:
     """Of three tokens two are special: the entropy cannot be more than that of three keys."""
-    _survey.main(arguments(folder, tmp_path / "out", max_length=3))
+    survey.main(arguments(folder, tmp_path / "out", max_length=3))
     entropies = [row["value"] for row in rows(tmp_path / "out") if row["metric"] == "entropy"]
     assert 0 < max(entropies) <= math.log(3)
 
@@ -89,13 +90,13 @@ def test_longer_texts_are_cut_where_asked(folder: Path, tmp_path: Path) -> None:
 def test_too_short_texts_are_refused(folder: Path, tmp_path: Path, length: int) -> None:
     """The tokenizer would not cut at all where its own two tokens are too many."""
     with pytest.raises(OptionError, match=f"3 or more, as this tokenizer adds 2 special ones; got {length}"):
-        _survey.main(arguments(folder, tmp_path / "out", max_length=length))
+        survey.main(arguments(folder, tmp_path / "out", max_length=length))
 
 
 def test_longer_texts_than_the_model_reads_are_refused(folder: Path, tmp_path: Path) -> None:
     """With the most that it reads, whether one of the texts is as long or not."""
     with pytest.raises(OptionError, match=r"BertModel reads 512 tokens at most, .* Give --max-length 512 or less"):
-        _survey.main(arguments(folder, tmp_path / "out", max_length=513))
+        survey.main(arguments(folder, tmp_path / "out", max_length=513))
 
 
 def test_positions_that_begin_behind_padding_are_fewer() -> None:
@@ -103,16 +104,16 @@ def test_positions_that_begin_behind_padding_are_fewer() -> None:
     config = RobertaConfig(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16)
     config.max_position_embeddings = 22
     reader = Reader(RobertaModel(config), load(None).tokenizer)
-    _survey._check_length(reader, 20)
+    survey._check_length(reader, 20)
     reader.model(torch.full((1, 20), 5))
     with pytest.raises(OptionError, match="RobertaModel reads 20 tokens at most"):
-        _survey._check_length(reader, 21)
+        survey._check_length(reader, 21)
 
 
 def test_a_model_that_counts_no_positions_reads_any_length() -> None:
     """Where positions are relative, there is no most."""
     config = T5Config(num_layers=1, d_model=16, d_kv=8, d_ff=16, num_heads=2, vocab_size=30)
-    _survey._check_length(Reader(T5Model(config), load(None).tokenizer), 10**6)
+    survey._check_length(Reader(T5Model(config), load(None).tokenizer), 10**6)
 
 
 def test_a_model_that_turns_its_positions_reads_any_length() -> None:
@@ -120,33 +121,33 @@ def test_a_model_that_turns_its_positions_reads_any_length() -> None:
     config = LlamaConfig(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16)
     config.max_position_embeddings = 20
     model = LlamaModel(config)
-    _survey._check_length(Reader(model, load(None).tokenizer), 30)
+    survey._check_length(Reader(model, load(None).tokenizer), 30)
     assert model(torch.full((1, 30), 5)).last_hidden_state.isfinite().all()
 
 
 def test_a_text_of_another_encoding_is_refused(folder: Path, tmp_path: Path) -> None:
     """With the file, the byte and how to convert it."""
     (folder / "c.txt").write_bytes("Ein Tüpfel".encode("latin1"))
-    with pytest.raises(OptionError, match=r"c\.txt is not in UTF-8: byte 5 is 0xfc\. .* iconv"):
-        _survey.main(arguments(folder, tmp_path / "out"))
+    with pytest.raises(OptionError, match=r"c\.txt is not UTF-8: byte 5 is 0xfc\. .* iconv"):
+        survey.main(arguments(folder, tmp_path / "out"))
 
 
 def test_a_file_in_place_of_the_results_is_refused(folder: Path) -> None:
     """By name."""
     with pytest.raises(OptionError, match=r"a\.txt is a file\. Choose another one by --out"):
-        _survey.main(arguments(folder, folder / "a.txt"))
+        survey.main(arguments(folder, folder / "a.txt"))
 
 
 def test_data_without_a_text_is_refused(tmp_path: Path) -> None:
     """With what to give."""
     (tmp_path / "empty").mkdir()
-    with pytest.raises(OptionError, match=r"no text in .*give a file, a folder"):
-        _survey.main(arguments(tmp_path / "empty", tmp_path / "out"))
+    with pytest.raises(OptionError, match=r"No text in .*give a file, a folder"):
+        survey.main(arguments(tmp_path / "empty", tmp_path / "out"))
 
 
 def test_a_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """With those that are."""
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"words": TEXTS}).save_to_disk(str(tmp_path / "saved"))
-    with pytest.raises(OptionError, match="--column; there are words"):
-        _survey.main(arguments(tmp_path / "saved", tmp_path / "out"))
+    with pytest.raises(OptionError, match="--column; the columns are words"):
+        survey.main(arguments(tmp_path / "saved", tmp_path / "out"))

@@ -127,7 +127,7 @@ class Around(torch.nn.Module):
 
 def test_a_model_around_another(model: Any, tokenizer: Any) -> None:
     """What takes no tokens itself is refused with the name of what does."""
-    with pytest.raises(OptionError, match=r"Around asks for given, .* Give the model inside of it, its \.inner, or"):
+    with pytest.raises(OptionError, match=r"Around requires given, .* Pass the model inside it, its \.inner, or"):
         anylocal_bert.capture_text(Around(model), tokenizer, "owl")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from anylocal.testing import browser
 from anylocal_bert import capture_text, explore, plot
-from anylocal_bert._demo import load
+from anylocal_bert.cli.demo import load
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every attention map of a Hugging Face model, from the model as it runs: BERT, and what is built like it.
+"""Every attention map of a Hugging Face model, from the model as it runs.
 
 >>> import torch
 >>> from transformers import BertConfig, BertModel
@@ -43,19 +43,19 @@ def capture_attention(
     model : torch.nn.Module
         A transformers model, or a fork of one.
     tokenizer : PreTrainedTokenizerBase, optional
-        Gives the axes the text of the tokens; without it they show the tokens' numbers.
+        Labels the axes with the text of the tokens; without it, with their ids.
     **options
-        ``modules``, ``keep``, ``limit``, ``threads`` and ``any_version``, as `Adapter.capture_attention` has them.
+        ``modules``, ``keep``, ``limit``, ``threads`` and ``any_version``; see `Adapter.capture_attention`.
 
     Returns
     -------
     AttentionCapture
-        To be used in a ``with`` statement, which gives the maps.
+        For a ``with`` statement, which yields the maps.
 
     Raises
     ------
     VersionError
-        If the installed version of transformers is not known.
+        If the adapter does not know the installed version of transformers.
     TargetError
         If the model computes no attention map.
     UnsupportedError

@@ -1,4 +1,4 @@
-"""Maps as what the views of BertViz take."""
+"""Maps as arguments of the views of BertViz."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from anylocal.adapter import check_forward
 from anylocal.drawing import map_of, sample_of
 from anylocal.errors import ShapeError
-from anylocal_bert._sides import attends_across, real, tokens_of, words
+from anylocal_bert._sides import attends_across, real, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,27 +25,26 @@ def bertviz(maps: Iterable[AttentionMap], *, sample: int | None = None) -> dict[
     Parameters
     ----------
     maps : iterable of AttentionMap
-        The layers of one forward, first layer first.
+        The layers of one forward pass, first layer first.
     sample : int, optional
         Which text of the batch; a batch of one needs none.
 
     Returns
     -------
     dict
-        ``attention``, a tensor of shape (1, head, token, token) for each layer, and ``tokens``, a list of str. Where
-        there are layers of cross-attention: ``encoder_attention``, ``decoder_attention`` and ``cross_attention`` as
-        far as there are such layers, ``encoder_tokens`` and ``decoder_tokens``. Tensors are in main memory, without
-        a graph.
+        ``attention``, a tensor of shape (1, head, token, token) for each layer, and ``tokens``, a list of str. With
+        cross-attention instead: those of ``encoder_attention``, ``decoder_attention`` and ``cross_attention`` for
+        which there are layers, ``encoder_tokens`` and ``decoder_tokens``. Tensors are detached, and on the CPU.
 
     Raises
     ------
     ChoiceError
-        Where the batch holds several texts and none was chosen, or the maps belong to several forwards.
+        If the batch holds several texts and none was chosen, or the maps belong to several forward passes.
     ShapeError
-        Where the positions of a layer are no tokens, layers of one kind differ in heads, or a layer attends to a text
-        that is none of its encoder's or decoder's.
+        If the positions of a layer are not tokens, layers of one kind differ in heads, or a layer attends to a text
+        that is neither the encoder's nor the decoder's.
     OptionError, StateError, PositionError
-        Where something is no map, there is no map, or no such text.
+        If an item is not a map, no map was given, or the text does not exist.
 
     Notes
     -----
@@ -75,34 +74,34 @@ def bertviz(maps: Iterable[AttentionMap], *, sample: int | None = None) -> dict[
     attention = {name: [sides.cut(layer, name) for layer in found] for name, found in kinds.items()}
     return {
         **_alike(attention),
-        "encoder_tokens": words(sides.keys, at, sides.encoder),
-        "decoder_tokens": words(sides.queries, at, sides.decoder),
+        "encoder_tokens": [sides.keys.label(position, at) for position in sides.encoder],
+        "decoder_tokens": [sides.queries.label(position, at) for position in sides.decoder],
     }
 
 
 class _Sides:
-    """The two texts that an encoder-decoder attends to, without padding."""
+    """The texts of an encoder and a decoder, without padding."""
 
     def __init__(self, across: AttentionMap, layers: Sequence[AttentionMap], sample: int) -> None:
         self.sample = sample
         self.queries, self.keys = _tokens(across)
         own = [layer for layer in layers if not attends_across(layer) and self.kind(layer) == "decoder_attention"]
         self.encoder = real(self.keys, sample)
-        # Only the decoder's own layers are told what padding is in its text.
+        # Only the decoder's own layers know the padding of its text.
         self.decoder = real(_tokens(own[0])[1] if own else self.queries, sample)
 
     def kind(self, layer: AttentionMap) -> str:
         queries, keys = (axis.labels(self.sample) for axis in _tokens(layer))
-        read, written = self.keys.labels(self.sample), self.queries.labels(self.sample)
-        if attends_across(layer) and (queries, keys) == (written, read):
+        source, target = self.keys.labels(self.sample), self.queries.labels(self.sample)
+        if attends_across(layer) and (queries, keys) == (target, source):
             return "cross_attention"
-        # The same text may be on both sides: then the name tells.
-        kinds = {"encoder_attention": read, "decoder_attention": written}
+        # If both texts are equal, the name of the layer decides.
+        kinds = {"encoder_attention": source, "decoder_attention": target}
         found = [kind for kind, text in kinds.items() if queries == keys == text]
         if not found or attends_across(layer):
             msg = (
-                f"{layer!r} attends to a text that is neither the encoder's nor the decoder's; give BertViz the layers "
-                "of one encoder and decoder, of a forward over the whole text."
+                f"{layer!r} attends to a text that is neither the encoder's nor the decoder's; choose the "
+                "layers of one encoder and decoder, of a forward pass over the whole text."
             )
             raise ShapeError(msg)
         return found["decoder" in layer.name and len(found) > 1]
@@ -119,7 +118,7 @@ def _one_text(layers: Sequence[AttentionMap], sample: int) -> dict[str, Any]:
         if [axis.labels(sample) for axis in _tokens(layer)] != [text, text]:
             msg = (
                 f"BertViz draws one text that attends to itself, and {layer!r} has other queries or keys than the keys"
-                f" of {layers[0]!r}; choose layers of one forward over the whole text."
+                f" of {layers[0]!r}; choose layers of one forward pass over the whole text."
             )
             raise ShapeError(msg)
     kept = real(_tokens(layers[0])[1], sample)
@@ -136,10 +135,10 @@ def _cut(layer: AttentionMap, sample: int, rows: Sequence[int], columns: Sequenc
 
 
 def _alike(attention: dict[str, list[torch.Tensor]]) -> dict[str, list[torch.Tensor]]:
-    """Return the layers of each kind, which BertViz stacks."""
+    """Return the layers, after a check that those of each kind can be stacked, as BertViz does."""
     for name, layers in attention.items():
         heads = sorted({layer.shape[1] for layer in layers})
         if len(heads) > 1:
-            msg = f"BertViz draws layers of as many heads each, and those of {name} have {heads}; choose some that fit."
+            msg = f"BertViz draws layers with equal numbers of heads, and those of {name} have {heads}; choose some."
             raise ShapeError(msg)
     return attention

@@ -1,7 +1,7 @@
-"""Which tokens the keys of a cache are: known where it was seen to grow from nothing, else nobody's guess.
+"""The tokens of the keys in a cache, where the capture has seen the cache filled from the start.
 
-That the keys are as many as those of some text does not tell that they are that text's. Two things do: that the cache
-is the very object that an earlier forward filled, and what `generate` itself says of the text that it goes on with.
+An equal number of keys does not prove that they belong to a text. Two things do: the cache is the very object that an
+earlier forward pass filled, or `generate` passes the whole text that it continues.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from anylocal.adapter import InputContext
 
 CACHE: Final = "self"
-"""The local that holds a cache in its own methods, and a model in its."""
+"""The local that holds the cache in a cache's methods, and the model in its forward."""
 ORDER: Final = "beam_idx"
-"""What puts the texts of a cache in another order."""
+"""The argument that reorders the texts of a cache."""
 WHOLE: Final = "input_ids"
-"""What `generate` goes on with: all tokens, also those in the cache."""
+"""The argument that holds the whole text that `generate` continues, tokens in the cache included."""
 
-# An address may be another cache's when one is gone; a number never is.
+# Another cache may get the id() of one that is gone, but never its number.
 _NUMBERS: Final[weakref.WeakKeyDictionary[Cache, int]] = weakref.WeakKeyDictionary()
 _COUNT: Final = itertools.count()
 
@@ -38,14 +38,14 @@ _CHANGES: Final = ("crop", "reset", "batch_repeat_interleave", "batch_select_ind
 
 
 class _Filled(NamedTuple):
-    """The text in a cache; `is_all` unless the cache was changed since, by other means than a forward."""
+    """The text in a cache; not `complete` once the cache was changed by anything but a forward pass or a reordering."""
 
     text: torch.Tensor
-    is_all: bool = True
+    complete: bool = True
 
 
 def cache_observations(model: torch.nn.Module) -> Iterator[Observation]:
-    """Ask for the caches that are filled and changed, and for the text that `generate` goes on with."""
+    """Yield what records the caches that are filled and changed, and the text that `generate` continues."""
     for function in _methods("update"):
         yield Observation(function, (CACHE,), keep=_number)
     for function in dict.fromkeys(function for name in _CHANGES for function in _methods(name)):
@@ -62,7 +62,7 @@ def _methods(name: str) -> Iterator[types.FunctionType]:
     kinds: list[type[Cache]] = [Cache]
     for kind in kinds:
         kinds += [below for below in kind.__subclasses__() if below not in kinds]
-        # What holds two caches has them do all there is to do.
+        # A pair of caches delegates to its two caches.
         found = () if issubclass(kind, EncoderDecoderCache) else functions_in(vars(kind).get(name))
         yield from (function for function in found if CACHE in function.__code__.co_varnames)
 
@@ -74,11 +74,11 @@ def _starting(model: torch.nn.Module) -> Iterator[types.FunctionType]:
 
 
 def _nothing(_: Any) -> None:
-    """Keep nothing of a value: that a forward starts is all there is to know."""
+    """Keep nothing of the model: the call alone marks the start of a forward pass."""
 
 
 def _number(value: Any) -> Any:
-    """Return the number of a cache, and anything else as it is; compiled code cannot look it up."""
+    """Return the number of a cache, or a tensor; None in compiled code, which cannot look up a number."""
     if torch.compiler.is_compiling():
         return None
     if not isinstance(value, Cache):
@@ -90,12 +90,12 @@ def _number(value: Any) -> Any:
 
 
 def note_caches(call: Call, context: InputContext) -> None:
-    """Take note of a call that `cache_observations` asked for."""
+    """Note a call that `cache_observations` records."""
     memory = context.memory
     if WHOLE in call.values:
-        memory["goes on"] = call.values[WHOLE]
+        memory["continued"] = call.values[WHOLE]
     elif CACHE in call.values and call.module is context.model:
-        # What it looks up comes after this; if it is given embeddings instead, there are no tokens.
+        # Tokens are looked up after this, or not at all where the model is given embeddings.
         memory.pop("lookups", None)
         note_start(call, memory)
     elif CACHE in call.values and isinstance(call.values[CACHE], int):
@@ -112,46 +112,46 @@ def _change(caches: dict[int, _Filled], number: int, order: torch.Tensor | None)
     if filled is None:
         return
     if order is None or len(order) != len(filled.text):
-        caches[number] = filled._replace(is_all=False)
+        caches[number] = filled._replace(complete=False)
     else:
         caches[number] = filled._replace(text=filled.text[order.to(filled.text.device)])
 
 
 def note_start(call: Call, memory: dict[str, Any]) -> None:
-    """Take note that a forward starts or looks up its tokens: none of its layers has filled a cache by then."""
+    """Note that a forward pass starts or looks up its tokens, before any of its layers has filled a cache."""
     memory.get("cache", {}).pop(call.thread, None)
     turns: dict[str, int] = memory.setdefault("turns", {})
     turns[call.name] = turns.get(call.name, 0) + 1
 
 
 def begin(call: Call, embeds: str, text: dict[str, Any], memory: dict[str, Any]) -> None:
-    """Make what is remembered of a text ready for a layer: as the forward begins, its keys are not known.
+    """Prepare the state of a text for a layer; at the first layer of a forward pass, its keys are not yet known.
 
     Parameters
     ----------
     call : Call
-        The layer's.
+        The layer's call.
     embeds : str
-        The name of what looked its tokens up.
+        The name of the embedding that looked up its tokens.
     text : dict of str to object
-        What is remembered of the text.
+        The state of the text.
     memory : dict of str to object
-        What is remembered of all.
+        The state of the capture.
     """
     turn = memory.get("turns", {}).get(embeds)
     if text.get("turn") != turn:
-        text.update(turn=turn, goes_on=memory.pop("goes on", None), before=text.get("last"))
+        text.update(turn=turn, continued=memory.pop("continued", None), before=text.get("last"))
         text.update(cache=None, in_cache=None, whole=None, padding=None)
     number = memory.get("cache", {}).pop(call.thread, None)
-    # A cross-attention fills a cache with what the encoder made.
+    # Cross-attention fills a cache with the keys of the encoder's text.
     if number is not None and text["cache"] is None and not is_cross(call.name):
         text.update(cache=number, in_cache=text.setdefault("caches", {}).get(number))
 
 
 def reaching_back(ids: torch.Tensor, length: int, text: dict[str, Any]) -> torch.Tensor | None:
-    """Return as many tokens as there are keys: those given, with those in the cache in front of them, where known."""
+    """Return the tokens of all keys: those given, preceded by those in the cache; None where they are not known."""
     found = ids if ids.shape[1] == length else _continued(ids, length, text)
-    # A layer that sees a part of the text only says nothing of the rest.
+    # A layer that sees only part of the text must not shorten what is known of it.
     if found is not None and (text["whole"] is None or text["whole"].shape[1] < length):
         text.update(whole=found, last=found)
     if text["whole"] is not None and text["cache"] is not None:
@@ -160,17 +160,17 @@ def reaching_back(ids: torch.Tensor, length: int, text: dict[str, Any]) -> torch
 
 
 def _continued(ids: torch.Tensor, length: int, text: dict[str, Any]) -> torch.Tensor | None:
-    known, filled, whole = text["whole"], text["in_cache"], text["goes_on"]
-    # One tensor for all layers: by it they are known to read the same text.
+    known, filled, whole = text["whole"], text["in_cache"], text["continued"]
+    # One tensor for all layers: its identity shows that they read the same text.
     if known is not None and known.shape[1] == length:
         return cast("torch.Tensor", known)
     before = text["before"] if filled is None else filled.text
     if before is None:
         return None
-    # What is said of a text that this scope never saw would have to be believed.
+    # A text that this capture has not seen cannot be verified.
     if _ends_with(whole, ids, length) and _begins_like(whole[:, : -ids.shape[1]], before):
         return cast("torch.Tensor", whole.to(ids.device))
-    if filled is None or not filled.is_all or len(before) != len(ids) or before.shape[1] + ids.shape[1] != length:
+    if filled is None or not filled.complete or len(before) != len(ids) or before.shape[1] + ids.shape[1] != length:
         return None
     return torch.cat([before.to(ids.device), ids], dim=1)
 
@@ -182,6 +182,6 @@ def _ends_with(whole: Any, ids: torch.Tensor, length: int) -> bool:
 
 
 def _begins_like(texts: torch.Tensor, before: torch.Tensor) -> bool:
-    """Say whether each text is the beginning of one before: beams change places, and guesses are taken back."""
+    """Return whether each text begins one of those before: beams are reordered, and guesses are taken back."""
     beginnings = {tuple(row) for row in before[:, : texts.shape[1]].tolist()}
     return {tuple(row) for row in texts.tolist()} <= beginnings

@@ -1,7 +1,7 @@
-"""What the positions of a map are: tokens that a model looks up, or patches that it cuts an image into.
+"""The positions of a map: tokens that a model looks up, or patches that it divides an image into.
 
-A layer's positions are those of the nearest model around it that has embeddings: a text model's, a vision model's, an
-encoder's or a decoder's. In a cross-attention the keys are those of the encoder's own layers.
+A layer's positions are those of the innermost model around it that has embeddings: a text model, a vision model, an
+encoder or a decoder. In cross-attention the keys are those of the encoder's own layers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import torch
 
 from anylocal.adapter import InputContext, MapAxes
 from anylocal.attention import Axis, Patches, PlacedPatches, Tokens
-from anylocal_bert._blocks import visible_of_blocks
 from anylocal_bert._caches import begin, note_start, reaching_back
 from anylocal_bert._sources import Source, is_cross, sources
-from anylocal_bert._windows import in_windows
 from anylocal_bert._words import Split, split
+from anylocal_bert.families import FAMILIES, family_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,16 +24,16 @@ if TYPE_CHECKING:
 
 
 class Encoded(NamedTuple):
-    """What is known of a text beforehand.
+    """A text as its tokenizer encoded it.
 
     Attributes
     ----------
     tokenizer : PreTrainedTokenizerBase
-        What made the tokens.
+        The tokenizer.
     ids : torch.Tensor
         The tokens, (batch, token).
     segments : list of list of (int or None)
-        The number of the sentence that each is a part of.
+        The index of the sentence that each token belongs to.
     """
 
     tokenizer: Any
@@ -50,9 +49,9 @@ class Positions:
     call : Call
         The call.
     shape : tuple of int
-        The map's.
+        The map's shape.
     context : InputContext
-        The model, and what it was given.
+        The model and its input.
     """
 
     def __init__(self, call: Call, shape: tuple[int, ...], context: InputContext) -> None:
@@ -63,7 +62,7 @@ class Positions:
         self.source = next((known[owner] for owner in _around(call.name) if owner in known), None)
 
     def axes(self) -> MapAxes:
-        """Return the axes of the queries and the keys, None where it is not known what they are."""
+        """Return the axes of the queries and the keys, None where they are not known."""
         windows = self._windows()
         if windows is not None:
             return windows
@@ -82,10 +81,11 @@ class Positions:
         return MapAxes(queries, keys)
 
     def _windows(self) -> MapAxes | None:
-        """Return the patches of windows, None where a layer has none."""
+        """Return the patches of windows, None where the layer has none."""
         shape = self.context.seen.get(self.source.embeds, {}).get("input") if self.source is not None else None
         size = shape[-2:] if isinstance(shape, tuple) and len(shape) == 4 else None  # noqa: PLR2004  # (batch, channel, row, column)
-        axis = in_windows(self.call, self.context, self.keys, size)
+        tried = (f.windows(self.call, self.context, self.keys, size) for f in FAMILIES if f.windows is not None)
+        axis = next((axis for axis in tried if axis is not None), None)
         count = axis.windows if isinstance(axis, PlacedPatches) else 1
         if axis is None or self.queries != self.keys or self.batch % count:
             return None
@@ -101,8 +101,8 @@ class Positions:
     def _of_text(self, source: Source) -> MapAxes:
         """Return the tokens of the text that was given, with its padding.
 
-        A step that generates asks with its last tokens only, and its keys reach back into the cache: to the tokens of
-        the forwards before it.
+        At a step of generation the queries are the last tokens only, and the keys include the tokens in the cache, of
+        earlier forward passes.
         """
         ids = self._ids(source)
         if ids is None:
@@ -112,7 +112,7 @@ class Positions:
         if is_cross(self.call.name):
             before = memory.get("whole")
             start = 0 if before is None else before.shape[1] - ids.shape[1]
-            # What padding is in the text that asks, only the layers know that attend to it.
+            # The padding of the queries' text is known only from the layers that attend to it.
             queries = self._tokens(source, ids, memory.get("padding"), start)
             return MapAxes(_fitting(queries, self.queries), _fitting(self.context.memory.get("encoded"), self.keys))
         whole = reaching_back(ids, self.keys, memory)
@@ -129,7 +129,7 @@ class Positions:
     def _ids(self, source: Source) -> torch.Tensor | None:
         """Return the tokens that were looked up, (batch, token).
 
-        A model that attends by blocks may look up what fills the last block by itself, behind the text.
+        A model that attends by blocks may look up the padding of the last block apart, after the text.
         """
         lookups: tuple[torch.Tensor, ...] = self.context.memory.get("lookups", {}).get(source.embeds, ())
         if not lookups or lookups[-1].dim() != 2:  # noqa: PLR2004  # (batch, token)
@@ -137,21 +137,21 @@ class Positions:
         text, fill = lookups[0], lookups[-1]
         self.context.memory.setdefault("read", set()).add(source.embeds)
         if source.types == source.embeds:
-            # The second lookup of a forward is of types, in the shape of the tokens.
+            # The second lookup in a forward pass is that of token types, which have the shape of the tokens.
             return text
         memory = self._memory(source)
-        is_apart = visible_of_blocks(self.call.values) is not None and text.shape[1] + fill.shape[1] == self.keys
-        if not is_apart:
+        family = family_of(self.call.function)
+        if family is None or not family.fills_blocks or text.shape[1] + fill.shape[1] != self.keys:
             memory.pop("filled", None)
             return fill
-        # One tensor for all layers: by it they are known to read the same text.
+        # One tensor for all layers: its identity shows that they read the same text.
         if "filled" not in memory or memory["filled"][0] is not fill:
             memory["filled"] = fill, torch.cat([text, fill], dim=1)
         filled: torch.Tensor = memory["filled"][1]
         return filled
 
     def _remember_text(self, source: Source, keys: Tokens | None) -> None:
-        """Keep the text for the layers that attend to what the encoder made of it, without what filled its blocks."""
+        """Keep the text for the layers that attend to the encoder's output, without the padding of its blocks."""
         memory = self._memory(source)
         if "filled" not in memory:
             self._remember(keys)
@@ -160,27 +160,25 @@ class Positions:
             self._remember(self._tokens(source, whole[:, : -fill.shape[1]], memory["padding"]))
 
     def _padding(self, batch: int, length: int) -> torch.Tensor | None:
-        """Return which keys are padding, (batch, token), None where nothing tells."""
+        """Return which keys are padding, (batch, token), None where that is not known."""
         values = self.call.values
-        by_blocks, masked = visible_of_blocks(values), values.get("is_index_masked")
-        if by_blocks is not None:
-            return _unseen(by_blocks, batch, length)
-        if isinstance(masked, torch.Tensor) and masked.shape == (batch, length):
-            return masked
+        for padding in (family.padding(values) for family in FAMILIES if family.padding is not None):
+            if padding is not None and padding.shape == (batch, length):
+                return padding
         return _unseen(values.get("attention_mask", values.get("mask")), batch, length)
 
     def _memory(self, source: Source) -> dict[str, Any]:
-        """Return what is remembered of one text: an encoder and a decoder may share the module that looks it up."""
+        """Return the state of one text: an encoder and a decoder may share the module that looks it up."""
         texts: dict[str, dict[str, Any]] = self.context.memory.setdefault("texts", {})
         return texts.setdefault(source.owner, {})
 
     def _remember(self, axis: Axis | None) -> None:
-        """Keep the axis of an encoder's layer for the layers that attend to what the encoder made."""
+        """Keep the axis of an encoder's layer for the layers that attend to the encoder's output."""
         if axis is not None and not any(part.startswith("decoder") for part in self.call.name.split(".")):
             self.context.memory["encoded"] = axis
 
     def _tokens(self, source: Source, ids: torch.Tensor, padding: torch.Tensor | None, start: int = 0) -> Tokens:
-        """Return tokens, given the padding of the whole text that they end at or stand in at `start`."""
+        """Return tokens that begin at `start` in a text, given the padding of the whole text."""
         rows = ids.tolist()
         flags = None if padding is None else padding[:, start : start + ids.shape[1]].cpu()
         known: dict[str, Any] = {"start": start, "segments": self._segments(source, ids, flags)}
@@ -198,7 +196,7 @@ class Positions:
     def _segments(
         self, source: Source, ids: torch.Tensor, padding: torch.Tensor | None
     ) -> list[list[int | None]] | None:
-        """Return the sentence that each token is a part of, as the model was told, else as the tokenizer has it."""
+        """Return the sentence of each token: from the model's token types, else from the tokenizer."""
         types = self._types(source)
         if isinstance(types, torch.Tensor) and types.shape in {ids.shape, (1, ids.shape[1])}:
             rows = types.expand(ids.shape).tolist()
@@ -218,7 +216,7 @@ class Positions:
         return lookups[1] if len(lookups) > 1 else None
 
     def _words(self, tokenizer: Any, ids: torch.Tensor, rows: list[list[int]]) -> list[Split]:
-        """Return how words were split into tokens; every layer asks for the same ones."""
+        """Return how words were split into tokens, computed once for all layers."""
         known: tuple[Any, list[Split]] | None = self.context.memory.get("words")
         if known is None or known[0] is not ids:
             known = ids, [split(tokenizer, row) for row in rows]
@@ -239,9 +237,9 @@ def _known(context: InputContext) -> dict[str, Source]:
 
 
 def note_lookup(call: Call, memory: dict[str, Any]) -> None:
-    """Keep the last two inputs of what looks tokens up: a model may look up its padding, or types, apart.
+    """Keep the last two inputs of an embedding: a model may look up its padding, or token types, apart.
 
-    Of another forward are those from before a layer asked for them.
+    Inputs from before a layer read them belong to an earlier forward pass.
     """
     name, ids = call.name, call.values["input"]
     note_start(call, memory)
@@ -254,7 +252,7 @@ def note_lookup(call: Call, memory: dict[str, Any]) -> None:
 
 
 def _around(name: str) -> Iterator[str]:
-    """Give the names of the modules that hold a module, innermost first; the last is the model's own."""
+    """Yield the name of a module and those of the modules around it, innermost first; the model's own name is empty."""
     while name:
         yield name
         name = name.rpartition(".")[0]
@@ -266,7 +264,7 @@ def _fitting(axis: Axis | None, length: int) -> Axis | None:
 
 
 def _for_each(axis: Axis | None, batch: int) -> Axis | None:
-    """Return tokens with a text for each sample: the beams of a text share what its encoder read."""
+    """Return tokens with a text for each sample: all beams of a text attend to the same encoder output."""
     if not isinstance(axis, Tokens) or len(axis.texts) in {1, batch}:
         return axis
     texts = range(len(axis.texts))
@@ -276,7 +274,7 @@ def _for_each(axis: Axis | None, batch: int) -> Axis | None:
 
 
 def _unseen(mask: Any, batch: int, length: int) -> torch.Tensor | None:
-    """Return the positions that no query of the sample may see, shape (batch, token)."""
+    """Return the positions that no query of a sample may see, (batch, token)."""
     if not isinstance(mask, torch.Tensor) or mask.dim() != 4 or mask.shape[-1] != length:  # noqa: PLR2004  # (batch, head, query, key)
         return None
     if mask.dtype != torch.bool and not mask.is_floating_point():

@@ -1,4 +1,4 @@
-"""Which texts the two sides of a map are: one and the same, or that of a decoder and that of its encoder."""
+"""The texts on the two sides of a map: the same text, or those of a decoder and its encoder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from anylocal.errors import ShapeError
 from anylocal_bert._sources import is_cross
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anylocal.attention import AttentionMap
 
 
@@ -22,40 +20,35 @@ def tokens_of(attention: AttentionMap, instead: str) -> tuple[Tokens, Tokens]:
     Raises
     ------
     ShapeError
-        Where one of them is no tokens.
+        If one of them is not `Tokens`.
     """
     found = []
     for axis, kind in ((attention.queries, "queries"), (attention.keys, "keys")):
         if not isinstance(axis, Tokens):
-            msg = f"The {kind} of {attention.name!r} are no tokens. Capture with tokenizer=…, {instead}."
+            msg = f"The {kind} of {attention.name!r} are not tokens. Capture with tokenizer=…, {instead}."
             raise ShapeError(msg)
         found.append(axis)
     return found[0], found[1]
 
 
 def attends_across(attention: AttentionMap) -> bool:
-    """Tell whether the queries are of another text than the keys.
+    """Return whether the queries belong to another text than the keys.
 
-    A text may be its own translation: then the module's name tells.
+    Both texts may be equal; the name of a module of cross-attention decides then.
     """
     queries, keys = attention.queries, attention.keys
     if is_cross(attention.name):
         return True
     if not isinstance(queries, Tokens) or not isinstance(keys, Tokens):
         return False
-    # A step of generation asks with the last tokens of the text that it attends to.
+    # At a step of generation, the queries are the last tokens of the text of the keys.
     start, end = queries.start, queries.start + len(queries)
-    # One text on one side is shared by all of the other.
+    # A single text on one side is shared by all on the other.
     texts = range(max(len(queries.texts), len(keys.texts)))
     sides = [(queries.texts[text % len(queries.texts)], keys.texts[text % len(keys.texts)]) for text in texts]
-    return any(asking != asked[start:end] for asking, asked in sides)
+    return any(query != key[start:end] for query, key in sides)
 
 
 def real(axis: Tokens, sample: int) -> list[int]:
-    """Return the positions of a text that are no padding."""
+    """Return the positions of a text that are not padding."""
     return [int(position) for position in np.flatnonzero(~axis.is_padding(sample))]
-
-
-def words(axis: Tokens, sample: int, positions: Sequence[int]) -> list[str]:
-    """Return the tokens at some positions of a text."""
-    return [axis.label(position, sample) for position in positions]

@@ -1,4 +1,4 @@
-"""Where positions come from: the models within a model that embed a text or an image."""
+"""The sources of positions: the models within a model that embed a text or an image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from anylocal.adapter import module_names
 
 _CROSS: Final = re.compile(r"cross|encoder_attn|encdec|enc_dec|encoder_decoder", re.IGNORECASE)
-# Of models within models that do not say themselves what embeds their input.
+# Embeddings of inner models without get_input_embeddings().
 _EMBEDDINGS: Final = ("word_embeddings", "token_embedding", "patch_embedding", "patch_embeddings")
-# Of the sentence that each token is a part of.
+# Tables of token types, which tell the sentence of each token.
 _TYPES: Final = ("token_type_embeddings", "token_type_embeddings_0", "segment_embedding", "segment_emb")
 _CLASS_TOKENS: Final = ("cls_token", "class_token", "class_embedding")
 _SECOND_TOKENS: Final = ("distillation_token", "dist_token")
@@ -23,21 +23,21 @@ _REGISTERS: Final = ("register_tokens", "reg_token")
 
 @dataclass(frozen=True)
 class Source:
-    """Where positions come from: a model, and the module that embeds its input.
+    """A model, and the module that embeds its input.
 
     Attributes
     ----------
     owner : str
         The name of the model within the captured one.
     embeds : str
-        The name of the module that looks up tokens, or of the convolution that cuts an image into patches.
+        The name of the embedding that looks up tokens, or of the convolution that divides an image into patches.
     module : torch.nn.Module
         That module.
     prefix : tuple of str
-        The names of the tokens in front of the patches.
+        The names of the tokens before the patches.
     types : str, optional
-        The name of the module that looks up of which sentence tokens are; that of `embeds` where a model looks them up
-        as if they were tokens, as GPT-2 does.
+        The name of the embedding of token types; `embeds` itself in models that look them up as if they were tokens, as
+        GPT-2 does.
     """
 
     owner: str
@@ -67,7 +67,7 @@ def _embeddings(module: torch.nn.Module) -> Any:
     try:
         if find is not None:
             return find()
-    # Those that hold several models raise, or look for a part that is not there; before transformers 5, some encoders.
+    # Models that hold several others raise, or look for a missing part, as some encoders do before transformers 5.
     except (NotImplementedError, AttributeError):
         return getattr(module, "embed_tokens", None)
     holder = getattr(module, "embeddings", None)
@@ -76,19 +76,19 @@ def _embeddings(module: torch.nn.Module) -> Any:
 
 
 def _cutting(embeddings: Any) -> torch.nn.Module | None:
-    """Return the convolution whose every step is a patch of its own."""
+    """Return the convolution whose steps do not overlap, each of which is a patch."""
     modules = embeddings.modules() if isinstance(embeddings, torch.nn.Module) else ()
     convolutions = [module for module in modules if isinstance(module, torch.nn.Conv2d)]
     return next((c for c in convolutions if c.kernel_size == c.stride and c.stride > (1, 1)), None)
 
 
 def _types(model: torch.nn.Module, owner: torch.nn.Module, embeds: str) -> str | None:
-    """Return the name of what looks up of which sentence tokens are: beside what looks up the tokens, or the same."""
+    """Return the name of the embedding of token types: beside that of the tokens, or the same one."""
     modules = dict(module_names(model))
     holder = embeds.rpartition(".")[0]
     for name in (f"{holder}.{types}".removeprefix(".") for types in _TYPES):
         types = modules.get(name)
-        # Some keep the table of the model that they were made of, with a single row.
+        # Some models keep the table of the one they derive from, with a single row.
         if isinstance(types, torch.nn.Embedding) and types.num_embeddings > 1:
             return name
     beside = any(hasattr(part, types) for part in (owner, getattr(owner, "embeddings", None)) for types in _TYPES)
@@ -96,7 +96,7 @@ def _types(model: torch.nn.Module, owner: torch.nn.Module, embeds: str) -> str |
 
 
 def _prefix(model: torch.nn.Module) -> tuple[str, ...]:
-    """Return the names of the tokens that a vision model puts in front of the patches."""
+    """Return the names of the tokens that a vision model puts before the patches."""
     holders = [model, *(getattr(model, name, None) for name in ("embeddings", "vision_model"))]
     holders += [getattr(holder, "embeddings", None) for holder in holders[1:]]
 
@@ -111,5 +111,5 @@ def _prefix(model: torch.nn.Module) -> tuple[str, ...]:
 
 
 def is_cross(name: str) -> bool:
-    """Say whether a module is a decoder's attention to what an encoder made, by its name."""
+    """Return whether a module is cross-attention, by its name."""
     return bool(_CROSS.search(name))

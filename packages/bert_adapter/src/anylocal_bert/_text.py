@@ -1,4 +1,4 @@
-"""From a text to its maps: tokenized, run once, captured."""
+"""From a text to its maps: tokenize, run once, capture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anylocal.attention import AttentionMaps
 
 
-# What zoos call their tables of positions, and GPT-2 by initials.
+# Names of tables of positions; GPT-2 abbreviates "word position embedding".
 _OF_POSITIONS = re.compile(r"(?:pos[^.]*|wpe)$")
 
 
@@ -38,28 +38,28 @@ def capture_text(
     Parameters
     ----------
     model : torch.nn.Module
-        A transformers model. Call its ``eval()`` first; it is run as it is.
+        A transformers model, run in the mode that it is in: call ``eval()`` first.
     tokenizer : PreTrainedTokenizerBase
         The model's tokenizer.
     text : str or sequence of str
         One text, or a batch, which is padded to one length.
     pair : str or sequence of str, optional
-        What stands behind each text, in models that read two.
+        The second text of each pair, for models that read two.
     target : str or sequence of str, optional
-        What the decoder of an encoder-decoder has written; by default only its start token.
+        The decoder's text, for encoder-decoders; by default only the start token.
     **options
-        As `capture_attention` has them.
+        Passed to `capture_attention`.
 
     Returns
     -------
     AttentionMaps
-        The maps of all layers, in the order in which they ran.
+        The maps of all layers, in order of execution.
 
     Raises
     ------
     OptionError
-        If several texts are to be padded by a tokenizer that has no padding token, the model has no decoder for the
-        target, or a text is longer than the model reads.
+        If a batch must be padded and the tokenizer has no padding token, a target is given to a model without a
+        decoder, or a text is longer than the model reads.
 
     Examples
     --------
@@ -74,18 +74,18 @@ def capture_text(
     several = not isinstance(text, str) and len(text) > 1
     if several and getattr(tokenizer, "pad_token", None) is None:
         raise OptionError(
-            f"{type(tokenizer).__name__} has no padding token, and {len(text)} texts are to be padded to one length."
+            f"{type(tokenizer).__name__} has no padding token, and {len(text)} texts must be padded to one length."
             " Set one, tokenizer.pad_token = tokenizer.eos_token, or give one text at a time."
         )
     read: Any = tokenizer
     texts = text if isinstance(text, str) else list(text)
     encoding = read(texts, pair if pair is None or isinstance(pair, str) else list(pair), **_options(several))
     given = dict(encoding)
-    # Models without token types are not told where the second text begins, but the tokenizer knows it.
+    # Only the tokenizer knows where the second text begins, in models without token types.
     about = tokenizer if pair is None else Encoded(tokenizer, given["input_ids"], _segments(encoding))
     given |= _for_decoder(model, tokenizer, len(given["input_ids"]), target)
     device = next(model.parameters()).device
-    inputs = {name: value.to(device) for name, value in _taken(model, given).items()}
+    inputs = {name: value.to(device) for name, value in _accepted(model, given).items()}
     _check_call(model, inputs)
     with adapter.capture_attention(model, about=about, **options) as maps, torch.no_grad():
         try:
@@ -97,19 +97,19 @@ def capture_text(
                 raise
             raise OptionError(
                 f"{type(model).__name__} reads {most} tokens at most, and the text has {length}. Give a shorter one, or"
-                " capture_attention what your own tokenizer(..., truncation=True) leaves of it."
+                " truncate it by tokenizer(..., truncation=True), and run the model inside capture_attention."
             ) from error
     return maps
 
 
 def longest(model: torch.nn.Module) -> int | None:
-    """Return for how many tokens a model has positions; None where it has no table of them, as with rotary ones."""
+    """Return the most tokens that a model has positions for; None without a table, as with rotary positions."""
     tables = [
         module
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Embedding) and _OF_POSITIONS.search(name)
     ]
-    # RoBERTa and its kin count positions from behind the one of padding.
+    # RoBERTa and models like it count positions from after the one of padding.
     lengths = [table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1) for table in tables]
     said = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if lengths and isinstance(said, int) and said > 0:
@@ -117,7 +117,7 @@ def longest(model: torch.nn.Module) -> int | None:
     return min(lengths, default=None)
 
 
-def _options(several: bool) -> dict[str, Any]:  # noqa: FBT001  # what it is for is its only argument
+def _options(several: bool) -> dict[str, Any]:  # noqa: FBT001  # the only argument
     return {"padding": several, "return_tensors": "pt"}
 
 
@@ -132,18 +132,18 @@ def _for_decoder(model: Any, tokenizer: Any, batch: int, target: str | Sequence[
     if target is None:
         return {"decoder_input_ids": first}
     texts = [target] * batch if isinstance(target, str) else list(target)
-    # The decoder reads its own text behind the start token.
+    # The decoder reads its text after the start token.
     encoding = tokenizer(text_target=texts, **_options(batch > 1))
     given = {"decoder_input_ids": torch.cat([first, encoding["input_ids"]], dim=1)}
     if batch == 1:
         return given
-    # Without it, nothing tells that a shorter target is padded.
+    # Without it, the padding of shorter targets would be taken for tokens.
     given["decoder_attention_mask"] = torch.cat([torch.ones_like(first), encoding["attention_mask"]], dim=1)
     return given
 
 
 def _segments(encoding: Any) -> list[list[int | None]]:
-    """Return which of two texts each token is of; only tokenizers that keep count of words know it."""
+    """Return which of two texts each token belongs to, known to fast tokenizers only."""
     texts = range(len(encoding["input_ids"]))
     if not encoding.is_fast:
         return [[None] * len(encoding["input_ids"][0]) for _ in texts]
@@ -151,21 +151,21 @@ def _segments(encoding: Any) -> list[list[int | None]]:
 
 
 def _check_call(model: torch.nn.Module, given: Mapping[str, Any]) -> None:
-    """Refuse a model that asks for what no tokenizer gives, as those do that hold one of transformers'."""
+    """Refuse a model with required arguments that no tokenizer returns, such as one that wraps a transformers model."""
     takes = inspect.signature(model.forward).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     missing = [p.name for p in takes if p.default is p.empty and p.kind in kinds and p.name not in given]
     if missing:
         inside = next((name for name, module in model.named_modules() if name and hasattr(module, "config")), None)
-        cure = f"Give the model inside of it, its .{inside}" if inside else "Run it yourself"
+        remedy = f"Pass the model inside it, its .{inside}, or run" if inside else "Run"
         raise OptionError(
-            f"{type(model).__name__} asks for {', '.join(missing)}, which is nothing that a tokenizer gives. {cure}, or"
-            " capture_attention while you run it."
+            f"{type(model).__name__} requires {', '.join(missing)}, which no tokenizer returns. {remedy} it yourself"
+            " inside capture_attention."
         )
 
 
-def _taken(model: torch.nn.Module, given: dict[str, Any]) -> dict[str, Any]:
-    """Return what the model takes of what the tokenizer gives: some give token types to models that know none."""
+def _accepted(model: torch.nn.Module, given: dict[str, Any]) -> dict[str, Any]:
+    """Return those outputs of the tokenizer that the model takes: some tokenizers add token types for any model."""
     takes = inspect.signature(model.forward).parameters
     anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in takes.values())
     unknown = {"token_type_ids"} - takes.keys() if anything else given.keys() - takes.keys()

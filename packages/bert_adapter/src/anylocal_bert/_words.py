@@ -1,4 +1,4 @@
-"""Which tokens are the parts of one word, as the tokenizer itself has it."""
+"""The words that tokens belong to, according to the tokenizer itself."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Split: TypeAlias = tuple[list[int | None], list[str]]
-"""The number of the word of each token, None for special ones, and the text of each word."""
+"""The index of the word of each token, None for special tokens, and the text of each word."""
 
 
 def split(tokenizer: Any, ids: Sequence[int]) -> Split:
-    """Return which word each token is a part of, and the words.
+    """Return the word that each token belongs to, and the words.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
-        The tokenizer that made the tokens.
+        The tokenizer that produced the tokens.
     ids : sequence of int
         The tokens of one text.
     """
@@ -46,14 +46,14 @@ def _groups(tokenizer: Any, ids: list[int]) -> list[list[int]]:
 
 
 def _encoded_again(tokenizer: Any, ids: list[int]) -> list[int] | None:
-    """Return the word of each token, as a tokenizer that keeps count of words has it, None where it does not.
+    """Return the word of each token from a fast tokenizer, None where it does not know.
 
-    Of a capture there are tokens and no text. Where their text gives the same tokens again, it gives their words.
+    A capture has tokens and no text. Encoded again, their text yields their words if it yields the same tokens.
     """
     if not getattr(tokenizer, "is_fast", False):
         return None
     text = _text(tokenizer, ids)
-    # What stood behind a space may have lost it.
+    # Decoding may have dropped a leading space.
     for given in (text, f" {text}", text.strip()):
         encoding = tokenizer(given, add_special_tokens=False)
         numbers = encoding.word_ids()
@@ -63,22 +63,22 @@ def _encoded_again(tokenizer: Any, ids: list[int]) -> list[int] | None:
 
 
 def _by_text(tokenizer: Any, ids: list[int]) -> list[int]:
-    """Return the word of each token, by its place in the text: words end at spaces, in Chinese at each character."""
+    """Return the word of each token by its place in the text: words end at spaces, in Chinese at each character."""
     words = _word_of_each_character(_text(tokenizer, ids))
     numbers: list[int] = []
     end = 0
     for count in range(1, len(ids) + 1):
-        # A character may have several tokens, which make no text before the last of them: they go with that one.
+        # The tokens of one character decode to nothing before the last of them, and belong to its word.
         text = _text(tokenizer, ids[:count]).rstrip("\N{REPLACEMENT CHARACTER}")
-        piece = [word for word in words[end : len(text)] if word is not None]
-        if piece:
-            numbers += [piece[0]] * (count - len(numbers))
+        added = [word for word in words[end : len(text)] if word is not None]
+        if added:
+            numbers += [added[0]] * (count - len(numbers))
             end = len(text)
     return numbers + [max(numbers, default=0)] * (len(ids) - len(numbers))
 
 
 def _word_of_each_character(text: str) -> list[int | None]:
-    """Return the number of the word that each character is in, None for spaces."""
+    """Return the index of the word of each character, None for spaces."""
     numbers: list[int | None] = []
     number = -1
     before = " "

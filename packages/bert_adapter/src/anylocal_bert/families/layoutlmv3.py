@@ -1,0 +1,11 @@
+"""LayoutLMv3: a helper computes the softmax of the scores less their maximum, as CogView does."""
+
+from anylocal.adapter import Assignment, Reading
+from anylocal_bert._family import Family
+
+FAMILY = Family(
+    functions=r"LayoutLMv3SelfAttention\.forward",
+    reading=Reading(
+        operands=None, weights=Assignment("attention_probs", "cogview_attention", "attention_probs = softmax(…)")
+    ),
+)

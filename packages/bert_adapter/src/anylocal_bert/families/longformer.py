@@ -1,0 +1,43 @@
+"""Longformer and LED's encoder: each query sees a band of keys, and global keys are seen by every query."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from anylocal.adapter import Assignment, Reading
+from anylocal_bert._family import Family
+
+if TYPE_CHECKING:
+    from anylocal import Call
+
+
+def _banded(call: Call, softmax: torch.Tensor) -> torch.Tensor:
+    """Return the map of a softmax of shape (batch, query, head, global keys and keys within the band).
+
+    The rows of global queries, which see every key, are another map of the layer; here they are 0.
+    """
+    reach: int = call.module.one_sided_attn_window_size  # type: ignore[union-attr,assignment]  # a Longformer's layer
+    to_global, band = softmax.transpose(1, 2).split([softmax.shape[-1] - 2 * reach - 1, 2 * reach + 1], -1)
+    batch, heads, length, width = band.shape
+    rows = band.new_zeros(batch, heads, length, length + 2 * reach)
+    keys = torch.arange(length, device=band.device)[:, None] + torch.arange(width, device=band.device)
+    made = rows.scatter(3, keys.expand(batch, heads, -1, -1), band)[..., reach : reach + length]
+    empty = call.values["is_index_masked"]
+    if call.values["is_global_attn"]:
+        is_global = call.values["is_index_global_attn"]
+        for sample, flags in enumerate(is_global):
+            made[sample, :, :, flags] += to_global[sample, ..., : int(flags.sum())]
+        empty = empty | is_global
+    return made.masked_fill(empty[:, None, :, None], 0.0)
+
+
+FAMILY = Family(
+    functions=r"(Longformer|LEDEncoder)SelfAttention\.forward",
+    # After the softmax, rows of padding and of global queries are zeroed in place, which is no mixing of heads.
+    reading=Reading(operands=None, weights=Assignment("attn_probs", "softmax", "attn_probs = softmax(…)")),
+    layout=_banded,
+    hints=("is_index_masked", "is_global_attn", "is_index_global_attn"),
+    padding=lambda values: values.get("is_index_masked"),
+)

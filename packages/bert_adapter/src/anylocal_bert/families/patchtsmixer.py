@@ -1,0 +1,5 @@
+"""PatchTSMixer, whose gates are called attention."""
+
+from anylocal_bert._family import GATE, Family
+
+FAMILY = Family(unsupported={r"PatchTSMixerGatedAttention": GATE})

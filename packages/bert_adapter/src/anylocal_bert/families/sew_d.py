@@ -1,0 +1,9 @@
+"""SEW-D, which took DeBERTa's `XSoftmax`: it zeroes rows without any key."""
+
+from anylocal.adapter import Assignment, Reading
+from anylocal_bert._family import Family
+
+FAMILY = Family(
+    functions=r"DisentangledSelfAttention\.forward",
+    reading=Reading(operands=None, weights=Assignment("attention_probs", "XSoftmax", "attention_probs = softmax(…)")),
+)
