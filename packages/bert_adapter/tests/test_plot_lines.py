@@ -232,8 +232,8 @@ def test_a_column_of_a_paper() -> None:
         ({"sample": 2}, PositionError, "2"),
         ({"sample": 0, "head": 3}, PositionError, "head"),
         ({"sample": 0, "query": "moon"}, NameNotFoundError, "moon"),
-        ({"sample": 0, "strongest": 0}, OptionError, r"strongest=0 is no number of lines; give 1 or more"),
-        ({"sample": 1, "query": 0}, PositionError, r"Query 0 is padding of text 1.*give another"),
+        ({"sample": 0, "strongest": 0}, OptionError, r"strongest=0 is not a number of lines; pass 1 or more"),
+        ({"sample": 1, "query": 0}, PositionError, r"Query 0 is padding in text 1.*pass another"),
     ],
 )
 def test_what_is_not_there(options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -267,7 +267,7 @@ class TestRollout:
         [
             ({}, ChoiceError, "sample=0 … 1"),
             ({"sample": 0, "query": "moon"}, NameNotFoundError, "moon"),
-            ({"sample": 1, "query": 3}, PositionError, "Query 3 is padding of text 1"),
+            ({"sample": 1, "query": 3}, PositionError, "Query 3 is padding in text 1"),
             ({"sample": 0, "residual": 2}, OptionError, "residual=2"),
         ],
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import torch
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
-from anylocal.adapter import Observation, functions_in
+from anylocal.adapter import Observation, argument_names, functions_in
 from anylocal_bert._sources import is_cross
 
 if TYPE_CHECKING:
@@ -51,10 +51,11 @@ def cache_observations(model: torch.nn.Module) -> Iterator[Observation]:
     for function in dict.fromkeys(function for name in _CHANGES for function in _methods(name)):
         order = (ORDER,) if function in {*functions_in(Cache.reorder_cache)} else ()
         yield Observation(function, (CACHE, *order), keep=_number)
-    for function in _starting(model):
-        yield Observation(function, arguments=(CACHE,), keep=_nothing)
+    for function in functions_in(type(model).forward):
+        if CACHE in argument_names(function.__code__):
+            yield Observation(function, arguments=(CACHE,), keep=_nothing)
     for function in functions_in(getattr(type(model), "prepare_inputs_for_generation", None)):
-        if WHOLE in function.__code__.co_varnames[: function.__code__.co_argcount]:
+        if WHOLE in argument_names(function.__code__):
             yield Observation(function, arguments=(WHOLE,))
 
 
@@ -65,12 +66,6 @@ def _methods(name: str) -> Iterator[types.FunctionType]:
         # A pair of caches delegates to its two caches.
         found = () if issubclass(kind, EncoderDecoderCache) else functions_in(vars(kind).get(name))
         yield from (function for function in found if CACHE in function.__code__.co_varnames)
-
-
-def _starting(model: torch.nn.Module) -> Iterator[types.FunctionType]:
-    for function in functions_in(type(model).forward):
-        if CACHE in function.__code__.co_varnames[: function.__code__.co_argcount]:
-            yield function
 
 
 def _nothing(_: Any) -> None:
@@ -125,19 +120,7 @@ def note_start(call: Call, memory: dict[str, Any]) -> None:
 
 
 def begin(call: Call, embeds: str, text: dict[str, Any], memory: dict[str, Any]) -> None:
-    """Prepare the state of a text for a layer; at the first layer of a forward pass, its keys are not yet known.
-
-    Parameters
-    ----------
-    call : Call
-        The layer's call.
-    embeds : str
-        The name of the embedding that looked up its tokens.
-    text : dict of str to object
-        The state of the text.
-    memory : dict of str to object
-        The state of the capture.
-    """
+    """Prepare the state of a text, `text`, for a layer: in a new forward pass, its keys are not yet known."""
     turn = memory.get("turns", {}).get(embeds)
     if text.get("turn") != turn:
         text.update(turn=turn, continued=memory.pop("continued", None), before=text.get("last"))

@@ -27,50 +27,32 @@ RECURRENT: Final = "a recurrent layer, which has no map"
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    r"""What the adapter must know about one family, by the names of its classes, which forks keep.
-
-    Attributes
-    ----------
-    functions : str
-        A pattern of its attention functions, such as ``r"\w*SelfAttention\.forward"``, which `reading`, `layout`,
-        `locals` and `fills_blocks` are about.
-    reading : Reading, optional
-        How the map is read off their calls, where their source does not show it.
-    layout : callable, optional
-        From a call and its softmax to the map, (batch, head, query, key).
-    locals : tuple of str
-        Further locals recorded in them.
-    fills_blocks : bool
-        Whether the model may append padding to the text by itself, and look that up apart.
-    hints : tuple of str
-        Further locals recorded in every attention function that binds them.
-    padding : callable, optional
-        From the recorded values to the keys that are padding, (batch, key), None where they do not show it.
-    late_functions : callable, optional
-        From a model to the attention functions of modules that it may create while it runs.
-    observations : callable, optional
-        From a model to what `windows` needs to be recorded.
-    windows : callable, optional
-        From a call, the input context, the number of keys and the image size to the patches in each window, None where
-        the layer has no windows.
-    unsupported : mapping of str to str
-        By a pattern of classes that have no map, though they are called attention or replace it: what they are instead.
-    supported : str
-        A pattern of classes that have a map, though their name says otherwise.
-    """
+    """What the adapter must know about one family, by the names of its classes, which forks keep."""
 
     functions: str = ""
+    r"""A pattern of its attention functions, such as ``r"\w*SelfAttention\.forward"``, for the next four fields."""
     reading: Reading | None = None
+    """How the map is read off their calls, where their source does not show it."""
     layout: Callable[[Call, torch.Tensor], torch.Tensor] | None = None
+    """From a call and its softmax to the map, (batch, head, query, key)."""
     locals: tuple[str, ...] = ()
+    """Further locals recorded in them."""
     fills_blocks: bool = False
+    """Whether the model may append padding to the text by itself, and look that up apart."""
     hints: tuple[str, ...] = ()
+    """Further locals recorded in every attention function that binds them."""
     padding: Callable[[Mapping[str, Any]], torch.Tensor | None] | None = None
+    """From the recorded values to the keys that are padding, (batch, key), None where they do not show it."""
     late_functions: Callable[[torch.nn.Module], Iterable[types.FunctionType]] | None = None
+    """From a model to the attention functions of modules that it may create while it runs."""
     observations: Callable[[torch.nn.Module], Iterable[Observation]] | None = None
+    """From a model to what must be recorded for `windows`."""
     windows: Windows | None = None
+    """From a call, the input, the number of keys and the image size to the patches in each window, None without any."""
     unsupported: Mapping[str, str] = field(default_factory=dict)
+    """By a pattern of classes that have no map, though they are called attention or replace it: what they are."""
     supported: str = ""
+    """A pattern of classes that have a map, though their name says otherwise."""
 
     def fits(self, function: types.FunctionType) -> bool:
         """Return whether `reading` applies to a function, which may only share its name with the family's."""

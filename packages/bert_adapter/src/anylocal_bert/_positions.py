@@ -24,17 +24,7 @@ if TYPE_CHECKING:
 
 
 class Encoded(NamedTuple):
-    """A text as its tokenizer encoded it.
-
-    Attributes
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The tokenizer.
-    ids : torch.Tensor
-        The tokens, (batch, token).
-    segments : list of list of (int or None)
-        The index of the sentence that each token belongs to.
-    """
+    """A batch of texts as its tokenizer encoded it: ids of shape (batch, token), and the sentence of each token."""
 
     tokenizer: Any
     ids: torch.Tensor
@@ -42,17 +32,7 @@ class Encoded(NamedTuple):
 
 
 class Positions:
-    """The positions of one call's map.
-
-    Parameters
-    ----------
-    call : Call
-        The call.
-    shape : tuple of int
-        The map's shape.
-    context : InputContext
-        The model and its input.
-    """
+    """The positions of the map of one call."""
 
     def __init__(self, call: Call, shape: tuple[int, ...], context: InputContext) -> None:
         self.call = call
@@ -60,30 +40,27 @@ class Positions:
         self.context = context
         known = _known(context)
         self.source = next((known[owner] for owner in _around(call.name) if owner in known), None)
+        self.given: Any = context.seen.get(self.source.embeds, {}).get("input") if self.source is not None else None
 
     def axes(self) -> MapAxes:
         """Return the axes of the queries and the keys, None where they are not known."""
         windows = self._windows()
-        if windows is not None:
-            return windows
-        if self.source is None:
-            return MapAxes(None, None)
+        if windows is not None or self.source is None:
+            return windows or MapAxes(None, None)
         if isinstance(self.source.module, torch.nn.Embedding):
             queries, keys, _ = self._of_text(self.source)
             return MapAxes(_for_each(queries, self.batch), _for_each(keys, self.batch))
-        shape = self.context.seen.get(self.source.embeds, {}).get("input")
-        if shape is None:
+        if self.given is None:
             return MapAxes(None, None)
-        patches = self._patches(self.source, shape)
+        patches = self._patches(self.source, self.given)
         queries, keys = _fitting(patches, self.queries), _fitting(patches, self.keys)
-        if keys is None and self.batch % shape[0] == 0:
-            return MapAxes(None, None, windows=self.batch // shape[0])
+        if keys is None and self.batch % self.given[0] == 0:
+            return MapAxes(None, None, windows=self.batch // self.given[0])
         return MapAxes(queries, keys)
 
     def _windows(self) -> MapAxes | None:
         """Return the patches of windows, None where the layer has none."""
-        shape = self.context.seen.get(self.source.embeds, {}).get("input") if self.source is not None else None
-        size = shape[-2:] if isinstance(shape, tuple) and len(shape) == 4 else None  # noqa: PLR2004  # (batch, channel, row, column)
+        size = self.given[-2:] if isinstance(self.given, tuple) and len(self.given) == 4 else None  # noqa: PLR2004  # (batch, channel, row, column)
         tried = (f.windows(self.call, self.context, self.keys, size) for f in FAMILIES if f.windows is not None)
         axis = next((axis for axis in tried if axis is not None), None)
         count = axis.windows if isinstance(axis, PlacedPatches) else 1

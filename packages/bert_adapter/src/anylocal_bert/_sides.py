@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 
 
 def tokens_of(attention: AttentionMap, instead: str) -> tuple[Tokens, Tokens]:
-    """Return the queries and the keys of a map.
-
-    Raises
-    ------
-    ShapeError
-        If one of them is not `Tokens`.
-    """
+    """Return the queries and the keys of a map, which must be tokens."""
     found = []
     for axis, kind in ((attention.queries, "queries"), (attention.keys, "keys")):
         if not isinstance(axis, Tokens):

@@ -23,21 +23,11 @@ _REGISTERS: Final = ("register_tokens", "reg_token")
 
 @dataclass(frozen=True)
 class Source:
-    """A model, and the module that embeds its input.
+    """The names of a model and of the module that embeds its input.
 
-    Attributes
-    ----------
-    owner : str
-        The name of the model within the captured one.
-    embeds : str
-        The name of the embedding that looks up tokens, or of the convolution that divides an image into patches.
-    module : torch.nn.Module
-        That module.
-    prefix : tuple of str
-        The names of the tokens before the patches.
-    types : str, optional
-        The name of the embedding of token types; `embeds` itself in models that look them up as if they were tokens, as
-        GPT-2 does.
+    `module` is an embedding of tokens, or the convolution that divides an image into patches, which come after the
+    tokens in `prefix`. `types` is the name of the embedding of token types, and equals `embeds` in models that look
+    them up as if they were tokens, as GPT-2 does.
     """
 
     owner: str

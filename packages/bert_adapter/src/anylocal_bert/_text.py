@@ -79,7 +79,8 @@ def capture_text(
         )
     read: Any = tokenizer
     texts = text if isinstance(text, str) else list(text)
-    encoding = read(texts, pair if pair is None or isinstance(pair, str) else list(pair), **_options(several))
+    pairs = pair if pair is None or isinstance(pair, str) else list(pair)
+    encoding = read(texts, pairs, padding=several, return_tensors="pt")
     given = dict(encoding)
     # Only the tokenizer knows where the second text begins, in models without token types.
     about = tokenizer if pair is None else Encoded(tokenizer, given["input_ids"], _segments(encoding))
@@ -104,21 +105,14 @@ def capture_text(
 
 def longest(model: torch.nn.Module) -> int | None:
     """Return the most tokens that a model has positions for; None without a table, as with rotary positions."""
-    tables = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Embedding) and _OF_POSITIONS.search(name)
-    ]
+    found = (module for name, module in model.named_modules() if _OF_POSITIONS.search(name))
+    tables = [module for module in found if isinstance(module, torch.nn.Embedding)]
     # RoBERTa and models like it count positions from after the one of padding.
     lengths = [table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1) for table in tables]
     said = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if lengths and isinstance(said, int) and said > 0:
         lengths.append(said)
     return min(lengths, default=None)
-
-
-def _options(several: bool) -> dict[str, Any]:  # noqa: FBT001  # the only argument
-    return {"padding": several, "return_tensors": "pt"}
 
 
 def _for_decoder(model: Any, tokenizer: Any, batch: int, target: str | Sequence[str] | None) -> dict[str, torch.Tensor]:
@@ -133,21 +127,18 @@ def _for_decoder(model: Any, tokenizer: Any, batch: int, target: str | Sequence[
         return {"decoder_input_ids": first}
     texts = [target] * batch if isinstance(target, str) else list(target)
     # The decoder reads its text after the start token.
-    encoding = tokenizer(text_target=texts, **_options(batch > 1))
+    encoding = tokenizer(text_target=texts, padding=batch > 1, return_tensors="pt")
     given = {"decoder_input_ids": torch.cat([first, encoding["input_ids"]], dim=1)}
-    if batch == 1:
-        return given
-    # Without it, the padding of shorter targets would be taken for tokens.
-    given["decoder_attention_mask"] = torch.cat([torch.ones_like(first), encoding["attention_mask"]], dim=1)
+    if batch > 1:
+        # Without it, the padding of shorter targets would be taken for tokens.
+        given["decoder_attention_mask"] = torch.cat([torch.ones_like(first), encoding["attention_mask"]], dim=1)
     return given
 
 
 def _segments(encoding: Any) -> list[list[int | None]]:
     """Return which of two texts each token belongs to, known to fast tokenizers only."""
-    texts = range(len(encoding["input_ids"]))
-    if not encoding.is_fast:
-        return [[None] * len(encoding["input_ids"][0]) for _ in texts]
-    return [encoding.sequence_ids(text) for text in texts]
+    ids = encoding["input_ids"]
+    return [encoding.sequence_ids(text) if encoding.is_fast else [None] * len(row) for text, row in enumerate(ids)]
 
 
 def _check_call(model: torch.nn.Module, given: Mapping[str, Any]) -> None:

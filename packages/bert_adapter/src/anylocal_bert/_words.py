@@ -14,15 +14,7 @@ Split: TypeAlias = tuple[list[int | None], list[str]]
 
 
 def split(tokenizer: Any, ids: Sequence[int]) -> Split:
-    """Return the word that each token belongs to, and the words.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The tokenizer that produced the tokens.
-    ids : sequence of int
-        The tokens of one text.
-    """
+    """Return the word that each token of a text belongs to, and the words."""
     special = set(tokenizer.all_special_ids)
     numbers: list[int | None] = []
     spellings: list[str] = []

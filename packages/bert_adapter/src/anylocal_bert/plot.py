@@ -217,10 +217,8 @@ def lines(
     strongest : int, optional
         How many lines are drawn at most: those of the greatest weights. By default all of a query, and 60 if no query
         is given. The title tells how many of how many are drawn. Weights of 0 have no line.
-    sample : int, optional
-        Which text of the batch (of a layer of windows, which window); a batch of one needs none.
-    head : int, optional
-        Which head; the mean over heads by default.
+    sample, head
+        See `tokens`.
     norm : matplotlib.colors.Normalize or str, optional
         The scale of colours and widths, from 0 to the greatest weight drawn by default.
     cmap : str or matplotlib.colors.Colormap
@@ -315,10 +313,8 @@ def rollout(
         The scale of colours, from 0 to the greatest value by default; bars are as long as their values.
     cmap : str or matplotlib.colors.Colormap
         "magma_r" by default; see `lines`.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure, tall enough for a token on each line.
-    colorbar : bool
-        Whether to draw the legend of the scale, below.
+    ax, colorbar
+        See `lines`.
 
     Returns
     -------

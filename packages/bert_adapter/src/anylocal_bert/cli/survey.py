@@ -42,13 +42,7 @@ class Texts(Dataset[Any]):
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
-    """Run the command and return the files that it wrote.
-
-    Raises
-    ------
-    OptionError, WeightsError, TargetError
-        If the model cannot be loaded or has no map, the data is missing or not text, or an option is invalid.
-    """
+    """Run the command and return the files that it wrote."""
     options = _parser().parse_args(arguments)
     survey.check(options)
     device = survey.device_of(options)

@@ -2,6 +2,4 @@
 
 from anylocal_bert._family import Family
 
-FAMILY = Family(
-    unsupported={r"\w*AttentionResidual": "a mean of one position over earlier layers, which has no map of positions"}
-)
+FAMILY = Family(unsupported={r"\w*AttentionResidual": "a mean over earlier layers, which has no map of positions"})
