@@ -1,4 +1,4 @@
-"""Inputs for a model of any type, made of what its signature and its configuration say."""
+"""Inputs for a model of any type, derived from its signature and its configuration."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ BATCH: Final = 2
 TOKENS: Final = 24
 """Longer than any window."""
 MORE: Final = 17
-"""Tokens of the decoder's text."""
+"""Length of the decoder's text."""
 
 
 _BINS: Final = (
     *("num_mel_bins", "feature_size", "input_feat_per_channel", "feature_projection_input_dim"),
     *("input_dim", "n_mels"),
 )
-"""What configurations call the number of frequencies."""
+"""Names of the number of frequencies in configurations."""
 
 
 def inputs(model: Any) -> Iterator[dict[str, Any]]:
-    """Give sets of inputs that a model may take, the most telling first."""
+    """Yield sets of inputs that a model may take, the most complete first."""
     config = model.config
     takes = inspect.signature(model.forward).parameters
     main = model.main_input_name
@@ -72,7 +72,7 @@ def _noise(*shape: int) -> torch.Tensor:
 
 
 def _first(config: Any, *names: str) -> Any:
-    """Return the first of some fields that a configuration or a part of it has."""
+    """Return the first of several fields that a configuration or a part of it has."""
     parts = [config, *(part for part in vars(config).values() if isinstance(part, PretrainedConfig))]
     parts += [p for part in parts[1:] for p in vars(part).values() if isinstance(p, PretrainedConfig)]
     values = (getattr(part, name, None) for name in names for part in parts)
@@ -108,7 +108,7 @@ def _pixels(config: Any) -> torch.Tensor:
 
 
 def _patches(config: Any, takes: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give images that are cut into patches beforehand, of any size, one behind another."""
+    """Yield images of any size that are already divided into patches, concatenated."""
     side = int(_first(config, "patch_size") or 14)
     channels = int(_first(config, "in_channels", "in_chans", "num_channels") or 3)
     grid = torch.tensor([[1, 8, 4], [1, 4, 4]])

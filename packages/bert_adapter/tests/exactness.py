@@ -1,4 +1,4 @@
-"""Every type of transformers' AutoModel: its maps against the softmax in float64 of what each layer was given.
+"""Every type of transformers' AutoModel: its maps against the softmax in float64 of the inputs of each layer.
 
 `zoo.py` runs it over all of them.
 """
@@ -45,7 +45,7 @@ TOLERANCE: Final = 1e-5
 LEAST_SPREAD: Final = 0.02
 """Standard deviation of a map's weights, in units of the uniform weight, under which an error could hide."""
 SCALES: Final = (0.3, 0.1, 0.05, 0.02, 1.0)
-"""By how much parameters are moved: the first by which maps are far from uniform and scores not too large."""
+"""By how much parameters are perturbed: the first that makes maps far from uniform, with scores not too large."""
 MOST_PARAMETERS: Final = 3e8
 SECONDS: Final = 60
 
@@ -66,13 +66,13 @@ _NO_ATTENTION: Final = re.compile(
 )
 
 
-# Types that make the rows of padding 0 behind the softmax.
+# Types that zero the rows of padding after the softmax.
 _EMPTIES_ROWS: Final = {"longformer", "led", "sew-d"}
 
 
 @dataclass
 class Finding:
-    """What the maps of one type are like."""
+    """The result of checking the maps of one type."""
 
     type: str
     maps: int = 0
@@ -88,13 +88,13 @@ class Finding:
 
     @property
     def exact(self) -> bool:
-        """Whether there are maps, and all of them are right."""
+        """Whether the type has maps, and all of them are right."""
         return self.maps > 0 and not self.wrong
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A softmax that ran: in which module, and what it is in float64."""
+    """A softmax that ran: its module, and its weights in float64."""
 
     where: str
     kind: str
@@ -111,7 +111,7 @@ def fused_softmax(  # noqa: PLR0917  # the kernel's own signature
     scale: float | None = None,
     enable_gqa: bool = False,  # the kernel's own signature
 ) -> torch.Tensor:
-    """Return in float64 the softmax that the fused kernel computes, by its documentation."""
+    """Return the softmax of the fused kernel in float64, according to its documentation."""
     q, k = query.double(), key.double()
     if enable_gqa:
         k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
@@ -130,7 +130,7 @@ def _double(value: Any) -> Any:
 
 
 class Tracer(TorchFunctionMode):
-    """Sees every softmax along the last axis and every call of a fused kernel, by the innermost module."""
+    """Record every softmax along the last axis and every fused kernel call, with the innermost module."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Tracer(TorchFunctionMode):
 
 
 def build(model_type: str, level: int, scale: float) -> Any:
-    """Return the model, with every parameter and statistic moved at random."""
+    """Return the model, with every parameter and statistic perturbed."""
     model = perturb(model_of(model_type, configuration(model_type, level)), scale=scale).eval()
     for name, statistic in model.named_buffers():
         if name.endswith("running_var"):
@@ -184,14 +184,14 @@ def build(model_type: str, level: int, scale: float) -> Any:
 
 
 def run(model: Any, given: dict[str, Any]) -> Any:
-    """Run a model, with the same random numbers each time where it draws some."""
+    """Run a model, with the same random numbers each time."""
     torch.manual_seed(0)
     with torch.no_grad():
         return model(**given)
 
 
 def check(model_type: str) -> Finding:
-    """Capture a type as it comes, and compare."""
+    """Capture a type and compare its maps."""
     start = time.perf_counter()
     finding = Finding(model_type)
     try:
@@ -205,7 +205,7 @@ def check(model_type: str) -> Finding:
             _compare(attempt, build(model_type, level, scale), given)
         except TimeoutError:
             raise
-        except Exception as error:  # noqa: BLE001  # what it is, is what is to be found
+        except Exception as error:  # noqa: BLE001  # any error is a finding
             attempt.wrong.append(f"{type(error).__name__}: {error}")
         if finding.verdict == "" or _rank(attempt) < _rank(finding):
             finding = attempt
@@ -224,7 +224,7 @@ class _CannotRunError(Exception):
 
 
 def _runs(model_type: str) -> tuple[int, dict[str, Any]]:
-    """Return how much smaller a type can be made, and what it takes."""
+    """Return the level of a tiny configuration that runs, and its inputs."""
     why: list[str] = []
     for level in (0, 1, 2):
         try:
@@ -232,7 +232,7 @@ def _runs(model_type: str) -> tuple[int, dict[str, Any]]:
                 why.append("too large")
                 continue
             model = model_of(model_type, configuration(model_type, level))
-        except Exception as error:  # noqa: BLE001  # whatever it is that keeps it from being built
+        except Exception as error:  # noqa: BLE001  # whatever prevents building it
             why.append(_short(error))
             continue
         for given in _different(inputs(model)):
@@ -240,7 +240,7 @@ def _runs(model_type: str) -> tuple[int, dict[str, Any]]:
                 run(model, given)
             except TimeoutError:
                 raise
-            except Exception as error:  # noqa: BLE001  # whatever it is that it does not like
+            except Exception as error:  # noqa: BLE001  # whatever prevents running it
                 why.append(_short(error))
             else:
                 return level, given
@@ -248,7 +248,7 @@ def _runs(model_type: str) -> tuple[int, dict[str, Any]]:
 
 
 def _different(sets: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    """Give each set of inputs of one kind and size once."""
+    """Yield each set of inputs of one kind and size once."""
     known: set[str] = set()
     for given in sets:
         kind = repr({name: getattr(value, "shape", value) for name, value in given.items()})
@@ -258,7 +258,7 @@ def _different(sets: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 
 
 def _short(error: BaseException, most: int = 160) -> str:
-    # Where transformers is installed is of no interest to a table.
+    # Where transformers is installed is irrelevant to a table.
     text = re.sub(r"/\S*/site-packages/", "", " ".join(f"{type(error).__name__}: {error}".split()))
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
@@ -293,7 +293,7 @@ def _compare(finding: Finding, model: Any, given: dict[str, Any]) -> None:
 
 def _against(finding: Finding, maps: Iterable[AttentionMap], seen: Sequence[Seen], model: Any) -> None:
     by_name: dict[str, deque[Seen]] = {}
-    for one in _put_together(seen, model):
+    for one in _assembled(seen, model):
         by_name.setdefault(one.where, deque()).append(one)
     errors, spreads = [0.0], [math.inf]
     for item in maps:
@@ -323,20 +323,20 @@ def _against(finding: Finding, maps: Iterable[AttentionMap], seen: Sequence[Seen
 
 
 def _heads(module: Any, otherwise: int) -> set[int]:
-    """Return how many heads a module says that it has."""
+    """Return the numbers of heads that a module has as attributes."""
     names = ("num_heads", "num_attention_heads", "n_heads", "n_head", "attention_heads")
     return {count for name in names if isinstance(count := getattr(module, name, None), int)} or {otherwise}
 
 
 def arranged(seen: Seen, item: AttentionMap) -> torch.Tensor | None:
-    """Return a softmax as (batch, head, query, key), None where it has another number of rows or columns."""
+    """Return a softmax as (batch, head, query, key), None if its rows or columns do not match."""
     softmax = seen.softmax
     if softmax.shape == item.shape:
         return softmax
     if softmax.ndim == 4 and softmax.shape[1] == item.shape[2] and softmax.shape[2] == item.shape[1]:  # banded
         return _whole(softmax, item)
     if softmax.shape[-1] == item.shape[-1] + 1:
-        # The last column is the sink's, where a row leaves what it gives to no key.
+        # The last column is the sink's.
         softmax = softmax[..., :-1]
     if softmax.ndim == 5:  # windows and heads, in either order
         first, second = softmax.flatten(0, 1), softmax.transpose(1, 2).flatten(0, 1)
@@ -347,7 +347,7 @@ def arranged(seen: Seen, item: AttentionMap) -> torch.Tensor | None:
 
 
 def _whole(band: torch.Tensor, item: AttentionMap) -> torch.Tensor:
-    """Return a band, (batch, query, head, key within the window), key by key."""
+    """Return the map of a band, (batch, query, head, key within the window)."""
     reach = band.shape[-1] // 2
     whole = torch.zeros(item.shape, dtype=band.dtype)
     for query in range(item.shape[2]):
@@ -358,11 +358,11 @@ def _whole(band: torch.Tensor, item: AttentionMap) -> torch.Tensor:
 
 
 _PARTS: Final = 5
-"""Softmaxes of one map by blocks: of the first, the second, those between, the last but one, and the last."""
+"""Softmaxes of one map by blocks: the first, the second, those between, the last but one, and the last."""
 
 
-def _put_together(seen: Sequence[Seen], model: Any) -> Iterator[Seen]:
-    """Give what was seen; of attention by blocks, one softmax of all of them."""
+def _assembled(seen: Sequence[Seen], model: Any) -> Iterator[Seen]:
+    """Yield each softmax seen; those of attention by blocks as a single one."""
     parts: dict[str, list[torch.Tensor]] = {}
     for one in seen:
         module = model.get_submodule(one.where)
@@ -376,9 +376,9 @@ def _put_together(seen: Sequence[Seen], model: Any) -> Iterator[Seen]:
 
 
 def by_blocks(parts: Sequence[torch.Tensor], random: int) -> torch.Tensor:
-    """Return the map of the five softmaxes of BigBird, by its documentation, of a model that does not train.
+    """Return the map of the five softmaxes of BigBird outside training, according to its documentation.
 
-    Then its random blocks are all the first one, so that one key has several weights.
+    All random blocks are then the first one, so that a key has several weights.
     """
     first, second, between, second_last, last = parts
     size, count = first.shape[2], first.shape[3] // first.shape[2]
@@ -427,11 +427,11 @@ def _stop(*_: object) -> None:
 
 
 def _in_time(model_type: str) -> Finding:
-    """Check a type, for so long."""
+    """Check a type within the time limit."""
     signal.alarm(SECONDS)
     try:
         return check(model_type)
-    except BaseException as error:  # noqa: BLE001  # the other types are of interest all the same
+    except BaseException as error:  # noqa: BLE001  # the other types are checked all the same
         return Finding(model_type, verdict="not run", note=_short(error))
     finally:
         signal.alarm(0)
@@ -446,16 +446,16 @@ def _quietly() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the types, and return 1 if one of those that must be exact is not."""
+    """Check the types, and return 1 if a type of the gate is not exact."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("types", nargs="*", help='such as modernbert, or "gate" (default: all)')
-    parser.add_argument("--json", type=Path, help="where to write what was found")
+    parser.add_argument("--json", type=Path, help="where to write the findings")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args(arguments)
     chosen = options.types or sorted(MODEL_MAPPING_NAMES)
     chosen = list(GATE) if chosen == ["gate"] else chosen
     found: list[Finding] = []
-    # What the first check imports is shared by all processes that are forked from this one.
+    # The imports of a first check are shared by all forked processes.
     _quietly()
     check("bert")
     with multiprocessing.get_context("fork").Pool(options.processes, _quietly, maxtasksperchild=40) as pool:

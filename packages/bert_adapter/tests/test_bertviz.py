@@ -1,4 +1,4 @@
-"""Maps as what the views of BertViz take: which layers, which tokens, without padding."""
+"""Maps as arguments of the views of BertViz: which layers, which tokens, without padding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGET = Tokens(
     [["<s>", "good", "day"], ["<s>", "hello", "<pad>"]],
     padding=[[False] * 3, [False, False, True]],
 )
-# A layer of cross-attention is not told what padding is in the text that asks.
+# A layer of cross-attention does not know the padding of the queries' text.
 BARE = Tokens(TARGET.texts)
 
 
@@ -47,7 +47,7 @@ def same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
 
 
 def test_one_text() -> None:
-    """Layers of one text are its tensors, each with a batch of one, and its tokens are a list."""
+    """The maps of one text are tensors with a batch of one, and its tokens are a list."""
     layers = [make(SOURCE, SOURCE), make(SOURCE, SOURCE)]
     found = anylocal_bert.bertviz(layers, sample=0)
     assert list(found) == ["attention", "tokens"]
@@ -57,7 +57,7 @@ def test_one_text() -> None:
 
 @pytest.mark.parametrize("sample", [1, -1])
 def test_padding_is_cut_off(sample: int) -> None:
-    """Of a padded text, rows, columns and tokens of padding are gone, also where it is in front."""
+    """Rows, columns and tokens of padding are cut off, also padding on the left."""
     layer = make(SOURCE, SOURCE)
     found = anylocal_bert.bertviz([layer], sample=sample)
     assert found["tokens"] == ["hallo", "!", "</s>"]
@@ -65,7 +65,7 @@ def test_padding_is_cut_off(sample: int) -> None:
 
 
 def test_two_texts() -> None:
-    """Layers of an encoder-decoder are told apart by their tokens, in the order in which they ran."""
+    """Layers of an encoder-decoder are told apart by their tokens, in order of execution."""
     layers = translator()
     found = anylocal_bert.bertviz(layers, sample=0)
     assert (found["encoder_tokens"], found["decoder_tokens"]) == (
@@ -79,7 +79,7 @@ def test_two_texts() -> None:
 
 
 def test_padding_of_two_texts() -> None:
-    """Padding of each text is cut off in all layers, that of the target also where only its own layers know of it."""
+    """The padding of each text is cut off in all layers, even where only the layers of the target know it."""
     layers = translator()
     found = anylocal_bert.bertviz(layers, sample=1)
     assert (found["encoder_tokens"], found["decoder_tokens"]) == (["hallo", "!", "</s>"], ["<s>", "hello"])
@@ -89,14 +89,14 @@ def test_padding_of_two_texts() -> None:
 
 
 def test_cross_attention_alone() -> None:
-    """Of the layers that are there, all are given, and no others."""
+    """Only the kinds of layers that were given are returned."""
     layers = translator()[3::2]
     found = anylocal_bert.bertviz(layers, sample=0)
     assert set(found) == {"cross_attention", "encoder_tokens", "decoder_tokens"}
 
 
 def test_a_text_that_is_its_own_translation() -> None:
-    """Where both texts are alike, the names of the modules tell the layers apart."""
+    """If both texts are equal, the names of the modules tell the layers apart."""
     names = ["encoder.0", "decoder.0.self_attn", "decoder.0.encoder_attn"]
     layers = [make(SOURCE, SOURCE, name) for name in names]
     found = anylocal_bert.bertviz(layers, sample=0)
@@ -119,13 +119,13 @@ def test_a_text_that_is_its_own_translation() -> None:
     ],
 )
 def test_what_bertviz_cannot_draw(layers: list[Any], error: type[Exception], message: str) -> None:
-    """What does not make one picture of BertViz is refused with what to do."""
+    """Layers that BertViz cannot draw in one picture are refused, with a remedy."""
     with pytest.raises(error, match=message):
         anylocal_bert.bertviz(layers, sample=0)
 
 
 def test_a_batch_needs_a_choice() -> None:
-    """Of several texts one must be chosen."""
+    """One of several texts must be chosen."""
     with pytest.raises(ChoiceError, match="sample=0 … 1"):
         anylocal_bert.bertviz(translator())
 
@@ -135,7 +135,7 @@ def test_a_batch_needs_a_choice() -> None:
 @pytest.mark.parametrize("view", ["head_view", "model_view"])
 @pytest.mark.parametrize("layers", [[make(SOURCE, SOURCE)], translator()], ids=["one text", "two texts"])
 def test_the_views_take_it(view: str, layers: list[AttentionMap]) -> None:
-    """BertViz itself draws it."""
+    """BertViz itself draws the arguments."""
     bertviz = pytest.importorskip("bertviz")
     page = getattr(bertviz, view)(**anylocal_bert.bertviz(layers, sample=1), html_action="return")
     assert "hallo" in page.data

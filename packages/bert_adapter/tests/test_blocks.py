@@ -1,4 +1,4 @@
-"""BigBird's attention by blocks, as it comes: sparse, padded by the model itself, or full where a text is short."""
+"""BigBird's attention by blocks: sparse, padded by the model itself, or full for a short text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILL = -LONG % SIZE
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Have transformers keep to itself that it pads texts and changes the attention."""
+    """Silence the messages of transformers that it pads texts and changes the attention."""
     logging: Any = transformers.logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -37,7 +37,7 @@ def _quiet() -> Iterator[None]:
 
 @functools.cache
 def weights(model_type: str) -> dict[str, torch.Tensor]:
-    """Return parameters by which maps are far from uniform."""
+    """Return parameters that make maps far from uniform."""
     generator = torch.Generator().manual_seed(0)
     state = model_of(model_type, small(model_type)).state_dict()
     return {
@@ -85,20 +85,20 @@ def padding(axis: Any) -> list[int]:
 
 
 def test_random_blocks() -> None:
-    """While the model trains, blocks are drawn at random, and a map is the one that the model itself puts together."""
+    """In training, blocks are drawn at random, and a map equals the one that the model itself assembles."""
     model = make().train()
     with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
         expected = model(**given(LONG), output_attentions=True).attentions
     for attention, reference in zip(maps, expected, strict=True):
         assert torch.equal(attention.tensor(), reference)
         assert float(reference.std()) * reference.shape[-1] > 0.5, "a uniform map proves nothing"
-    # Of the third block: the first, its neighbours, the last, and two more.
+    # The third block sees the first, its neighbours, the last, and two more.
     seen = maps[0][0, 0, 2 * SIZE].unflatten(0, (-1, SIZE)).sum(1) > 0
     assert (int(seen.sum()), seen[[0, 1, 2, 3, -1]].all()) == (5 + RANDOM, True)
 
 
 def test_a_block_that_is_seen_twice() -> None:
-    """What a key gets is the sum: the random blocks of a model that does not train are all the first."""
+    """The weight of a key is a sum: outside training, all random blocks are the first."""
     model = make()
     for attention in captured(model, **given(LONG)):
         torch.testing.assert_close(attention.tensor().sum(-1), torch.ones(attention.shape[:3]))
@@ -106,7 +106,7 @@ def test_a_block_that_is_seen_twice() -> None:
 
 
 def test_padding_that_the_model_adds() -> None:
-    """It fills up the last block, and is padding of every text, behind that which was given."""
+    """It fills up the last block, and is padding of every text, after the padding that was given."""
     for attention in captured(make(), **given(LONG)):
         assert attention.shape[2:] == (LONG + FILL, LONG + FILL)
         assert attention.queries == attention.keys
@@ -114,7 +114,7 @@ def test_padding_that_the_model_adds() -> None:
 
 
 def test_padding_apart_from_the_text() -> None:
-    """An encoder that looks its padding up apart has it behind its text, and its decoder never sees it."""
+    """An encoder that looks its padding up apart has it after its text, and its decoder never sees it."""
     ids = given(LONG)["input_ids"]
     maps = captured(make("bigbird_pegasus"), **given(LONG), decoder_input_ids=ids[:, :7])
     encoder, cross = maps[0].keys, maps[-1].keys
@@ -128,7 +128,7 @@ def test_padding_apart_from_the_text() -> None:
 
 @pytest.mark.parametrize("model_type", ["big_bird", "bigbird_pegasus"])
 def test_a_short_text(model_type: str) -> None:
-    """It changes the model to full attention as it runs, whose maps have the names of those in whose place they are."""
+    """The model switches to full attention as it runs, whose maps keep the names of the replaced layers."""
     model = make(model_type)
     names = [name for name, module in model.named_modules() if type(module).__name__.endswith("SparseAttention")]
     with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
@@ -141,7 +141,7 @@ def test_a_short_text(model_type: str) -> None:
 
 
 def test_a_short_text_of_another_model() -> None:
-    """Full attention that another model changes to meanwhile is not this one's."""
+    """Full attention that another model switches to meanwhile is not captured."""
     model, other = make(), make()
     with anylocal_bert.capture_attention(model) as maps:
         run(other, given(SHORT))
@@ -150,7 +150,7 @@ def test_a_short_text_of_another_model() -> None:
 
 
 def test_a_short_text_of_chosen_layers() -> None:
-    """Only they are captured, also where others take their place."""
+    """Only they are captured, also when full attention replaces them."""
     model = make()
     with anylocal_bert.capture_attention(model, modules="encoder.layer.1.*") as maps:
         run(model, given(SHORT))

@@ -1,4 +1,4 @@
-"""The keys of a cache are named where it is certain whose they are, and else only counted."""
+"""The keys in a cache are named if it is certain which text they belong to, and only numbered otherwise."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def go_on(model: Any, cache: Any, *tokens: int) -> None:
 
 
 def keys(maps: AttentionMaps) -> list[str]:
-    """Return what the keys of the last forward are, which are the same in all layers."""
+    """Return the labels of the keys of the last forward pass, equal in all layers."""
     labels = [attention.keys.labels() for attention in maps.forwards[-1]]
     assert labels == [labels[0]] * len(labels)
     return labels[0]
@@ -76,7 +76,7 @@ def counted(length: int) -> list[str]:
 
 @pytest.mark.parametrize("implementation", ATTENTION)
 def test_texts_of_one_length_in_turns(implementation: str) -> None:
-    """Each cache has its own text, whichever was read last."""
+    """Each cache keeps its own text, whichever was read last."""
     model = llama(implementation)
     with anylocal_bert.capture_attention(model) as maps:
         first, second = filled(model, 3, 4, 5), filled(model, 6, 7, 8)
@@ -89,7 +89,7 @@ def test_texts_of_one_length_in_turns(implementation: str) -> None:
 
 
 def decode(modules: Any = None) -> AttentionMaps:
-    """Read two targets, and go on with the first."""
+    """Read two targets, and continue the first."""
     from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
 
     make: Any = T5ForConditionalGeneration
@@ -98,7 +98,7 @@ def decode(modules: Any = None) -> AttentionMaps:
     model = make(config).eval()
     with anylocal_bert.capture_attention(model, modules=modules) as maps, torch.no_grad():
         run = functools.partial(model, input_ids=ids(20, 21, 22, 23))
-        # Without one, transformers 4 makes tuples of the cache that it has made.
+        # Without a cache given, transformers 4 returns its own as tuples.
         first, second = (EncoderDecoderCache(DynamicCache(), DynamicCache()) for _ in range(2))
         run(decoder_input_ids=ids(3, 4, 5), **with_cache(first))
         run(decoder_input_ids=ids(6, 7, 8), **with_cache(second))
@@ -107,7 +107,7 @@ def decode(modules: Any = None) -> AttentionMaps:
 
 
 def test_caches_of_a_decoder() -> None:
-    """Those of an encoder-decoder hold two texts each, and the decoder's own is that of its self-attention."""
+    """The cache of an encoder-decoder holds two texts, and self-attention reads the decoder's."""
     own, cross = decode().forwards[-1][-2:]
     assert own.keys.labels() == names(3, 4, 5, 10)
     assert cross.keys.labels() == names(20, 21, 22, 23)
@@ -116,7 +116,7 @@ def test_caches_of_a_decoder() -> None:
 
 
 def test_a_cross_attention_in_front() -> None:
-    """What it fills is not the decoder's own cache, also where no self-attention before it is captured."""
+    """The cache that it fills is not the decoder's own, even if no self-attention before it is captured."""
     chosen = {"decoder.block.0.layer.1.EncDecAttention", "decoder.block.1.layer.0.SelfAttention"}
     maps = decode(lambda name, _: name in chosen)
     assert maps[-1].keys.labels() == names(3, 4, 5, 10)
@@ -125,7 +125,7 @@ def test_a_cross_attention_in_front() -> None:
 @pytest.mark.parametrize("make", [llama, gpt2])
 @pytest.mark.parametrize("implementation", ATTENTION)
 def test_a_cache_from_before(make: Any, implementation: str) -> None:
-    """What was read before the scope was opened is not known, whatever else was read in it."""
+    """A text read before the capture is unknown, whatever else is read inside it."""
     model = make(implementation)
     cache = filled(model, 40, 41, 42)
     with anylocal_bert.capture_attention(model) as maps:
@@ -136,7 +136,7 @@ def test_a_cache_from_before(make: Any, implementation: str) -> None:
 
 
 def test_a_cache_that_grows_behind_the_back() -> None:
-    """One that was filled further while the scope was closed holds more than is known."""
+    """A cache that was filled further while the capture was closed holds unknown tokens."""
     model = llama()
     scope = anylocal_bert.adapter.capture_attention(model).open()
     cache = filled(model, 3, 4, 5)
@@ -149,7 +149,7 @@ def test_a_cache_that_grows_behind_the_back() -> None:
 
 
 def test_a_copy_of_a_cache() -> None:
-    """It is another cache, of which nobody has seen how it was filled."""
+    """It is another cache, and the capture has not seen it filled."""
     model = llama()
     with anylocal_bert.capture_attention(model) as maps:
         copied = copy.deepcopy(filled(model, 3, 4, 5))
@@ -158,7 +158,7 @@ def test_a_copy_of_a_cache() -> None:
 
 
 def test_a_cache_that_was_cut() -> None:
-    """What took the place of the tokens that were cut off is not known."""
+    """The tokens that replaced those cut off are unknown."""
     model = llama()
     with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
         cache = filled(model, 3, 4, 5)
@@ -168,8 +168,8 @@ def test_a_cache_that_was_cut() -> None:
     assert keys(maps) == counted(4)
 
 
-def test_a_forward_that_looks_nothing_up() -> None:
-    """What it is given instead of tokens is not what was looked up before."""
+def test_a_forward_pass_that_looks_nothing_up() -> None:
+    """Embeddings given instead of tokens are not taken for the tokens of an earlier forward pass."""
     model = llama()
     with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
         model(ids(3, 4, 5))
@@ -189,7 +189,7 @@ def test_texts_that_change_places() -> None:
 
 
 def test_layers_that_are_not_captured() -> None:
-    """The caches that they fill are not taken for those of a later forward without any."""
+    """The caches that they fill are not taken for those of a later forward pass without any."""
     model = llama()
     with anylocal_bert.capture_attention(model, modules="model.layers.0.*") as maps, torch.no_grad():
         cache = filled(model, 3, 4, 5)
@@ -199,7 +199,7 @@ def test_layers_that_are_not_captured() -> None:
 
 
 def test_the_same_tensor_twice() -> None:
-    """Forwards that are given the very same tensor are two, also where it is kept as it is."""
+    """Two forward passes on the same tensor are two, even if the capture keeps the tensor itself."""
     model, token = llama(), ids(3)
     with anylocal_bert.capture_attention(model, keep="graph") as maps:
         cache = cache_of(model(token, use_cache=True))
@@ -224,8 +224,8 @@ def test_a_compiled_model() -> None:
 # Generation
 
 
-def told(model: Any) -> list[list[list[int]]]:
-    """Return a list that grows by all tokens that each forward of `generate` sees."""
+def texts_of_steps(model: Any) -> list[list[list[int]]]:
+    """Return a list to which each forward pass of `generate` appends all tokens so far."""
     wholes: list[list[list[int]]] = []
     prepare = model.prepare_inputs_for_generation
 
@@ -245,10 +245,10 @@ OPTIONS: Sequence[dict[str, Any]] = [{}, {"num_beams": 3}, {"prompt_lookup_num_t
 @pytest.mark.parametrize("implementation", ATTENTION)
 @pytest.mark.parametrize("make", [llama, gpt2])
 def test_generation(make: Any, implementation: str, options: dict[str, Any]) -> None:
-    """The keys of each step are all tokens so far, of each beam its own, and without guesses that were taken back."""
+    """The keys of each step are all tokens so far, for each beam its own, without rejected guesses."""
     model = make(implementation)
     prompt = ids(3, 4, 5, 3, 4, 5, 3)
-    wholes = told(model)
+    wholes = texts_of_steps(model)
     with anylocal_bert.capture_attention(model) as maps:
         model.generate(
             prompt,
@@ -259,7 +259,7 @@ def test_generation(make: Any, implementation: str, options: dict[str, Any]) -> 
             **options,
         )
     assert len(maps.forwards) == len(wholes) > 2
-    # What else is called between two forwards is none.
+    # Calls between two forward passes do not count as one.
     assert [step[0].forward for step in maps.forwards] == [*range(len(wholes))]
     for step, whole in zip(maps.forwards, wholes, strict=True):
         for attention in step:
@@ -268,7 +268,7 @@ def test_generation(make: Any, implementation: str, options: dict[str, Any]) -> 
 
 
 def test_generation_that_goes_on_with_an_unknown_cache() -> None:
-    """What is said of a text is believed only where the scope has seen it."""
+    """The text that `generate` passes is trusted only if the capture has seen its beginning."""
     model = llama()
     cache = filled(model, 40, 41, 42)
     with anylocal_bert.capture_attention(model) as maps:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TestFused(AdapterContract):
-    """A BERT with the fused kernel, which is transformers' default."""
+    """A BERT with the fused kernel, the default of transformers."""
 
     adapter = anylocal_bert.adapter
     implementation = "sdpa"
@@ -44,6 +44,6 @@ class TestFused(AdapterContract):
 
 
 class TestEager(TestFused):
-    """The same with the map made in Python."""
+    """The same with eager attention."""
 
     implementation = "eager"

@@ -1,4 +1,4 @@
-"""Heads come out as (batch, head, query, key) in each of the layouts that decoders give them."""
+"""Maps are (batch, head, query, key) for each layout of heads in decoders."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_prefill(mask: torch.Tensor | None) -> None:
 
 @pytest.mark.parametrize("masked", [False, True], ids=["no mask", "mask: packed"])
 def test_decoding_step(masked: bool) -> None:
-    """One decoding step's maps have one query, also where the heads of a group are packed into the query axis."""
+    """The maps of a decoding step have one query, also if the heads of a group are packed into the query axis."""
     mask = torch.cat([padded(), torch.ones(2, 1, dtype=torch.long)], dim=1) if masked else None
     maps_of = []
     for model in (llama("sdpa"), llama("eager")):
@@ -83,7 +83,7 @@ def test_decoding_step(masked: bool) -> None:
 
 
 class Merged(torch.nn.Module):
-    """Attention as much copied: all samples of the first head come first."""
+    """A widely copied layer: all samples of the first head come first."""
 
     def __init__(self, *, fused: bool) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Merged(torch.nn.Module):
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
 @pytest.mark.parametrize("shared", [True, False], ids=["one mask", "masks"])
 def test_heads_in_front_of_the_batch(fused: bool, shared: bool) -> None:
-    """Heads that were put into the batch in front of the samples are not mixed up with them."""
+    """Heads that come before the samples in the batch axis are not confused with them."""
     torch.manual_seed(0)
     model: Any = perturb(Merged(fused=fused), scale=0.3).eval()
     x, masks = torch.randn(2, LENGTH, 32), torch.randn(HEADS, 2, LENGTH, LENGTH)
@@ -128,7 +128,7 @@ def generate(model: Any, **options: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("options", [{"do_sample": False}, {"num_beams": 3}], ids=["greedy", "beams"])
 def test_generation_tells_the_prefill_from_its_steps(options: dict[str, Any]) -> None:
-    """Each is a forward of its own: all tokens first, then one query that sees one key more each time."""
+    """Each is a forward pass of its own: all tokens first, then one query that sees one more key each time."""
     model = llama("sdpa", generates=True)
     with anylocal_bert.capture_attention(model) as maps:
         generate(model, **options)
@@ -137,7 +137,7 @@ def test_generation_tells_the_prefill_from_its_steps(options: dict[str, Any]) ->
 
 
 def test_the_keys_of_a_step_are_the_tokens_before_it() -> None:
-    """And its query is the last of them, at its place."""
+    """Its query is the last of them, at its position."""
     model = llama("sdpa", generates=True)
     with anylocal_bert.capture_attention(model) as maps:
         generated = generate(model, do_sample=False).tolist()
@@ -148,7 +148,7 @@ def test_the_keys_of_a_step_are_the_tokens_before_it() -> None:
 
 
 def test_the_keys_of_a_beam_are_its_own_tokens() -> None:
-    """Beams change places between steps, and their tokens with them."""
+    """Beams are reordered between steps, and their tokens with them."""
     model = llama("sdpa", generates=True)
     inputs: list[torch.Tensor] = []
     model.register_forward_pre_hook(
@@ -157,7 +157,7 @@ def test_the_keys_of_a_beam_are_its_own_tokens() -> None:
     with anylocal_bert.capture_attention(model) as maps, capture(Cache.reorder_cache, "beam_idx") as caches:
         generate(model, num_beams=3, do_sample=False)
     orders = caches["beam_idx"]
-    assert any(order.tolist() != sorted(order.tolist()) for order in orders), "no beam ever changed places"
+    assert any(order.tolist() != sorted(order.tolist()) for order in orders), "no beams were ever reordered"
     text = inputs[0]
     for tokens, order, step in zip(inputs[1:], orders, maps.forwards[1:], strict=False):
         text = torch.cat([text[order], tokens], dim=1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_the_demo_writes_every_layer_the_tokens_and_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """There is a picture of each layer and of all, of the last one in two ways, and of one word in two ways."""
+    """It draws each layer and all layers, the last one in two ways, and one word in two ways."""
     assert main(["--text", "The cat slept because it was tired.", "--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     of_layers = [f"layer-{number:02}-heads" for number in range(6)]
@@ -30,8 +30,8 @@ def test_the_demo_writes_every_layer_the_tokens_and_a_word(tmp_path: Path, capsy
     assert all(str(tmp_path / name) in printed for name in names)
 
 
-def test_the_head_that_tells_most() -> None:
-    """It is the one that looks at another word: not at a special token, nor at the word itself."""
+def test_the_clearest_head() -> None:
+    """It attends to another word: not to a special token, nor to the word itself."""
     axis = Tokens(["[CLS]", "a", "it"], special=[1, 0, 0])
     rows = [[0.9, 0.1, 0.0], [0.4, 0.4, 0.2], [0.1, 0.1, 0.8]]
     weights = torch.tensor(rows)[:, None].expand(3, 3, 3)
@@ -40,7 +40,7 @@ def test_the_head_that_tells_most() -> None:
 
 @pytest.mark.parametrize("word", ["model", "tokens", "lines", "rollout"])
 def test_a_word_takes_no_other_picture_s_name(word: str) -> None:
-    """Each picture has a name of its own, also where the word is called as one of them."""
+    """Each picture has its own name, even if the word equals the name of another."""
     names = names_of(["the", word, "runs"], word)
     assert len(set(names)) == len(names)
 
@@ -57,8 +57,8 @@ def test_a_word_takes_no_other_picture_s_name(word: str) -> None:
         ("word" * 99, "word" * 10),
     ],
 )
-def test_a_token_that_no_file_can_be_called(token: str, name: str) -> None:
-    """Letters and digits stay, the rest is dashes, and a token of no letter goes by its position."""
+def test_a_token_that_is_not_a_file_name(token: str, name: str) -> None:
+    """Letters and digits stay, the rest becomes dashes, and a token without any is named by its position."""
     assert names_of(["the", token], token)[-1] == f"text-word-{name}"
 
 
@@ -71,7 +71,7 @@ def names_of(tokens: list[str], word: str) -> list[str]:
 
 @pytest.mark.parametrize("below", ["", "deeper/still"])
 def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str) -> None:
-    """It is refused by name, before a model is loaded."""
+    """It is refused by name before a model is loaded."""
     file = tmp_path / "notes.txt"
     file.write_text("no folder")
     assert main(["--model", "nothing", "--out", str(file / below)]) == 1
@@ -79,13 +79,13 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_word_that_is_not_in_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A word that the text does not have is refused with the tokens that it has."""
+    """A word that is not in the text is refused, with the tokens of the text."""
     assert main(["--text", "Hello, world!", "--word", "moon", "--out", str(tmp_path)]) == 1
     assert "'moon' is not a token of the text. Its tokens are: [CLS] hello , world ! [SEP]." in capsys.readouterr().err
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    """A folder that holds no model is refused with the ways to go on."""
+    """A folder without a model is refused, with remedies."""
     with pytest.raises(WeightsError, match=r"could not be loaded: .* Offline, give a folder"):
         demo.load(str(tmp_path))
 

@@ -37,7 +37,7 @@ def maps(model: Any, tokenizer: Any) -> Any:
 
 
 def eager(model: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
-    """Return transformers' own maps, which only its eager attention gives."""
+    """Return transformers' own maps, which only eager attention returns."""
     other = AutoModel.from_pretrained(FOLDER, attn_implementation="eager").eval().to(dtype)
     other.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -45,7 +45,7 @@ def eager(model: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
 
 
 def test_fused_maps_equal_eager_ones(model: Any, tokenizer: Any, maps: Any) -> None:
-    """All six fused maps are within 2e-6 of those that the eager model gives in float64."""
+    """All six fused maps are within 2e-6 of those of the eager model in float64."""
     expected = eager(model, tokenizer, torch.float64)
     assert [attention.fused for attention in maps] == [True] * 6
     for attention, reference in zip(maps, expected, strict=True):
@@ -58,7 +58,7 @@ def test_fused_maps_equal_eager_ones(model: Any, tokenizer: Any, maps: Any) -> N
 
 
 def test_output_is_bit_equal(model: Any, tokenizer: Any) -> None:
-    """The model computes the very same bits while it is captured."""
+    """The model computes the same bits while it is captured."""
     inputs = tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         alone = model(**inputs).last_hidden_state
@@ -68,7 +68,7 @@ def test_output_is_bit_equal(model: Any, tokenizer: Any) -> None:
 
 
 def test_axes_are_the_tokens(maps: Any) -> None:
-    """The axes name the tokens of each text, and tell padding and special tokens from the rest."""
+    """The axes hold the tokens of each text, and know padding and special tokens."""
     keys = maps[0].keys
     assert keys.labels(1)[:7] == ["[CLS]", "hello", ",", "world", "!", "[SEP]", "[PAD]"]
     assert np.flatnonzero(keys.is_padding(1)).tolist() == list(range(6, len(keys)))
@@ -94,7 +94,7 @@ def test_it_attends_to_the_animal(maps: Any) -> None:
 
 
 def test_the_seeds_cache(model: Any, tokenizer: Any, maps: Any) -> None:
-    """`install` and `activate` give the seed tools' list of arrays on the stock fused model."""
+    """After `install` and `activate`, the cache holds the arrays of the unmodified fused model."""
     anylocal_bert.install()
     try:
         with get_local.active() as cache, torch.no_grad():
@@ -108,7 +108,7 @@ def test_the_seeds_cache(model: Any, tokenizer: Any, maps: Any) -> None:
 
 
 def test_two_models_one_captured(model: Any, tokenizer: Any) -> None:
-    """Of two models only the captured one's calls are there, though all share one function."""
+    """Only the calls of the captured model are recorded, though both models share one function."""
     other = copy.deepcopy(model)
     inputs = tokenizer(TEXTS, padding=True, return_tensors="pt")
     with anylocal_bert.capture_attention(model) as maps, torch.no_grad():

@@ -1,4 +1,4 @@
-"""The picture of tokens says what is padding."""
+"""The picture of tokens, with padding covered."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def covers(ax: mpl.axes.Axes) -> list[tuple[float, float, float, float]]:
 
 
 def test_padding_is_covered_in_rows_and_columns() -> None:
-    """The row and the column of padding lie under grey, the others do not."""
+    """Only the rows and columns of padding are covered in grey."""
     ax = plot.tokens(attention(), sample=1, ax=Figure().subplots())
     assert covers(ax) == [(2.5, -0.5, 1, 4), (-0.5, 2.5, 4, 1)]
 
 
 def test_a_full_text_has_no_cover() -> None:
-    """Nothing is covered where there is no padding."""
+    """Without padding, nothing is covered."""
     assert covers(plot.tokens(attention(), sample=0, ax=Figure().subplots())) == []
 
 
 def separations(ax: mpl.axes.Axes) -> tuple[list[float], list[float]]:
-    """Return where lines stand between columns, and between rows."""
+    """Return the positions of lines between columns, and between rows."""
     ends = [np.asarray(line.get_xydata()).tolist() for line in ax.lines if line.get_gid() == "segment"]
     return [a[0] for a, b in ends if a[0] == b[0]], [a[1] for a, b in ends if a[1] == b[1]]
 
@@ -56,7 +56,7 @@ def separations(ax: mpl.axes.Axes) -> tuple[list[float], list[float]]:
     "segments", [[0, 0, 0, 1, 1, None], [None, 0, None, 1, None, None]], ids=["types", "sequences"]
 )
 def test_a_line_between_two_sentences(segments: list[int | None]) -> None:
-    """It stands in front of the first token of the second, in rows and columns."""
+    """It is before the first token of the second sentence, in rows and columns."""
     axis = Tokens(["[CLS]", "who", "[SEP]", "he", "[SEP]", "[PAD]"], segments=segments)
     pair = AttentionMap.from_weights(torch.eye(6), queries=axis, keys=axis)
     assert separations(plot.tokens(pair, ax=Figure().subplots())) == ([2.5], [2.5])
@@ -64,33 +64,33 @@ def test_a_line_between_two_sentences(segments: list[int | None]) -> None:
 
 
 def test_a_line_between_chosen_rows() -> None:
-    """Of chosen queries too, it stands in front of the first of the second sentence."""
+    """It is before the first chosen query of the second sentence."""
     axis = Tokens(["[CLS]", "who", "[SEP]", "he", "[SEP]", "[PAD]"], segments=[0, 0, 0, 1, 1, None])
     pair = AttentionMap.from_weights(torch.eye(6), queries=axis, keys=axis)
     assert separations(plot.tokens(pair, queries=slice(1, None), ax=Figure().subplots())) == ([2.5], [1.5])
 
 
 def test_chosen_rows_keep_their_height() -> None:
-    """With some queries chosen, the columns of padding are covered over the rows that are drawn."""
+    """With some queries chosen, columns of padding are covered over the drawn rows only."""
     ax = plot.tokens(attention(), sample=1, queries=["hi"], ax=Figure().subplots())
     assert covers(ax) == [(2.5, -0.5, 1, 1)]
 
 
 def test_the_weights_are_those_of_the_map() -> None:
-    """The picture holds the chosen head's weights as they are."""
+    """The picture holds the unchanged weights of the chosen head."""
     ax = plot.tokens(attention(), sample=1, head=2, ax=Figure().subplots())
     np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), attention()[1, 2].numpy())
 
 
 def test_keys_that_are_no_tokens() -> None:
-    """A map without tokens is refused with the recipe that draws it."""
+    """A map without tokens is refused, with the recipe that draws it."""
     bare = AttentionMap.from_weights(torch.eye(3), name="layer.0")
     with pytest.raises(ShapeError, match=r"keys of 'layer.0' are not tokens.*heatmap"):
         plot.tokens(bare)
 
 
 def test_a_batch_needs_a_choice() -> None:
-    """Of several texts one must be chosen."""
+    """One of several texts must be chosen."""
     with pytest.raises(ChoiceError, match="sample"):
         plot.tokens(attention())
 
@@ -103,7 +103,7 @@ def test_recipes_of_core_are_here() -> None:
 
 
 def test_tokens_are_merged_to_words() -> None:
-    """A word that was split is one row and one column, of the sum of what its tokens get."""
+    """A word of several tokens has one row and one column, whose weight is the sum over its tokens."""
     axis = Tokens(["[CLS]", "play", "##ing", "now"], words=[None, 0, 0, 1])
     attention = AttentionMap.from_weights(torch.full((4, 4), 0.25), queries=axis, keys=axis)
     ax = plot.tokens(attention, queries=["playing"], words=True)
@@ -112,7 +112,7 @@ def test_tokens_are_merged_to_words() -> None:
 
 
 def test_words_of_one_text_of_a_batch() -> None:
-    """The text that was chosen is merged, with its own padding covered."""
+    """The chosen text is merged, with its own padding covered."""
     words: list[list[int | None]] = [[0, 1, 2], [0, 0, None]]
     axis = Tokens([["a", "b", "c"], ["d", "##e", "[PAD]"]], padding=[[0, 0, 0], [0, 0, 1]], words=words)
     attention = AttentionMap.from_weights(torch.full((2, 1, 3, 3), 1 / 3), queries=axis, keys=axis)
@@ -125,14 +125,14 @@ def test_words_of_one_text_of_a_batch() -> None:
     ("queries", "rows"), [(slice(None), [3]), (["[PAD]", "hi"], [0]), ([3], [0])], ids=["all", "some", "none else"]
 )
 def test_chosen_rows_of_padding_are_covered(queries: Any, rows: list[int]) -> None:
-    """A query that is padding lies under grey where it is drawn, also among chosen ones."""
+    """A query that is padding is covered, also among chosen queries."""
     ax = plot.tokens(attention(), sample=1, queries=queries, ax=Figure().subplots())
     assert covers(ax)[1:] == [(-0.5, row - 0.5, 4, 1) for row in rows]
 
 
 @pytest.mark.parametrize("norm", [None, "linear"])
 def test_the_scale_is_that_of_what_is_visible(norm: str | None) -> None:
-    """Weights under the grey of padding do not set the scale."""
+    """Covered weights do not set the scale."""
     axis = Tokens(["a", "b", "[PAD]"], padding=[False, False, True])
     weights = torch.tensor([[0.25, 0.5, 0.75], [0.125, 0.5, 0.0], [1.0, 0.0, 0.0]])
     padded = AttentionMap.from_weights(weights, queries=axis, keys=axis)
@@ -141,7 +141,7 @@ def test_the_scale_is_that_of_what_is_visible(norm: str | None) -> None:
 
 @pytest.mark.parametrize("norm", [None, "log", Normalize(), PowerNorm(0.5)], ids=["none", "log", "linear", "power"])
 def test_a_text_that_is_all_padding(norm: Any) -> None:
-    """A text of which nothing is visible is drawn under grey, on any scale."""
+    """A text without visible tokens is drawn covered, on any scale."""
     axis = Tokens(["[PAD]", "[PAD]"], padding=[True, True])
     padding = AttentionMap.from_weights(torch.eye(2), queries=axis, keys=axis)
     ax = plot.tokens(padding, norm=norm, ax=Figure().subplots())
@@ -150,13 +150,13 @@ def test_a_text_that_is_all_padding(norm: Any) -> None:
 
 
 def test_words_keep_the_name_of_their_text() -> None:
-    """The title of words tells layer, sample and head as that of tokens does."""
+    """The title of words names layer, sample and head, as that of tokens does."""
     ax = plot.tokens(attention(), sample=-1, head=2, words=True, ax=Figure().subplots())
     assert ax.get_title() == "layer.0\nsample 1, head 2"
 
 
 def test_windows_of_a_text_share_its_tokens() -> None:
-    """Of a layer of windows, the padding is that of the text whose window it is."""
+    """In a layer of windows, each window has the padding of its text."""
     windows = AttentionMap.from_weights(torch.full((4, 1, 4, 4), 0.25), queries=AXIS, keys=AXIS, windows=2)
     for words in (False, True):
         drawn = [plot.tokens(windows, sample=at, words=words, ax=Figure().subplots()) for at in range(4)]
@@ -172,7 +172,7 @@ def test_windows_of_a_text_share_its_tokens() -> None:
     ],
 )
 def test_what_is_no_map(given: Any, error: type[Exception], message: str) -> None:
-    """Several maps, or plain weights, are refused as by other recipes."""
+    """Several maps, or plain weights, are refused as in other recipes."""
     with pytest.raises(error, match=message):
         plot.tokens(given)
 
@@ -180,6 +180,6 @@ def test_what_is_no_map(given: Any, error: type[Exception], message: str) -> Non
 @pytest.mark.parametrize("sample", ["1", 1.0])
 @pytest.mark.parametrize("words", [True, False])
 def test_a_sample_that_is_no_number(sample: Any, words: bool) -> None:
-    """A sample that cannot be counted to is refused, with words and without."""
+    """A sample that is not an index is refused, with words and without."""
     with pytest.raises(PositionError, match=r"There is no sample '?1.* of AttentionMap\(.*\): there are 2"):
         plot.tokens(attention(), sample=sample, words=words)

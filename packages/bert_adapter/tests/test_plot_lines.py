@@ -1,4 +1,4 @@
-"""The recipe `lines`: which lines are drawn, from where to where, how strong, and what is refused."""
+"""The recipe `lines`: which lines are drawn, between which tokens, how strong, and what is refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def collection(ax: Axes) -> LineCollection:
 
 
 def ends(ax: Axes) -> list[tuple[float, float]]:
-    """Return the rows that each line joins, having checked that it goes from the left to the right."""
+    """Return the rows that each line joins, after a check that it goes from left to right."""
     segments = np.array(collection(ax).get_segments())
     assert segments[:, 0, 0].tolist() == [0] * len(segments)
     assert segments[:, 1, 0].tolist() == [1] * len(segments)
@@ -57,7 +57,7 @@ def values(ax: Axes) -> np.ndarray[Any, Any]:
 
 
 def labels(ax: Axes) -> list[list[str]]:
-    """Return what is written on the left and on the right, in order."""
+    """Return the labels on the left and on the right, in order."""
     ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
     low, high = sorted(ax.get_ylim())
     rulers = [(ax.yaxis, "label1"), (ax.child_axes[0].yaxis, "label2")]
@@ -82,13 +82,13 @@ def test_the_strongest_weights_have_lines() -> None:
 
 
 def test_mean_over_heads() -> None:
-    """Without a head, lines are of the mean over heads."""
+    """Without a head, lines show the mean over heads."""
     ax = plot.lines(attention(), sample=0, ax=axes())
     np.testing.assert_allclose(values(ax), np.sort(attention().head_mean()[0].numpy().ravel()), rtol=1e-6)
 
 
 def test_sixty_by_default() -> None:
-    """All queries together have 60 lines, and the title says of how many weights."""
+    """All queries together have 60 lines, and the title tells of how many weights."""
     axis = Tokens([str(number) for number in range(9)])
     ax = plot.lines(AttentionMap.from_weights(torch.rand(9, 9), queries=axis, keys=axis), ax=axes())
     assert len(ends(ax)) == 60
@@ -97,7 +97,7 @@ def test_sixty_by_default() -> None:
 
 @pytest.mark.parametrize("query", ["day", 2, -2])
 def test_one_query(query: str | int) -> None:
-    """A token, or its position, has all its lines and the others none."""
+    """The lines of a token, or of a position, are drawn, and no others."""
     ax = plot.lines(attention(), sample=0, head=0, query=query, ax=axes())
     np.testing.assert_array_equal(values(ax), np.sort(attention()[0, 0, 2].numpy()))
     assert {left for left, _ in ends(ax)} == {2}
@@ -149,7 +149,7 @@ def test_padding_is_left_out() -> None:
 
 
 def test_a_query_behind_padding() -> None:
-    """A query behind padding is asked by its place in the text, and drawn from its place in the picture."""
+    """A query after padding is chosen by its position in the text, and drawn at its row in the picture."""
     ax = plot.lines(attention(), sample=1, head=0, query="hi", ax=axes())
     np.testing.assert_array_equal(values(ax), np.sort(attention()[1, 0, 2, 1:].numpy()))
     assert {left for left, _ in ends(ax)} == {1}
@@ -237,13 +237,13 @@ def test_a_column_of_a_paper() -> None:
     ],
 )
 def test_what_is_not_there(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    """A text, head, query or number of lines that is not there is refused."""
+    """A text, head, query or number of lines that does not exist is refused."""
     with pytest.raises(error, match=message):
         plot.lines(attention(), **options)
 
 
 def test_a_text_that_is_all_padding() -> None:
-    """Of a text without a token there is no line to draw, and no figure of it is left."""
+    """A text that is all padding is refused, and leaves no figure."""
     axis = Tokens([["a", "b"], ["[PAD]", "[PAD]"]], padding=[[0, 0], [1, 1]])
     batch = AttentionMap.from_weights(torch.full((2, 1, 2, 2), 0.5), queries=axis, keys=axis)
     with pytest.raises(PositionError, match=r"Text 1 of Tokens\(2, texts=2\) is all padding.*draw another text"):
@@ -289,7 +289,7 @@ def test_the_legend_of_a_logarithm_keeps_apart() -> None:
 
 @pytest.mark.parametrize("options", [{"norm": "foo"}, {"cmap": "foo"}])
 def test_no_figure_of_a_mistake(options: dict[str, Any]) -> None:
-    """A scale or a colormap that is refused leaves no empty figure behind."""
+    """A refused scale or colormap leaves no empty figure."""
     with pytest.raises(OptionError, match=r"'foo' is no (scale|colormap)"):
         plot.lines(attention(), sample=0, **options)
     assert plt.get_fignums() == []

@@ -66,7 +66,7 @@ class TestCross:
     """A row for each target token, a column for each source token."""
 
     def test_weights(self) -> None:
-        """What is drawn are the map's values, of one head or of their mean."""
+        """The drawn weights are those of one head, or the mean over heads."""
         attention = make(TARGET, SOURCE)
         one = plot.cross(attention, sample=0, head=1, ax=axes()).images[0].get_array()
         np.testing.assert_array_equal(np.asarray(one), attention[0, 1])
@@ -74,7 +74,7 @@ class TestCross:
         np.testing.assert_allclose(np.asarray(mean), attention.head_mean()[0], rtol=1e-6)
 
     def test_labels(self) -> None:
-        """Both sides are named, and so are all their tokens."""
+        """Both axes are named, and all their tokens are labelled."""
         ax = plot.cross(make(TARGET, SOURCE), sample=0, ax=axes())
         assert (ax.get_ylabel(), ax.get_xlabel()) == ("target token", "source token")
         assert labels(ax.yaxis) == ["<pad>", "good", "day"]
@@ -82,12 +82,12 @@ class TestCross:
 
     @pytest.mark.parametrize("sample", [1, -1])
     def test_padding(self, sample: int) -> None:
-        """Padding of both sides lies under grey, also where the text is counted from the end."""
+        """Padding on both sides is covered, also if the sample is counted from the end."""
         ax = plot.cross(make(TARGET, SOURCE), sample=sample, ax=axes())
         assert covers(ax) == [[2.5, -0.5, 1, 3], [-0.5, 1.5, 4, 1]]
 
     def test_chosen_rows(self) -> None:
-        """Of chosen target tokens, the rows are drawn in their order."""
+        """The rows of chosen target tokens are drawn in the given order."""
         attention = make(TARGET, SOURCE)
         ax = plot.cross(attention, sample=1, queries=["hello", 0], ax=axes())
         np.testing.assert_allclose(
@@ -105,35 +105,35 @@ class TestCross:
         assert ax.images[0].norm.vmax == 0.25
 
     def test_windows_of_a_text_share_its_tokens(self) -> None:
-        """Of a layer of windows, the padding is that of the text whose window it is."""
+        """In a layer of windows, each window has the padding of its text."""
         attention = AttentionMap.from_weights(torch.ones(4, 1, 3, 4), queries=TARGET, keys=SOURCE, windows=2)
         drawn = [plot.cross(attention, sample=at, ax=axes()) for at in range(4)]
         assert [len(covers(ax)) for ax in drawn] == [0, 0, 2, 2]
 
     def test_self_attention_is_refused(self) -> None:
-        """A map of one text is refused with the recipe that draws it."""
+        """A map of one text is refused, with the recipe that draws it."""
         with pytest.raises(ShapeError, match=r"layer.0.* is self-attention.*Draw it with tokens\."):
             plot.cross(make(SOURCE, SOURCE), sample=0)
 
     def test_a_step_of_generation_is_self_attention(self) -> None:
-        """Last tokens that attend to their own text are no other text."""
+        """The last tokens of a text that attend to it are not another text."""
         step = Tokens([["!"], ["</s>"]], start=2)
         keys = Tokens([["guten", "Tag", "!"], ["hallo", "!", "</s>"]])
         with pytest.raises(ShapeError, match="self-attention"):
             plot.cross(make(step, keys), sample=0)
 
     def test_a_text_that_is_its_own_translation(self) -> None:
-        """Where the texts are alike, the name of the module tells that there are two."""
+        """If both texts are equal, the name of the module shows that there are two."""
         attention = make(SOURCE, SOURCE, name="decoder.block.0.layer.1.EncDecAttention")
         assert plot.cross(attention, sample=0, ax=axes()).get_xlabel() == "source token"
 
     def test_positions_that_are_no_tokens(self) -> None:
-        """A map without tokens is refused with the recipe that draws it."""
+        """A map without tokens is refused, with the recipe that draws it."""
         with pytest.raises(ShapeError, match=r"queries of 'layer.0' are not tokens.*heatmap"):
             plot.cross(AttentionMap.from_weights(torch.eye(3), name="layer.0"))
 
     def test_a_batch_needs_a_choice(self) -> None:
-        """Of several texts one must be chosen."""
+        """One of several texts must be chosen."""
         with pytest.raises(ChoiceError, match="sample=0 … 1"):
             plot.cross(make(TARGET, SOURCE))
 
@@ -142,7 +142,7 @@ class TestRollout:
     """A bar for each token."""
 
     def test_values(self) -> None:
-        """Bars are as long as the rollout of the query, and stand in the order of the text, the first on top."""
+        """The lengths of bars are the rollout of the query, in the order of the text, the first on top."""
         ax = plot.rollout(layers(), query="Tag", sample=0, ax=axes())
         bars = list(ax.containers[0])
         expected = layers().rollout()[0, 1]
@@ -152,7 +152,7 @@ class TestRollout:
         assert ax.get_xlim() == pytest.approx((0, 1.02 * expected.max().item()))
 
     def test_one_row_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Only the row of the query is followed."""
+        """Only the row of the query is computed."""
         asked: list[Any] = []
 
         def follow(maps: Any, **options: Any) -> torch.Tensor:
@@ -164,13 +164,13 @@ class TestRollout:
         assert asked == [{"residual": 0.25, "queries": 2}]
 
     def test_residual(self) -> None:
-        """The share of the residual connection is the user's."""
+        """The share of the residual connection can be set."""
         bars = plot.rollout(layers(), sample=0, residual=0.1, ax=axes()).containers[0]
         expected = layers().rollout(residual=0.1, queries=0)[0]
         np.testing.assert_allclose([bar.get_width() for bar in bars], expected, rtol=1e-6)
 
     def test_the_first_token_by_default(self) -> None:
-        """Without a query, the first token that is no padding is asked, and named."""
+        """Without a query, the first token that is not padding is drawn, and named."""
         assert plot.rollout(layers(), sample=0, ax=axes()).get_title() == "rollout of 3 layers, sample 0\nquery guten"
         left = Tokens(["[PAD]", "[CLS]", "hi"], padding=[True, False, False])
         one = AttentionMap.from_weights(torch.eye(3), queries=left, keys=left)
@@ -188,14 +188,14 @@ class TestRollout:
         assert bar.get_xlim() == pytest.approx((0, row.max()))
 
     def test_a_given_scale(self) -> None:
-        """A given scale is that of colours; no bar is cut off by it."""
+        """A given scale applies to colours, and cuts off no bar."""
         ax = plot.rollout(layers(), sample=0, norm=Normalize(0, 0.01), cmap="cividis", ax=axes())
         (colour,) = {to_hex(bar.get_facecolor()) for bar in ax.containers[0]}
         assert colour == to_hex(mpl.colormaps["cividis"](1.0))
         assert ax.get_xlim()[1] > max(layers().rollout(queries=0)[0].tolist())
 
     def test_no_number_at_all(self) -> None:
-        """Maps that hold NaN only have a picture, without bars."""
+        """Maps of NaN are drawn, without bars."""
         axis = Tokens(["a", "b"])
         ax = plot.rollout([AttentionMap.from_weights(torch.full((2, 2), np.nan), queries=axis, keys=axis)], ax=axes())
         assert ax.get_xlim() == (0, 1.02)
@@ -207,14 +207,14 @@ class TestRollout:
         assert (ax.get_ylabel(), ax.get_xlabel()) == ("token", "")
 
     def test_without_a_legend(self) -> None:
-        """Without the legend, its words are at the axis."""
+        """Without the legend, its label is at the axis."""
         ax = plot.rollout(layers(), sample=0, colorbar=False, ax=axes())
         assert ax.figure.axes == [ax]
         assert ax.get_xlabel() == "attention rollout"
 
     @pytest.mark.parametrize("sample", [1, -1])
     def test_padding(self, sample: int) -> None:
-        """The line of padding is grey from side to side."""
+        """The line of padding is covered from side to side."""
         ax = plot.rollout(layers(), sample=sample, ax=axes())
         assert covers(ax) == [[0, 2.5, 1, 1]]
         assert ax.get_title().startswith("rollout of 3 layers, sample 1")
@@ -223,7 +223,7 @@ class TestRollout:
         ("token", "name"), [("$$", r"\$\$"), ("$5$", r"\$5\$"), ("\n", r"\n"), ("x" * 60, "xxxxxxxxxxxxx…")]
     )
     def test_the_query_in_the_title_is_plain_text(self, token: str, name: str) -> None:
-        """A token is no formula, breaks no line and is not too long in the title, as it is beside its bar."""
+        """The title shows a token as plain text, on one line and shortened, as beside its bar."""
         axis = Tokens([token, "b"])
         one = AttentionMap.from_weights(torch.eye(2), queries=axis, keys=axis)
         ax = plot.rollout([one], query=token, ax=axes())
@@ -233,7 +233,7 @@ class TestRollout:
     @pytest.mark.parametrize("size", [(6.4, 4.8), (3.3, 2.5)])
     @pytest.mark.parametrize("layout", [None, "tight", "constrained"])
     def test_the_legend_is_below_the_numbers(self, layout: Any, size: tuple[float, float]) -> None:
-        """The legend covers no number of the bars' lengths, however the figure is laid out."""
+        """The legend covers no tick label, in any layout of the figure."""
         ax = plot.rollout(layers(), sample=0, ax=Figure(size, layout=layout).subplots())
         ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
         (bar,) = [other for other in [*ax.figure.axes, *ax.child_axes] if other is not ax]
@@ -243,13 +243,13 @@ class TestRollout:
 
     @pytest.mark.parametrize("options", [{"norm": "foo"}, {"cmap": "foo"}])
     def test_no_figure_of_a_mistake(self, options: dict[str, Any]) -> None:
-        """A scale or a colormap that is refused leaves no empty figure behind."""
+        """A refused scale or colormap leaves no empty figure."""
         with pytest.raises(OptionError, match=r"'foo' is no (scale|colormap)"):
             plot.rollout(layers(), sample=0, **options)
         assert plt.get_fignums() == []
 
     def test_a_text_that_is_all_padding(self) -> None:
-        """Without a query, a text that has no token is refused by that."""
+        """Without a query, a text that is all padding is refused."""
         axis = Tokens([["a", "b"], ["[PAD]", "[PAD]"]], padding=[[0, 0], [1, 1]])
         batch = AttentionMap.from_weights(torch.full((2, 1, 2, 2), 0.5), queries=axis, keys=axis)
         with pytest.raises(PositionError, match=r"Text 1 of Tokens\(2, texts=2\) is all padding.*draw another text"):
@@ -272,12 +272,12 @@ class TestRollout:
         ],
     )
     def test_what_is_not_there(self, options: dict[str, Any], error: type[Exception], message: str) -> None:
-        """A text or a query that is not there, or means nothing, is refused."""
+        """A text or a query that does not exist, or is padding, is refused."""
         with pytest.raises(error, match=message):
             plot.rollout(layers(), **options)
 
     def test_maps_that_cannot_be_rolled_out(self) -> None:
-        """Without maps, without tokens, or across two texts, there is nothing to follow."""
+        """No maps, maps without tokens, and cross-attention are refused."""
         with pytest.raises(StateError, match="run the model inside the capture"):
             plot.rollout([])
         with pytest.raises(ShapeError, match="not tokens"):

@@ -1,4 +1,4 @@
-"""What the positions of a map are: tokens of an encoder, of a decoder, or patches of an image."""
+"""The positions of a map: tokens of an encoder, of a decoder, or patches of an image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def captured(model_type: str) -> tuple[Any, dict[str, Any]]:
 
 
 def set_attention(model: Any, implementation: str) -> None:
-    """Choose the kernel, in transformers 4 of every part by itself."""
+    """Choose the kernel, which transformers 4 sets for each part of the model."""
     for module in model.modules():
         if hasattr(module, "config"):
             module.config._attn_implementation = implementation
@@ -36,7 +36,7 @@ def texts(ids: torch.Tensor) -> tuple[tuple[str, ...], ...]:
 
 @pytest.mark.parametrize("model_type", ["t5", "bart", "marian"])
 def test_encoder_and_decoder(model_type: str) -> None:
-    """Self-attention relates tokens of one text, cross-attention those of the decoder's to those of the encoder's."""
+    """Self-attention has the tokens of one text, cross-attention those of the decoder and of the encoder."""
     maps, given = captured(model_type)
     theirs, ours = texts(given["input_ids"]), texts(given["decoder_input_ids"])
     seen = [(item.queries.texts, item.keys.texts) for item in maps]
@@ -49,7 +49,7 @@ def test_encoder_and_decoder(model_type: str) -> None:
 @pytest.mark.parametrize("model_type", ["t5", "bart", "marian"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_padding_of_a_decoder(model_type: str, implementation: str) -> None:
-    """What its mask hides is padding of its text, in its own layers and as the queries of cross-attention."""
+    """Tokens that its mask hides are padding, in its own layers and as queries of cross-attention."""
     model, given = built(model_type)
     set_attention(model, implementation)
     mask = torch.ones_like(given["decoder_input_ids"])
@@ -64,7 +64,7 @@ def test_padding_of_a_decoder(model_type: str, implementation: str) -> None:
 
 
 def test_padding_of_a_band() -> None:
-    """Of attention within a window, too, it is known what is padding."""
+    """Padding is also known in attention within a window."""
     maps, _ = captured("longformer")
     assert [int(maps[0].keys.is_padding(sample).sum()) for sample in (0, 1)] == [0, 4]
 
@@ -78,7 +78,7 @@ def segments(axis: Any, sample: int = 0) -> list[int | None]:
 
 
 def test_segments_of_a_model() -> None:
-    """They are the token types that it was given, and padding is of none."""
+    """They are the token types that it was given, and padding has none."""
     model, given = built("bert")
     types = torch.zeros_like(given["input_ids"])
     types[:, 9:] = 1
@@ -90,7 +90,7 @@ def test_segments_of_a_model() -> None:
 
 @pytest.mark.parametrize("model_type", ["distilbert", "roberta"])
 def test_a_model_without_segments(model_type: str) -> None:
-    """One that knows no token types, or only one, has none."""
+    """A model without token types, or with only one, has none."""
     config = configuration(model_type)
     config.type_vocab_size = 1
     model = model_of(model_type, config)
@@ -100,7 +100,7 @@ def test_a_model_without_segments(model_type: str) -> None:
 
 
 def test_an_encoder_of_sound() -> None:
-    """Its positions are only counted, the decoder's are tokens."""
+    """Its positions are only numbered, the decoder's are tokens."""
     maps, given = captured("whisper")
     assert maps[-1].queries.texts == texts(given["decoder_input_ids"])
     assert not isinstance(maps[-1].keys, Tokens)
@@ -118,7 +118,7 @@ def test_an_encoder_of_sound() -> None:
     ],
 )
 def test_patches(model_type: str, prefix: tuple[str, ...]) -> None:
-    """A vision model's positions are the patches of its image, behind the tokens that it puts in front."""
+    """The positions of a vision model are its prefix tokens, then the patches of its image."""
     maps, given = captured(model_type)
     height, width = given["pixel_values"].shape[2:]
     for item in maps:
@@ -128,7 +128,7 @@ def test_patches(model_type: str, prefix: tuple[str, ...]) -> None:
 
 
 def test_a_pool_asks_with_something_else() -> None:
-    """The one query of a pool is no patch, its keys are."""
+    """The single query of a pooling layer is not a patch, its keys are."""
     maps, _ = captured("siglip_vision_model")
     assert (len(maps[-1].queries), type(maps[-1].keys)) == (1, Patches)
 
@@ -144,7 +144,7 @@ def test_text_and_image_of_one_model() -> None:
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_generation_of_an_encoder_decoder(beams: int) -> None:
-    """Each step's keys are its own beam's tokens so far, and those of the encoder."""
+    """The keys of each step are the tokens of its beam so far, or those of the encoder."""
     from transformers import BartForConditionalGeneration, GenerationConfig
 
     model, given = built("bart")
@@ -167,7 +167,7 @@ def test_generation_of_an_encoder_decoder(beams: int) -> None:
 
 
 def test_types_that_are_looked_up_as_tokens_are_not_taken_for_the_text() -> None:
-    """GPT-2 looks its token types up with the tokens' own table: they tell the sentence, and the axis is the text."""
+    """GPT-2 looks up token types in the table of tokens: they become segments, and the axis is the text."""
     model, given = built("gpt2")
     types = torch.ones_like(given["input_ids"])
     types[:, 3:] = 2

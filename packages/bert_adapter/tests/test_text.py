@@ -29,7 +29,7 @@ def model() -> Any:
 
 
 def translator() -> Any:
-    """Return a small encoder-decoder that reads the tokenizer's numbers."""
+    """Return a small encoder-decoder for the tokenizer's vocabulary."""
     from transformers import T5Config, T5Model
 
     torch.manual_seed(0)
@@ -51,7 +51,7 @@ def test_one_text(model: Any, tokenizer: Any) -> None:
 
 
 def test_texts_of_a_batch(model: Any, tokenizer: Any) -> None:
-    """They are padded to one length, and the axes say where."""
+    """They are padded to one length, and the axes know the padding."""
     maps = anylocal_bert.capture_text(model, tokenizer, ["Hello, world!", "Hello!"])
     keys = maps[0].keys
     assert isinstance(keys, Tokens)
@@ -59,21 +59,21 @@ def test_texts_of_a_batch(model: Any, tokenizer: Any) -> None:
 
 
 def test_a_pair(model: Any, tokenizer: Any) -> None:
-    """The second text stands behind the first."""
+    """The second text comes after the first."""
     maps = anylocal_bert.capture_text(model, tokenizer, "Who?", "He.")
     assert maps[0].keys.labels() == ["[CLS]", "who", "?", "[SEP]", "he", ".", "[SEP]"]
 
 
 @pytest.mark.parametrize(("target", "labels"), [(None, ["[PAD]"]), ("world", ["[PAD]", "[CLS]", "world", "[SEP]"])])
 def test_an_encoder_decoder(tokenizer: Any, target: str | None, labels: list[str]) -> None:
-    """The decoder reads the target behind its start token, and attends to the text."""
+    """The decoder reads the target after its start token, and attends to the text."""
     maps = anylocal_bert.capture_text(translator(), tokenizer, "Hello!", target=target)
     assert maps[-1].queries.labels() == labels
     assert maps[-1].keys.labels() == ["[CLS]", "hello", "!", "[SEP]"]
 
 
 def test_targets_of_a_batch(tokenizer: Any) -> None:
-    """They are padded to one length, and the axes of the decoder say where."""
+    """They are padded to one length, and the axes of the decoder know the padding."""
     maps = anylocal_bert.capture_text(translator(), tokenizer, ["Hello!", "Hi!"], target=["world", "hello, world"])
     for axis in (maps[1].queries, maps[1].keys, maps[2].queries):
         assert isinstance(axis, Tokens)
@@ -86,7 +86,7 @@ def segments(axis: Axis) -> list[int | None]:
 
 
 def test_segments_of_a_pair(model: Any, tokenizer: Any) -> None:
-    """They are the model's own token types, and the tokenizer's word where the model knows none."""
+    """They are the model's token types, or the tokenizer's segments for a model without any."""
     maps = anylocal_bert.capture_text(model, tokenizer, "Who?", "He.")
     assert segments(maps[0].keys) == [0, 0, 0, 0, 1, 1, 1]
     without = anylocal_bert.capture_text(translator(), tokenizer, "Who?", "He.")
@@ -95,13 +95,13 @@ def test_segments_of_a_pair(model: Any, tokenizer: Any) -> None:
 
 
 def test_a_target_without_a_decoder(model: Any, tokenizer: Any) -> None:
-    """A model that only reads refuses a target."""
+    """A model without a decoder refuses a target."""
     with pytest.raises(OptionError, match="BertModel has no decoder for a target"):
         anylocal_bert.capture_text(model, tokenizer, "Hello!", target="world")
 
 
 def test_a_batch_without_a_padding_token(model: Any) -> None:
-    """Several texts cannot be padded without a token for it, and the message says what to do."""
+    """Several texts cannot be padded without a padding token, and the message says what to do."""
     tokenizer: Any = AutoTokenizer.from_pretrained(FOLDER)
     tokenizer.pad_token = None
     with pytest.raises(OptionError, match="has no padding token, and 2 texts"):
@@ -109,7 +109,7 @@ def test_a_batch_without_a_padding_token(model: Any) -> None:
 
 
 def test_a_text_that_is_too_long(model: Any, tokenizer: Any) -> None:
-    """It is refused with both lengths, instead of with an index of the model's table of positions."""
+    """It is refused with both lengths, instead of an index error of the model."""
     with pytest.raises(OptionError, match=r"BertModel reads 512 tokens at most, and the text has 602\. Give a shorter"):
         anylocal_bert.capture_text(model, tokenizer, "owl " * 600)
 
@@ -126,13 +126,13 @@ class Around(torch.nn.Module):
 
 
 def test_a_model_around_another(model: Any, tokenizer: Any) -> None:
-    """What takes no tokens itself is refused with the name of what does."""
+    """A module that takes no tokens is refused, with the name of the model inside it."""
     with pytest.raises(OptionError, match=r"Around requires given, .* Pass the model inside it, its \.inner, or"):
         anylocal_bert.capture_text(Around(model), tokenizer, "owl")
 
 
-def test_what_else_a_model_raises_comes_through(model: Any, tokenizer: Any) -> None:
-    """An error of the model is its own, whatever its kind."""
+def test_other_errors_of_a_model_propagate(model: Any, tokenizer: Any) -> None:
+    """An error of the model is not replaced, whatever its type."""
     broken = copy.deepcopy(model)
     broken.encoder.layer[1].forward = _of_no_tensor
     with pytest.raises(IndexError, match="no tensor"):

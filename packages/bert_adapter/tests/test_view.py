@@ -25,7 +25,7 @@ def maps() -> Any:
 
 
 def test_the_page_shows_what_a_token_attends_to(maps: Any, tmp_path: Path) -> None:
-    """Under the pointer, the token's strongest keys are the map's, and the Python call draws the same row."""
+    """The strongest keys of the token under the pointer are the map's, and the Python call draws the same row."""
     page = explore(maps)
     with browser() as chromium:
         tab = chromium.new_page(viewport={"width": 1400, "height": 900})

@@ -1,4 +1,4 @@
-"""Where the patches of windows lie: a patch that changes must be seen where its axis says that it stands."""
+"""The places of patches in windows: a changed patch must show up where its axis places it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .exactness import run
 
 PATCH, WINDOW = 4, 4
 ROWS, COLUMNS = 10, 7
-"""Patches of an image that no number of windows fits."""
+"""Patches of an image that windows do not fit."""
 KINDS = ("swin", "swinv2", "maskformer-swin", "donut-swin")
 
 
@@ -36,7 +36,7 @@ def make(model_type: str, rows: int = ROWS, columns: int = COLUMNS) -> Any:
 
 
 def images(count: int, rows: int = ROWS, columns: int = COLUMNS) -> torch.Tensor:
-    """Return as many copies of one image."""
+    """Return copies of one image."""
     image = torch.randn(1, 3, rows * PATCH, columns * PATCH, generator=torch.Generator().manual_seed(1))
     return image.repeat(count, 1, 1, 1)
 
@@ -48,12 +48,12 @@ def captured(model: Any, pixels: torch.Tensor) -> AttentionMaps:
 
 
 def changed(item: AttentionMap) -> list[tuple[int, int] | None]:
-    """Return which patch of each image is seen otherwise than in the last image, by the others of its window."""
+    """Return the patch of each image that the others in its window see differently from the last image."""
     axis = item.keys
     assert isinstance(axis, PlacedPatches)
     assert axis == item.queries
     of_images = item.tensor().unflatten(0, (-1, item.windows))
-    # Of the rows of others, only the ratio of the changed key to all other keys that the row sees is another.
+    # In the rows of others, only the ratio of the changed key to all other visible keys differs.
     visible = of_images.masked_fill(of_images < 1e-20, torch.nan)
     ratios = (visible[:-1] / visible[-1]).log()
     others = (ratios - ratios.nanmedian(-1, keepdim=True).values).abs() > 1e-3
@@ -67,7 +67,7 @@ CELLS = [(row, column) for row in range(ROWS) for column in range(COLUMNS)]
 
 @pytest.mark.parametrize("model_type", KINDS)
 def test_a_patch_of_the_image(model_type: str) -> None:
-    """In the first layer, a patch of the image is at its place."""
+    """In the first layer, each patch of the image is at its place."""
     pixels = images(len(CELLS) + 1)
     for number, (row, column) in enumerate(CELLS):
         pixels[number, :, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] += 3
@@ -76,7 +76,7 @@ def test_a_patch_of_the_image(model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type", KINDS)
 def test_a_patch_of_a_shifted_layer(model_type: str) -> None:
-    """What a layer is given row by row is at its place, also where windows are shifted."""
+    """Each patch that a layer gets is at its place, also in shifted windows."""
     model = make(model_type)
     (shifted,) = [
         module
@@ -98,7 +98,7 @@ def test_a_patch_of_a_shifted_layer(model_type: str) -> None:
 
 
 def test_windows_that_fit() -> None:
-    """Where the model pads the image itself, too: all patches stand in a window each."""
+    """Also if the model pads the image itself, each patch is in one window."""
     settings: Any = CONFIG_MAPPING["swin2sr"]
     config = settings(window_size=WINDOW, embed_dim=16, depths=[2], num_heads=[2], image_size=(12, 8))
     build: Any = AutoModel.from_config
@@ -110,7 +110,7 @@ def test_windows_that_fit() -> None:
 
 
 def test_one_window() -> None:
-    """Of one that holds all patches, the axis is the plain grid, with the size of the image."""
+    """The axis of a window that holds all patches is the plain grid, with the size of the image."""
     maps = captured(make("swin", 8, 8), images(2, 8, 8))
     assert maps[-1].keys == Patches((4, 4), prefix=(), image_size=(8 * PATCH, 8 * PATCH))
     assert maps[-1].windows == 1

@@ -1,4 +1,4 @@
-"""Sub-words are merged into the words that the tokenizer itself has made them of."""
+"""Tokens are merged into the words that the tokenizer split."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPECIAL = ["[PAD]", UNKNOWN, "[CLS]", "[SEP]"]
 
 
 def trained(model: Any, trainer: Any, before: Any, decoder: Any) -> Any:
-    """Return a fast tokenizer of a small vocabulary, so that most words are split."""
+    """Return a fast tokenizer with a small vocabulary, which splits most words."""
     tokenizer: Any = Tokenizer(model)
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer, tokenizer.decoder = before, decoder
@@ -58,7 +58,7 @@ def sentence_piece() -> Any:
 
 
 def word_piece() -> Any:
-    # Written out, for its training breaks ties at random.
+    # Written out, because training breaks ties at random.
     pieces = ["the", "ani", "##mal", "##s", "was", "tire", "##d", "play", "##ing", "it", "'", "s", *"今天气"]
     tokenizer: Any = Tokenizer(
         models.WordPiece({piece: number for number, piece in enumerate([*SPECIAL, *pieces])}, unk_token=UNKNOWN)
@@ -91,12 +91,12 @@ def spelled(tokenizer: Any, text: str) -> list[str]:
 
 
 def test_words_of_a_sentence(tokenizer: Any) -> None:
-    """However words are split, they come out whole."""
+    """However words are split, they are complete again."""
     assert spelled(tokenizer, "the animal was playing") == ["the", "animal", "was", "playing"]
 
 
 def test_chinese_words(tokenizer: Any) -> None:
-    """Every character is whole, and none is lost: as characters, or as the words that the tokenizer knows."""
+    """Every character is complete, and none is lost: as characters, or as the words that the tokenizer knows."""
     spellings = (
         spelled(tokenizer, "tired 今天天气")
         if not tokenizer.is_fast
@@ -111,8 +111,8 @@ def test_a_slow_tokenizer_has_each_chinese_character_as_a_word() -> None:
     assert spelled(ByT5Tokenizer(), "好 play天气") == ["好", "play", "天", "气"]
 
 
-def test_fast_tokenizers_say_themselves_what_a_word_is() -> None:
-    """Where the tokenizer counts words, its own numbers are taken: here a mark behind a word is one of its own."""
+def test_fast_tokenizers_define_words_themselves() -> None:
+    """The words of a fast tokenizer are its own: here a punctuation mark after a word is a word."""
     fast = byte_level()
     ids = fast("the animal's tired!", add_special_tokens=False)["input_ids"]
     numbers, spellings = split(fast, ids)
@@ -121,7 +121,7 @@ def test_fast_tokenizers_say_themselves_what_a_word_is() -> None:
 
 
 def test_special_tokens_are_of_no_word(tokenizer: Any) -> None:
-    """They stand between words, and are none."""
+    """They are between words, and belong to none."""
     ids = tokenizer("the animal", add_special_tokens=False)["input_ids"]
     end = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     numbers, spellings = split(tokenizer, [*ids, end, *ids])
@@ -130,7 +130,7 @@ def test_special_tokens_are_of_no_word(tokenizer: Any) -> None:
 
 
 def test_maps_know_their_words() -> None:
-    """A captured map is merged to words without another look at the text, padding and all."""
+    """A captured map is merged into words without the text, padding included."""
     fast = word_piece()
     torch.manual_seed(0)
     config = BertConfig(

@@ -1,4 +1,4 @@
-"""Types of transformers, one for each way in which maps differ from softmax(q kᵀ + mask); `zoo.py` checks them all."""
+"""Types of transformers, one for each deviation of maps from softmax(q kᵀ + mask); `zoo.py` checks all types."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .tiny import configuration, model_of
 
 TRAPS = {
     "bert": "padding",
-    "big_bird": "parts of a map, each with a softmax of its own",
+    "big_bird": "parts of a map, each with its own softmax",
     "bigbird_pegasus": "the same, and padding that is looked up apart",
     "codegen": "nn.Softmax(dim=-1)(x), the product in a helper",
     "deberta-v2": "scores of relative positions, heads in the batch",
@@ -43,7 +43,7 @@ TRAPS = {
 
 
 NOT_BEFORE_5 = {"fsmt"}
-"""Types that earlier versions cannot make of a configuration."""
+"""Types that earlier versions cannot build from a configuration."""
 
 
 def known(model_type: str) -> str:
@@ -55,7 +55,7 @@ def known(model_type: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Any:
-    """Have transformers keep to itself what it says of tiny models."""
+    """Silence the messages of transformers about tiny models."""
     logging: Any = transformers.logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -68,17 +68,17 @@ def finding(model_type: str) -> Finding:
     return check(model_type)
 
 
-# Some modeling files warn of what they call themselves.
+# Some modeling files call deprecated functions of their own.
 @pytest.mark.filterwarnings("ignore", "error::anylocal.errors.AnylocalWarning")
 @pytest.mark.parametrize("model_type", TRAPS)
 def test_type(model_type: str) -> None:
-    """As it comes, all its maps are the softmax in float64 of what its layers were given."""
+    """All its maps equal the softmax in float64 of the inputs of its layers."""
     found = finding(known(model_type))
     assert (found.verdict, found.wrong) == ("exact", [])
 
 
 def test_the_gate_names_sixty_types_once() -> None:
-    """So many types must be exact, whatever becomes of the others."""
+    """So many types must be exact."""
     assert len(set(GATE)) == len(GATE) >= 60
 
 
@@ -86,7 +86,7 @@ def test_the_gate_names_sixty_types_once() -> None:
 
 
 def test_a_sink_is_no_key() -> None:
-    """Its column is left out: there are as many keys as tokens, and what a row gives it is missing in the row's sum."""
+    """Its column is left out: each token is a key, and the weight of the sink is missing from the sum of a row."""
     model, given = built("gpt_oss")
     with anylocal_bert.capture_attention(model) as maps:
         run(model, given)
@@ -98,7 +98,7 @@ def test_a_sink_is_no_key() -> None:
 
 
 def test_a_band_with_global_tokens() -> None:
-    """Their columns stand at their places, and their own rows in a map of their own."""
+    """Their columns are at their positions, and their own rows in another map."""
     model, given = built("longformer")
     everywhere = torch.zeros(2, TOKENS, dtype=torch.long)
     everywhere[0, [0, 5]] = everywhere[1, 3] = 1
@@ -127,7 +127,7 @@ def test_a_band_with_global_tokens() -> None:
     assert float(band[0, :, 5].abs().max()) == 0
 
 
-# What has no map, and what is refused
+# Unsupported layers and models
 
 
 def built(model_type: str) -> tuple[Any, dict[str, Any]]:
@@ -136,14 +136,14 @@ def built(model_type: str) -> tuple[Any, dict[str, Any]]:
 
 
 def test_a_state_space_model_is_refused_by_name() -> None:
-    """A model without attention raises before it runs, and says what it has instead."""
+    """A model without attention is refused before it runs, with what it has instead."""
     model = model_of("mamba", configuration("mamba"))
     with pytest.raises(TargetError, match=r"MambaModel computes no attention map.*It has a state-space layer"):
         anylocal_bert.capture_attention(model)
 
 
 def test_layers_without_a_map_are_named() -> None:
-    """Of a hybrid model, what has no map is listed apart."""
+    """The layers of a hybrid model that have no map are listed apart."""
     model, given = built("qwen3_next")
     with anylocal_bert.capture_attention(model) as maps:
         run(model, given)
@@ -152,7 +152,7 @@ def test_layers_without_a_map_are_named() -> None:
 
 
 def test_other_kernels_are_refused() -> None:
-    """Attention in a kernel that shows no map is refused, with what to switch."""
+    """Attention in a kernel that exposes no map is refused, with the setting to change."""
     model, _ = built("bert")
     model.config._attn_implementation = "flex_attention"
     with pytest.raises(UnsupportedError, match=re.escape('set_attn_implementation("sdpa")')):

@@ -1,4 +1,4 @@
-"""Tiny models of every type that transformers has, made of what their configurations say."""
+"""Tiny models of every type of transformers, derived from their configurations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADS: Final = 4
 WIDTH: Final = 32
 WINDOW: Final = 8
 
-# The first pattern that a field's whole name matches says what it becomes; None leaves it as it is.
+# The first pattern that matches the full name of a field decides its value; None leaves it unchanged.
 _RULES: Final[tuple[tuple[str, Any], ...]] = (
     (r"(num_)?experts_per_tok\w*|num_experts_per_token|moe_topk|moe_top_k|moe_k|top_k|topk|num_selected_experts", 2),
     (r"n_group|topk_group|num_expert_group\w*", 1),
@@ -56,18 +56,18 @@ _RULES: Final[tuple[tuple[str, Any], ...]] = (
 )
 
 
-# Before, configurations were made of dicts only.
+# Earlier versions build configurations from dicts only.
 _TAKES_PARTS: Final = int(transformers.__version__.partition(".")[0]) >= 5
 
 _SECTIONS: Final[dict[str, Any]] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 _HALVES: Final[dict[str, Any]] = {**_SECTIONS, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 0]}
 
-# What the rules cannot know.
+# Exceptions to the rules.
 _FIELDS: Final[Mapping[str, dict[str, Any]]] = {
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "funnel": {"block_sizes": [1, 1], "num_decoder_layers": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "window_size": WINDOW},
-    # So many blocks that a text of the tests has more: else the attention is not sparse.
+    # Small enough for the texts of the tests: attention over few blocks is not sparse.
     "big_bird": {"block_size": 2, "num_random_blocks": 2},
     "bigbird_pegasus": {"block_size": 2, "num_random_blocks": 2},
     "owlvit_text_model": {"max_position_embeddings": 64},
@@ -93,8 +93,8 @@ _FIELDS: Final[Mapping[str, dict[str, Any]]] = {
 
 
 def _shrunk(name: str, value: Any, level: int) -> Any:
-    """Return a smaller value of one field; at each level fewer fields change."""
-    # In transformers 4 each configuration has the fields of generation, too.
+    """Return a smaller value for a field; fewer fields change at each level."""
+    # In transformers 4 each configuration also has the fields of generation.
     if isinstance(value, bool) or not isinstance(value, int) or (name, value) == ("top_k", 50):
         return value
     for pattern, small in _RULES:
@@ -132,14 +132,14 @@ def _tiny(cls: type[PretrainedConfig], level: int, given: Any = None) -> Any:
     if "block_sizes" in changes:
         changes.pop("num_hidden_layers", None)
     config = cls(**changes)
-    # Where AutoModel could take several classes, this says which.
+    # If AutoModel could choose among several classes, this decides.
     classes = MODEL_MAPPING.get(cls, None)
     if isinstance(classes, tuple):
         config.architectures = [getattr(classes[0], "__name__", "")]
     return config
 
 
-# What makes fields fit each other: each gives further changes.
+# Each of these yields further changes that make fields fit each other.
 
 Fields: TypeAlias = Mapping[str, Any]
 Changes: TypeAlias = Iterator[tuple[str, Any]]
@@ -159,7 +159,7 @@ def _heads(fields: Fields, changes: Fields, level: int) -> Changes:
 def _layers(fields: Fields, _changes: Fields, _level: int) -> Changes:
     kinds = fields.get("layer_types")
     if isinstance(kinds, list) and kinds:
-        # Attention comes first: a model whose first layer has none asks its cache in vain for a length.
+        # Attention comes first: the cache of a model whose first layer has none does not know its length.
         distinct = sorted(dict.fromkeys(kinds), key=lambda kind: "attention" not in kind or "linear" in kind)
         layers = max(2, len(distinct))
         yield "layer_types", (distinct * layers)[:layers]
@@ -197,18 +197,18 @@ def _vocabulary(fields: Fields, _changes: Fields, _level: int) -> Changes:
 
 
 def model_of(model_type: str, config: Any) -> Any:
-    """Return a model of a configuration, as AutoModel makes it."""
+    """Return the model that AutoModel builds from a configuration."""
     torch.manual_seed(0)
     make: Any = AutoModel.from_config
     return make(config).eval()
 
 
 def size(config: Any) -> float:
-    """Return about how many parameters a model of a configuration has."""
+    """Return the approximate number of parameters of a model."""
     try:
         with torch.device("meta"):
             make: Any = AutoModel.from_config
             return float(sum(parameter.numel() for parameter in make(config).parameters()))
-    # Some compute with numbers while they are built, which meta tensors do not have.
+    # Some models need numbers while they are built, which meta tensors do not have.
     except RuntimeError:
         return 0.0

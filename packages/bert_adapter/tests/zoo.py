@@ -1,4 +1,4 @@
-"""Check every type of transformers' AutoModel, and write what was found to a JSON file, for a table of the docs."""
+"""Check every type of transformers' AutoModel, and write the findings to a JSON file, for a table of the docs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # A script is in no package, and the files beside it import each other as in one.
+    # A script belongs to no package, but the files beside it use relative imports.
     sys.path.insert(0, str(Path(__file__).parents[1]))
     sys.exit(importlib.import_module("tests.exactness").main())
