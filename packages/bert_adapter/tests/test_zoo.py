@@ -127,6 +127,23 @@ def test_a_band_with_global_tokens() -> None:
     assert float(band[0, :, 5].abs().max()) == 0
 
 
+class LongformerSelfAttention(torch.nn.Module):
+    """Shares only its name with Longformer's layer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        attn_probs = torch.softmax(x @ x.mT, dim=-1)
+        return attn_probs @ x
+
+
+def test_a_layer_that_shares_only_its_name() -> None:
+    """It is read by its own source, and not as a band."""
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    layer = LongformerSelfAttention()
+    with anylocal_bert.capture_attention(layer) as maps:
+        layer(x)
+    assert torch.equal(maps[0].tensor()[:, 0], torch.softmax(x @ x.mT, dim=-1))
+
+
 # Unsupported layers and models
 
 

@@ -38,6 +38,8 @@ FAMILY = Family(
     # After the softmax, rows of padding and of global queries are zeroed in place, which is no mixing of heads.
     reading=Reading(operands=None, weights=Assignment("attn_probs", "softmax", "attn_probs = softmax(…)")),
     layout=_banded,
-    hints=("is_index_masked", "is_global_attn", "is_index_global_attn"),
+    locals=("is_index_masked", "is_global_attn", "is_index_global_attn"),
+    # The layer's function for global queries binds it as well.
+    hints=("is_index_masked",),
     padding=lambda values: values.get("is_index_masked"),
 )
