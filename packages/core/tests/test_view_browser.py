@@ -403,7 +403,7 @@ def test_controls_have_names_for_screen_readers(show: Any) -> None:
         ".map(node => node.id)"
     )
     assert unnamed == []
-    assert opened.tab.locator("#told").get_attribute("aria-live") == "polite"
+    assert opened.tab.locator("#result").get_attribute("aria-live") == "polite"
 
 
 def test_the_page_has_few_nodes(show: Any) -> None:

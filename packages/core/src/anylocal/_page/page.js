@@ -1,12 +1,12 @@
-// The interactive page of attention maps. Its data stand beside it: JSON in #data, and compressed bytes of each layer.
+// The interactive page of attention maps. Its data are in the page: JSON in #data, and compressed bytes for each layer.
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
   const DECADES = 4;
-  // Decoded layers are kept up to this many bytes, the ones used last.
+  // Decoded layers are cached up to this many bytes, the most recently used ones.
   const KEPT = 256 * 2 ** 20;
-  // A weight is (byte / 255)² of its map's greatest.
+  // A weight is (byte / 255)² times the greatest of its matrix.
   const SQUARES = Float32Array.from({ length: 256 }, (_, byte) => (byte / 255) ** 2);
   const TABLE = bytesOf(data.colours);
   const state = { layer: 0, head: 0, sample: 0, window: 0, query: 0, strongest: 5, colours: "linear", scale: "own", padding: true, special: false, words: false };
@@ -22,15 +22,15 @@
   }
 
   async function unpack(id) {
-    if (typeof DecompressionStream === "undefined") throw new Error("This browser is too old for the page: it has no DecompressionStream (2023).");
+    if (typeof DecompressionStream === "undefined") throw new Error("This browser is too old for this page: it lacks DecompressionStream (available since 2023).");
     const stream = new Blob([bytesOf($(id).textContent)]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).arrayBuffer();
   }
 
-  // Scales of all matrices first, then the matrices, one byte a weight.
+  // The scales of all matrices come first, then the matrices, one byte a weight.
   const split = (buffer, count) => ({ scales: new Float32Array(buffer, 0, count), bytes: new Uint8Array(buffer, 4 * count) });
 
-  // Where rows are kept as what they differ from the row above, each row is added to; a byte wraps by itself.
+  // Rows stored as differences from the row above are summed up again; bytes wrap modulo 256.
   function summed(maps, [, , , rows, columns]) {
     const { bytes } = maps;
     for (let at = 0; at < bytes.length; at++) if (at % (rows * columns) >= columns) bytes[at] += bytes[at - columns];
@@ -85,7 +85,7 @@
   const isSpecial = (axis, position) => !isPadding(axis, position) && Boolean(axis.kind === "patches" ? position < axis.prefix.length : ofText(axis, "special")?.[position]);
   const isHidden = (axis, position) => (state.padding && isPadding(axis, position)) || (state.special && isSpecial(axis, position));
 
-  // What is drawn as one: {label, positions}, words merged, special tokens and padding left out.
+  // Positions drawn together, as {label, positions}: words merged, special tokens and padding left out.
   function groupsOf(axis) {
     const words = state.words ? ofText(axis, "words") : null;
     const all = words
@@ -103,7 +103,7 @@
   };
   const headsOf = () => (typeof state.head === "number" ? [state.head] : Array.from({ length: layer().shape[2] }, (_, head) => head));
 
-  // One row of the map: what a query gives to each key.
+  // Adds one row of the map, the weights of a query, to an array.
   function rowOf({ scales, bytes }, query, into, start) {
     const [, , , rows, columns] = layer().shape;
     const heads = headsOf();
@@ -115,7 +115,7 @@
     }
   }
 
-  // Attention to a word is the sum over its tokens, from a word their mean (Clark et al. 2019).
+  // Attention to a word is the sum over its tokens, attention from a word the mean (Clark et al. 2019).
   function merged(maps, positions, groups) {
     const columns = layer().shape[4];
     const total = new Float32Array(groups.length);
@@ -138,7 +138,7 @@
   const greatest = (values) => values.reduce((most, value) => (value > most ? value : most), 0);
   const rounded = (value) => (value === 0 ? "0" : value >= 0.001 ? value.toFixed(3) : value.toExponential(1));
 
-  // Which of the 256 colours a weight has.
+  // Index of a weight's colour, of 256.
   function step(value, most) {
     const share = most > 0 ? value / most : 0;
     const level = state.colours === "log" ? 1 + Math.log10(Math.max(share, 1e-12)) / DECADES : share;
@@ -150,7 +150,7 @@
     const image = new ImageData(width, height);
     for (let at = 0; at < values.length; at++) {
       image.data.set(colour(step(values[at], most)), 4 * at);
-      // NaN is where a window holds nothing.
+      // NaN where no window holds a patch.
       image.data[4 * at + 3] = Number.isNaN(values[at]) ? 0 : alpha;
     }
     return image;
@@ -216,7 +216,7 @@
     const all = overview.thumbs.flatMap((samples) => samples[state.sample].map(({ most }) => most));
     data.layers.forEach((_, number) => drawRow(drawing, number, Math.max(...all)));
     markGrid(drawing);
-    $("grid-note").textContent = `A row for each layer, a column for each head; colours from 0 to ${state.scale === "one" ? `${rounded(Math.max(...all))} in all of them` : "the greatest of each"}.`;
+    $("grid-note").textContent = `One row per layer, one column per head; colours from 0 to ${state.scale === "one" ? `${rounded(Math.max(...all))} in all maps` : "the maximum of each map"}.`;
   }
 
   function drawRow(drawing, number, most) {
@@ -282,7 +282,7 @@
       for (const kind of ["pointermove", "pointerdown"]) this.canvas.addEventListener(kind, (event) => this.pickCell(event));
     }
 
-    // Makes the nodes of an axis; `choose` is called with a position, and a window where there are several.
+    // Shows an axis; `choose` is called with a position and a window.
     show(axis, groups, choose) {
       Object.assign(this, { axis, groups, choose });
       const patches = axis.kind === "patches";
@@ -315,7 +315,7 @@
       this.pickPlace(row * columns + column);
     }
 
-    // Where windows part the image, the place tells the window as well.
+    // In a windowed layer, the place also determines the window.
     pickPlace(place) {
       const windows = layer().shape[1];
       for (let nth = 0; nth < windows; nth++) {
@@ -332,7 +332,7 @@
         const index = this.axis.kind === "patches" ? this.groups.findIndex(({ positions }) => String(positions[0]) === span.dataset.positions) : at;
         const shade = weights ? colour(step(weights[index], most)) : null;
         span.style.background = shade ? `rgb(${shade.join(" ")})` : "";
-        // Luma tells whether black or white can be read on it.
+        // Black or white text, by the luma of the background.
         span.style.color = shade ? (0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] > 140 ? "#000" : "#fff") : "";
         span.classList.toggle("chosen", span.dataset.positions.split(" ").includes(String(chosen)));
         span.title = weights ? `${span.textContent}: ${rounded(weights[index])}` : "";
@@ -370,7 +370,7 @@
       }
     }
 
-    // The middle of a position on the screen.
+    // The centre of a position on the screen.
     anchor(position) {
       const span = this.spans.find(({ dataset }) => dataset.positions.split(" ").includes(String(position)));
       if (span) {
@@ -389,7 +389,7 @@
   const from = new Panel($("from"), "queries");
   const to = new Panel($("to"), "keys");
 
-  // --- drawing all of it -------------------------------------------------------------------------------------------------
+  // --- map and query -------------------------------------------------------------------------------------------------
 
   let maps = null;
   let rows = [];
@@ -400,7 +400,7 @@
     const most = greatest(whole);
     const canvas = $("map");
     [canvas.width, canvas.height] = [columns.length, rows.length];
-    // Cells are square, unless the map is more than four times as long as it is wide.
+    // Cells are square, unless one side of the map is more than four times the other.
     canvas.style.aspectRatio = String(Math.min(4, Math.max(0.25, columns.length / rows.length)));
     canvas.getContext("2d").putImageData(imageOf(whole, columns.length, rows.length, state.scale === "one" ? layer().most : most), 0, 0);
     Object.assign(drawMap, { whole });
@@ -412,7 +412,7 @@
     $("heading").textContent = [layer().name || `layer ${layer().ref}`, heads].join(", ");
   }
 
-  // Names beside the map, where they are few enough to be read.
+  // Labels beside the map, if they are few enough to be readable.
   function drawLabels() {
     const few = rows.length <= 48 && columns.length <= 48;
     for (const id of ["left", "top"]) $(id).hidden = !few;
@@ -456,7 +456,7 @@
     $("row-most").textContent = rounded(most);
     const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, state.strongest);
     drawLines(order, weights, greatest(weights));
-    tell(order, weights, group);
+    listStrongest(order, weights, group);
     markRow();
     $("query").value = String(state.query);
     $("query").setAttribute("aria-valuetext", group.label);
@@ -474,7 +474,7 @@
       const share = weights[at] / most;
       const path = new Path2D();
       const [x0, x1] = [start.x - box.left, end.x - box.left];
-      // From edge to edge, and along a line of tokens in an arc above: straight lines would strike them through.
+      // Between tokens of one line, an arc above it: a straight line would cross them out.
       if (end.top === start.top && start.lift) {
         const y = start.top - box.top;
         path.moveTo(x0, y);
@@ -493,7 +493,7 @@
     }
   }
 
-  function tell(order, weights, group) {
+  function listStrongest(order, weights, group) {
     $("list").replaceChildren(...order.map((at) => {
       const item = document.createElement("li");
       item.textContent = `${columns[at].label}  ${rounded(weights[at])}`;
@@ -502,7 +502,7 @@
     const shown = new Set(columns.flatMap(({ positions }) => positions));
     const hidden = Array.from({ length: keys().length }, (_, position) => position).filter((position) => !shown.has(position));
     const [rest] = merged(maps, group.positions, [{ positions: hidden }]);
-    $("hidden-mass").textContent = state.head !== "max" && rest > data.error * hidden.length ? `Hidden positions get ${rounded(rest)} of its attention.` : "";
+    $("hidden-mass").textContent = state.head !== "max" && rest > data.error * hidden.length ? `Hidden positions get ${rounded(rest)} of the attention.` : "";
   }
 
   function markRow() {
@@ -512,7 +512,7 @@
     $("band").style.height = `${100 / rows.length}%`;
   }
 
-  // The static recipe of the same picture, as Python.
+  // The Python call that draws the same picture.
   function call() {
     const map = `maps[${layer().ref}]`;
     const windows = layer().shape[1];
@@ -537,7 +537,7 @@
     return `plot.heatmap(${[map, `queries=[${state.query}]`, ...sample, ...rest].join(", ")})`;
   }
 
-  // --- from one state to the next -----------------------------------------------------------------------------------------
+  // --- state and events -----------------------------------------------------------------------------------------
 
   const clamp = (value, count) => Math.min(count - 1, Math.max(0, value));
 
@@ -581,12 +581,12 @@
     const own = (turn += 1);
     fitControls();
     const found = await open(state.layer);
-    // Another layer was asked for while this one was unpacked.
+    // Another layer was selected while this one was unpacked.
     if (own !== turn) return;
     maps = found;
     rows = groupsOf(queries());
     columns = groupsOf(keys());
-    // What is hidden cannot ask.
+    // A hidden position cannot be the query.
     if (isHidden(queries(), state.query)) state.query = rows[0].positions[0];
     $("from").hidden = isShared();
     to.title.hidden = isShared();
@@ -594,7 +594,7 @@
     to.show(keys(), columns, isShared() ? choose : null);
     const stops = Array.from({ length: 17 }, (_, at) => `rgb(${colour(Math.round((255 * at) / 16)).join(" ")})`);
     for (const ramp of document.querySelectorAll(".ramp")) ramp.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
-    for (const low of document.querySelectorAll(".legend > :first-child")) low.textContent = state.colours === "log" ? "greatest × 10⁻⁴" : "0";
+    for (const low of document.querySelectorAll(".legend > :first-child")) low.textContent = state.colours === "log" ? "maximum × 10⁻⁴" : "0";
     drawGrid();
     drawMap();
     drawQuery();
@@ -628,7 +628,7 @@
     const head = Math.floor((event.offsetX - overview.left) / overview.cell);
     const number = Math.floor((event.offsetY - overview.top) / overview.cell);
     if (number < 0 || number >= data.layers.length || head >= data.layers[number].shape[2]) return;
-    // The name of a layer stands for the mean of its heads.
+    // A click on the name of a layer selects the mean of its heads.
     Object.assign(state, { layer: number, head: head < 0 ? "mean" : head });
     run(update);
   }
@@ -674,7 +674,7 @@
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Frames of notebooks have no clipboard of their own.
+      // Frames in notebooks may not use the clipboard.
       const area = document.createElement("textarea");
       area.value = text;
       document.body.append(area);
@@ -686,7 +686,7 @@
     setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
   }
 
-  // Draws what is on the screen, but for the overview and the list, into one picture.
+  // Draws the query and the map, as on the screen, into one picture.
   async function save() {
     const parts = [$("stage"), $("detail")].map((part) => part.getBoundingClientRect());
     const [left, top] = [Math.min(...parts.map((part) => part.left)) - 10, Math.min(...parts.map((part) => part.top)) - 10];
@@ -733,11 +733,11 @@
     drawing.fillText(node.textContent, x, y + h / 2);
   }
 
-  function complain(error) {
+  function report(error) {
     $("problem").hidden = false;
     $("problem").textContent = String(error?.message ?? error);
   }
-  const run = (what) => Promise.resolve().then(what).catch(complain);
+  const run = (what) => Promise.resolve().then(what).catch(report);
 
   async function start() {
     setTheme(matchMedia("(prefers-color-scheme: dark)").matches);

@@ -1,8 +1,8 @@
-"""The maps of layers as bytes that a browser unpacks: one byte a weight, compressed.
+"""The maps of layers as compressed bytes for a browser: one byte a weight.
 
-A byte holds the square root of a weight's share of its matrix's greatest: small weights, which most are, keep more of
-their steps than an even scale would leave them, and zero stays zero. Where rows are much like the rows above them, as
-those of neighbouring patches are, only their differences are kept: these compress better.
+A byte holds the square root of a weight divided by the greatest of its matrix: most weights are small, and keep more
+steps than on a linear scale, and zero stays zero. If rows are similar to the rows above them, as those of neighbouring
+patches are, only the differences are stored, which compress better.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 STEPS = 255
 THUMB = 40
-"""Most rows and columns of a thumbnail: about as many as it has dots on a screen."""
+"""Most rows and columns of a thumbnail: about its size in pixels on a screen."""
 
-# Little-endian, whatever the machine that writes: browsers read the bytes as they lie.
+# Little-endian on every machine, as the page's script expects.
 _FLOAT = np.dtype("<f4")
 
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """One matrix in bytes: the weights are ``scale * (levels / 255) ** 2``."""
+    """A matrix in bytes: the weights are ``scale * (levels / 255) ** 2``."""
 
     levels: npt.NDArray[np.uint8]
     scale: float
@@ -52,11 +52,11 @@ class Layer:
     text : str
         Base64 of gzip of the scales, then the levels, of (sample, window, head, query, key).
     differences : bool
-        Whether the levels are those less the row above, modulo 256.
+        Whether the levels are differences from the row above, modulo 256.
     thumbs : list of list of Quantised
         By sample and head.
     error : float
-        The most that a weight read from the bytes differs from the map's.
+        The largest difference between a weight read from the bytes and the map's.
     most : float
         The greatest weight.
     """
@@ -74,15 +74,15 @@ def quantise(weights: Weights) -> Quantised:
     Raises
     ------
     OptionError
-        Where a weight is negative, infinite or no number.
+        If a weight is negative, infinite or NaN.
     """
     if not np.isfinite(weights).all() or weights.min(initial=0) < 0:
         msg = (
-            f"The page draws weights of 0 and more, and these go from {weights.min()} to {weights.max()}; draw"
-            " differences and signed maps by anylocal.plot.heatmap."
+            f"The page draws non-negative weights, and these go from {weights.min()} to {weights.max()}; draw signed"
+            " maps and differences with anylocal.plot.heatmap."
         )
         raise OptionError(msg)
-    # In the precision that the browser reads it in.
+    # In the precision in which the browser reads it.
     scale = np.float32(weights.max(initial=0))
     shares = np.sqrt(weights / scale) if scale > 0 else np.zeros_like(weights)
     levels = np.rint(STEPS * shares).astype(np.uint8)
@@ -91,7 +91,7 @@ def quantise(weights: Weights) -> Quantised:
 
 
 def pack(attention: AttentionMap, samples: Sequence[int]) -> Layer:
-    """Return the matrices of some samples, in bytes; one matrix is computed at a time."""
+    """Return the matrices of some samples in bytes, computed one at a time."""
     matrices: list[Quantised] = []
     thumbs: list[list[Quantised]] = []
     for sample in samples:
@@ -99,10 +99,10 @@ def pack(attention: AttentionMap, samples: Sequence[int]) -> Layer:
         for window in range(sample * attention.windows, (sample + 1) * attention.windows):
             for head, weights in enumerate(_heads(attention, window)):
                 matrices.append(quantise(weights))
-                before = sums[head]
-                sums[head] = weights if before is None else before + weights
+                total = sums[head]
+                sums[head] = weights if total is None else total + weights
         thumbs.append([quantise(_thumb(total / attention.windows)) for total in sums if total is not None])
-    differences = _alike(matrices[len(matrices) // 2].levels)
+    differences = _is_smooth(matrices[len(matrices) // 2].levels)
     return Layer(
         compressed(matrices, differences=differences),
         differences,
@@ -113,22 +113,22 @@ def pack(attention: AttentionMap, samples: Sequence[int]) -> Layer:
 
 
 def compressed(matrices: Iterable[Quantised], *, differences: bool = False) -> str:
-    """Return the scales, then the levels, of matrices: gzip in base64."""
+    """Return the scales, then the levels, of matrices, as base64 of gzip."""
     matrices = list(matrices)
     scales = np.array([matrix.scale for matrix in matrices], dtype=_FLOAT)
-    levels = (_less_above(matrix.levels) if differences else matrix.levels for matrix in matrices)
+    levels = (_row_differences(matrix.levels) if differences else matrix.levels for matrix in matrices)
     content = b"".join([scales.tobytes(), *(matrix.tobytes() for matrix in levels)])
-    # No time of day in it: the same maps make the same page.
+    # No timestamp, so that the same maps make the same page.
     return base64.b64encode(gzip.compress(content, compresslevel=6, mtime=0)).decode("ascii")
 
 
-def _less_above(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _row_differences(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.diff(levels, axis=0, prepend=np.uint8(0))
 
 
-def _alike(levels: npt.NDArray[np.uint8]) -> bool:
-    """Return whether a matrix compresses better as the differences of its rows."""
-    return len(gzip.compress(_less_above(levels).tobytes())) < len(gzip.compress(levels.tobytes()))
+def _is_smooth(levels: npt.NDArray[np.uint8]) -> bool:
+    """Return whether a matrix compresses better as differences of rows."""
+    return len(gzip.compress(_row_differences(levels).tobytes())) < len(gzip.compress(levels.tobytes()))
 
 
 def _heads(attention: AttentionMap, window: int) -> Iterable[Weights]:
