@@ -181,5 +181,7 @@ def test_what_is_no_map(given: Any, error: type[Exception], message: str) -> Non
 @pytest.mark.parametrize("words", [True, False])
 def test_a_sample_that_is_no_number(sample: Any, words: bool) -> None:
     """A sample that is not an index is refused, with words and without."""
-    with pytest.raises(PositionError, match=r"There is no sample '?1.* of AttentionMap\(.*\): there are 2"):
+    with pytest.raises(
+        PositionError, match=r"Sample index '?1.* of AttentionMap\(.*\) is not an integer; give one below 2"
+    ):
         plot.tokens(attention(), sample=sample, words=words)

@@ -282,5 +282,5 @@ class TestRollout:
             plot.rollout([])
         with pytest.raises(ShapeError, match="not tokens"):
             plot.rollout([AttentionMap.from_weights(torch.eye(3))])
-        with pytest.raises(ShapeError, match="no self-attention"):
+        with pytest.raises(ShapeError, match="not self-attention"):
             plot.rollout([make(TARGET, SOURCE)], sample=0)

@@ -248,16 +248,16 @@ def test_tokens_refuse_unknown_token() -> None:
 
 def test_tokens_refuse_unknown_sample() -> None:
     """A sample beyond the batch raises an IndexError."""
-    with pytest.raises(PositionError, match="Sample 2"):
+    with pytest.raises(PositionError, match="Sample index 2"):
         BATCH.labels(2)
 
 
 @pytest.mark.parametrize(
     ("tokens", "match"),
     [
-        ([["a"], ["a", "b"]], r"2, of \[1, 2\]"),
-        ([], "there are 0"),
-        ("a text", "not one string"),
+        ([["a"], ["a", "b"]], r"got 2, of lengths \[1, 2\]"),
+        ([], "got 0"),
+        ("a text", "not a string"),
         (["a", ["b", "c"]], "1, 2"),
     ],
 )

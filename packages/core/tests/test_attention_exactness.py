@@ -281,7 +281,7 @@ def test_array_is_not_copied_when_forbidden() -> None:
     w = torch.eye(2)
     attention = AttentionMap.from_weights(w)
     assert attention.__array__(copy=False).ctypes.data == w.data_ptr()
-    with pytest.raises(ValueError, match="float32 becomes float64 by a copy only"):
+    with pytest.raises(ValueError, match="Converting a map of float32 to float64 needs a copy"):
         attention.__array__(np.float64, copy=False)
 
 

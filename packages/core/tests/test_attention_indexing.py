@@ -138,11 +138,11 @@ def test_read_only_array_is_an_index(array: np.ndarray[Any, Any]) -> None:
         ((..., 0, ...), "too long"),
         ((0, torch.ones(H, Q, 2, dtype=torch.bool)), r"bool index of shape \(4, 5, 2\) does not fit the head axis"),
         ([True, False], r"bool index of shape \(2,\) does not fit the batch axis"),
-        ("cls", "A map has no index 'cls'; use integers"),
-        (1.0, "A map has no index 1.0"),
-        ((0, [0.5]), r"A map has no index \[0.5\]"),
-        (torch.tensor([0.5]), "A map has no index"),
-        ([[0, 1], [2]], "A map has no index"),
+        ("cls", "A map cannot be indexed by 'cls'; use integers"),
+        (1.0, "A map cannot be indexed by 1.0"),
+        ((0, [0.5]), r"A map cannot be indexed by \[0.5\]"),
+        (torch.tensor([0.5]), "A map cannot be indexed by"),
+        ([[0, 1], [2]], "A map cannot be indexed by"),
     ],
 )
 @pytest.mark.parametrize("name", ["weights", "plain"])

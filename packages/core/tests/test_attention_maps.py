@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_maps_are_a_sequence() -> None:
 @pytest.mark.parametrize("position", [4, -5])
 def test_position_outside_is_refused(position: int) -> None:
     """A layer that is not there raises an IndexError."""
-    with pytest.raises(PositionError, match=f"no map {position}: there are 4"):
+    with pytest.raises(PositionError, match=f"Map index {position} is out of range: there are 4"):
         MAPS[position]
 
 
@@ -73,7 +74,7 @@ def test_misspelt_name_is_refused() -> None:
 
 def test_name_in_several_forwards_is_refused() -> None:
     """A name means one map, so with several forwards one must be chosen."""
-    with pytest.raises(ChoiceError, match=r"'blocks.0.attn' belong to several forwards.*maps\.forwards"):
+    with pytest.raises(ChoiceError, match=r"'blocks.0.attn' belong to several forward passes.*maps\.forwards"):
         TWICE["blocks.0.attn"]
 
 
@@ -176,3 +177,19 @@ def test_missing_library_is_named(missing: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"DependencyError {missing} anylocal.attention needs {missing}")
     assert 'pip install "anylocal[torch]"' in done.stdout
+
+
+@pytest.mark.parametrize("make", [AttentionMap, AttentionMap.from_weights, AttentionMap.from_qk])
+def test_labels_are_in_the_signature(make: Callable[..., AttentionMap]) -> None:
+    """help() and editors show the labels by name, with their defaults, as keyword-only parameters."""
+    parameters = inspect.signature(make).parameters.values()
+    labels = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    known = {"name": "", "queries": None, "keys": None, "fused": False, "forward": 0, "windows": 1, "rank": None}
+    assert {**known, "mixed": None}.items() <= labels.items()
+    assert not any(each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def test_an_unknown_label_is_refused() -> None:
+    """A misspelt label raises, as any unknown keyword does."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nmae'"):
+        AttentionMap.from_weights(torch.eye(2), nmae="a")  # type: ignore[call-arg]  # misspelt on purpose

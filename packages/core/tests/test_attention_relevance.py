@@ -145,7 +145,7 @@ def test_maps_of_several_forwards_are_refused() -> None:
     """They are to be chosen from."""
     weights = torch.eye(2, requires_grad=True)
     maps = [AttentionMap.from_weights(weights, forward=forward) for forward in (0, 1)]
-    with pytest.raises(ChoiceError, match="relevance follows one forward"):
+    with pytest.raises(ChoiceError, match="relevance takes one forward pass"):
         relevance(maps, weights.sum())
 
 

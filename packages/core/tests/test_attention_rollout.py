@@ -133,12 +133,12 @@ def test_rollout_refuses_several_forwards() -> None:
 def test_rollout_refuses_cross_attention() -> None:
     """A layer with other keys than queries is named, even where there are as many."""
     cross = AttentionMap.from_weights(torch.ones(B, H, N, N + 1), name="cross")
-    with pytest.raises(ShapeError, match=r"'cross'.*is no self-attention"):
+    with pytest.raises(ShapeError, match=r"'cross'.*is not self-attention"):
         rollout([*layers(), cross])
     texts = AttentionMap.from_weights(
         torch.ones(B, H, 2, 2), name="cross", queries=Tokens(["a", "b"]), keys=Tokens(["c", "d"])
     )
-    with pytest.raises(ShapeError, match=r"'cross'.*is no self-attention"):
+    with pytest.raises(ShapeError, match=r"'cross'.*is not self-attention"):
         rollout([texts])
 
 

@@ -238,23 +238,23 @@ class TestDistance:
     def test_class_attention_is_refused(self) -> None:
         """Queries that are no patches have no place to measure from, and the message names the layer and a remedy."""
         with pytest.raises(
-            ShapeError, match=r"queries of .*'blocks\.3\.attn'.* are Axis\(1\), no patches .* leave this layer out, or"
+            ShapeError, match=r"queries of .*'blocks\.3\.attn'.* are Axis\(1\), not patches .* leave this layer out, or"
         ):
             distance(make(Axis(1), PATCHES))
 
     def test_keys_that_are_no_patches_are_refused(self) -> None:
         """Keys that are words have no place to measure to."""
-        with pytest.raises(ShapeError, match=r"keys of .* no patches of an image; .* with keys=Patches\(grid"):
+        with pytest.raises(ShapeError, match=r"keys of .* not patches of an image; .* with keys=Patches\(grid"):
             distance(make(PATCHES, TEXTS))
 
     def test_windows_without_places_are_refused(self) -> None:
         """A window's own grid does not say where it lies."""
-        with pytest.raises(ShapeError, match=r"queries do not say where these lie; .* queries=PlacedPatches\(grid"):
+        with pytest.raises(ShapeError, match=r"the place of its queries is not known; .* queries=PlacedPatches\(grid"):
             distance(make(BARE, BARE, 4))
 
     def test_two_images_are_refused(self) -> None:
         """There is no distance from one image to another."""
-        with pytest.raises(ShapeError, match=r"lie in an image of \(48, 80\) and its keys in one of \(6, 8\)"):
+        with pytest.raises(ShapeError, match=r"are patches of an image of \(48, 80\) and its keys of one of \(6, 8\)"):
             distance(make(PATCHES, Patches(grid=(3, 4), image_size=(6, 8))))
 
 
@@ -280,7 +280,7 @@ class TestPrefixMass:
 
     def test_keys_that_are_no_patches_are_refused(self) -> None:
         """Words have no prefix tokens."""
-        with pytest.raises(ShapeError, match=r"keys of .* no patches of an image"):
+        with pytest.raises(ShapeError, match=r"keys of .* not patches of an image"):
             prefix_mass(make(TEXTS, TEXTS))
 
 

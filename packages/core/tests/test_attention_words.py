@@ -150,7 +150,7 @@ def test_texts_of_a_batch_are_merged_one_at_a_time() -> None:
     assert torch.equal(merge_words(attention, sample=1)[0], attention[1])
     with pytest.raises(ChoiceError, match="holds 2 texts"):
         merge_words(attention)
-    with pytest.raises(PositionError, match="no sample 2"):
+    with pytest.raises(PositionError, match="Sample index 2"):
         merge_words(attention, sample=2)
 
 
@@ -173,5 +173,5 @@ def test_a_sample_that_is_no_number(sample: Any) -> None:
     """A sample that cannot be counted to is refused."""
     axis = Tokens([["a", "b"], ["c", "d"]])
     attention = AttentionMap.from_weights(weights(2, 1, 2, 2), queries=axis, keys=axis)
-    with pytest.raises(PositionError, match=r"There is no sample '?1.* of AttentionMap\(.*\): there are 2, counted"):
+    with pytest.raises(PositionError, match=r"Sample index '?1.* of AttentionMap\(.*\) is not an integer"):
         merge_words(attention, sample=sample)

@@ -166,8 +166,8 @@ def test_a_layer_without_prefix_tokens_is_nan() -> None:
 @pytest.mark.parametrize(
     ("metric", "axis", "error"),
     [
-        (AttentionDistance, Axis(4), r"queries of .*'a'.* are Axis\(4\), no patches"),
-        (PrefixMass, Axis(4), r"keys of .*'a'.* are Axis\(4\), no patches"),
+        (AttentionDistance, Axis(4), r"queries of .*'a'.* are Axis\(4\), not patches"),
+        (PrefixMass, Axis(4), r"keys of .*'a'.* are Axis\(4\), not patches"),
         (PrefixMass, Patches((2, 2), prefix=()), r"keys of .*'a'.* are Patches.*, without prefix tokens"),
     ],
 )
@@ -182,7 +182,7 @@ def test_what_no_layer_has_is_no_result(metric: Any, axis: Axis, error: str) -> 
 def test_called_with_what_no_layer_has_it_says_so_at_once() -> None:
     """And counts nothing of it."""
     measured = AttentionDistance()
-    with pytest.raises(ShapeError, match="no patches"):
+    with pytest.raises(ShapeError, match="not patches"):
         measured([make(0, axis=Axis(4))])
     assert not measured.layers
 
@@ -312,14 +312,19 @@ def test_sums_of_another_length_than_their_layers_are_not_merged() -> None:
     """One number would be added to each of the others."""
     measured = AttentionEntropy()
     measured.update(make(0))
-    with pytest.raises(ShapeError, match=r"The layers have 2 numbers, sums and counts are of shape \(1,\) and \(2,\)"):
+    with pytest.raises(
+        ShapeError, match=r"The layers have 2 numbers, but sums and counts have shapes \(1,\) and \(2,\)"
+    ):
         measured.merge_state({**state_of(measured), "sums": torch.ones(1)})
 
 
 @pytest.mark.parametrize("given", [SumMetric(), MeanMap(), {"sums": torch.ones(2)}, 3])
 def test_what_is_no_metric_of_the_kind_is_not_merged(given: Any) -> None:
     """With what is missing."""
-    with pytest.raises(OptionError, match=r"AttentionEntropy takes another one, .*got \w+ without described, "):
+    with pytest.raises(
+        OptionError,
+        match=r"AttentionEntropy.merge_state takes a metric of the same kind, .*got \w+ without described, ",
+    ):
         AttentionEntropy().merge_state(given)
 
 

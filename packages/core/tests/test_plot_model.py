@@ -221,7 +221,7 @@ class TestRefused:
 
     def test_several_forwards(self) -> None:
         """Maps of several forwards are refused with where each is."""
-        with pytest.raises(ChoiceError, match=r"model follows one forward .* maps\.forwards"):
+        with pytest.raises(ChoiceError, match=r"model takes one forward pass .* maps\.forwards"):
             plot.model([make(2), make(2, forward=1)])
 
     def test_several_samples(self) -> None:

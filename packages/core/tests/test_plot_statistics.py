@@ -243,18 +243,18 @@ class TestEntropy:
 
     def test_no_map(self) -> None:
         """There must be a map, and no figure is left of a mistake."""
-        with pytest.raises(StateError, match="entropy needs at least one map and there is none; run the model"):
+        with pytest.raises(StateError, match="entropy needs at least one map and got none; run the model"):
             plot.entropy([])
         assert plt.get_fignums() == []
 
     def test_several_forwards(self) -> None:
         """Layers are those of one forward."""
-        with pytest.raises(ChoiceError, match=r"entropy follows one forward .* choose one of maps\.forwards"):
+        with pytest.raises(ChoiceError, match=r"entropy takes one forward pass .* choose one of maps\.forwards"):
             plot.entropy([make(), make(forward=1)])
 
     def test_no_such_sample(self) -> None:
         """There must be such a sample."""
-        with pytest.raises(PositionError, match=r"There is no sample 2 of .*: there are 2, counted from 0"):
+        with pytest.raises(PositionError, match=r"Sample index 2 of .* is out of range: there are 2"):
             plot.entropy(layers(3, 3, batch=2), sample=2)
         assert plt.get_fignums() == []
 

@@ -95,7 +95,7 @@ def test_other_tools_read_the_file(tmp_path: Path) -> None:
 
 def test_nothing_is_not_saved(tmp_path: Path) -> None:
     """Without a map there is no file."""
-    with pytest.raises(OptionError, match="no map to save"):
+    with pytest.raises(OptionError, match="No maps or calls to save"):
         store.save(AttentionMaps([]), tmp_path / "maps.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -173,7 +173,7 @@ def test_a_file_that_was_cut_off_is_refused(file: Path, share: float) -> None:
     """However little is missing."""
     whole = file.read_bytes()
     file.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(StoreError, match="no whole safetensors file"):
+    with pytest.raises(StoreError, match="not a complete safetensors file"):
         store.load(file)
 
 
@@ -323,7 +323,7 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path: Path, value: Any) -> None:
 def test_a_capture_of_nothing_is_not_saved(tmp_path: Path) -> None:
     """Without a call there is no file."""
     cap = capture(scaled, "result")
-    with pytest.raises(OptionError, match="and no call"):
+    with pytest.raises(OptionError, match="No maps or calls to save"):
         store.save(cap, tmp_path / "capture.safetensors")
 
 

@@ -349,13 +349,13 @@ class Tokenizer:
         (list("abcde"), ShapeError, "tokens= has 5 tokens and the maps have 4 positions; give a text for each"),
         ([list("abcd")] * 3, ShapeError, "tokens= has 3 texts and the maps have a batch of 2; give one text for each"),
         (list("abcd"), ShapeError, "has one text and the 2 samples of the page have different ones; .* samples="),
-        ([], ShapeError, "there are 0"),
+        ([], ShapeError, "got 0"),
         ("abcd", ShapeError, "split it first"),
-        (torch.tensor([[101, 7, 8, 102]] * 2), OptionError, "and 101 is none; tokenizer.convert_ids_to_tokens"),
-        (np.array([101, 7, 8, 102]), OptionError, "and 101 is none; tokenizer.convert_ids_to_tokens"),
-        ([101, 7, 8, 102], OptionError, "and 101 is none; tokenizer.convert_ids_to_tokens"),
-        ([["a", "b", "c", 102]] * 2, OptionError, "and 102 is none; tokenizer.convert_ids_to_tokens"),
-        (["a", "b", ["c", "d"]], OptionError, "is none; tokenizer.convert_ids_to_tokens"),
+        (torch.tensor([[101, 7, 8, 102]] * 2), OptionError, "and 101 is not a text; tokenizer.convert_ids_to_tokens"),
+        (np.array([101, 7, 8, 102]), OptionError, "and 101 is not a text; tokenizer.convert_ids_to_tokens"),
+        ([101, 7, 8, 102], OptionError, "and 101 is not a text; tokenizer.convert_ids_to_tokens"),
+        ([["a", "b", "c", 102]] * 2, OptionError, "and 102 is not a text; tokenizer.convert_ids_to_tokens"),
+        (["a", "b", ["c", "d"]], OptionError, "is not a text; tokenizer.convert_ids_to_tokens"),
         (Tokenizer(), OptionError, "got Tokenizer; tokenizer.convert_ids_to_tokens.* capture with tokenizer="),
         ({"input_ids": [101, 102]}, OptionError, "got dict; tokenizer.convert_ids_to_tokens"),
     ],
@@ -375,7 +375,7 @@ def test_the_lengths_that_tokens_could_have_are_told() -> None:
 def test_tokens_for_an_image_are_refused() -> None:
     """As images for a text are."""
     axis = Patches((1, 2), prefix=())
-    with pytest.raises(OptionError, match="not those of a text; leave tokens= out"):
+    with pytest.raises(OptionError, match="not tokens of a text; leave tokens= out"):
         explore(make(shape=(1, 1, 2, 2), queries=axis, keys=axis), tokens=["a", "b"])
 
 
@@ -444,13 +444,13 @@ def test_what_is_no_weight_is_refused(value: float) -> None:
     """Negative weights and what is no number have no place on the scale."""
     broken = torch.full((3, 3), 1 / 3)
     broken[1, 1] = value
-    with pytest.raises(OptionError, match="weights of 0 and more"):
+    with pytest.raises(OptionError, match="non-negative weights"):
         explore(AttentionMap.from_weights(broken))
 
 
 def test_images_without_patches_are_refused() -> None:
     """Images are for positions that lie in them."""
-    with pytest.raises(OptionError, match="no patches; leave images= out"):
+    with pytest.raises(OptionError, match="not patches; leave images= out"):
         explore(make(), images=torch.rand(3, 8, 8))
 
 
@@ -482,7 +482,7 @@ def test_an_image_of_another_size_than_the_model_padded_is_refused() -> None:
 def test_another_number_of_images_is_refused() -> None:
     """Each sample has an image, or all have one."""
     axis = Patches((1, 2), prefix=())
-    with pytest.raises(ShapeError, match="There are 2 images and the maps have 3"):
+    with pytest.raises(ShapeError, match="images= has 2 images and the maps have 3"):
         explore(make(shape=(3, 1, 2, 2), queries=axis, keys=axis), images=[torch.rand(3, 8, 8)] * 2)
 
 
@@ -527,7 +527,7 @@ def test_a_choice_may_be_an_array(number: Any) -> None:
 
 def test_a_sample_that_is_not_there_is_told_with_its_map() -> None:
     """In the order of a sentence."""
-    with pytest.raises(PositionError, match=r"There is no sample 9 of AttentionMap\(.*\): there are 1, counted from 0"):
+    with pytest.raises(PositionError, match=r"Sample index 9 of AttentionMap\(.*\) is out of range: there are 1"):
         explore(make(), samples=9)
 
 

@@ -239,7 +239,7 @@ class TestDistance:
 
     def test_no_layer_has_patches(self) -> None:
         """Maps without patches are refused, by the message of the first."""
-        with pytest.raises(ShapeError, match=r"queries of .*blocks\.4\.attn.* are Axis\(1\), no patches of an image"):
+        with pytest.raises(ShapeError, match=r"queries of .*blocks\.4\.attn.* are Axis\(1\), not patches of an image"):
             plot.distance([make(Axis(1), PATCHES, seed=4), make(Axis(2), PATCHES, seed=5)])
         assert plt.get_fignums() == []
 
@@ -285,12 +285,12 @@ class TestBoth:
 
     def test_no_map(self, recipe: Any) -> None:
         """An empty list of maps is refused."""
-        with pytest.raises(StateError, match=f"{recipe.__name__} needs at least one map and there is none; run the"):
+        with pytest.raises(StateError, match=f"{recipe.__name__} needs at least one map and got none; run the"):
             recipe([])
 
     def test_several_forward_passes(self, recipe: Any) -> None:
         """Maps of several forward passes are refused."""
-        with pytest.raises(ChoiceError, match=rf"{recipe.__name__} follows one forward .* one of maps\.forwards"):
+        with pytest.raises(ChoiceError, match=rf"{recipe.__name__} takes one forward pass .* one of maps\.forwards"):
             recipe([make(), make(forward=1)])
 
     def test_one_map(self, recipe: Any) -> None:
@@ -305,7 +305,7 @@ class TestBoth:
 
     def test_no_such_sample(self, recipe: Any) -> None:
         """A sample that does not exist is refused."""
-        with pytest.raises(PositionError, match=r"There is no sample 2 of .*: there are 2"):
+        with pytest.raises(PositionError, match=r"Sample index 2 of .* is out of range: there are 2"):
             recipe(layers(1, batch=2), sample=2)
 
 

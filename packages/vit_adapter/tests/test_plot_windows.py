@@ -270,7 +270,7 @@ class TestQueryOfAWindow:
 
     def test_no_such_image(self) -> None:
         """Samples of windowed layers are images."""
-        with pytest.raises(PositionError, match=r"There is no image 2 of .*: there are 2"):
+        with pytest.raises(PositionError, match=r"Image index 2 of .* is out of range: there are 2"):
             plot.query(make(images=2), IMAGE, query=(0, 0), sample=2)
         with pytest.raises(ChoiceError, match="holds 2 images and a picture shows one: choose it by sample=0 … 1"):
             plot.query(make(images=2), IMAGE, query=(0, 0))
@@ -647,7 +647,11 @@ class TestWindows:
 
     @pytest.mark.parametrize(
         ("query", "message"),
-        [((2, 0), r"no row of the windows of .* 2: there are 2"), ((0, 2), r"no column"), (4, "4")],
+        [
+            ((2, 0), r"Window row index 2 of .* is out of range: there are 2"),
+            ((0, 2), r"Window column index 2"),
+            (4, "4"),
+        ],
     )
     def test_no_such_query(self, query: Any, message: str) -> None:
         """A place that windows do not have is refused."""

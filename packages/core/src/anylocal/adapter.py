@@ -17,7 +17,7 @@ try:
     from anylocal._engine.rewrite import argument_names
     from anylocal._engine.spec import Assignment, CaptureSpec
     from anylocal._engine.tensors import module_names
-    from anylocal._maps.rollout import check_forward
+    from anylocal._maps.layers import check_forward
     from anylocal._maps.tokens import Flags
     from anylocal._readout.adapter import Adapter, Mixed
     from anylocal._readout.context import InputContext, MapAxes, Observation

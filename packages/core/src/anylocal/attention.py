@@ -1,7 +1,7 @@
-"""Attention maps: a layer's softmax, the layers of a model, statistics of a layer, and rollout over several.
+"""Attention maps: a layer's softmax, the layers of a model, statistics of a layer, rollout and relevance over several.
 
-A map is made of weights, or of query, key and mask; then only the rows asked for are computed, and nothing of
-the size query × key exists before. What draws, saves or captures maps is elsewhere.
+A map is made from weights, or from query, key and mask; then only the rows asked for are computed. Drawing, saving and
+capturing maps are in other modules.
 
 Needs the extra ``anylocal[torch]``.
 """
@@ -11,13 +11,15 @@ from __future__ import annotations
 from anylocal.errors import DependencyError
 
 try:
+    from anylocal._maps.distance import distance
     from anylocal._maps.map import AttentionMap
     from anylocal._maps.maps import AttentionMaps
-    from anylocal._maps.patches import Patches, PlacedPatches
+    from anylocal._maps.patches import Patches
+    from anylocal._maps.placed import PlacedPatches
     from anylocal._maps.positions import Axis, Named
     from anylocal._maps.relevance import relevance
     from anylocal._maps.rollout import rollout
-    from anylocal._maps.statistics import distance, entropy, head_agreement, prefix_mass, sink_mass
+    from anylocal._maps.statistics import entropy, head_agreement, prefix_mass, sink_mass
     from anylocal._maps.tokens import Tokens
     from anylocal._maps.words import merge_words
     from anylocal._readout.one_door import capture_attention

@@ -32,7 +32,6 @@ try:
         caption,
         head_name,
         image_of,
-        inside,
         is_map,
         layer_name,
         map_of,
@@ -42,6 +41,7 @@ try:
         sample_of,
     )
     from anylocal._drawing.ticks import LINE, name_positions, printable
+    from anylocal._maps.bounds import inside
 except ModuleNotFoundError as error:
     if error.name not in {"matplotlib", "numpy"}:
         raise

@@ -130,7 +130,7 @@ class OptionError(AnylocalError, ValueError):
 
 
 class PositionError(AnylocalError, IndexError):
-    """A position, a sample or a layer is asked for beyond those that are there.
+    """A position, a sample or a layer is out of range.
 
     Examples
     --------
@@ -138,7 +138,7 @@ class PositionError(AnylocalError, IndexError):
     >>> Patches(grid=(14, 14)).position((14, 0))
     Traceback (most recent call last):
         ...
-    anylocal.errors.PositionError: Row 14 of Patches(grid=(14, 14), ...) is out of range: there are 14. ...
+    anylocal.errors.PositionError: Row index 14 of Patches(grid=(14, 14), ...) is out of range: there are 14. ...
     """
 
     slug: ClassVar[str] = "position"

@@ -1,6 +1,6 @@
-"""Keep attention maps and captures in a file: safetensors, which other tools read, and nothing that could run code.
+"""Save attention maps and captures in a safetensors file, which other tools can read and which cannot run code.
 
-Of its tensors and of what it says of them, the file has a digest: one that was damaged or cut off is refused.
+The file holds a digest of its tensors and their description, so that a damaged or truncated one is refused.
 
 Needs the extra ``anylocal[torch]``.
 """
@@ -26,10 +26,13 @@ try:
     from anylocal._engine.capture import Capture
     from anylocal._engine.files import atomic_write
     from anylocal._engine.saved import SavedCapture
-    from anylocal._maps.map import maps_of
-    from anylocal.attention import AttentionMap, AttentionMaps, Axis, Named, Patches, PlacedPatches, Tokens
+    from anylocal._maps.codec import decode, encode
+    from anylocal._maps.layers import maps_of
+    from anylocal._maps.map import AttentionMap
+    from anylocal._maps.maps import AttentionMaps
+    from anylocal._maps.positions import Axis
 except ModuleNotFoundError as error:
-    if error.name not in {"safetensors", "torch"}:
+    if error.name not in {"numpy", "safetensors", "torch"}:
         raise
     msg = f'anylocal.store needs {error.name}, which is not installed: pip install "anylocal[torch]".'
     raise DependencyError(msg, name=error.name) from error
@@ -37,32 +40,32 @@ except ModuleNotFoundError as error:
 __all__ = ["SavedCapture", "load", "save"]
 
 FORMAT: Final = "1"
-"""Raised when a file of today could no longer be read."""
+"""Increased when files written before can no longer be read."""
 
-# The metadata of a safetensors file holds text only: this is JSON under one name, with the format beside it.
+# The metadata of a safetensors file holds only text: JSON under one name, and the format beside it.
 _FORMAT_KEY: Final = "anylocal"
 _MAPS_KEY: Final = "maps"
 _CAPTURE_KEY: Final = "capture"
 _DIGEST_KEY: Final = "digest"
-_PADDING: Final = "image_padding"
 _LENGTH: Final = 8
+_LABELS: Final = ("name", "fused", "forward", "windows", "rank")
 
 
 def save(kept: AttentionMaps | AttentionMap | Capture, file: str | PathLike[str]) -> Path:
-    """Write maps, with their axes and the names of their modules, or a capture into a safetensors file.
+    """Write maps, with their axes and module names, or a capture to a safetensors file.
 
-    Of maps, the whole ones are written, each as a tensor ``"<position>.weights"`` of shape (batch, head, query, key),
-    and what the layer made of it as ``"<position>.mixed"``. Of a capture, each value of each call, tensors and arrays
-    as ``"<call>.<name>"``. A file that is there already is replaced only when the new one is whole.
+    Each map is computed in full and written as a tensor ``"<position>.weights"`` of shape (batch, head, query, key),
+    its `mixed` as ``"<position>.mixed"``. Of a capture, every value of every call is written, tensors and arrays as
+    ``"<call>.<name>"``. An existing file is replaced only once the new one is complete.
 
     Parameters
     ----------
     kept : AttentionMaps, AttentionMap or Capture
-        Weights of maps are computed, one map at a time, and held until they are written. Values of a capture are
-        tensors, arrays, numbers, texts, None, and lists, tuples and dicts of these. A single map comes back as the
+        Weights of maps are computed one map at a time, and held until they are written. Values of a capture are
+        tensors, arrays, numbers, strings, None, and lists, tuples and dicts of these. A single map is loaded as the
         maps of one layer.
     file : path
-        Where to; by convention it ends in ``.safetensors``.
+        The file to write; by convention it ends in ``.safetensors``.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def save(kept: AttentionMaps | AttentionMap | Capture, file: str | PathLike[str]
     Raises
     ------
     OptionError
-        If there is no map and no call, it is neither maps nor a capture, or a value is of another type.
+        If it is empty, neither maps nor a capture, or holds a value of another type.
 
     Examples
     --------
@@ -86,15 +89,15 @@ def save(kept: AttentionMaps | AttentionMap | Capture, file: str | PathLike[str]
     (1, 1, 2, 2)
     """
     if isinstance(kept, str | PathLike):
-        msg = f"save takes what is to be kept, then the file, and got the file first: save(maps, {str(kept)!r})."
+        msg = f"save takes maps or a capture, then the file, and got the file first: save(maps, {str(kept)!r})."
         raise OptionError(msg)
     if isinstance(kept, Sequence) and any(isinstance(call, Call) for call in kept):
-        msg = "save keeps a whole capture and got calls of one; give the capture itself: save(cap, file)."
+        msg = "save takes a capture and got calls of one; give the capture itself: save(cap, file)."
         raise OptionError(msg)
     if not isinstance(kept, AttentionMaps | Capture):
         kept = AttentionMaps(maps_of(kept, "save"))
     if not len(kept):
-        msg = "There is no map to save, and no call; run the model inside of the capture first."
+        msg = "No maps or calls to save; run the model inside the capture first."
         raise OptionError(msg)
     tensors: dict[str, torch.Tensor] = {}
     if isinstance(kept, Capture):
@@ -109,7 +112,7 @@ def save(kept: AttentionMaps | AttentionMap | Capture, file: str | PathLike[str]
 
 
 def load(file: str | PathLike[str]) -> Any:
-    """Read maps or a capture that `save` has written.
+    """Read maps or a capture written by `save`.
 
     Parameters
     ----------
@@ -119,14 +122,14 @@ def load(file: str | PathLike[str]) -> Any:
     Returns
     -------
     AttentionMaps or SavedCapture
-        What was saved, in main memory. A `SavedCapture` is read as a `Capture` is.
+        The saved maps or capture, in CPU memory. A `SavedCapture` is read like a `Capture`.
 
     Raises
     ------
     StoreError
-        If the file is damaged, is no safetensors file, or was written by something else.
+        If the file is damaged, is not a safetensors file, or was not written by `save`.
     FileNotFoundError
-        If there is none.
+        If the file does not exist.
 
     Examples
     --------
@@ -143,27 +146,27 @@ def load(file: str | PathLike[str]) -> Any:
         _check_length(path)
         with safe_open(path, framework="pt", device="cpu") as opened:
             metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, UnicodeDecodeError) as error:
         raise StoreError(
-            f"{path} is no whole safetensors file ({error}); write it again by anylocal.store.save."
+            f"{path} is not a complete safetensors file ({error}); write it again with anylocal.store.save."
         ) from error
     if metadata.get(_FORMAT_KEY) != FORMAT:
         found = metadata.get(_FORMAT_KEY)
         what = "was not written by anylocal.store.save" if found is None else f"has format {found!r}, not {FORMAT!r}"
-        raise StoreError(f"{path} {what}; its tensors can be read by safetensors.torch.load_file.")
+        raise StoreError(f"{path} {what}; read its tensors with safetensors.torch.load_file.")
     key = _CAPTURE_KEY if _CAPTURE_KEY in metadata else _MAPS_KEY
     if metadata.get(_DIGEST_KEY) != _digest(tensors, metadata.get(key, "")):
-        raise StoreError(f"{path} is damaged: its content has another digest than when it was written; write it again.")
+        raise StoreError(f"{path} is damaged: its content does not match its digest; write it again.")
     try:
         content = json.loads(metadata[key])
         return saved.restored(content, tensors) if key == _CAPTURE_KEY else _read_maps(content, tensors)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, AnylocalError) as error:
-        raise StoreError(f"{path} holds parts that do not fit together ({type(error).__name__}: {error}).") from error
+        raise StoreError(f"{path} has parts that do not fit together ({type(error).__name__}: {error}).") from error
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], text: str) -> str:
-    """Return the digest of a file's content: its tensors, by name, type, shape and bytes, and what it says of them."""
+    """Return the digest of a file's content: its tensors, by name, type, shape and bytes, and their description."""
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
@@ -178,23 +181,23 @@ def _read_maps(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) 
 
 
 def _check_length(path: Path) -> None:
-    """Refuse a file whose header claims to be longer than the file: it would be allocated first."""
+    """Refuse a file whose header claims to be longer than the file, before that much memory is allocated."""
     with path.open("rb") as opened:
         claimed = int.from_bytes(opened.read(_LENGTH), "little")
     size = path.stat().st_size
     if not 0 < claimed <= size - _LENGTH:
-        msg = f"{path} is no whole safetensors file (a header of {claimed} bytes in a file of {size}); write it again."
+        msg = f"{path} is not a complete safetensors file (header of {claimed} bytes, file of {size}); write it again."
         raise StoreError(msg)
 
 
 def _describe_maps(maps: AttentionMaps, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     axes: list[dict[str, Any]] = []
     known: dict[Axis, int] = {}
-    described = [_describe(number, item, tensors, axes, known) for number, item in enumerate(maps)]
+    described = [_describe_map(number, item, tensors, axes, known) for number, item in enumerate(maps)]
     return {"maps": described, "axes": axes, "unsupported": dict(maps.unsupported)}
 
 
-def _describe(
+def _describe_map(
     number: int,
     item: AttentionMap,
     tensors: dict[str, torch.Tensor],
@@ -211,57 +214,28 @@ def _describe(
             known[axis] = len(axes)
             axes.append(_describe_axis(axis, len(axes), tensors))
         places.append(known[axis])
-    kept = {name: getattr(item, name) for name in ("name", "fused", "forward", "windows", "rank")}
-    return {**kept, "queries": places[0], "keys": places[1]}
+    labels = {name: getattr(item, name) for name in _LABELS}
+    return {**labels, "queries": places[0], "keys": places[1]}
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a copy that shares its memory with nothing: what shares it is written once only, or refused."""
+    """Return a copy with memory of its own: safetensors refuses tensors that share memory."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _describe_axis(axis: Axis, number: int, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    match axis:
-        case Patches(grid=grid, prefix=prefix, image_size=size):
-            return {"kind": "Patches", "grid": grid, "prefix": prefix, "image_size": size, **_padding_of(axis)}
-        case PlacedPatches(grid=grid, prefix=prefix, image_size=size):
-            tensors[f"axes.{number}.places"] = torch.from_numpy(axis.places.copy())
-            described = {"grid": grid, "prefix": prefix, "image_size": size, **_padding_of(axis)}
-            return {"kind": "PlacedPatches", **described, "number": number}
-        case Named(names=names):
-            return {"kind": "Named", "names": names}
-        case Tokens():
-            samples = range(len(axis.texts))
-            padding = [axis.is_padding(sample).tolist() for sample in samples]
-            special = [axis.is_special(sample).tolist() for sample in samples]
-            kept = {"texts": axis.texts, "padding": padding, "special": special, "start": axis.start}
-            segments = [axis.segments(sample) for sample in samples]
-            return {"kind": "Tokens", **kept, **axis.split, "segments": segments}
-    return {"kind": "Axis", "length": len(axis)}
-
-
-def _padding_of(axis: Patches | PlacedPatches) -> dict[str, Any]:
-    return {_PADDING: axis.image_padding} if any(axis.image_padding) else {}
+    described = encode(axis)
+    if "places" in described:
+        tensors[f"axes.{number}.places"] = torch.from_numpy(described.pop("places").copy())
+        described["number"] = number
+    return described
 
 
 def _read_axis(given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Axis:
-    match given["kind"]:
-        case "Patches":
-            return Patches(given["grid"], tuple(given["prefix"]), given["image_size"], given.get(_PADDING, (0, 0)))
-        case "PlacedPatches":
-            places = tensors[f"axes.{given['number']}.places"]
-            image = {"image_size": given["image_size"], _PADDING: given.get(_PADDING, (0, 0))}
-            return PlacedPatches(given["grid"], places, prefix=given["prefix"], **image)
-        case "Named":
-            return Named(tuple(given["names"]))
-        case "Tokens":
-            names = ("padding", "special", "start", "words", "spellings", "segments")
-            # A file of an earlier version lacks what tokens know since.
-            return Tokens(given["texts"], **{name: given[name] for name in names if name in given})
-        case "Axis":
-            return Axis(given["length"])
-    msg = f"there is no axis of kind {given['kind']!r}"
-    raise ValueError(msg)
+    described = dict(given)
+    if "number" in described:
+        described["places"] = tensors[f"axes.{described.pop('number')}.places"]
+    return decode(described)
 
 
 def _read_map(
@@ -269,11 +243,7 @@ def _read_map(
 ) -> AttentionMap:
     return AttentionMap.from_weights(
         tensors[f"{number}.weights"],
-        name=given["name"],
-        fused=given["fused"],
-        forward=given["forward"],
-        windows=given["windows"],
-        rank=given["rank"],
+        **{name: given[name] for name in _LABELS},
         queries=axes[given["queries"]],
         keys=axes[given["keys"]],
         mixed=tensors.get(f"{number}.mixed"),

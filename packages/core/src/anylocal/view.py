@@ -1,7 +1,7 @@
-"""The interactive page: every head of every layer, in one file that opens in any browser, without a network.
+"""The interactive page: every head of every layer, in one file that opens offline in any browser.
 
-Thumbnails of all heads; the map of one of them; and what each position attends to, painted live over the image or the
-text. The page holds the maps themselves, one byte a weight, and says how exact that is.
+Thumbnails of all heads; the map of one of them; and the attention of each position, drawn live over the image or the
+text. The page holds the maps themselves, one byte a weight, and reports the rounding error.
 
 Needs the extras ``anylocal[plot,torch]``.
 """
@@ -25,13 +25,15 @@ try:
 
     from anylocal._drawing.layers import layers_of
     from anylocal._drawing.scale import CMAP
-    from anylocal._drawing.select import inside
     from anylocal._engine.budget import parse_size
     from anylocal._engine.files import atomic_write
-    from anylocal._maps.map import maps_of
+    from anylocal._maps.bounds import inside
+    from anylocal._maps.layers import maps_of
+    from anylocal._maps.map import AttentionMap
+    from anylocal._maps.maps import AttentionMaps
+    from anylocal._maps.tokens import Tokens
     from anylocal._page.describe import colours_of, describe, named, sources_of, tokens_of
     from anylocal._page.payload import compressed, pack
-    from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 except ModuleNotFoundError as error:
     if error.name not in {"jinja2", "markupsafe", "matplotlib", "numpy", "PIL", "torch", "tqdm"}:
         raise
@@ -52,17 +54,17 @@ _HEIGHT = 820
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """A page of attention maps, in one file; notebooks show it in a frame.
+    """A page of attention maps in one file, which notebooks show in a frame.
 
     Attributes
     ----------
     html : str
-        The whole page. It loads nothing, from anywhere.
+        The complete page. It loads no other resources.
     title : str
     error : float
-        The most that a weight on the page differs from the map's.
+        The largest difference between a weight on the page and the map's.
     height : int
-        Of the frame in a notebook, in CSS pixels.
+        Height of the frame in a notebook, in CSS pixels.
 
     Examples
     --------
@@ -80,12 +82,12 @@ class Page:
     height: int = _HEIGHT
 
     def save(self, file: str | PathLike[str]) -> Path:
-        """Write the page; a file that is there already is replaced only when the new one is whole.
+        """Write the page; an existing file is replaced only once the new one is complete.
 
         Parameters
         ----------
         file : path
-            Where to; by convention it ends in ``.html``.
+            The file to write; by convention it ends in ``.html``.
 
         Returns
         -------
@@ -110,7 +112,7 @@ class Page:
         return f"Page({self.title!r}, {len(self.html.encode()) / 2**20:.1f} MiB)"
 
     def _repr_html_(self) -> str:
-        # A frame of its own: two pages in one notebook share no name and no style.
+        # In a frame, so that pages in one notebook share neither names nor styles.
         return (
             f'<iframe srcdoc="{html.escape(self.html)}" title="{html.escape(self.title)}" width="100%"'
             f' height="{self.height}" style="border: 0" allow="clipboard-write"></iframe>'
@@ -130,58 +132,57 @@ def explore(
     title: str | None = None,
     limit: int | str | None = "64MiB",
 ) -> Page:
-    """Make the interactive page of the maps of one forward.
+    """Make the interactive page of the maps of one forward pass.
 
-    Thumbnails of all heads of all layers; of the one that is chosen, the whole map, and what one position attends to,
-    over the image or the tokens, with the strongest as lines and as a list. By mouse, touch or keyboard; with mean and
-    maximum over heads, special tokens hidden, words merged. It saves PNG, and tells the Python call of the picture.
+    Shows thumbnails of all heads of all layers, the map of the chosen head, and the attention of one position over the
+    image or the tokens, its strongest weights as lines and as a list. Works by mouse, touch and keyboard; can average
+    or maximize over heads, hide special tokens and merge words; saves PNG, and shows the Python call of the picture.
 
     Parameters
     ----------
     maps : AttentionMaps, AttentionMap or iterable of AttentionMap
-        The layers of one forward. Differing axes are no hindrance: windows, pooled keys, a decoder and its encoder.
+        The layers of one forward pass. Their axes may differ: windows, pooled keys, a decoder and its encoder.
     images : torch.Tensor, numpy.ndarray, PIL.Image.Image or Photograph, or sequence of them, optional
-        What the model saw, in its size: one image, the whole batch, or an image for each sample. Where it is left
-        out, patches are drawn on an empty ground.
+        The model's input, in its size: one image, the batch, or an image for each sample. Without it, patches are
+        drawn on an empty background.
     tokens : Tokens, sequence of str, or sequence of sequences of str, optional
-        The texts of the positions, where their number agrees: of one text, or of each sample. They take the place of
-        texts that the maps know, such as the ids of a capture without a tokenizer; padding, special tokens, words and
-        sentences that are known stay.
+        The tokens of one text, or of each sample, for axes of their length. They replace known tokens, such as the ids
+        of a capture without a tokenizer; known padding, special tokens, words and sentences are kept.
     layers : sequence of int or str, optional
-        Which of the maps: positions, or names of modules; all by default.
+        Positions or module names of the maps to show; all by default.
     samples : int or sequence of int, optional
-        Which samples of the batch (of windowed layers, which images); all by default.
+        Samples of the batch to show (images, for windowed layers); all by default.
     mean, std : float or sequence of float, optional
-        What the images were normalised by: a number for each colour, or one for all.
+        Normalisation of the images: a number for each channel, or one for all.
     cmap : str or matplotlib.colors.Colormap
         "magma" by default.
     title : str, optional
-        Of the page.
+        Title of the page.
     limit : int, str or None
-        The most that the page may take: bytes, a text such as ``"64MiB"``, None for as much as there is.
+        Largest size of the page: bytes, a string such as ``"64MiB"``, or None for no limit.
 
     Returns
     -------
     Page
-        To be saved; notebooks show it as it is.
+        The page; save it, or let a notebook show it.
 
     Raises
     ------
     OptionError
-        Where the page would be larger than `limit`, weights or pixels are no numbers or weights negative, there are
-        images and no patches, tokens and no text, tokens that are no texts, or something is no map.
+        If the page would be larger than `limit`, weights are negative, weights or pixels are not finite, images are
+        given without patches, tokens are given without a text or are not texts, or something is not a map.
     StateError, ChoiceError
-        Where there is no map, or they belong to several forwards.
+        If there are no maps, or they belong to several forward passes.
     ShapeError
-        Where the layers have batches of different sizes, or the images or the tokens do not fit them.
+        If the layers have batches of different sizes, or the images or the tokens do not fit them.
     NameNotFoundError, PositionError
-        Where there is no such layer or sample.
+        If a layer or a sample does not exist.
 
     Notes
     -----
-    A weight is kept as a byte: the square root of its share of the greatest of its matrix. So a weight w of a matrix
-    whose greatest is m is off by at most sqrt(w · m) / 255, and `Page.error` and the page's last line say how much it
-    is. Words are merged as `anylocal.attention.merge_words` does.
+    A weight is stored as a byte: the square root of its ratio to the greatest weight of its matrix. A weight w of a
+    matrix with greatest weight m is off by at most about sqrt(w · m) / 255; `Page.error` and the last line of the page
+    report the largest error. Words are merged as in `anylocal.attention.merge_words`.
 
     Examples
     --------
@@ -215,14 +216,14 @@ def _places(given: Sequence[AttentionMap], layers: int | str | Sequence[int | st
     maps = AttentionMaps(given)
     found = [next(at for at, layer in enumerate(given) if layer is maps[name]) for name in _several(layers)]
     if not found:
-        msg = f"layers={layers!r} chooses none of the {len(given)} layers, and there is nothing to show; choose some."
+        msg = f"layers={layers!r} selects none of the {len(given)} layers; select at least one."
         raise OptionError(msg)
     return found
 
 
 def _several(chosen: Any) -> Iterable[Any]:
-    """Return what was chosen as several; one that is no position is told of where it is looked up."""
-    # Arrays and tensors, also those of no dimension.
+    """Return a choice as an iterable; its items are checked where they are looked up."""
+    # Arrays and tensors, including scalars.
     chosen = chosen.tolist() if hasattr(chosen, "tolist") else chosen
     return chosen if isinstance(chosen, Iterable) and not isinstance(chosen, str) else [chosen]
 
@@ -231,13 +232,13 @@ def _numbers(layers: Sequence[AttentionMap], samples: int | Sequence[int] | None
     counts = {layer.images for layer in layers}
     if len(counts) > 1:
         found = ", ".join(f"{layer.name!r} {layer.images}" for layer in layers)
-        msg = f"The layers have batches of different sizes: {found}; choose those of one size by layers=."
+        msg = f"The layers have batches of different sizes: {found}; choose layers of one size by layers=."
         raise ShapeError(msg)
     (count,) = counts
     wanted = range(count) if samples is None else _several(samples)
     numbers = [inside(sample, count, "sample", of=layers[0]) for sample in wanted]
     if not numbers:
-        msg = f"samples={samples!r} chooses none of the batch of {count}, and there is nothing to show; choose some."
+        msg = f"samples={samples!r} selects none of the batch of {count}; select at least one."
         raise OptionError(msg)
     return numbers
 
@@ -245,7 +246,7 @@ def _numbers(layers: Sequence[AttentionMap], samples: int | Sequence[int] | None
 def _packed(layers: Sequence[AttentionMap], samples: Sequence[int], limit: int | str | None, size: int) -> list[Layer]:
     most = None if limit is None else parse_size(limit)
     packed: list[Layer] = []
-    # Nobody waits for a page of a few layers; a bar that flashes up says nothing.
+    # Delayed, so that no bar flashes up for a page of a few layers.
     for layer in tqdm(layers, desc="packing", unit="layer", delay=2, leave=False):
         packed.append(pack(layer, samples))
         size += len(packed[-1].text)
@@ -265,14 +266,14 @@ def _title(layers: Sequence[AttentionMap]) -> str:
 
 
 def _page(title: str, data: dict[str, Any], blobs: Sequence[tuple[str, str]]) -> Page:
-    room = files("anylocal") / "_page"
-    # Autoescape: a title, a token or a name of a module is text, whatever it holds.
+    folder = files("anylocal") / "_page"
+    # Autoescape, because titles, tokens and module names may contain markup.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((room / "page.html").read_text("utf-8"))
-    own = {name: Markup((room / f"page.{name}").read_text("utf-8")) for name in ("css", "js")}  # noqa: S704  # our own files
+    template = environment.from_string((folder / "page.html").read_text("utf-8"))
+    own = {name: Markup((folder / f"page.{name}").read_text("utf-8")) for name in ("css", "js")}  # noqa: S704  # our own files
     note = (
-        f"Weights on this page differ from the model's by at most {data['error']:.1g}: each is one byte, the square"
-        f" root of its share of the greatest of its head. Made by anylocal {version('anylocal')}."
+        f"Weights on this page differ from the model's by at most {data['error']:.1g}: each is stored in one byte, as"
+        f" the square root of its ratio to the greatest weight of its head. Made by anylocal {version('anylocal')}."
     )
     text = template.render(
         title=title, data=data, blobs=blobs, note=note, version=version("anylocal"), style=own["css"], script=own["js"]

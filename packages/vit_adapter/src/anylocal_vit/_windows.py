@@ -121,8 +121,8 @@ def within(axis: Axis, query: Any) -> tuple[int, str]:
         position = axis.position(query)
         return position, query if isinstance(query, str) else str(position)
     rows, columns = _window_shape(axis)
-    row = inside(query[0], rows, f"row of the windows of {axis!r}")
-    column = inside(query[1], columns, f"column of the windows of {axis!r}")
+    row = inside(query[0], rows, "window row", of=axis)
+    column = inside(query[1], columns, "window column", of=axis)
     return len(axis.prefix) + row * columns + column, str((row, column))
 
 

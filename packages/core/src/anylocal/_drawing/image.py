@@ -14,7 +14,8 @@ from PIL.Image import Image as PillowImage
 from anylocal.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
-    from anylocal._maps.patches import Patches, PlacedPatches
+    from anylocal._maps.patches import Patches
+    from anylocal._maps.placed import PlacedPatches
 
 Pixels: TypeAlias = npt.NDArray[np.floating[Any]]
 """Shape (height, width), or (height, width, 3) in colour; between 0 and 1."""

@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib import rcParams
 
 from anylocal._drawing.figure import new_axes
-from anylocal._drawing.select import array_of, inside
+from anylocal._drawing.select import array_of
 from anylocal._drawing.ticks import name_positions
+from anylocal._maps.bounds import inside
 from anylocal.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ def layers_of(maps: Iterable[AttentionMap], recipe: str) -> list[AttentionMap]:
         Where something is no map, there is none, or they belong to several forwards.
     """
     # Here only: without torch there are no maps, but pictures of matrices.
-    from anylocal._maps.map import maps_of
-    from anylocal._maps.rollout import check_forward
+    from anylocal._maps.layers import check_forward, maps_of
 
     layers = maps_of(maps, recipe)
     check_forward(layers, recipe)

@@ -5,7 +5,6 @@ The adapters, released together with core, build their recipes on it as well.
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from anylocal._drawing.ticks import printable
+from anylocal._engine.tensors import to_numpy
+from anylocal._maps.bounds import inside
 from anylocal.errors import ChoiceError, OptionError, PositionError
 
 if TYPE_CHECKING:
@@ -123,32 +124,9 @@ def _position(query: object, axis: Axis | None, length: int, sample: int) -> int
     return inside(query, length, "query") if axis is None else axis.position(query, sample)
 
 
-def inside(position: Any, length: int, what: str, of: object = None) -> int:
-    """Return a position, counted from the start; the message tells of what it is one.
-
-    Raises
-    ------
-    PositionError
-        Where there is no such position.
-    """
-    try:
-        found = operator.index(position)
-    except TypeError:
-        found = length
-    if not -length <= found < length:
-        owner = "" if of is None else f" of {of!r}"
-        msg = f"There is no {what} {position!r}{owner}: there are {length}, counted from 0."
-        raise PositionError(msg)
-    return found % length
-
-
 def array_of(values: Any) -> Weights:
-    """Return a tensor or an array as a float array in main memory."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        # NumPy has no bfloat16.
-        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
-    array = np.asarray(values)
+    """Return a tensor or an array as a float array in CPU memory."""
+    array = np.asarray(to_numpy(values))
     # Weights in half precision are few steps apart: their mean must not be rounded to them.
     return array if array.dtype.name in {"float32", "float64"} else array.astype(np.float32)
 

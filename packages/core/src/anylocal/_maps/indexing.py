@@ -1,7 +1,7 @@
-"""Array indexing that is done before the array exists.
+"""Array indexing, done before the array exists.
 
-An index is split in two: what to pick along each axis, applied to the operands of a map, and the rest, applied
-to the rows that come out: an integer picks one position, and the rest drops the axis.
+An index is split in two: a pick for each axis, applied to the operands of a map, and the rest, applied to the rows
+computed from them. An integer, for example, picks one position, and the rest drops the axis.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from anylocal._maps.bounds import inside
 from anylocal.errors import PositionError
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ Queries: TypeAlias = int | slice | Array | None
 
 AXES = ("batch", "head", "query", "key")
 
-_Read: TypeAlias = int | slice | torch.Tensor | bool | None
+_Parsed: TypeAlias = int | slice | torch.Tensor | bool | None
 
 
-def resolve(index: Index, shape: Sequence[int], device: torch.device) -> tuple[list[Pick], tuple[_Read, ...]]:
+def resolve(index: Index, shape: Sequence[int], device: torch.device) -> tuple[list[Pick], tuple[_Parsed, ...]]:
     """Split an index of a map.
 
     Parameters
@@ -41,26 +42,26 @@ def resolve(index: Index, shape: Sequence[int], device: torch.device) -> tuple[l
         Integers, slices of any step, ``...``, ``None`` and arrays, as torch takes them.
     shape : (batch, head, query, key)
     device : torch.device
-        Where arrays of the rest are wanted.
+        Device of the arrays in the rest.
 
     Returns
     -------
     picks : list
         For each axis, a slice or a 1-D tensor of positions.
     rest : tuple
-        The index of what the picks leave. One 1-D array becomes a pick; several arrays, or one of more
-        dimensions, mean positions that depend on each other: their axes are left whole, for the rest.
+        The index into what was picked. One 1-D array becomes a pick; several arrays, or one of more dimensions,
+        select positions that depend on each other: the axes are picked in full, and the rest indexes them.
 
     Raises
     ------
     PositionError
-        Where the index does not fit the shape.
+        If the index does not fit the shape.
     """
     items = _expanded(index, len(shape))
     arrays = [item for item in items if isinstance(item, torch.Tensor | bool)]
     alone = len(arrays) == 1 and isinstance(arrays[0], torch.Tensor) and arrays[0].ndim == 1
     picks: list[Pick] = [slice(None)] * len(shape)
-    rest: list[_Read] = []
+    rest: list[_Parsed] = []
     axis = 0
     for item in items:
         if item is None or isinstance(item, bool):
@@ -76,7 +77,7 @@ def resolve(index: Index, shape: Sequence[int], device: torch.device) -> tuple[l
             picks[axis] = _slice(item, length)
             rest.append(slice(None))
         else:
-            position = _position(item, length, name)
+            position = inside(item, length, name)
             picks[axis] = slice(position, position + 1)
             rest.append(0)
         axis += _axes(item)
@@ -84,35 +85,35 @@ def resolve(index: Index, shape: Sequence[int], device: torch.device) -> tuple[l
 
 
 def query_rows(queries: Queries, shape: Sequence[int], device: torch.device) -> tuple[Pick, int | slice]:
-    """Return what to pick along the query axis, and what to keep of the picked: 0 for an integer, else all.
+    """Return the pick along the query axis, and the index into the picked rows: 0 for an integer, else all.
 
     Raises
     ------
     PositionError
-        Where there is no such query, or the queries form no list.
+        If a query is out of range, or the queries are not a flat list.
     """
     rows = slice(None) if queries is None else queries
     picks, rest = resolve((slice(None), slice(None), rows), shape, device)
     if not isinstance(rest[2], int | slice):
-        msg = f"queries={queries!r} is neither one position nor a list of positions."
+        msg = f"queries={queries!r} is neither a position nor a list of positions; give one of these."
         raise PositionError(msg)
     return picks[2], rest[2]
 
 
-def _expanded(index: Index, ndim: int) -> list[_Read]:
-    """Write the index out: one item for each axis, and those that stand for none."""
-    given = [_read(item) for item in (index if isinstance(index, tuple) else (index,))]
+def _expanded(index: Index, ndim: int) -> list[_Parsed]:
+    """Write out the ellipsis and the axes left unindexed."""
+    given = [_parsed(item) for item in (index if isinstance(index, tuple) else (index,))]
     dots = [at for at, item in enumerate(given) if item is Ellipsis] or [len(given)]
     items = [item for item in given if not isinstance(item, EllipsisType)]
     missing = ndim - sum(_axes(item) for item in items)
     if missing < 0 or len(dots) > 1:
         msg = f"The index {index!r} is too long for a map, whose axes are {', '.join(AXES)}."
         raise PositionError(msg)
-    whole: list[_Read] = [slice(None)] * missing
+    whole: list[_Parsed] = [slice(None)] * missing
     return [*items[: dots[0]], *whole, *items[dots[0] :]]
 
 
-def _read(item: Item) -> _Read | EllipsisType:
+def _parsed(item: Item) -> _Parsed | EllipsisType:
     if item is None or isinstance(item, slice | EllipsisType):
         return item
     if isinstance(item, bool | np.bool_):
@@ -120,7 +121,7 @@ def _read(item: Item) -> _Read | EllipsisType:
     try:
         array = _array(item) if isinstance(item, Sequence | np.ndarray | torch.Tensor) else operator.index(item)
     except (TypeError, ValueError):
-        msg = f"A map has no index {item!r}; use integers, slices, ..., None, or arrays of integers or bool."
+        msg = f"A map cannot be indexed by {item!r}; use integers, slices, ..., None, or arrays of integers or bool."
         raise PositionError(msg) from None
     if isinstance(array, int) or array.ndim:
         return array
@@ -132,7 +133,7 @@ def _array(item: Array) -> torch.Tensor:
         integral = not (item.is_floating_point() or item.is_complex())
         kind, array = "b" if item.dtype == torch.bool else "i" if integral else "f", item
     else:
-        # A copy in C order, because torch takes no array that runs backwards and warns of one that is read-only.
+        # A copy in C order: torch refuses negative strides, and warns about read-only arrays.
         source = np.array(item, dtype=np.int64 if isinstance(item, Sequence) and not item else None, order="C")
         kind = source.dtype.kind
         array = torch.from_numpy(source.astype(np.int64) if kind in "iu" else source)
@@ -142,7 +143,7 @@ def _array(item: Array) -> torch.Tensor:
 
 
 def _axes(item: object) -> int:
-    """Return how many axes an item stands for."""
+    """Return the number of axes that an item indexes."""
     if item is None or isinstance(item, bool):
         return 0
     return item.ndim if isinstance(item, torch.Tensor) and item.dtype == torch.bool else 1
@@ -150,16 +151,8 @@ def _axes(item: object) -> int:
 
 def _slice(item: slice, length: int) -> Pick:
     start, stop, step = item.indices(length)
-    # torch slices forwards only; backwards, the positions are written out.
+    # torch has no negative steps, so these positions are written out.
     return slice(start, stop, step) if step > 0 else torch.arange(start, stop, step)
-
-
-def _position(item: SupportsIndex, length: int, name: str) -> int:
-    position = operator.index(item)
-    if not -length <= position < length:
-        msg = f"{name.capitalize()} index {position} is out of range: there are {length}."
-        raise PositionError(msg)
-    return position % length
 
 
 def _positions(array: torch.Tensor, shape: Sequence[int], name: str) -> torch.Tensor:
@@ -169,5 +162,5 @@ def _positions(array: torch.Tensor, shape: Sequence[int], name: str) -> torch.Te
             raise PositionError(msg)
         return array.nonzero()[:, 0] if array.ndim == 1 else array
     for extreme in (array.min(), array.max()) if array.numel() else ():
-        _position(int(extreme), shape[0], name)
+        inside(int(extreme), shape[0], name)
     return array % shape[0] if array.numel() else array

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from anylocal._engine import tables
-from anylocal._maps.map import AttentionMap, maps_of
+from anylocal._maps.bounds import inside
+from anylocal._maps.layers import maps_of
+from anylocal._maps.map import AttentionMap
 from anylocal._maps.relevance import relevance
 from anylocal._maps.rollout import rollout
 from anylocal.errors import ChoiceError, NameNotFoundError, PositionError, StateError
@@ -23,15 +24,14 @@ if TYPE_CHECKING:
 class AttentionMaps(Sequence[AttentionMap]):
     """The maps of a model's layers, in the order in which the layers ran.
 
-    Take one by position, several by slice, or one by the name of its module.
+    Index it by position, slice or module name.
 
     Parameters
     ----------
     maps : iterable of AttentionMap, or callable
-        A callable takes nothing and returns the maps that there are by now; it is called at every access, so
-        it should keep what it has made.
+        A callable takes no arguments and returns the maps so far; it is called at every access, so it should cache.
     unsupported : mapping of str to str
-        By the names of modules, what else the model has that is called attention, and has no map.
+        Attention layers of the model that give no map: by module name, the reason.
 
     Examples
     --------
@@ -56,36 +56,36 @@ class AttentionMaps(Sequence[AttentionMap]):
         self.unsupported = unsupported
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return the maps that there are: a copy does not grow, and does not hold the scope."""
-        return _again, (list(self), dict(self.unsupported))
+        """Reduce to the maps so far: a copy does not grow, and does not keep the capture alive."""
+        return _restored, (list(self), dict(self.unsupported))
 
     @property
     def names(self) -> list[str]:
-        """Names of the modules, each once, in the order in which they first ran."""
+        """Names of the modules, without duplicates, in the order in which they first ran."""
         return list(dict.fromkeys(item.name for item in self))
 
     @property
     def forwards(self) -> list[AttentionMaps]:
-        """The maps of each forward (of each rank), in order: one `AttentionMaps` each."""
-        of: dict[tuple[int, int], list[AttentionMap]] = {}
+        """One `AttentionMaps` for each forward pass (of each rank), in order."""
+        grouped: dict[tuple[int, int], list[AttentionMap]] = {}
         for item in self:
-            of.setdefault((item.rank or 0, item.forward), []).append(item)
-        return [AttentionMaps(of[key]) for key in sorted(of)]
+            grouped.setdefault((item.rank or 0, item.forward), []).append(item)
+        return [AttentionMaps(grouped[key]) for key in sorted(grouped)]
 
     def gather(self, dst: int = 0) -> AttentionMaps | None:
-        """Bring the maps of all ranks to one, by torch.distributed.
+        """Gather the maps of all ranks on one, through torch.distributed.
 
-        Every rank must call it. Maps travel as what they are made of: of a fused layer, that is q, k and the mask.
+        Every rank must call it. A fused layer's map is sent as its q, k and mask.
 
         Parameters
         ----------
         dst : int, default 0
-            The rank that gets them.
+            The rank that receives the maps.
 
         Returns
         -------
         AttentionMaps or None
-            On that rank, the maps of rank 0, then those of rank 1, and so on, in main memory; on the others None.
+            On that rank, the maps of rank 0, then those of rank 1, and so on, in CPU memory; None on the others.
             `forwards` keeps ranks apart.
 
         Raises
@@ -101,30 +101,27 @@ class AttentionMaps(Sequence[AttentionMap]):
         from torch import distributed
 
         if not (distributed.is_available() and distributed.is_initialized()):
-            msg = (
-                "There are no other ranks: torch.distributed is not initialized. One process has all its maps already."
-            )
+            msg = "No other ranks: torch.distributed is not initialized. A single process has all its maps already."
             raise StateError(msg)
-        here = distributed.get_rank() == dst
-        everything: list[list[AttentionMap]] | None = (
-            [[] for _ in range(distributed.get_world_size())] if here else None
-        )
-        distributed.gather_object([item.cpu() for item in self], everything, dst)
-        return None if everything is None else AttentionMaps(item for maps in everything for item in maps)
+        ranks: list[list[AttentionMap]] | None = None
+        if distributed.get_rank() == dst:
+            ranks = [[] for _ in range(distributed.get_world_size())]
+        distributed.gather_object([item.cpu() for item in self], ranks, dst)
+        return None if ranks is None else AttentionMaps(item for maps in ranks for item in maps)
 
     def rollout(self, *, residual: float = 0.5, queries: Queries = None) -> torch.Tensor:
         """Follow attention through all layers, back to the input positions; see `rollout`."""
         return rollout(self, residual=residual, queries=queries)
 
     def relevance(self, output: torch.Tensor) -> torch.Tensor:
-        """Say how much each input position contributed to an output; see `relevance`."""
+        """Compute how much each input position contributed to an output; see `relevance`."""
         return relevance(self, output)
 
     def __len__(self) -> int:
         return len(self._now())
 
     def __iter__(self) -> Iterator[AttentionMap]:
-        # Sequence's own would read the source once for each map.
+        # Sequence's own method would call the source once for each map.
         return iter(self._now())
 
     def __contains__(self, item: object) -> bool:
@@ -138,18 +135,10 @@ class AttentionMaps(Sequence[AttentionMap]):
         maps = self._now()
         if isinstance(index, slice):
             return AttentionMaps(maps[index])
-        if isinstance(index, str):
-            return _named(index, maps)
-        try:
-            position = operator.index(index)
-        except TypeError:
-            position = len(maps)
-        if -len(maps) <= position < len(maps):
-            return maps[position]
         if not maps:
-            raise PositionError(_none_at_all(index))
-        msg = f"There is no map {index!r}: there are {len(maps)}, by their positions from 0 or the names of modules."
-        raise PositionError(msg)
+            kind = StateError if isinstance(index, str) else PositionError
+            raise kind(f"No attention map {index!r}: nothing was captured; run the model inside the capture first.")
+        return _named(index, maps) if isinstance(index, str) else maps[inside(index, len(maps), "map")]
 
     def __repr__(self) -> str:
         rows = _rows(self._now())
@@ -168,7 +157,7 @@ class AttentionMaps(Sequence[AttentionMap]):
 _TITLES = ("", "module", "forward", "batch × heads × queries × keys", "")
 
 
-def _again(maps: list[AttentionMap], unsupported: dict[str, str]) -> AttentionMaps:
+def _restored(maps: list[AttentionMap], unsupported: dict[str, str]) -> AttentionMaps:
     return AttentionMaps(maps, unsupported=unsupported)
 
 
@@ -179,20 +168,14 @@ def _rows(maps: Sequence[AttentionMap]) -> list[tables.Row]:
     ]
 
 
-def _none_at_all(wanted: object) -> str:
-    return f"There is no map {wanted!r}, because there is none at all; run the model inside the capture first."
-
-
 def _named(name: str, maps: Sequence[AttentionMap]) -> AttentionMap:
-    if not maps:
-        raise StateError(_none_at_all(name))
     found = [position for position, item in enumerate(maps) if item.name == name]
     if not found:
         raise NameNotFoundError(name, "AttentionMaps", (item.name for item in maps), kind="module")
     if len({(item.rank, item.forward) for item in maps}) > 1:
-        msg = f"The maps of {name!r} belong to several forwards; choose one of maps.forwards first."
+        msg = f"The maps of {name!r} belong to several forward passes; choose one of maps.forwards first."
         raise ChoiceError(msg)
     if len(found) > 1:
-        msg = f"{name!r} ran more than once in this forward: its maps are {found}; take one by position."
+        msg = f"{name!r} ran more than once in this forward pass: its maps are {found}; take one by position."
         raise ChoiceError(msg)
     return maps[found[0]]

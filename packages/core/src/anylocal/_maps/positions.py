@@ -1,7 +1,6 @@
-"""What the positions along the query or the key axis of a map stand for.
+"""What the positions along the query or the key axis of a map stand for: the base class, and positions with names.
 
-An `Axis` only counts them; `Patches` and `PlacedPatches` know where they lie in an image, `Tokens` (a room of their
-own) which words they are.
+An `Axis` only counts them; `Patches`, `PlacedPatches` and `Tokens` have modules of their own.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from typing import Any, SupportsIndex, TypeVar
 import numpy.typing as npt
 import torch
 
-from anylocal.errors import NameNotFoundError, PositionError, ShapeError
+from anylocal._maps.bounds import inside
+from anylocal.errors import NameNotFoundError, ShapeError
 
 Array = TypeVar("Array", torch.Tensor, npt.NDArray[Any])
 
 
 class Axis:
-    """Positions of which nothing is known but their number.
+    """Positions of which only the number is known.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ class Axis:
         Parameters
         ----------
         position : int
-            Counted from the end where negative.
+            Counted from the end if negative.
         sample : int
-            Which sample of the batch; only `Tokens` differ between samples.
+            Index in the batch; axes that are the same for all samples ignore it.
 
         Raises
         ------
         PositionError
-            Where there is no such position.
+            If the position is out of range.
         """
         del sample
         return str(self._checked(position))
@@ -80,23 +80,18 @@ class Axis:
         Raises
         ------
         PositionError
-            Where there is no such position.
+            If the position is out of range.
         """
         del sample
         return self._checked(query)
 
     def _checked(self, position: object) -> int:
-        try:
-            found = operator.index(position)  # type: ignore[arg-type]  # what is no integer raises, and is caught
-        except TypeError:
-            msg = f"{position!r} is no position of {self!r}; give an integer below {len(self)}."
-            raise PositionError(msg) from None
-        return inside(found, len(self), f"Position {found} of {self!r}")
+        return inside(position, len(self), "position", of=self)
 
 
 @dataclass(frozen=True)
 class Named(Axis):
-    """Positions that have names and lie nowhere: the class token as the only query, the latents of a pool.
+    """Positions with names and no place in an image, such as a single class token or the latents of a pooling layer.
 
     Parameters
     ----------
@@ -106,7 +101,7 @@ class Named(Axis):
     Raises
     ------
     ShapeError
-        Where two positions share a name.
+        If two positions share a name.
 
     Examples
     --------
@@ -119,7 +114,7 @@ class Named(Axis):
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        # A frozen dataclass leaves no other way to store what was given as a list.
+        # A list becomes a tuple; a frozen dataclass allows no plain assignment.
         object.__setattr__(self, "names", distinct(tuple(self.names)))
 
     def __len__(self) -> int:
@@ -136,19 +131,11 @@ class Named(Axis):
         Raises
         ------
         NameNotFoundError
-            Where no position has the name.
+            If no position has the name.
         PositionError
-            Where there is no such position.
+            If the position is out of range.
         """
         return named_position(query, self.names, self) if isinstance(query, str) else super().position(query, sample)
-
-
-def inside(position: int, length: int, what: str) -> int:
-    """Count from the end where negative."""
-    if not -length <= position < length:
-        msg = f"{what} is out of range: there are {length}."
-        raise PositionError(msg)
-    return position % length
 
 
 def distinct(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Attention weighted by its gradient, followed through the layers."""
+"""Relevance: attention weighted by its gradient, followed through the layers."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from anylocal._maps.map import maps_of
-from anylocal._maps.rollout import check_layers
+from anylocal._maps.layers import check_chain, maps_of
 from anylocal._maps.rows import StoredRows
 from anylocal.errors import StateError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from anylocal.attention import AttentionMap
+    from anylocal._maps.map import AttentionMap
 
 
 def relevance(maps: Iterable[AttentionMap], output: torch.Tensor) -> torch.Tensor:
-    """Say how much each input position contributed to an output, by attention and its gradient.
+    """Compute how much each input position contributed to an output, from attention and its gradient.
 
     In each layer, Ā is the mean over heads of (∇A ⊙ A)⁺, where ∇A is the gradient of the output with respect to the
-    map A; then R ← R + Ā·R, from the identity on, first layer first.
+    map A; then R ← R + Ā·R, starting from the identity at the first layer.
 
     Parameters
     ----------
     maps : iterable of AttentionMap
-        The self-attention layers of one forward, first layer first, captured with ``keep="graph"`` from a model that
-        makes its maps (that is not fused).
+        The self-attention layers of one forward pass, first layer first, captured with ``keep="graph"`` from a model
+        without fused kernels.
     output : torch.Tensor
-        What is to be explained, such as the logits of one class: a scalar, or one number for each sample. The graph
-        behind it is kept.
+        The output to explain, such as the logits of one class: a scalar, or one number for each sample. Its graph is
+        retained.
 
     Returns
     -------
@@ -40,12 +39,12 @@ def relevance(maps: Iterable[AttentionMap], output: torch.Tensor) -> torch.Tenso
     Raises
     ------
     UnsupportedError
-        Where a layer ran a fused kernel, which never makes the map that a gradient could be taken of, or the model was
+        If a layer ran a fused kernel, which never materializes the map and so gives it no gradient, or the model was
         compiled as a whole.
     StateError
-        Where a map, or the output, has no graph.
+        If a map, or the output, has no graph.
     ShapeError, ChoiceError
-        Where the maps do not belong together, as in `rollout`.
+        If the maps do not belong together, as in `rollout`.
 
     Notes
     -----
@@ -63,10 +62,10 @@ def relevance(maps: Iterable[AttentionMap], output: torch.Tensor) -> torch.Tenso
              [0.0000, 1.0000]]])
     """
     layers = maps_of(maps, "relevance")
-    check_layers(layers, "relevance")
+    check_chain(layers, "relevance")
     weights = [_with_graph(layer) for layer in layers]
     if not output.requires_grad:
-        msg = "The output has no graph; run the model with gradients on, and do not detach what is explained."
+        msg = "The output has no graph; run the model with gradients enabled, and do not detach its output."
         raise StateError(msg)
     try:
         gradients = torch.autograd.grad(output.sum(), weights, retain_graph=True)
@@ -74,8 +73,8 @@ def relevance(maps: Iterable[AttentionMap], output: torch.Tensor) -> torch.Tenso
         if "appears to not have been used" not in str(error):
             raise
         msg = (
-            "The output does not depend on some of the maps as they were captured: they belong to another run, or the"
-            " model was compiled as a whole, where values inside have no gradient. Run it eagerly, or with"
+            "The output does not depend on some of the captured maps: they belong to another forward pass, or the model"
+            " was compiled as a whole, so that values inside it have no gradient. Run it eagerly, or with"
             ' backend="eager".'
         )
         raise UnsupportedError(msg) from error
@@ -96,12 +95,12 @@ def _followed(
 def _with_graph(layer: AttentionMap) -> torch.Tensor:
     if layer.fused or not isinstance(layer.rows, StoredRows):
         msg = (
-            f"{layer!r} ran a fused kernel, which never makes the map that a gradient could be taken of. Have the model"
-            " make its maps: timm.layers.set_fused_attn(False) before it is built, or"
-            ' attn_implementation="eager" where it is loaded from transformers.'
+            f"{layer!r} ran a fused kernel, which never materializes the map and so gives it no gradient. Turn fused"
+            " kernels off: timm.layers.set_fused_attn(False) before the model is built, or"
+            ' attn_implementation="eager" when it is loaded from transformers.'
         )
         raise UnsupportedError(msg)
     if not layer.rows.given.requires_grad:
-        msg = f'{layer!r} has no graph; capture it with keep="graph", and run the model with gradients on.'
+        msg = f'{layer!r} has no graph; capture it with keep="graph", and run the model with gradients enabled.'
         raise StateError(msg)
     return layer.rows.given

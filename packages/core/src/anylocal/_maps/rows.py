@@ -1,8 +1,8 @@
-"""The rows of an attention map: either given, or computed from query and key for the rows asked for only.
+"""The rows of an attention map: either stored, or computed from query and key when they are asked for.
 
-A source of rows has a shape (batch, head, query, key) and one method, `take`, which picks along the first
-three axes *before* anything of the size of the map exists. The softmax runs over whole rows, so picking
-along the key axis comes last and is left to the caller.
+A source of rows has a shape (batch, head, query, key) and a method `take`, which picks along the first three axes
+*before* anything of the size of the map exists. The softmax needs complete rows, so picking along the key axis comes
+last and is left to the caller.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ Pick: TypeAlias = slice | torch.Tensor
 
 Shape: TypeAlias = tuple[int, int, int, int]
 
-
 _BLOCK = 2**22
-"""Elements of a map computed at a time: 16 MiB in float32, small beside a model; smaller blocks are slower."""
+"""Elements of a map computed at a time: 16 MiB in float32, little compared to a model; smaller blocks are slower."""
 
 
 class Rows(Protocol):
-    """Where the rows of a map come from."""
+    """A source of rows."""
 
     shape: Shape
     dtype: torch.dtype
@@ -40,14 +39,14 @@ class Rows(Protocol):
         """Return the rows picked, shape (batch', head', query', key)."""
 
     def cpu(self) -> Rows:
-        """Return the same rows, made of copies in main memory."""
+        """Return the same rows from copies in CPU memory."""
 
 
 class StoredRows:
-    """Rows that somebody else has computed: a view of the weights."""
+    """Rows that are already computed: a view of the weights."""
 
     def __init__(self, weights: torch.Tensor) -> None:
-        # What a gradient can be taken of: a view of it is another tensor.
+        # For gradients: a view of it is another tensor.
         self.given = weights
         self.weights = promoted(weights, "weights")
         self.shape: Shape = _shape(self.weights)
@@ -55,16 +54,16 @@ class StoredRows:
         self.device = weights.device
 
     def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
-        """Return the rows picked, shape (batch', head', query', key); a view where all picks are slices."""
+        """Return the rows picked, shape (batch', head', query', key); a view if all picks are slices."""
         return picked(self.weights, batch, heads, queries)
 
     def cpu(self) -> StoredRows:
-        """Return the same rows, made of a copy in main memory."""
+        """Return the same rows from a copy in CPU memory."""
         return StoredRows(compact(self.weights))
 
 
 class LazyRows:
-    """Rows that are the softmax of operands, kept as they are until some rows are asked for."""
+    """Rows computed as a softmax of operands, which are kept as they are until some rows are asked for."""
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class LazyRows:
         k: torch.Tensor,
         mask: torch.Tensor | None,
         scale: float | None,
-        causal: bool,  # noqa: FBT001  # as the kernel has it
+        causal: bool,  # noqa: FBT001  # the kernel's own signature
     ) -> None:
         self.q, self.k = promoted(q, "q"), promoted(k, "k")
         batch, heads, queries, features = self.q.shape
@@ -83,23 +82,22 @@ class LazyRows:
         self.causal = causal
         self.device = q.device
         operands = [tensor for tensor in (self.q, self.k, self.mask) if tensor is not None]
-        double = any(operand.dtype == torch.float64 for operand in operands)
-        self.dtype = torch.float64 if double else torch.float32
+        self.dtype = float_type(*(operand.dtype for operand in operands))
         self._operands = operands
         self._versions = [_version(operand) for operand in operands]
 
-    # Copies count their changes from the start.
+    # The version counters of a copy start at zero again.
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made of."""
+        """Return the state, with a flag for each operand instead of its version: whether it is unchanged."""
         pairs = zip(self._operands, self._versions, strict=True)
         return {**vars(self), "_versions": [_version(operand) == version for operand, version in pairs]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Become a copy, which is as changed as what it was made of."""
+        """Restore the state; operands that were changed before count as changed."""
         vars(self).update(state)
         pairs = zip(self._operands, state["_versions"], strict=True)
-        self._versions = [_version(operand) if as_it_was else -1 for operand, as_it_was in pairs]
+        self._versions = [_version(operand) if unchanged else -1 for operand, unchanged in pairs]
 
     def _check(self) -> None:
         q, k = tuple(self.q.shape), tuple(self.k.shape)
@@ -114,15 +112,15 @@ class LazyRows:
         """Return the rows picked, shape (batch', head', query', key), in float32 or float64."""
         if [_version(operand) for operand in self._operands] != self._versions:
             msg = (
-                "q, k or the mask of an attention map was changed in place after the map was made, so that the "
-                "map shows the new values; make it from clones, or read it earlier."
+                "q, k or the mask of an attention map was changed in place after the map was made, so the map shows "
+                "the new values; make it from clones, or read it earlier."
             )
             warnings.warn(ChangedInPlaceWarning(msg), stacklevel=3)
         with exactly(self.device):
             q = picked(self.q, batch, heads, queries).to(self.dtype)
             k = fitting(self.k, batch, self._key_heads(heads)).to(self.dtype)
-            # Scaled afterwards, not q beforehand: bf16 and fp16 operands then stay exact even where the user
-            # lets float32 products run in TF32.
+            # The product is scaled, not q: bf16 and fp16 operands then stay exact even if the user lets float32
+            # products run in TF32.
             scores = _products(q, k).mul_(self.scale)
             if self.causal:
                 scores = scores.masked_fill_(~self._causal(queries), -math.inf)
@@ -131,12 +129,12 @@ class LazyRows:
             return _masked(scores, fitting(self.mask, batch, heads, queries))
 
     def cpu(self) -> LazyRows:
-        """Return the same rows, made of copies in main memory."""
+        """Return the same rows from copies in CPU memory."""
         mask = None if self.mask is None else compact(self.mask)
         return LazyRows(compact(self.q), compact(self.k), mask, self.scale, self.causal)
 
     def _key_heads(self, heads: Pick) -> Pick:
-        """Return the key heads of the query heads picked: each serves a group of neighbours."""
+        """Return the key heads of the query heads picked; neighbouring query heads share one."""
         every = range(self.shape[1])
         group = len(every) // self.k.shape[1]
         if group == 1:
@@ -145,38 +143,38 @@ class LazyRows:
         return slice(None) if whole else positions(heads, len(every), self.device) // group
 
     def _causal(self, queries: Pick) -> torch.Tensor:
-        """Return which keys take part in the rows picked: aligned top left, as `is_causal` of SDPA."""
+        """Return which keys take part in the rows picked: aligned top left, as SDPA's `is_causal`."""
         rows = positions(queries, self.shape[2], self.device)
         return rows[:, None] >= torch.arange(self.shape[3], device=self.device)
 
 
 def _products(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Multiply q, (batch, head, query, feature), with the keys of its head or group: (batch, head, query, key)."""
+    """Multiply q, (batch, head, query, feature), with the keys of each head's group: (batch, head, query, key)."""
     batch, heads, queries, features = q.shape
     groups = k.shape[1]
-    # The heads of a group become rows of one product: repeating their keys would cost as much as the product.
+    # The heads of a group become rows of one product: repeating the keys would cost as much as the product.
     rows = q.reshape(batch, groups, heads // max(groups, 1) * queries, features)
     return (rows @ k.transpose(-2, -1)).reshape(batch, heads, queries, k.shape[2])
 
 
 def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask)
-    # A row without any key is 0 in SDPA since torch 2.5, and NaN before. Its scores are made finite first, or
-    # the softmax's gradient would be NaN although nothing of its value is kept.
+    # A fully masked row is 0 in SDPA since torch 2.5, and NaN before. Its scores are made finite first, or the
+    # softmax's gradient would be NaN although its value is discarded.
     empty = (scores == -math.inf).all(-1, keepdim=True)
     return scores.masked_fill_(empty, 0.0).softmax(-1).masked_fill(empty, 0.0)
 
 
 def exactly(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Compute in the precision of the operands, whatever autocast surrounds."""
-    # Entering autocast at all is refused for devices that know none, such as "meta".
+    """Compute in the precision of the operands, also under autocast."""
+    # Devices without autocast, such as "meta", refuse even to disable it.
     if not torch.amp.is_autocast_available(device.type):
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def picked(tensor: torch.Tensor, *picks: Pick) -> torch.Tensor:
-    """Pick along the leading axes; a view where all picks are slices."""
+    """Pick along the leading axes; a view if all picks are slices."""
     for axis, pick in enumerate(picks):
         if isinstance(pick, torch.Tensor):
             tensor = tensor.index_select(axis, pick.to(tensor.device))
@@ -186,32 +184,37 @@ def picked(tensor: torch.Tensor, *picks: Pick) -> torch.Tensor:
 
 
 def fitting(tensor: torch.Tensor, *picks: Pick) -> torch.Tensor:
-    """Pick along the leading axes that are not to be broadcast."""
+    """Pick along the leading axes, except those of length 1, which broadcast."""
     whole = slice(None)
     return picked(tensor, *(whole if size == 1 else pick for size, pick in zip(tensor.shape, picks, strict=False)))
 
 
 def positions(pick: Pick, length: int, device: torch.device) -> torch.Tensor:
-    """Return the positions that a pick means, shape (n,)."""
+    """Return the positions of a pick, shape (n,)."""
     return torch.arange(length, device=device)[pick] if isinstance(pick, slice) else pick.to(device)
 
 
 def block_rows(shape: Shape) -> int:
-    """Return how many rows of a map (of all samples and heads) are computed at a time."""
+    """Return how many query rows (of all samples and heads) are computed at a time."""
     batch, heads, _, keys = shape
     return max(1, _BLOCK // max(1, batch * heads * keys))
 
 
 def chunks(pick: Pick, length: int, size: int) -> Iterator[Pick]:
-    """Cut a pick into picks of at most `size` positions, at least one of them."""
+    """Yield parts of a pick, of at most `size` positions each; at least one, which may be empty."""
     span = pick if isinstance(pick, torch.Tensor) else range(length)[pick]
     for start in range(0, max(len(span), 1), size):
         part = span[start : start + size]
         yield part if isinstance(part, torch.Tensor) else slice(part.start, part.stop, part.step)
 
 
+def float_type(*types: torch.dtype) -> torch.dtype:
+    """Return the type to compute in: float64 if one of the types is, else float32, also for half precision."""
+    return torch.float64 if torch.float64 in types else torch.float32
+
+
 def promoted(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """Put axes of length 1 in front until there are four."""
+    """Prepend axes of length 1 until there are four."""
     if tensor.ndim not in {2, 3, 4}:
         msg = f"{name} has shape {tuple(tensor.shape)}; expected 4 dimensions (or the last 3 or 2 of them)."
         raise ShapeError(msg)
@@ -223,7 +226,7 @@ def promoted(tensor: torch.Tensor, name: str) -> torch.Tensor:
 
 def _mask(mask: torch.Tensor, shape: Shape) -> torch.Tensor:
     if mask.dtype != torch.bool and not mask.is_floating_point():
-        msg = f"The mask is {mask.dtype}; expected bool (True takes part) or floating point (added)."
+        msg = f"The mask is {mask.dtype}; expected bool (True takes part) or floating point (added to the scores)."
         raise OptionError(msg)
     missing = len(shape) - mask.ndim
     sizes = (1,) * missing + tuple(mask.shape)
@@ -234,7 +237,7 @@ def _mask(mask: torch.Tensor, shape: Shape) -> torch.Tensor:
 
 
 def compact(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a copy in main memory that holds its own values and nothing else."""
+    """Return a copy in CPU memory that keeps no larger tensor alive."""
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
@@ -244,5 +247,5 @@ def _shape(tensor: torch.Tensor) -> Shape:
 
 
 def _version(tensor: torch.Tensor) -> int:
-    # Inference tensors have no version counter: a change to one cannot be seen.
+    # Inference tensors have no version counter: their changes go unnoticed.
     return -1 if tensor.is_inference() else tensor._version

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anylocal._maps.positions import Axis, inside
+from anylocal._maps.bounds import inside
+from anylocal._maps.positions import Axis
 from anylocal.errors import ChoiceError, NameNotFoundError, ShapeError
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
@@ -21,24 +22,24 @@ Words: TypeAlias = Sequence[int | None] | Sequence[Sequence[int | None]]
 class Tokens(Axis):
     """Positions that are the tokens of one text, or of a batch of texts padded to one length.
 
-    A single text is shared by every sample of the batch.
+    A single text is shared by all samples of the batch.
 
     Parameters
     ----------
     tokens : sequence of str, or sequence of sequences of str
     padding, special : bool array of the same shape, optional
-        Which tokens fill up a shorter text, and which the tokenizer added (``[CLS]``, ``</s>``). Beware that
-        a tokenizer's ``attention_mask`` says the opposite of `padding`.
+        Which tokens pad a shorter text, and which the tokenizer added (``[CLS]``, ``</s>``). Note that a tokenizer's
+        ``attention_mask`` is the inverse of `padding`.
     start : int, default 0
-        The place of the first token in its text: a step that generates asks with its last tokens only.
+        Index of the first token in its text: in a step of generation, the queries are the last tokens only.
     words : sequence of (int or None), or sequence of such, optional
-        The number of the word that each token is a part of, as a tokenizer's ``word_ids`` gives it; None for tokens of
-        no word. By default each token is a word of its own.
+        Index of each token's word, as in a tokenizer's ``word_ids``; None for tokens outside words. By default each
+        token is a word of its own.
     spellings : sequence of str, or sequence of sequences of str, optional
-        The text of each word, by its number; by default that of its tokens.
+        The text of each word, by its index; by default its tokens joined.
     segments : sequence of (int or None), or sequence of such, optional
-        The number of the sentence that each token is a part of, where a model reads several: what BERT's
-        ``token_type_ids`` and a tokenizer's ``sequence_ids`` tell. None for tokens of no sentence, such as padding.
+        Index of each token's sentence, for models that read several at once, as in BERT's ``token_type_ids`` and a
+        tokenizer's ``sequence_ids``. None for tokens outside sentences, such as padding.
 
     Attributes
     ----------
@@ -48,7 +49,7 @@ class Tokens(Axis):
     Raises
     ------
     ShapeError
-        Where the texts differ in length, there is none, or a mask or the words do not fit them.
+        If the texts differ in length, there are none, or a mask or the words do not fit them.
 
     Examples
     --------
@@ -79,7 +80,7 @@ class Tokens(Axis):
         self._special = self._flags(special, "special")
         self._words = None if words is None else self._numbers(words, "words")
         numbers = None if segments is None else self._numbers(segments, "segments")
-        # Told of no token is not told.
+        # Known for no token means not known.
         self._segments = numbers if any(number is not None for row in numbers or () for number in row) else None
         self._spellings = None if spellings is None else self._checked_spellings(spellings)
 
@@ -106,7 +107,7 @@ class Tokens(Axis):
         Raises
         ------
         PositionError
-            Where there is no such position, or no such text.
+            If the position or the text is out of range.
         """
         return self.texts[self._text(sample)][self._checked(position)]
 
@@ -119,7 +120,7 @@ class Tokens(Axis):
         return self._row(self._special, sample)
 
     def words(self, sample: int = 0) -> list[list[int]]:
-        """Return the positions of each word of one text, in reading order; tokens of no word stand by themselves.
+        """Return the positions of each word of one text, in reading order; a token outside words is one by itself.
 
         Examples
         --------
@@ -130,15 +131,14 @@ class Tokens(Axis):
         numbers = [None] * len(self) if self._words is None else self._words[self._text(sample)]
         found: list[list[int]] = []
         for position, number in enumerate(numbers):
-            goes_on = number is not None and position and numbers[position - 1] == number
-            if goes_on:
+            if number is not None and position and numbers[position - 1] == number:
                 found[-1].append(position)
             else:
                 found.append([position])
         return found
 
     def segments(self, sample: int = 0) -> list[int | None]:
-        """Return, for each position of one text, the number of its sentence, None where none is known.
+        """Return the index of each position's sentence in one text, None where it is not known.
 
         Examples
         --------
@@ -151,7 +151,7 @@ class Tokens(Axis):
 
     @property
     def split(self) -> dict[str, Any]:
-        """How the texts were split: ``words`` and ``spellings``, as they were given."""
+        """How the texts were split into words: ``words`` and ``spellings``, as given."""
         return {"words": self._words, "spellings": self._spellings}
 
     def spelling(self, positions: Sequence[int], sample: int = 0) -> str:
@@ -163,7 +163,7 @@ class Tokens(Axis):
         return _joined([self.texts[text][position] for position in positions])
 
     def take(self, texts: Sequence[int]) -> Tokens:
-        """Return the tokens of some of the texts, in this order; one may be there several times."""
+        """Return the tokens of some of the texts, in this order; a text may be repeated."""
         rows = [self._text(text) for text in texts]
         return Tokens(
             [self.texts[row] for row in rows],
@@ -181,11 +181,11 @@ class Tokens(Axis):
         Raises
         ------
         NameNotFoundError
-            Where the text has no such token.
+            If the text has no such token.
         ChoiceError
-            Where it occurs more than once.
+            If the token occurs more than once.
         PositionError
-            Where there is no such position, or no such text.
+            If the position or the text is out of range.
         """
         if not isinstance(query, str):
             return super().position(query, sample)
@@ -194,28 +194,27 @@ class Tokens(Axis):
         if not found:
             raise NameNotFoundError(query, f"Text {sample} of {self!r}", text, kind="token")
         if len(found) > 1:
-            msg = f"Token {query!r} stands at positions {found} of text {sample}; give one of them."
+            msg = f"Token {query!r} is at positions {found} of text {sample}; give one of them."
             raise ChoiceError(msg)
         return found[0]
 
     def _text(self, sample: int) -> int:
         if len(self.texts) == 1:
             return 0
-        return inside(sample, len(self.texts), f"Sample {sample} of {self!r}")
+        return inside(sample, len(self.texts), "sample", of=self)
 
     def _row(self, flags: Flags, sample: int) -> Flags:
-        # A copy: inverting it in place must not change the axis.
+        # A copy, so that changing it in place leaves the axis as it is.
         row: Flags = flags[self._text(sample)].copy()
         return row
 
     def _numbers(self, given: Words, name: str) -> tuple[tuple[int | None, ...], ...]:
         plain: Any = given.tolist() if isinstance(given, torch.Tensor | np.ndarray) else given
         rows = plain if len(plain) and isinstance(plain[0], Sequence | torch.Tensor | np.ndarray) else [plain]
-        # NumPy's integers, and tensors of one, are no JSON.
+        # NumPy's integers, and tensors of one number, cannot be written as JSON.
         numbers = tuple(tuple(None if number is None else operator.index(number) for number in row) for row in rows)
         if [len(row) for row in numbers] != [len(self)] * len(self.texts):
-            lengths = [len(row) for row in numbers]
-            have = f"{len(self.texts)} × {len(self)}"
+            lengths, have = [len(row) for row in numbers], f"{len(self.texts)} × {len(self)}"
             msg = f"{name} has {lengths} numbers and the tokens are {have}; give one for each token."
             raise ShapeError(msg)
         return numbers
@@ -226,7 +225,9 @@ class Tokens(Axis):
         numbers = self._words or ((),) * len(spellings)
         most = [max((n for n in row if n is not None), default=-1) for row in numbers]
         if len(spellings) != len(self.texts) or any(len(w) <= n for w, n in zip(spellings, most, strict=True)):
-            msg = f"spellings has {[len(words) for words in spellings]} texts of words, and words counts up to {most}."
+            msg = (
+                f"spellings has {[len(words) for words in spellings]} words for each text, and words goes up to {most}."
+            )
             raise ShapeError(msg)
         return spellings
 
@@ -249,26 +250,26 @@ class Tokens(Axis):
 
 def _texts(tokens: Sequence[str] | Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
     if isinstance(tokens, str):
-        msg = f"Tokens takes a list of tokens, not one string: {tokens!r}; split it first."
+        msg = f"Tokens takes a list of tokens, not a string: {tokens!r}; split it first."
         raise ShapeError(msg)
     single = tuple(token for token in tokens if isinstance(token, str))
     texts = (single,) if single and len(single) == len(tokens) else tuple(tuple(text) for text in tokens)
     lengths = [len(text) for text in texts]
     if len(set(lengths)) != 1:
-        msg = f"The texts of a batch must be padded to one length; there are {len(texts)}, of {lengths}."
+        msg = f"The texts of a batch must be padded to one length; got {len(texts)}, of lengths {lengths}."
         raise ShapeError(msg)
     return texts
 
 
-# WordPiece marks what goes on, SentencePiece and byte-level BPE what begins behind a space.
-_GOES_ON: Final = "##"
+# WordPiece marks the continuation of a word; SentencePiece and byte-level BPE mark a space before it.
+_CONTINUATION: Final = "##"
 _SPACES: Final = ("\u2581", "\u0120")
 
 
 def _joined(tokens: Sequence[str]) -> str:
     if len(tokens) == 1:
         return tokens[0]
-    whole = "".join([tokens[0], *(token.removeprefix(_GOES_ON) for token in tokens[1:])])
+    whole = "".join([tokens[0], *(token.removeprefix(_CONTINUATION) for token in tokens[1:])])
     for space in _SPACES:
         whole = whole.removeprefix(space)
     return whole

@@ -1,31 +1,33 @@
-"""Maps of words, where a tokenizer has split them."""
+"""Maps between words instead of tokens."""
 
 from __future__ import annotations
 
-import operator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from anylocal._maps.bounds import inside
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.tokens import Tokens
-from anylocal.errors import ChoiceError, PositionError, ShapeError
+from anylocal.errors import ChoiceError, ShapeError
 
 if TYPE_CHECKING:
     from anylocal._maps.positions import Axis
 
 
 def merge_words(attention: AttentionMap, *, sample: int | None = None) -> AttentionMap:
-    """Merge the tokens of each word, in the map of one text.
+    """Merge the tokens of each word in the map of one text.
 
-    Attention to a word is the sum over its tokens, attention from a word their mean, so that rows still sum to 1.
+    Attention to a word is the sum over its tokens, attention from a word the mean, so that rows still sum to 1.
 
     Parameters
     ----------
     attention : AttentionMap
-        Its keys, its queries or both are `Tokens` that know their words.
+        A map whose keys, queries or both are `Tokens` with words.
     sample : int, optional
-        Which text of the batch (of a layer of windows, which window); a batch of one needs none.
+        Index of the text in the batch (of the window, if the layer attends within windows). May be left out for a batch
+        of one.
 
     Returns
     -------
@@ -35,11 +37,11 @@ def merge_words(attention: AttentionMap, *, sample: int | None = None) -> Attent
     Raises
     ------
     ShapeError
-        If neither side is tokens.
+        If neither the queries nor the keys are tokens.
     ChoiceError
         If the batch holds several texts and none was chosen.
     PositionError
-        If there is no such text.
+        If the sample is out of range.
 
     Notes
     -----
@@ -55,46 +57,25 @@ def merge_words(attention: AttentionMap, *, sample: int | None = None) -> Attent
     (['playing', 'now'], tensor([0.6667, 0.3333]))
     """
     if not isinstance(attention.queries, Tokens) and not isinstance(attention.keys, Tokens):
-        msg = f"Neither queries nor keys of {attention!r} are tokens, and there are no words to merge."
+        msg = f"Neither the queries nor the keys of {attention!r} are tokens: no words to merge."
         raise ShapeError(msg)
     batch = attention.shape[0]
     if sample is None and batch != 1:
-        msg = f"{attention!r} holds {batch} texts, whose words differ: choose one by sample=0 … {batch - 1}."
+        msg = f"{attention!r} holds {batch} texts with different words; choose one by sample=0 … {batch - 1}."
         raise ChoiceError(msg)
-    at = _sample(attention, 0 if sample is None else sample)
-    # The windows of a text share its tokens.
+    at = inside(0 if sample is None else sample, batch, "sample", of=attention)
     text = at // attention.windows
     rows, queries = _groups(attention.queries, text)
     columns, keys = _groups(attention.keys, text)
     weights = attention[at]
     summed = torch.stack([weights[:, :, column].sum(-1) for column in columns], -1)
     averaged = torch.stack([summed[:, row].mean(1) for row in rows], 1)
-    return AttentionMap.from_weights(
-        averaged[None],
-        name=attention.name,
-        queries=queries,
-        keys=keys,
-        fused=attention.fused,
-        forward=attention.forward,
-        rank=attention.rank,
-    )
-
-
-def _sample(attention: AttentionMap, sample: object) -> int:
-    """Return a sample counted from the start."""
-    batch = attention.shape[0]
-    try:
-        found = operator.index(sample)  # type: ignore[arg-type]  # what is no integer raises, and is caught
-    except TypeError:
-        found = batch
-    if not -batch <= found < batch:
-        msg = f"There is no sample {sample!r} of {attention!r}: there are {batch}, counted from 0."
-        raise PositionError(msg)
-    return found % batch
+    labels = replace(attention.labels, queries=queries, keys=keys, windows=1, mixed=None)
+    return AttentionMap.from_weights(averaged[None], **vars(labels))
 
 
 def _groups(axis: Axis, text: int) -> tuple[list[list[int]], Axis]:
-    """Return the positions that become one, and what they become."""
+    """Return the positions of each word, and the axis of words."""
     if not isinstance(axis, Tokens):
         return [[position] for position in range(len(axis))], axis
     groups = axis.words(text)

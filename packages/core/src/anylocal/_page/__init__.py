@@ -1,1 +1,1 @@
-"""The interactive page: what it is made of, and its files."""
+"""The interactive page: its data and its files."""

@@ -1,4 +1,4 @@
-"""What the interactive page knows of its maps besides their weights, as JSON: layers, axes, images."""
+"""The JSON of the interactive page: everything about its maps except their weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from PIL import Image
 
 from anylocal._drawing.grid import row_names
 from anylocal._drawing.image import as_seen, pixels_of
-from anylocal.attention import AttentionMap, Axis, Named, Patches, PlacedPatches, Tokens
+from anylocal._maps.map import AttentionMap
+from anylocal._maps.patches import Patches
+from anylocal._maps.placed import PlacedPatches
+from anylocal._maps.positions import Axis, Named
+from anylocal._maps.tokens import Tokens
 from anylocal.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
@@ -35,10 +39,10 @@ def describe(
     samples: Sequence[int],
     packed: Iterable[Layer],
 ) -> dict[str, Any]:
-    """Return what the script needs to know of the layers, at their places among those given, and of their axes."""
+    """Return what the script needs to know about the layers, at their places among those given, and their axes."""
     axes: dict[tuple[Axis, int], int] = {}
     shorts, _ = row_names(layers, float("inf"), 1)
-    twice = {name for name, count in Counter(layer.name for layer in given).items() if count > 1 or not name}
+    ambiguous = {name for name, count in Counter(layer.name for layer in given).items() if count > 1 or not name}
     rows = []
     for at, layer, short, pack in zip(places, layers, shorts, packed, strict=True):
         queries, keys = (axes.setdefault((axis, layer.windows), len(axes)) for axis in (layer.queries, layer.keys))
@@ -46,8 +50,8 @@ def describe(
             {
                 "name": layer.name,
                 "short": short,
-                # How Python reaches it: layers that share a name, only by their place.
-                "ref": str(at) if layer.name in twice else repr(layer.name),
+                # The index of the map in Python: layers that share a name are only reached by position.
+                "ref": str(at) if layer.name in ambiguous else repr(layer.name),
                 "shape": (len(samples), layer.windows, *layer.shape[1:]),
                 "queries": queries,
                 "keys": keys,
@@ -66,43 +70,43 @@ def describe(
 
 
 def tokens_of(given: object) -> Tokens:
-    """Return what a user gave as tokens.
+    """Return the tokens that a user gave.
 
     Raises
     ------
     OptionError
-        Where it is no texts: a tokenizer, or the ids that it makes.
+        If they are not texts, but a tokenizer or its ids.
     ShapeError
-        Where the texts differ in length, or it is one string.
+        If the texts differ in length, or it is one string.
     """
     if isinstance(given, Tokens):
         return given
     given = given.tolist() if isinstance(given, np.ndarray | torch.Tensor) else given
-    cure = "tokenizer.convert_ids_to_tokens(ids) makes them of ids, and a capture with tokenizer= has them already."
+    remedy = "tokenizer.convert_ids_to_tokens(ids) converts ids, and a capture with tokenizer= has the tokens already."
     if not isinstance(given, Sequence):
-        msg = f"tokens= takes the texts of the tokens and got {type(given).__name__}; {cure}"
+        msg = f"tokens= takes the texts of the tokens and got {type(given).__name__}; {remedy}"
         raise OptionError(msg)
     single = any(isinstance(item, str) for item in given) or not all(isinstance(item, Sequence) for item in given)
     for token in given if single else itertools.chain.from_iterable(given):
         if not isinstance(token, str):
-            msg = f"tokens= takes the texts of the tokens, and {token!r} is none; {cure}"
+            msg = f"tokens= takes the texts of the tokens, and {token!r} is not a text; {remedy}"
             raise OptionError(msg)
     return Tokens(given)
 
 
 def named(layers: Sequence[AttentionMap], samples: Sequence[int], tokens: Tokens) -> list[AttentionMap]:
-    """Return the maps with tokens on the axes of texts and those that only count, where the numbers agree.
+    """Return the maps with the tokens on every axis of their length that is a text or only counts.
 
     Raises
     ------
     OptionError
-        Where no axis is one of these.
+        If no axis is a text or only counts.
     ShapeError
-        Where the tokens fit none of them, or are texts of another batch.
+        If the tokens fit none of the axes, or have the texts of another batch.
     """
     axes = dict.fromkeys(axis for layer in layers for axis in (layer.queries, layer.keys) if _is_open(axis))
     if not axes:
-        msg = f"There are tokens, and the positions of {layers[0]!r} are not those of a text; leave tokens= out."
+        msg = f"tokens= was given, but the positions of {layers[0]!r} are not tokens of a text; leave tokens= out."
         raise OptionError(msg)
     if all(len(axis) != len(tokens) for axis in axes):
         lengths = ", ".join(map(str, sorted({len(axis) for axis in axes})))
@@ -120,44 +124,44 @@ def named(layers: Sequence[AttentionMap], samples: Sequence[int], tokens: Tokens
 
 
 def _is_open(axis: Axis) -> bool:
-    """Return whether a user may say what the positions are; names and places are facts of the model."""
+    """Return whether a user may name the positions; names and places are known from the model."""
     return type(axis) is Axis or isinstance(axis, Tokens)
 
 
 def _labelled(axis: Axis, tokens: Tokens, samples: Sequence[int]) -> Tokens:
-    """Return the tokens, with what the axis knows of its own besides their texts where they do not tell it."""
+    """Return the tokens, completed by what only the axis knows besides the texts."""
     if not isinstance(axis, Tokens):
         return tokens
     several = len(axis.texts) > 1
     if several and len(tokens.texts) == 1 and len({axis.texts[sample] for sample in samples}) > 1:
         msg = (
-            f"tokens= has one text and the {len(samples)} samples of the page have different ones; give one for each"
-            " sample of the batch, or choose one by samples=."
+            f"tokens= has one text and the {len(samples)} samples of the page have different ones; give one text for"
+            " each sample of the batch, or choose one sample by samples=."
         )
         raise ShapeError(msg)
     count = max(len(axis.texts), len(tokens.texts))
     given, known = (each if len(each.texts) == count else each.take([0] * count) for each in (tokens, axis))
-    # The spellings of words are those of the texts that go; which tokens make up a word stays true.
+    # The known spellings belong to the replaced texts; which tokens make up a word stays valid.
     split = given.split if given.split["words"] else {"words": known.split["words"]}
     return Tokens(
         given.texts,
-        padding=_told(given, known, lambda side, text: side.is_padding(text).tolist()),
-        special=_told(given, known, lambda side, text: side.is_special(text).tolist()),
-        segments=_told(given, known, Tokens.segments),
+        padding=_flags(given, known, lambda side, text: side.is_padding(text).tolist()),
+        special=_flags(given, known, lambda side, text: side.is_special(text).tolist()),
+        segments=_flags(given, known, Tokens.segments),
         start=given.start or known.start,
         **split,
     )
 
 
-def _told(given: Tokens, known: Tokens, of: Callable[[Tokens, int], list[Any]]) -> list[list[Any]]:
-    """Return what is said of each token: by those given, or by those known where these say nothing."""
+def _flags(given: Tokens, known: Tokens, of: Callable[[Tokens, int], list[Any]]) -> list[list[Any]]:
+    """Return a property of each token, from the given tokens if they have it, else from the known ones."""
     own, before = ([of(side, text) for text in range(len(side.texts))] for side in (given, known))
-    # Not by its truth: 0 is a sentence.
+    # Not by truth: 0 is the index of a sentence.
     return own if any(item is not None and item is not False for row in own for item in row) else before
 
 
 def colours_of(cmap: Cmap) -> str:
-    """Return the colours of a colormap, red, green and blue of each, in base64."""
+    """Return the colours of a colormap, as base64 of red, green and blue bytes."""
     table = (cmap if isinstance(cmap, Colormap) else colormaps[cmap])(np.linspace(0, 1, _COLOURS), bytes=True)
     return base64.b64encode(np.asarray(table)[:, :3].tobytes()).decode("ascii")
 
@@ -169,38 +173,38 @@ def sources_of(
     mean: Statistics,
     std: Statistics,
 ) -> list[str]:
-    """Return the image of each sample as an address that holds it: PNG, which loses nothing.
+    """Return the image of each sample as the data URL of a PNG.
 
     Raises
     ------
     OptionError
-        Where no layer has patches.
+        If no layer has patches.
     ShapeError
-        Where the images are others than those that the model saw, by number or size.
+        If the images differ from those that the model saw in number or size.
     """
     sides = [axis for layer in layers for axis in (layer.queries, layer.keys)]
     patches = [axis for axis in sides if isinstance(axis, Patches | PlacedPatches)]
     if not patches:
-        msg = f"There are images, and the positions of {layers[0]!r} are no patches; leave images= out."
+        msg = f"images= was given, but the positions of {layers[0]!r} are not patches; leave images= out."
         raise OptionError(msg)
     batch = layers[0].images
     each: Sequence[ImageLike] = images if isinstance(images, list | tuple) else [images]
     if len(each) not in {1, batch}:
-        msg = f"There are {len(each)} images and the maps have {batch}; give one for each sample."
+        msg = f"images= has {len(each)} images and the maps have {batch}; give one for each sample."
         raise ShapeError(msg)
     chosen = [(each[sample % len(each)], sample) for sample in samples]
     pictures = [pixels_of(image, sample=sample, batch=batch, mean=mean, std=std) for image, sample in chosen]
-    wholes = [as_seen(picture, patches) for picture in pictures]
-    for picture, whole in zip(pictures, wholes, strict=True):
+    padded = [as_seen(picture, patches) for picture in pictures]
+    for picture, whole in zip(pictures, padded, strict=True):
         for axis in patches:
             if axis.image_size not in {None, whole.shape[:2]}:
                 msg = f"The image is {picture.shape[:2]} and the model saw {axis.image_size}; give it in that size."
                 raise ShapeError(msg)
-    return list(map(_address, wholes))
+    return list(map(_data_url, padded))
 
 
 def _middle(axis: Axis, sample: int) -> int:
-    """Return a query that is worth a first look: the middle of the image or of the text."""
+    """Return the query to start with: the middle of the image or of the text."""
     if isinstance(axis, Tokens):
         plain = np.flatnonzero(~(axis.is_padding(sample) | axis.is_special(sample)))
         return int(plain[len(plain) // 2]) if len(plain) else 0
@@ -209,7 +213,7 @@ def _middle(axis: Axis, sample: int) -> int:
     return 0
 
 
-def _address(pixels: Pixels) -> str:
+def _data_url(pixels: Pixels) -> str:
     file = io.BytesIO()
     Image.fromarray(np.rint(255 * np.asarray(pixels)).astype(np.uint8)).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
@@ -218,11 +222,10 @@ def _address(pixels: Pixels) -> str:
 def _describe_axis(axis: Axis, samples: Sequence[int], windows: int) -> dict[str, Any]:
     found: dict[str, Any]
     match axis:
-        case Patches(grid=grid, prefix=prefix, image_size=size):
-            found = {"kind": "patches", "grid": grid, "prefix": prefix, "size": size, "places": None}
-        case PlacedPatches(grid=grid, prefix=prefix, image_size=size):
-            places = _places(axis, samples, windows)
-            found = {"kind": "patches", "grid": grid, "prefix": prefix, "size": size, "places": places}
+        case Patches() | PlacedPatches():
+            places = _places(axis, samples, windows) if isinstance(axis, PlacedPatches) else None
+            image = {"grid": axis.grid, "prefix": axis.prefix, "size": axis.image_size}
+            found = {"kind": "patches", **image, "places": places}
         case Named(names=names):
             found = {"kind": "names", "names": names}
         case Tokens():
@@ -233,9 +236,9 @@ def _describe_axis(axis: Axis, samples: Sequence[int], windows: int) -> dict[str
 
 
 def _places(axis: PlacedPatches, samples: Sequence[int], windows: int) -> list[list[int]]:
-    """Return where the patches of each window lie: of all samples the same, or one after the other."""
+    """Return the places of the patches of each window, once if all samples share them, else for each sample."""
     if axis.windows in {1, windows}:
-        return axis.places.tolist()  # type: ignore[no-any-return]  # a list of lists, which NumPy does not say
+        return axis.places.tolist()  # type: ignore[no-any-return]  # a list of lists, which NumPy does not declare
     rows = [sample * windows + window for sample in samples for window in range(windows)]
     return axis.places[rows].tolist()  # type: ignore[no-any-return]  # as above
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from anylocal._engine import tensors
-from anylocal._maps.rows import LazyRows, Pick, Shape, exactly
+from anylocal._maps.rows import LazyRows, Pick, Shape, exactly, float_type
 from anylocal._readout.multihead.functions import FAST, LAYER, SWITCH
 from anylocal.errors import ChangedInPlaceWarning, UnsupportedError, level_of_user
 
@@ -44,7 +44,7 @@ class ProjectedRows:
         lengths = [each.shape[1] if self._lengths is None else max(self._lengths, default=0) for each in (query, key)]
         self._more = int(self._module.bias_k is not None) + int(self._module.add_zero_attn)
         self.shape: Shape = (query.size(0), self._module.num_heads, lengths[0], lengths[1] + self._more)
-        self.dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+        self.dtype = float_type(query.dtype)
         self.device = query.device
 
     def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:

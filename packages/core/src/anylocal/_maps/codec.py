@@ -1,0 +1,57 @@
+"""Axes as plain data, for JSON, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from anylocal._maps.patches import Patches
+from anylocal._maps.placed import PlacedPatches
+from anylocal._maps.positions import Axis, Named
+from anylocal._maps.tokens import Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_KINDS: Final[Mapping[str, type[Axis]]] = {
+    kind.__name__: kind for kind in (Axis, Named, Patches, PlacedPatches, Tokens)
+}
+
+
+def encode(axis: Axis) -> dict[str, Any]:
+    """Return the kind of an axis and its arguments, fit for JSON except for the array ``places`` of placed patches."""
+    match axis:
+        case Patches():
+            return {"kind": "Patches", **_image(axis)}
+        case PlacedPatches(places=places):
+            return {"kind": "PlacedPatches", **_image(axis), "places": places}
+        case Named(names=names):
+            return {"kind": "Named", "names": names}
+        case Tokens(texts=texts, start=start):
+            samples = range(len(texts))
+            flags = {
+                "padding": [axis.is_padding(sample).tolist() for sample in samples],
+                "special": [axis.is_special(sample).tolist() for sample in samples],
+            }
+            segments = [axis.segments(sample) for sample in samples]
+            return {"kind": "Tokens", "texts": texts, **flags, "start": start, **axis.split, "segments": segments}
+    return {"kind": "Axis", "length": len(axis)}
+
+
+def decode(given: Mapping[str, Any]) -> Axis:
+    """Return the axis that was encoded.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If no axis has this kind or these arguments.
+    """
+    arguments = dict(given)
+    kind = _KINDS[arguments.pop("kind")]
+    if kind is Tokens:
+        arguments["tokens"] = arguments.pop("texts")
+    return kind(**arguments)
+
+
+def _image(axis: Patches | PlacedPatches) -> dict[str, Any]:
+    padding = {"image_padding": axis.image_padding} if any(axis.image_padding) else {}
+    return {"grid": axis.grid, "prefix": axis.prefix, "image_size": axis.image_size, **padding}
