@@ -29,14 +29,14 @@ def test_axis_counts_from_the_end() -> None:
 
 @pytest.mark.parametrize("position", [3, -4, "x", 1.0, None])
 def test_axis_refuses_other_positions(position: Any) -> None:
-    """What is no position raises an IndexError that names the axis."""
+    """An invalid position raises an IndexError that names the axis."""
     with pytest.raises(PositionError, match=r"Axis\(3\)") as caught:
         Axis(3).position(position)
     assert isinstance(caught.value, IndexError)
 
 
 def test_axis_refuses_negative_length() -> None:
-    """No axis has fewer than no positions."""
+    """A negative length is refused."""
     with pytest.raises(ShapeError, match="-1 positions"):
         Axis(-1)
 
@@ -61,14 +61,14 @@ def test_axes_are_equal_by_value() -> None:
     ],
 )
 def test_axes_differ_by_value(a: Axis, b: Axis) -> None:
-    """Axes of other lengths, kinds or contents are not equal, either way round."""
+    """Axes of different length, kind or content are unequal, in either order."""
     assert a != b
     assert b != a
 
 
 @pytest.mark.parametrize("axis", [Axis(3), PATCHES, BATCH], ids=repr)
 def test_axes_can_be_pickled(axis: Axis) -> None:
-    """Axes travel between processes."""
+    """Axes can be pickled."""
     assert axis == pickle.loads(pickle.dumps(axis))  # noqa: S301  # our own pickle
 
 
@@ -85,7 +85,7 @@ def test_patches_index_and_cell_are_inverse() -> None:
 
 
 def test_patches_prefix_has_no_cell() -> None:
-    """Prefix tokens lie nowhere in the image."""
+    """Prefix tokens have no place in the image."""
     assert [None, None] == [PATCHES.cell(0), PATCHES.cell(1)]
 
 
@@ -100,7 +100,7 @@ def test_patches_position(query: Any, position: int) -> None:
 
 @pytest.mark.parametrize("query", [8, -9, (2, 0), (0, 3), (-3, 0), (0, 1, 2), 1.5])
 def test_patches_refuse_positions_outside(query: Any) -> None:
-    """What lies outside the grid raises an IndexError, and never wraps to another row."""
+    """A cell outside the grid raises an IndexError, and never wraps to another row."""
     with pytest.raises(PositionError, match="Patches"):
         PATCHES.position(query)
 
@@ -133,7 +133,7 @@ def test_patches_box_refuses_prefix() -> None:
 
 
 def test_patches_box_needs_image_size() -> None:
-    """Without the size of the image there are no pixels, and the message says what to give."""
+    """Without the image size, boxes are refused, and the message says what to give."""
     with pytest.raises(ShapeError, match="give image_size="):
         Patches(grid=(2, 3)).box(1)
 
@@ -154,7 +154,7 @@ def test_patches_split_array() -> None:
 
 
 def test_patches_split_without_prefix() -> None:
-    """Without a prefix, everything is picture."""
+    """Without a prefix, all values are in the picture."""
     prefix, picture = Patches(grid=(2, 2), prefix=()).split(torch.ones(5, 4))
     assert ((5, 0), (5, 2, 2)) == (tuple(prefix.shape), tuple(picture.shape))
 
@@ -173,25 +173,25 @@ def test_patches_refuse_no_grid(options: Any) -> None:
 
 
 def test_patches_refuse_no_image_size() -> None:
-    """So is the size of an image."""
+    """An image size is two positive integers."""
     with pytest.raises(ShapeError, match="image_size must be"):
         Patches(grid=(2, 2), image_size=(224, -1))
 
 
 def test_patches_refuse_equal_names() -> None:
-    """Two prefix tokens of one name could not be told apart."""
+    """Prefix tokens with the same name are refused."""
     with pytest.raises(ShapeError, match="share a name"):
         Patches(grid=(2, 2), prefix=("reg", "reg"))
 
 
 def test_patches_take_lists_and_one_name() -> None:
-    """Lists become tuples, and one name is not taken apart into letters."""
+    """Lists become tuples, and a single name is not split into letters."""
     axis = Patches(grid=[2, 2], prefix="cls")  # type: ignore[arg-type]  # wrong on purpose
     assert ((2, 2), ("cls",)) == (axis.grid, axis.prefix)
 
 
 def test_patches_are_immutable() -> None:
-    """An axis that several maps share cannot be changed."""
+    """An axis, which several maps may share, cannot be changed."""
     with pytest.raises(AttributeError):
         PATCHES.grid = (3, 2)  # type: ignore[misc]  # wrong on purpose
 
@@ -203,7 +203,7 @@ def test_tokens_of_a_batch() -> None:
 
 
 def test_tokens_of_one_text_serve_every_sample() -> None:
-    """A single text is every sample's."""
+    """A single text is shared by all samples."""
     axis = Tokens(["a", "b"], special=[True, False])
     assert ["a", "b"] == axis.labels(5)
     assert [True, False] == axis.is_special(5).tolist()
@@ -221,7 +221,7 @@ def test_tokens_take_masks_of_tensors() -> None:
 
 
 def test_tokens_are_not_changed_through_a_mask() -> None:
-    """Neither the mask that was given nor the one that comes out is the axis's own."""
+    """The axis shares memory with neither the given nor the returned mask."""
     given = np.array([True, False])
     axis = Tokens(["a", "b"], padding=given)
     given[:] = False
@@ -230,7 +230,7 @@ def test_tokens_are_not_changed_through_a_mask() -> None:
 
 
 def test_tokens_position() -> None:
-    """A query is a position or a token of that very text."""
+    """A query is a position or a token of the chosen text."""
     assert (2, 1) == (BATCH.position(-1), BATCH.position("b", sample=1))
 
 
@@ -247,7 +247,7 @@ def test_tokens_refuse_unknown_token() -> None:
 
 
 def test_tokens_refuse_unknown_sample() -> None:
-    """A sample beyond the batch raises an IndexError."""
+    """A sample out of range raises an IndexError."""
     with pytest.raises(PositionError, match="Sample index 2"):
         BATCH.labels(2)
 
@@ -276,13 +276,13 @@ def test_tokens_refuse_masks_that_do_not_fit(mask: Any, name: str) -> None:
 
 
 def test_named_positions_are_found_by_name() -> None:
-    """A position is asked for by its number or its name."""
+    """A query is a position or a name."""
     axis = Named(("cls", "dist"))
     assert (len(axis), axis.labels(), axis.position("dist"), axis.position(-1)) == (2, ["cls", "dist"], 1, 1)
 
 
 def test_named_positions_refuse_other_names() -> None:
-    """A name that no position has is answered by those that there are."""
+    """An unknown name raises with the known ones."""
     with pytest.raises(NameNotFoundError, match="latent"):
         Named(("latent",)).position("cls")
 
@@ -314,7 +314,7 @@ def test_placed_patches_name_positions() -> None:
 
 
 def test_placed_patches_find_a_cell() -> None:
-    """A cell is found in its window, counted from the end where negative."""
+    """A cell is found in its window, counted from the end if negative."""
     assert [WINDOWS.find(1, 1), WINDOWS.find(-1, -1)] == [(0, 4), (1, 3)]
 
 
@@ -331,7 +331,7 @@ def test_placed_patches_say_which_window_holds_a_cell() -> None:
 
 @pytest.mark.parametrize("cell", [(2, 0), (0, 3)])
 def test_placed_patches_refuse_cells_outside_of_the_grid(cell: tuple[int, int]) -> None:
-    """A row or column that the grid does not have is refused."""
+    """A row or column outside the grid is refused."""
     with pytest.raises(PositionError, match="out of range"):
         WINDOWS.find(*cell)
 
@@ -343,20 +343,20 @@ def test_placed_patches_refuse_a_cell_that_no_window_holds() -> None:
 
 
 def test_placed_patches_refuse_unknown_prefix_tokens() -> None:
-    """A name that no prefix token has is answered by those that there are."""
+    """An unknown prefix token raises with the known ones."""
     with pytest.raises(NameNotFoundError, match="cls"):
         WINDOWS.position("reg")
 
 
 def test_placed_patches_make_one_picture_of_all_windows() -> None:
-    """Values of windows are put where the patches lie, padding left out; the mean where windows overlap."""
+    """Values of windows are arranged by place, without padding, and averaged where windows overlap."""
     axis = PlacedPatches(grid=(1, 3), places=[[0, 1], [1, -1]])
     picture = axis.picture(np.array([[[1.0, 2.0], [4.0, 9.0]]]))
     np.testing.assert_array_equal(picture, [[[1.0, 3.0, np.nan]]])
 
 
 def test_placed_patches_refuse_values_of_another_shape() -> None:
-    """A picture needs a value for each position of each window."""
+    """A picture needs one value for each position of each window."""
     with pytest.raises(ShapeError, match="2 windows and 5 positions"):
         WINDOWS.picture(np.zeros((1, 5)))
 
@@ -369,14 +369,14 @@ def test_placed_patches_refuse_places_outside(places: Any) -> None:
 
 
 def test_placed_patches_are_keys_like_other_axes() -> None:
-    """Two of the same places are equal and hash alike, others are not, and a copy is equal."""
+    """Axes with equal places are equal and hash alike, also copies."""
     same = PlacedPatches((2, 3), torch.tensor([[0, 1, 3, 4], [2, -1, 5, -1]]), prefix=("cls",), image_size=(32, 48))
     assert (same, hash(same), copy.deepcopy(same)) == (WINDOWS, hash(WINDOWS), WINDOWS)
     assert PlacedPatches((2, 3), [[0, 1, 3, 4], [2, -1, -1, -1]], prefix=("cls",), image_size=(32, 48)) != WINDOWS
 
 
 def test_places_do_not_change_with_the_array_they_came_from() -> None:
-    """The array that was given may be used for something else afterwards."""
+    """Changing the given array later does not change the axis."""
     places = np.array([[0, 1]])
     axis = PlacedPatches((1, 2), places)
     places[:] = -1
@@ -384,7 +384,7 @@ def test_places_do_not_change_with_the_array_they_came_from() -> None:
 
 
 def test_a_map_has_the_windows_of_its_axes() -> None:
-    """Placed patches of other windows than the map's are refused."""
+    """Placed patches with a different number of windows than the map are refused."""
     weights = torch.eye(2).expand(6, 1, 2, 2)
     three = PlacedPatches((1, 6), [[0, 1], [2, 3], [4, 5]])
     assert AttentionMap.from_weights(weights, windows=3, keys=three).images == 2
@@ -393,7 +393,7 @@ def test_a_map_has_the_windows_of_its_axes() -> None:
 
 
 def test_a_label_that_is_changed_leaves_the_others() -> None:
-    """A map with another name keeps its axes, and all else that is known of it."""
+    """A map with another name keeps all its other labels."""
     axis = Patches((1, 2))
     before = AttentionMap.from_weights(torch.eye(3), name="a", queries=axis, keys=axis, fused=True, forward=2)
     after = before.labelled(name="b")

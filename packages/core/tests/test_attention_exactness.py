@@ -31,7 +31,7 @@ def random(*shape: int) -> torch.Tensor:
 
 
 def kernel(q: torch.Tensor, k: torch.Tensor, **options: Any) -> torch.Tensor:
-    """Let torch's own function give the map away: the values are the identity."""
+    """Compute the map by torch's own function, with the identity as values."""
     k = k.expand(q.shape[0], -1, -1, -1).repeat_interleave(q.shape[1] // k.shape[1], 1)
     return scaled_dot_product_attention(
         q, k, torch.eye(k.shape[2], dtype=q.dtype).expand(*q.shape[:2], -1, -1), **options
@@ -72,7 +72,7 @@ def test_plain_map_is_the_kernels() -> None:
 
 @pytest.mark.parametrize("name", MASKS)
 def test_masked_map_is_the_kernels(name: str) -> None:
-    """Masks of every kind that broadcasts do what they do in the kernel."""
+    """Every kind of broadcastable mask acts as in the kernel."""
     q, k = operands()
     assert_same(
         AttentionMap.from_qk(q, k, mask=MASKS[name]).tensor(), kernel(q, k, attn_mask=MASKS[name].expand(B, H, Q, K))
@@ -94,7 +94,7 @@ def test_causal_map_is_the_kernels(queries: int) -> None:
 
 
 def test_causal_and_mask_hold_together() -> None:
-    """A key takes part if both the causal mask and the given one let it."""
+    """A key takes part if both the causal and the given mask allow it."""
     q, k = operands()
     both = BOOL & torch.ones(Q, K, dtype=torch.bool).tril()
     assert_same(AttentionMap.from_qk(q, k, mask=BOOL, causal=True).tensor(), kernel(q, k, attn_mask=both))
@@ -115,7 +115,7 @@ def test_keys_of_one_sample_serve_the_batch() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_operands_are_computed_in_float32(dtype: torch.dtype) -> None:
-    """The operands are taken as they were rounded, and nothing is rounded after that."""
+    """Half-precision operands are used as they are, and nothing else is rounded."""
     q, k = operands(dtype=dtype)
     bias = (3 * random(1, H, Q, K)).to(dtype)
     attention = AttentionMap.from_qk(q, k, mask=bias)
@@ -143,7 +143,7 @@ def test_autocast_around_changes_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["bool", "infinite"])
 def test_row_without_keys_is_zero(kind: str) -> None:
-    """A row that sees no key is 0, and the others are as if it were not there."""
+    """A fully masked row is 0 and does not affect the others."""
     q, k = operands()
     mask = BOOL.clone()
     mask[1, 2, 3] = False
@@ -194,7 +194,7 @@ def test_no_graph_is_made_unless_asked_for() -> None:
 
 
 def test_inference_tensors_are_taken() -> None:
-    """Operands out of inference mode, which have no version counter, make a map."""
+    """Inference tensors, which have no version counter, make a map."""
     with torch.inference_mode():
         q, k = operands()
         attention = AttentionMap.from_qk(q, k, mask=BOOL)
@@ -202,13 +202,13 @@ def test_inference_tensors_are_taken() -> None:
 
 
 def test_device_without_autocast_is_taken() -> None:
-    """Operands on a device that knows no autocast make a map."""
+    """Operands on a device without autocast make a map."""
     q, k = (x.to("meta") for x in operands())
     assert (H, Q, K) == tuple(AttentionMap.from_qk(q, k)[0].shape)
 
 
 def test_operands_are_not_changed() -> None:
-    """Reading a map leaves its operands as they were."""
+    """Reading a map leaves its operands unchanged."""
     q, k = operands()
     before = [q.clone(), k.clone(), MASKS["bias"].clone()]
     AttentionMap.from_qk(q, k, mask=MASKS["bias"], causal=True).tensor()
@@ -242,7 +242,7 @@ def test_weights_are_promoted() -> None:
 
 @pytest.mark.parametrize("change", ["plain", "read-only", "backwards"])
 def test_weights_may_be_an_array(change: str) -> None:
-    """NumPy arrays are taken too, also those that torch does not like."""
+    """NumPy arrays are accepted, including read-only and reversed ones."""
     w = kernel(*operands()).numpy().copy()
     w = w[..., ::-1] if change == "backwards" else w
     w.flags.writeable = change != "read-only"
@@ -250,14 +250,14 @@ def test_weights_may_be_an_array(change: str) -> None:
 
 
 def test_asarray_computes_the_map() -> None:
-    """NumPy functions take a map as an array, of the type that is asked for."""
+    """NumPy functions take a map as an array of the requested type."""
     attention = AttentionMap.from_qk(*operands())
     np.testing.assert_array_equal(attention.tensor().numpy(), np.asarray(attention))
     assert ["float64", "float32"] == [x.dtype.name for x in (np.asarray(attention, dtype=float), attention.numpy())]
 
 
 def test_array_of_half_weights_is_float32() -> None:
-    """NumPy has no bfloat16: it becomes float32, which loses nothing."""
+    """NumPy has no bfloat16: it becomes float32 without loss."""
     w = kernel(*operands()).bfloat16()
     array = np.asarray(AttentionMap.from_weights(w))
     assert np.float32 == array.dtype
@@ -265,7 +265,7 @@ def test_array_of_half_weights_is_float32() -> None:
 
 
 def test_array_of_a_graph_is_detached() -> None:
-    """Weights that require gradients become an array all the same."""
+    """Weights that require gradients can be converted to an array."""
     assert (1, 1, 2, 2) == np.asarray(AttentionMap.from_weights(torch.eye(2).requires_grad_())).shape
 
 
@@ -277,7 +277,7 @@ def test_array_copies_when_asked() -> None:
 
 
 def test_array_is_not_copied_when_forbidden() -> None:
-    """`copy=False` gives the weights themselves, and raises where their type must change."""
+    """`copy=False` gives the weights themselves, and raises if their type must change."""
     w = torch.eye(2)
     attention = AttentionMap.from_weights(w)
     assert attention.__array__(copy=False).ctypes.data == w.data_ptr()
@@ -322,7 +322,7 @@ def test_map_describes_itself() -> None:
 
 
 def test_axes_are_kept() -> None:
-    """Axes that fit are the map's."""
+    """Axes that fit are kept."""
     queries, keys = Patches(grid=(2, 3)), Tokens([["x"] * K] * B)
     attention = AttentionMap.from_qk(*operands(), queries=queries, keys=keys)
     assert attention.queries is queries
@@ -373,7 +373,7 @@ def test_masks_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_masks_of_integers_are_refused() -> None:
-    """An integer mask may mean either kind, so it is refused."""
+    """An integer mask is ambiguous, so it is refused."""
     with pytest.raises(OptionError, match=r"mask is torch\.int64; expected bool"):
         AttentionMap.from_qk(*operands(), mask=torch.ones(Q, K, dtype=torch.long))
 

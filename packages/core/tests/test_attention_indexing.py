@@ -89,7 +89,7 @@ BACKWARDS: list[Any] = [
 
 
 def plain(index: Any) -> Any:
-    """Make every array one that torch takes: none that runs backwards, and no bytes, which it takes for bool."""
+    """Convert arrays for torch, without negative strides and bytes, which it takes for bool."""
     if isinstance(index, tuple):
         return tuple(map(plain, index))
     return np.array(index, dtype=bool if index.dtype == bool else np.int64) if isinstance(index, np.ndarray) else index
@@ -114,14 +114,14 @@ def test_index_is_that_of_the_tensor(name: str, index: Any) -> None:
 @pytest.mark.parametrize("index", BACKWARDS, ids=repr)
 @pytest.mark.parametrize("name", MAPS)
 def test_slices_may_run_backwards(name: str, index: Any) -> None:
-    """Slices with a negative step, which torch lacks, do as in NumPy."""
+    """Slices with a negative step, which torch lacks, behave as in NumPy."""
     expected = np.asarray(MAPS[name])[index]
     np.testing.assert_allclose(MAPS[name][index].numpy(), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("array", [np.array([0, 3]), np.array([True, False, False, True])], ids=repr)
 def test_read_only_array_is_an_index(array: np.ndarray[Any, Any]) -> None:
-    """An array that torch would warn of is taken."""
+    """A read-only array is accepted without a warning."""
     assert torch.equal(MAPS["weights"][:, ::3], MAPS["weights"][:, read_only(array)])
 
 

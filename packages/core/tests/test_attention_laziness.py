@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def largest(read: Callable[[], object]) -> int:
-    """Return the most elements of any tensor that an operation made while reading, views left out."""
+    """Return the size of the largest tensor created while reading, not counting views."""
     sizes = [0]
 
     def dispatch(_mode: object, func: Any, _types: object, args: Any = (), kwargs: Any = None) -> Any:
@@ -67,39 +67,39 @@ def test_making_a_map_computes_nothing() -> None:
 )
 @pytest.mark.parametrize("name", LARGE)
 def test_rows_cost_rows(name: str, index: Any) -> None:
-    """For some rows, nothing is made of the size query × key, not even for all samples and heads together."""
+    """For some rows, no tensor reaches query × key elements, even over all samples and heads."""
     attention = large(name)
     assert largest(lambda: attention[index]) < N * N / 10
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_a_head_costs_a_head(name: str) -> None:
-    """For one head of one sample, nothing is made for the others."""
+    """For one head of one sample, nothing is computed for the others."""
     attention = large(name)
     assert N * N == largest(lambda: attention[1, 1])
 
 
 def test_grouped_keys_are_not_repeated() -> None:
-    """Keys that serve several heads are not copied for each of them."""
+    """Keys shared by several heads are not repeated."""
     attention = AttentionMap.from_qk(torch.ones(1, 8, 2, 64), torch.ones(1, 2, N, 64))
     assert 8 * 2 * N == largest(attention.tensor)
 
 
 def test_head_mean_costs_no_map() -> None:
-    """The mean over heads of all queries makes nothing of the size of the map."""
+    """The mean over heads of all queries never holds the whole map."""
     q = torch.ones(1, 32, N, 4)
     attention = AttentionMap.from_qk(q, q, causal=True)
     assert largest(attention.head_mean) < 32 * N * N / 2
 
 
 def test_head_mean_of_rows_costs_rows() -> None:
-    """Of one query, it makes nothing of the size query × key."""
+    """For one query, it makes nothing of size query × key."""
     attention = large("bias")
     assert largest(lambda: attention.head_mean(3)) < N * N / 10
 
 
 def test_rollout_of_rows_never_makes_a_matrix() -> None:
-    """The rollout of two queries through three layers makes nothing of the size query × key."""
+    """The rollout of two queries through three layers makes nothing of size query × key."""
     length = 2400
     q = torch.ones(1, 2, length, 2)
     layers = [AttentionMap.from_qk(q, q, causal=True) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""The maps of all layers: a sequence, by position, by module and by forward."""
+"""The maps of all layers: a sequence, by position, by module and by forward pass."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_maps_are_a_sequence() -> None:
 
 @pytest.mark.parametrize("position", [4, -5])
 def test_position_outside_is_refused(position: int) -> None:
-    """A layer that is not there raises an IndexError."""
+    """A position out of range raises an IndexError."""
     with pytest.raises(PositionError, match=f"Map index {position} is out of range: there are 4"):
         MAPS[position]
 
 
 def test_slice_gives_maps() -> None:
-    """Some of the maps are maps again."""
+    """A slice is an AttentionMaps again."""
     part = MAPS[1:3]
     assert isinstance(part, AttentionMaps)
     assert LAYERS[1:3] == list(part)
@@ -64,7 +64,7 @@ def test_membership_is_of_maps_and_names() -> None:
 
 
 def test_misspelt_name_is_refused() -> None:
-    """A name that is not there raises with the nearest one and with all."""
+    """An unknown name raises with the nearest one and all names."""
     with pytest.raises(
         NameNotFoundError, match=r"no module 'block.2.attn'. Did you mean 'blocks.2.attn'\?.*blocks.0"
     ) as caught:
@@ -73,13 +73,13 @@ def test_misspelt_name_is_refused() -> None:
 
 
 def test_name_in_several_forwards_is_refused() -> None:
-    """A name means one map, so with several forwards one must be chosen."""
+    """A name means one map, so one of several forward passes must be chosen."""
     with pytest.raises(ChoiceError, match=r"'blocks.0.attn' belong to several forward passes.*maps\.forwards"):
         TWICE["blocks.0.attn"]
 
 
 def test_name_of_a_layer_that_ran_twice_is_refused() -> None:
-    """A shared layer has several maps in one forward, and the message says where."""
+    """A shared layer has several maps in one forward pass, and the message lists them."""
     shared = AttentionMaps([one("layer"), one("other"), one("layer")])
     with pytest.raises(ChoiceError, match=r"its maps are \[0, 2\]"):
         shared["layer"]
@@ -92,7 +92,7 @@ def test_name_without_any_map_is_refused() -> None:
 
 
 def test_forwards_are_maps_of_one_forward_each() -> None:
-    """Each forward's maps come in order of the forwards, also where threads have mixed them."""
+    """Maps are grouped by forward pass, also if threads have interleaved them."""
     mixed = AttentionMaps([one("a", 1), one("a", 0), one("b", 0), one("b", 1)])
     assert [["a", "b"], ["a", "b"]] == [part.names for part in mixed.forwards]
     assert [0, 1] == [part[0].forward for part in mixed.forwards]
@@ -101,14 +101,14 @@ def test_forwards_are_maps_of_one_forward_each() -> None:
 
 
 def test_rollout_of_several_forwards_is_refused() -> None:
-    """Rollout needs one forward; each of the forwards has its own."""
+    """Rollout needs one forward pass; each has its own."""
     with pytest.raises(ChoiceError):
         TWICE.rollout()
     assert (1, 2, 2) == tuple(TWICE.forwards[0].rollout().shape)
 
 
 def test_live_source_is_read_again() -> None:
-    """Maps that a capture adds are there at the next access; a slice keeps what there was."""
+    """Maps that a capture adds appear at the next access; a slice does not grow."""
     live: list[AttentionMap] = []
     maps = AttentionMaps(lambda: live)
     assert 0 == len(maps)
@@ -131,19 +131,19 @@ def test_live_source_is_read_once_to_iterate() -> None:
 
 
 def test_generator_is_kept() -> None:
-    """Maps given one by one are there at every access."""
+    """Maps given as an iterator can be read repeatedly."""
     maps = AttentionMaps(item for item in LAYERS)
     assert LAYERS == list(maps) == list(maps)
 
 
 def test_tensors_are_refused() -> None:
-    """What a model returns are no maps yet, and the message says how to make them."""
+    """Tensors are refused, and the message says how to make maps."""
     with pytest.raises(OptionError, match=r"got Tensor; make maps first, by AttentionMap\.from_weights"):
         AttentionMaps([torch.eye(2)])  # type: ignore[list-item]  # wrong on purpose
 
 
 def test_repr_is_a_table() -> None:
-    """Each layer has its line."""
+    """The repr has a line for each layer."""
     maps = AttentionMaps(
         [one("blocks.0", fused=True), AttentionMap.from_weights(torch.ones(1, 12, 9, 10), name="b", forward=2)]
     )
@@ -168,7 +168,7 @@ def test_html_is_an_escaped_table() -> None:
 
 @pytest.mark.parametrize("missing", ["torch", "numpy"])
 def test_missing_library_is_named(missing: str) -> None:
-    """Without torch or NumPy, importing the room says what to install."""
+    """Without torch or NumPy, importing the module says what to install."""
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "try:\n    import anylocal.attention\n"

@@ -56,7 +56,7 @@ def captured(model: Model, x: Tensor) -> tuple[AttentionMaps, Tensor]:
 
 
 def written_out(model: Model, x: Tensor) -> Tensor:
-    """Compute equations 5 and 6 sample by sample and layer by layer, from what hooks see."""
+    """Compute equations 5 and 6 sample by sample and layer by layer, from hooks."""
     seen: list[Tensor] = []
     handles = [
         layer.drop.register_forward_hook(lambda _module, _inputs, output: seen.append(output))  # type: ignore[union-attr]  # a module
@@ -103,7 +103,7 @@ def test_samples_do_not_mix(model: Model, x: Tensor) -> None:
 
 
 def test_fused_maps_are_refused() -> None:
-    """With what to switch."""
+    """The message says what to switch off."""
     q = torch.randn(1, 1, 3, 4, requires_grad=True)
     with pytest.raises(UnsupportedError, match="set_fused_attn"):
         relevance([AttentionMap.from_qk(q, q, fused=True)], q.sum())

@@ -100,7 +100,7 @@ def test_autocast_around_changes_nothing() -> None:
 
 
 def test_gradients_flow_through_rollout() -> None:
-    """Rollout is differentiable where the operands require it."""
+    """Rollout is differentiable if the operands require gradients."""
     w = layers()[0].tensor().double().requires_grad_()
     maps = [AttentionMap.from_weights(w)] * 2
     grads = [torch.autograd.grad((result[:, 1] ** 2).sum(), w)[0] for result in (rollout(maps), definition(maps, 0.5))]
@@ -115,7 +115,7 @@ def test_rollout_of_maps_is_the_function() -> None:
 
 
 def test_rollout_takes_any_iterable() -> None:
-    """A generator of maps will do."""
+    """A generator of maps is accepted."""
     assert torch.equal(rollout(layers()), rollout(iter(layers())))
 
 
@@ -125,13 +125,13 @@ def test_rollout_takes_equal_axes() -> None:
 
 
 def test_rollout_refuses_several_forwards() -> None:
-    """Maps of two forwards are no product, and the message says where to choose."""
+    """Maps of two forward passes are refused, and the message says where to choose."""
     with pytest.raises(ChoiceError, match=r"choose one of maps\.forwards"):
         rollout([*layers(), *layers(forward=1)])
 
 
 def test_rollout_refuses_cross_attention() -> None:
-    """A layer with other keys than queries is named, even where there are as many."""
+    """A layer whose keys are not its queries is named, even if there are as many."""
     cross = AttentionMap.from_weights(torch.ones(B, H, N, N + 1), name="cross")
     with pytest.raises(ShapeError, match=r"'cross'.*is not self-attention"):
         rollout([*layers(), cross])
@@ -158,32 +158,32 @@ def test_rollout_takes_other_numbers_of_heads() -> None:
 
 
 def test_rollout_refuses_windows() -> None:
-    """Positions within windows mean another patch in the next layer."""
+    """Windowed layers are refused: their positions differ from layer to layer."""
     with pytest.raises(UnsupportedError, match="attends within windows"):
         rollout(layers(windows=2))
 
 
 def test_rollout_refuses_nothing() -> None:
-    """Without maps there is no rollout, and the message says what to do."""
+    """Without maps, the message says what to do."""
     with pytest.raises(StateError, match="run the model"):
         rollout([])
 
 
 @pytest.mark.parametrize("residual", [-0.1, 1.5, float("nan")])
 def test_rollout_refuses_no_share(residual: float) -> None:
-    """The residual is a share."""
+    """The residual is between 0 and 1."""
     with pytest.raises(OptionError, match="between 0 and 1"):
         rollout(layers(), residual=residual)
 
 
 @pytest.mark.parametrize("queries", [N, [0, -N - 1], [[0, 1]], 1.5])
 def test_rollout_refuses_other_queries(queries: Any) -> None:
-    """Queries beyond the map, or that are no list of positions, raise an IndexError."""
+    """Queries out of range, or not a list of positions, raise an IndexError."""
     with pytest.raises(PositionError):
         rollout(layers(), queries=queries)
 
 
 def test_rollout_of_what_is_no_map_is_refused() -> None:
-    """With what it is; the tensor of a map is none."""
+    """A tensor is refused, with its type."""
     with pytest.raises(OptionError, match="rollout takes maps and got Tensor"):
         rollout(torch.eye(2))

@@ -50,7 +50,7 @@ STATISTICS = [entropy, distance, prefix_mass]
 
 
 def make(queries: Axis, keys: Axis, windows: int = 1, *, seed: int = 0, heads: int = 3) -> AttentionMap:
-    """Return a map far from uniform, of two images (of one for each places that there are)."""
+    """Return a map far from uniform, of two images."""
     generator = torch.Generator().manual_seed(seed)
     batch = max(2 * windows, *(getattr(axis, "windows", 1) for axis in (queries, keys)))
     q, k = (torch.randn(batch, heads, len(axis), 4, generator=generator) for axis in (queries, keys))
@@ -66,7 +66,7 @@ def centre(axis: Any, cell: tuple[int, int], extent: tuple[int, int]) -> tuple[f
 
 
 def by_image(attention: AttentionMap, value: Callable[[int, np.ndarray[Any, Any], int], Any]) -> np.ndarray[Any, Any]:
-    """Average what each query gives (None does not count), one query after the other: (image, head, ...)."""
+    """Average the values of the queries, one by one, without None: (image, head, ...)."""
     weights = attention.numpy().astype(np.float64)
     result = []
     for image in range(attention.images):
@@ -135,7 +135,7 @@ def assert_same(actual: torch.Tensor, expected: np.ndarray[Any, Any]) -> None:
 def test_statistics_are_their_definitions(
     monkeypatch: pytest.MonkeyPatch, case: str, statistic: Any, definition: Any, block: int | None
 ) -> None:
-    """In one block of rows or in many, over all kinds of patches, a statistic is what its loop computes."""
+    """In one block of rows or in many, over all kinds of patches, a statistic equals its loop."""
     if block:
         monkeypatch.setattr("anylocal._maps.rows._BLOCK", block)
     attention = make(*CASES[case])
@@ -147,18 +147,18 @@ class TestEntropy:
 
     @pytest.mark.parametrize("keys", [1, 2, 7])
     def test_of_keys_attended_alike(self, keys: int) -> None:
-        """Attention to n keys alike has an entropy of ln n, with no NaN from the other keys' zeros."""
+        """Equal attention to n keys has an entropy of ln n, with no NaN from the other keys' zeros."""
         weights = torch.zeros(5, 8)
         weights[:, :keys] = 1 / keys
         assert entropy(AttentionMap.from_weights(weights)).item() == pytest.approx(math.log(keys))
 
     def test_of_any_axis(self) -> None:
-        """Positions of which nothing is known have an entropy as well."""
+        """Entropy needs no known positions."""
         attention = make(Axis(5), Axis(7))
         assert_same(entropy(attention), dense_entropy(attention))
 
     def test_padding_does_not_count(self) -> None:
-        """Padding of a text asks for nothing: its rows are left out of that text's mean."""
+        """Rows of padding are left out of the mean of their text."""
         weights = torch.rand(2, 3, 3, 3, generator=torch.Generator().manual_seed(0)).softmax(-1)
         attention = AttentionMap.from_weights(weights, queries=TEXTS, keys=TEXTS)
         expected = torch.stack(
@@ -167,14 +167,14 @@ class TestEntropy:
         torch.testing.assert_close(entropy(attention), expected)
 
     def test_one_text_for_the_batch(self) -> None:
-        """The padding of a text that all samples share counts in none."""
+        """The padding of a shared text is left out for every sample."""
         weights = torch.rand(2, 3, 3, 3, generator=torch.Generator().manual_seed(0)).softmax(-1)
         text = Tokens(["a", "b", "[PAD]"], padding=[0, 0, 1])
         attention = AttentionMap.from_weights(weights, queries=text, keys=text)
         torch.testing.assert_close(entropy(attention), torch.special.entr(weights[:, :, :2]).sum(-1).mean(-1))
 
     def test_padding_of_texts_in_windows(self) -> None:
-        """Where texts are cut into windows, the padding is that of the text."""
+        """Windows of a text have the padding of the text."""
         weights = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)).softmax(-1)
         attention = AttentionMap.from_weights(weights, queries=TEXTS, keys=TEXTS, windows=2)
         rows = torch.special.entr(weights).sum(-1)[:, 0]
@@ -185,7 +185,7 @@ class TestDistance:
     """How far a head looks."""
 
     def test_by_hand(self) -> None:
-        """Patches of 16 x 20 pixels that look at their right neighbour, or below, look as far as these are away."""
+        """The distance to the neighbour on the right, or below, is the patch's width, or height."""
         weights = torch.zeros(2, 4, 4)
         weights[0, [0, 1, 2, 3], [1, 0, 3, 2]] = 1
         weights[1, [0, 1, 2, 3], [2, 3, 0, 1]] = 1
@@ -193,7 +193,7 @@ class TestDistance:
         assert distance(AttentionMap.from_weights(weights, queries=axis, keys=axis)).tolist() == [[20, 16]]
 
     def test_prefix_is_left_out(self) -> None:
-        """What a patch gives to prefix tokens makes no difference, nor what prefix tokens attend to."""
+        """Attention to and from prefix tokens makes no difference."""
         attention = make(PATCHES, PATCHES)
         weights = attention.tensor().clone()
         weights[..., 1] += 5
@@ -202,7 +202,7 @@ class TestDistance:
         torch.testing.assert_close(distance(changed), distance(attention))
 
     def test_query_without_patches(self) -> None:
-        """A patch that gives patches nothing does not count, and without any other there is no distance."""
+        """A patch without attention to patches does not count; if there are only such, the result is NaN."""
         axis = Patches(grid=(1, 2), image_size=(16, 32))
         weights = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 0.5, 0.5]]).repeat(2, 1, 1)
         weights[1, 2] = torch.tensor([1.0, 0, 0])
@@ -210,7 +210,7 @@ class TestDistance:
         assert found[0].tolist() == [8, pytest.approx(math.nan, nan_ok=True)]
 
     def test_gradients_flow(self) -> None:
-        """Distances can be trained for, and a patch that does not count makes no gradient NaN."""
+        """Distance is differentiable, and a patch that does not count makes no gradient NaN."""
         axis = Patches(grid=(1, 2), image_size=(16, 32))
         weights = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 0.5, 0.5]], requires_grad=True)
         (gradient,) = torch.autograd.grad(
@@ -219,7 +219,7 @@ class TestDistance:
         assert gradient.tolist() == [[0, 0, 0], [0, 0, 0], [0, 8, -8]]
 
     def test_nan_is_not_hidden(self) -> None:
-        """A map that holds NaN has no mean distance: it is not that of the other queries."""
+        """NaN in a map is not skipped: the mean distance is NaN."""
         weights = torch.full((4, 4), 0.25)
         weights[2] = math.nan
         axis = Patches(grid=(2, 2), prefix=())
@@ -236,24 +236,24 @@ class TestDistance:
         )
 
     def test_class_attention_is_refused(self) -> None:
-        """Queries that are no patches have no place to measure from, and the message names the layer and a remedy."""
+        """Queries that are not patches are refused, and the message names the layer and a remedy."""
         with pytest.raises(
             ShapeError, match=r"queries of .*'blocks\.3\.attn'.* are Axis\(1\), not patches .* leave this layer out, or"
         ):
             distance(make(Axis(1), PATCHES))
 
     def test_keys_that_are_no_patches_are_refused(self) -> None:
-        """Keys that are words have no place to measure to."""
+        """Keys that are tokens are refused."""
         with pytest.raises(ShapeError, match=r"keys of .* not patches of an image; .* with keys=Patches\(grid"):
             distance(make(PATCHES, TEXTS))
 
     def test_windows_without_places_are_refused(self) -> None:
-        """A window's own grid does not say where it lies."""
+        """Windows without a known place are refused."""
         with pytest.raises(ShapeError, match=r"the place of its queries is not known; .* queries=PlacedPatches\(grid"):
             distance(make(BARE, BARE, 4))
 
     def test_two_images_are_refused(self) -> None:
-        """There is no distance from one image to another."""
+        """Queries and keys of different images are refused."""
         with pytest.raises(ShapeError, match=r"are patches of an image of \(48, 80\) and its keys of one of \(6, 8\)"):
             distance(make(PATCHES, Patches(grid=(3, 4), image_size=(6, 8))))
 
@@ -262,7 +262,7 @@ class TestPrefixMass:
     """How much attention prefix tokens get."""
 
     def test_prefix_queries_do_not_count(self) -> None:
-        """What prefix tokens attend to makes no difference."""
+        """Rows of prefix tokens make no difference."""
         attention = make(PATCHES, PATCHES)
         weights = attention.tensor().clone()
         weights[..., :2, :] = 7
@@ -275,17 +275,17 @@ class TestPrefixMass:
         assert_same(prefix_mass(attention), dense_prefix_mass(attention))
 
     def test_without_prefix(self) -> None:
-        """Keys without prefix tokens give them nothing."""
+        """Without prefix tokens, the result is empty."""
         assert prefix_mass(make(PATCHES, BARE)).shape == (2, 3, 0)
 
     def test_keys_that_are_no_patches_are_refused(self) -> None:
-        """Words have no prefix tokens."""
+        """Keys that are tokens are refused."""
         with pytest.raises(ShapeError, match=r"keys of .* not patches of an image"):
             prefix_mass(make(TEXTS, TEXTS))
 
 
 class _NoMapSized(TorchDispatchMode):
-    """Fails on any tensor that has as many elements as a head's map."""
+    """Fails on any tensor with as many elements as a head's map."""
 
     def __init__(self, most: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -300,7 +300,7 @@ class _NoMapSized(TorchDispatchMode):
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_statistics_make_no_map(monkeypatch: pytest.MonkeyPatch, statistic: Any) -> None:
-    """No statistic makes anything of the size query x key, not even for one head."""
+    """No statistic makes anything of size query x key, not even for one head."""
     monkeypatch.setattr("anylocal._maps.rows._BLOCK", 2**14)
     axis = Patches(grid=(24, 24), image_size=(96, 96))
     q = torch.ones(1, 2, len(axis), 4)

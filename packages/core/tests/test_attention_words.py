@@ -19,13 +19,13 @@ def weights(*shape: int) -> torch.Tensor:
 
 
 def test_tokens_of_a_word_stand_together() -> None:
-    """Neighbours of one number are a word; tokens of no word stand by themselves."""
+    """Neighbours with the same index are a word; tokens outside words stand by themselves."""
     assert PLAYING.words() == [[0], [1, 2], [3]]
     assert Tokens(["a", "b", "c"], words=[None, None, 0]).words() == [[0], [1], [2]]
 
 
 def test_without_words_each_token_is_one() -> None:
-    """A text of which nothing is known is not merged."""
+    """A text without known words is not merged."""
     assert Tokens(["a", "b"]).words() == [[0], [1]]
 
 
@@ -39,13 +39,13 @@ def test_without_words_each_token_is_one() -> None:
     ],
 )
 def test_words_are_spelled_by_their_tokens(tokens: list[str], spelling: str) -> None:
-    """Marks of what goes on, and of a space before, are left out; a token alone is as it is."""
+    """Marks of continuation and of a space are removed; a single token is unchanged."""
     axis = Tokens(tokens, words=[0] * len(tokens))
     assert axis.spelling(range(len(tokens))) == spelling
 
 
 def test_spellings_are_taken_where_they_are_given() -> None:
-    """A tokenizer of bytes knows its words better than its tokens tell."""
+    """Given spellings are used, as byte-level tokens are not readable."""
     axis = Tokens([["a", "b", "c"], ["d", "e", "f"]], words=[[0, 0, 1], [0, 1, 1]], spellings=[["x", "y"], ["z", "w"]])
     assert [axis.spelling([0, 1]), axis.spelling([1, 2], sample=1)] == ["x", "w"]
 
@@ -71,7 +71,7 @@ PAIR = Tokens(["[CLS]", "play", "##ing", "he"], words=[None, 0, 0, 1], segments=
 
 
 def test_tokens_of_a_text_without_sentences() -> None:
-    """Where nothing is known of sentences, no token is of one."""
+    """Without known sentences, no token belongs to one."""
     assert Tokens(["a", "b"]).segments() == [None, None]
     assert Tokens(["a", "b"], segments=[None, None]) == Tokens(["a", "b"])
 
@@ -143,7 +143,7 @@ def test_one_side_may_be_something_else() -> None:
 
 
 def test_texts_of_a_batch_are_merged_one_at_a_time() -> None:
-    """Their words differ, so one is chosen."""
+    """Their words differ, so one must be chosen."""
     axis = Tokens([["a", "b"], ["c", "d"]], words=[[0, 0], [0, 1]])
     attention = AttentionMap.from_weights(weights(2, 1, 2, 2), queries=axis, keys=axis)
     assert [merge_words(attention, sample=sample).shape[2:] for sample in (0, -1)] == [(1, 1), (2, 2)]
@@ -161,7 +161,7 @@ def test_what_is_no_text_has_no_words() -> None:
 
 
 def test_windows_of_a_text_share_its_words() -> None:
-    """Of a layer of windows, the words are those of the text whose window it is."""
+    """In a windowed layer, the words are those of the window's text."""
     axis = Tokens([["a", "b"], ["c", "d"]], words=[[0, 0], [0, 1]])
     attention = AttentionMap.from_weights(weights(4, 1, 2, 2), queries=axis, keys=axis, windows=2)
     assert [merge_words(attention, sample=at).keys.labels() for at in range(4)] == [["ab"]] * 2 + [["c", "d"]] * 2
@@ -170,7 +170,7 @@ def test_windows_of_a_text_share_its_words() -> None:
 
 @pytest.mark.parametrize("sample", ["1", 1.0])
 def test_a_sample_that_is_no_number(sample: Any) -> None:
-    """A sample that cannot be counted to is refused."""
+    """A sample that is not an integer is refused."""
     axis = Tokens([["a", "b"], ["c", "d"]])
     attention = AttentionMap.from_weights(weights(2, 1, 2, 2), queries=axis, keys=axis)
     with pytest.raises(PositionError, match=r"Sample index '?1.* of AttentionMap\(.*\) is not an integer"):

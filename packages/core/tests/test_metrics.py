@@ -54,7 +54,7 @@ def make(seed: int, *, batch: int = 3, heads: int = 2, axis: Axis = PATCHES, **o
 
 
 def state_of(measured: Any) -> dict[str, torch.Tensor]:
-    """Return the `metric_state`, which torchmetrics 1.0 has not."""
+    """Return the `metric_state`, which torchmetrics 1.0 lacks."""
     return {name: getattr(measured, name) for name in ("described", "sums", "counts")}
 
 
@@ -82,14 +82,14 @@ def test_mean_maps_are_means() -> None:
 
 
 def test_of_texts_a_mean_map_counts_positions() -> None:
-    """Texts differ, and the words of one of them would be those of none."""
+    """Texts differ, so the mean has no tokens."""
     measured = MeanMap()
     measured.update([make(0, batch=2, axis=Tokens([["a", "b"], ["c", "d"]]))])
     assert measured.compute()[0].keys == Axis(2)
 
 
 def test_what_is_little_beside_the_sum_is_counted() -> None:
-    """A million images later, one more still counts: sums have the digits for it."""
+    """After a million images, one more still counts: the sums are precise enough."""
     measured = AttentionEntropy()
     measured.add([("a", (1,))], torch.tensor([2.0**30]), torch.tensor([2.0**30]))
     measured.add([("a", (1,))], torch.ones(1), torch.ones(1))
@@ -97,7 +97,7 @@ def test_what_is_little_beside_the_sum_is_counted() -> None:
 
 
 def test_called_it_tells_of_the_batch_and_counts_it() -> None:
-    """As all metrics of torchmetrics: the call returns the batch's value, and compute that of all."""
+    """As in torchmetrics, the call returns the batch's value, and compute that of all."""
     measured = AttentionEntropy()
     first, second = make(0), make(1)
     torch.testing.assert_close(measured([first])[0], entropy(first).mean(0))
@@ -115,7 +115,7 @@ def test_called_it_tells_of_the_batch_and_counts_it() -> None:
     ],
 )
 def test_what_a_call_refuses_leaves_all_as_it_was(metric: Any, given: Any, error: str) -> None:
-    """The layers of another model, and what is no map, are told, and what was added before is still there."""
+    """Refused layers raise, and the sums from before are kept."""
     measured, expected = metric(), metric()
     for each in (measured, expected):
         each(make(0))
@@ -137,7 +137,7 @@ def test_after_a_refused_call_it_goes_on() -> None:
 
 
 def test_layers_of_fewer_heads_end_in_nan() -> None:
-    """Rows are layers; what a layer does not have is no number."""
+    """Rows are layers, filled with NaN where a layer has fewer heads."""
     measured = AttentionEntropy()
     measured.update([make(0, name="a"), make(1, heads=3, name="b")])
     found = measured.compute()
@@ -146,7 +146,7 @@ def test_layers_of_fewer_heads_end_in_nan() -> None:
 
 
 def test_a_layer_without_it_is_nan() -> None:
-    """A layer whose positions lie nowhere has no distance, and the others have theirs."""
+    """A layer without places has no distance, and the others have theirs."""
     measured = AttentionDistance()
     measured.update([make(0, axis=Axis(4), name="a"), make(1, name="b")])
     found = measured.compute()
@@ -220,7 +220,7 @@ def test_other_layers_than_before_are_refused() -> None:
 
 
 def test_after_a_reset_it_takes_another_model() -> None:
-    """Nothing of the first one is left."""
+    """After a reset, nothing of the first model is left."""
     measured = AttentionEntropy()
     measured.update([make(0, name="a")])
     measured.reset()
@@ -229,7 +229,7 @@ def test_after_a_reset_it_takes_another_model() -> None:
 
 
 def test_without_maps_there_is_no_mean() -> None:
-    """Instead of a number that means nothing, what to do."""
+    """Without maps, compute raises with the remedy."""
     with pytest.warns(UserWarning, match="before the ``update``"), pytest.raises(StateError, match="was given no maps"):
         AttentionEntropy().compute()
 
@@ -244,20 +244,20 @@ def test_a_single_map_is_that_of_one_layer() -> None:
 
 @pytest.mark.parametrize(("given", "kind"), [(torch.eye(2), "Tensor"), ([torch.eye(2)], "Tensor"), (3, "int")])
 def test_what_is_no_map_is_refused(given: Any, kind: str) -> None:
-    """With what it is, and what to give instead."""
+    """The message says what was given and what to give instead."""
     with pytest.raises(OptionError, match=f"AttentionEntropy takes maps and got {kind}; make maps first"):
         AttentionEntropy().update(given)
 
 
 @pytest.mark.parametrize(("maps", "error"), [([], StateError), ([make(0), make(0, forward=1)], ChoiceError)])
 def test_maps_of_one_forward_are_wanted(maps: list[AttentionMap], error: type[Exception]) -> None:
-    """Nothing, and several forwards at once, are refused."""
+    """No maps, and maps of several forward passes, are refused."""
     with pytest.raises(error):
         AttentionEntropy().update(maps)
 
 
 def test_it_survives_a_checkpoint() -> None:
-    """Pickled or copied in the middle, it goes on as if nothing had been."""
+    """A metric pickled or copied halfway goes on as before."""
     measured = AttentionEntropy()
     measured.update([make(0)])
     other = pickle.loads(pickle.dumps(measured))  # noqa: S301  # our own bytes
@@ -320,7 +320,7 @@ def test_sums_of_another_length_than_their_layers_are_not_merged() -> None:
 
 @pytest.mark.parametrize("given", [SumMetric(), MeanMap(), {"sums": torch.ones(2)}, 3])
 def test_what_is_no_metric_of_the_kind_is_not_merged(given: Any) -> None:
-    """With what is missing."""
+    """The message names what is missing."""
     with pytest.raises(
         OptionError,
         match=r"AttentionEntropy.merge_state takes a metric of the same kind, .*got \w+ without described, ",
@@ -376,7 +376,7 @@ def test_in_another_precision_it_knows_its_layers() -> None:
 
 
 def test_a_collection_that_computes_once_for_two_gives_both() -> None:
-    """Torchmetrics let metrics share what looked equal at the first batch, also after a reset."""
+    """A MetricCollection does not merge metrics whose states are equal after the first batch, also after a reset."""
     collection = MetricCollection({"one": AttentionEntropy(), "other": AttentionEntropy()})
     collection.update(make(0))
     assert len(collection.compute_groups) == 1
@@ -482,7 +482,7 @@ def test_sink_mass_is_of_the_first_token_of_each_text() -> None:
 
 
 def test_head_agreement_is_the_jensen_shannon_distance_of_scipy() -> None:
-    """1 less the square of its distance to base 2, which is the divergence in bits."""
+    """Agreement is 1 minus the squared Jensen-Shannon distance in bits."""
     spatial = pytest.importorskip("scipy.spatial.distance")
     attention = make(0, batch=1, heads=3)
     weights = attention.numpy()[0].astype(np.float64)

@@ -57,7 +57,7 @@ def test_axes_come_back(tmp_path: Path, axis: Axis) -> None:
 
 
 def test_maps_come_back(tmp_path: Path) -> None:
-    """Weights, names and all that is said of a map are the same after a round trip."""
+    """Weights and labels of a map are the same after a round trip."""
     q = torch.randn(4, 2, 3, 5, generator=torch.Generator().manual_seed(1))
     maps = AttentionMaps(
         [
@@ -94,14 +94,14 @@ def test_other_tools_read_the_file(tmp_path: Path) -> None:
 
 
 def test_nothing_is_not_saved(tmp_path: Path) -> None:
-    """Without a map there is no file."""
+    """Without maps, no file is written."""
     with pytest.raises(OptionError, match="No maps or calls to save"):
         store.save(AttentionMaps([]), tmp_path / "maps.safetensors")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where writing fails, what was there stays, and nothing else is left."""
+    """If writing fails, the old file stays, and nothing else is left."""
     maps = AttentionMaps([AttentionMap.from_weights(weights(1, 1, 2, 2))])
     file = store.save(maps, tmp_path / "maps.safetensors")
     before = file.read_bytes()
@@ -118,7 +118,7 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_single_map_is_saved_as_maps_of_one_layer(tmp_path: Path) -> None:
-    """It comes back with its name, as the only one."""
+    """It is loaded with its name, as the only map."""
     item = AttentionMap.from_weights(weights(1, 2, 3, 3), name="blocks.0.attn")
     loaded = store.load(store.save(item, tmp_path / "maps.safetensors"))
     assert loaded.names == ["blocks.0.attn"]
@@ -142,14 +142,14 @@ class Scope:
     ],
 )
 def test_what_is_nothing_to_keep_is_refused(tmp_path: Path, kept: Any, match: str) -> None:
-    """With what it is, and what to give instead; nothing is written."""
+    """The message says what was given and what to give instead; nothing is written."""
     with pytest.raises(OptionError, match=match):
         store.save(kept, tmp_path / "maps.safetensors")
     assert not list(tmp_path.iterdir())
 
 
 def test_calls_of_a_capture_are_refused(tmp_path: Path) -> None:
-    """The capture is what is kept, with its names."""
+    """Calls of a capture are refused: the capture itself can be saved."""
     with capture(scaled, "result") as cap:
         scaled(1, 2)
     with pytest.raises(OptionError, match=r"got calls of one; give the capture itself: save\(cap, file\)"):
@@ -157,7 +157,7 @@ def test_calls_of_a_capture_are_refused(tmp_path: Path) -> None:
 
 
 def test_folders_are_made(tmp_path: Path) -> None:
-    """A file in a folder that is not there yet is written."""
+    """Missing folders are created."""
     maps = AttentionMaps([AttentionMap.from_weights(weights(1, 1, 2, 2))])
     assert store.save(maps, tmp_path / "new" / "maps.safetensors").exists()
 
@@ -170,7 +170,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.99])
 def test_a_file_that_was_cut_off_is_refused(file: Path, share: float) -> None:
-    """However little is missing."""
+    """A truncated file is refused, however little is missing."""
     whole = file.read_bytes()
     file.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(StoreError, match="not a complete safetensors file"):
@@ -178,28 +178,28 @@ def test_a_file_that_was_cut_off_is_refused(file: Path, share: float) -> None:
 
 
 def test_a_header_longer_than_the_file_is_refused(file: Path) -> None:
-    """Nothing is allocated for it."""
+    """A huge header is refused before memory is allocated for it."""
     file.write_bytes((2**40).to_bytes(8, "little") + file.read_bytes()[8:])
     with pytest.raises(StoreError, match="header of 1099511627776 bytes"):
         store.load(file)
 
 
 def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
-    """Tensors that another program wrote are no maps, and the message says how to read them."""
+    """Files of other programs are refused, and the message says how to read them."""
     safetensors_torch.save_file({"0.weights": weights(1, 1, 2, 2)}, tmp_path / "other.safetensors")
     with pytest.raises(StoreError, match=r"was not written by anylocal\.store\.save; .*load_file"):
         store.load(tmp_path / "other.safetensors")
 
 
 def changed(file: Path, **changes: Any) -> None:
-    """Write the file anew with other metadata."""
+    """Rewrite the file with other metadata."""
     tensors = safetensors_torch.load_file(file)
     text = json.dumps({"maps": [], "axes": [], "unsupported": {}, **changes})
     written(file, tensors, "maps", text)
 
 
 def written(file: Path, tensors: dict[str, Any], key: str, text: str) -> None:
-    """Write a file whose digest is right, whatever is in it."""
+    """Write a file with a correct digest for any content."""
     metadata = {"anylocal": "1", key: text, "digest": store._digest(tensors, text)}
     safetensors_torch.save_file(tensors, file, metadata=metadata)
 
@@ -237,7 +237,7 @@ def test_a_newer_format_is_refused(file: Path) -> None:
 
 
 def test_a_missing_file_is_missing(tmp_path: Path) -> None:
-    """It is not called damaged."""
+    """A missing file raises FileNotFoundError, not StoreError."""
     with pytest.raises(FileNotFoundError):
         store.load(tmp_path / "none.safetensors")
 
@@ -264,7 +264,7 @@ class Block(torch.nn.Module):  # type: ignore[misc,name-defined]  # as above
 
 
 def test_a_capture_comes_back(tmp_path: Path) -> None:
-    """It is read as it was: by name, by module, stacked, and call by call."""
+    """A loaded capture is read as before: by name, by module, stacked, and call by call."""
     model = Model()
     with capture(model, "attn") as cap:
         model(torch.randn(2, 3))
@@ -288,7 +288,7 @@ VALUES += [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6.0).reshap
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_values_come_back_as_they_were(tmp_path: Path, value: Any) -> None:
-    """Numbers, texts, arrays, and what is made of them have the same type and value."""
+    """Numbers, strings, arrays and containers keep their type and value."""
     with capture(scaled, "factor") as cap:
         scaled(1, value)
     (found,) = store.load(store.save(cap, tmp_path / "capture.safetensors"))["factor"]
@@ -297,7 +297,7 @@ def test_values_come_back_as_they_were(tmp_path: Path, value: Any) -> None:
 
 
 def test_tensors_that_share_their_memory_are_both_saved(tmp_path: Path) -> None:
-    """A safetensors file holds no views, so that each is written whole."""
+    """Views are written in full, as safetensors has none."""
     whole = torch.eye(3)
     with capture(scaled, "factor") as cap:
         scaled(1, [whole, whole[0], whole.T])
@@ -311,7 +311,7 @@ class Count(int):
 
 @pytest.mark.parametrize("value", [Path(), Count(3), {1: 2}, np.array(["a"]), np.array([None])], ids=repr)
 def test_what_a_file_cannot_hold_is_refused(tmp_path: Path, value: Any) -> None:
-    """An object of any class would need pickle; the message says what to do."""
+    """Objects of other classes would need pickle; the message gives the remedy."""
     with capture(scaled, "factor") as cap:
         scaled(1, value)
     kind = type(value).__name__
@@ -321,7 +321,7 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path: Path, value: Any) -> None:
 
 
 def test_a_capture_of_nothing_is_not_saved(tmp_path: Path) -> None:
-    """Without a call there is no file."""
+    """Without calls, no file is written."""
     cap = capture(scaled, "result")
     with pytest.raises(OptionError, match="No maps or calls to save"):
         store.save(cap, tmp_path / "capture.safetensors")
@@ -387,7 +387,7 @@ def test_an_array_of_the_other_byte_order(tmp_path: Path) -> None:
 
 
 def test_numbers_of_numpy(tmp_path: Path) -> None:
-    """Windows, forwards and words may be counted by NumPy."""
+    """Windows, forward passes and words may be NumPy integers."""
     number: Any = np.int64
     axis = Tokens(["a", "b"], words=[None, number(0)], start=number(3))
     weights = torch.eye(2)[None, None].repeat(2, 1, 1, 1)
@@ -421,14 +421,14 @@ CALL = {"function": ["a", "b"], "name": "", "index": 0, "thread": 0, "line": 1, 
     ],
 )
 def test_a_capture_that_does_not_fit_is_refused(tmp_path: Path, text: str) -> None:
-    """Whatever a file says of its calls, there is one clear error."""
+    """Invalid descriptions of calls give one clear error."""
     written(tmp_path / "hostile.safetensors", {"x": torch.eye(2)}, "capture", text)
     with pytest.raises(StoreError, match="do not fit together"):
         store.load(tmp_path / "hostile.safetensors")
 
 
 def corrupted(whole: bytes, number: int) -> bytes:
-    """Return a file with one thing wrong: cut off, bits turned, a header of another length, shapes that lie."""
+    """Return a damaged file: truncated, with flipped bits, a wrong header length or wrong shapes."""
     chance = random.Random(number)  # noqa: S311  # a test must be the same each time
     kind = ("cut", "bit", "length", "shape", "hole", "tail")[number % 6]
     header = struct.unpack("<Q", whole[:8])[0]
@@ -454,7 +454,7 @@ def corrupted(whole: bytes, number: int) -> bytes:
 @pytest.mark.parametrize("block", range(10))
 @pytest.mark.parametrize("what", ["maps", "capture"])
 def test_damaged_files_are_refused(tmp_path: Path, what: str, block: int) -> None:
-    """Of two hundred damaged files each raises our error, and none takes more memory than a few times its size."""
+    """Each of two hundred damaged files raises our error, within a few times its size of memory."""
     if what == "maps":
         kept: Any = AttentionMaps(AttentionMap.from_weights(weights(2, 2, 3, 3), keys=axis) for axis in AXES.values())
     else:

@@ -103,7 +103,7 @@ def test_weights_on_the_page_are_the_maps() -> None:
 
 
 def test_the_error_is_the_greatest_there_is() -> None:
-    """What the page says of its error is what it is, neither more nor less."""
+    """The reported error is the actual maximum."""
     attention = make(shape=(2, 3, 7, 7))
     page = explore(attention)
     assert page.error == pytest.approx(np.abs(weights(page)[:, 0] - attention.numpy()).max(), rel=1e-3)
@@ -111,7 +111,7 @@ def test_the_error_is_the_greatest_there_is() -> None:
 
 
 def test_rows_alike_are_kept_as_differences() -> None:
-    """Where rows resemble those above, the page is smaller by it, and the weights are the same."""
+    """If rows resemble those above, differences make the page smaller, with the same weights."""
     rows = torch.rand(1, 1, 1, 64).expand(1, 1, 64, 64) + 0.01 * torch.rand(1, 1, 64, 64)
     alike = AttentionMap.from_weights(rows / rows.sum(-1, keepdim=True))
     page = explore(alike)
@@ -120,13 +120,13 @@ def test_rows_alike_are_kept_as_differences() -> None:
 
 
 def test_zero_stays_zero() -> None:
-    """A key that a mask hides has no weight at all on the page."""
+    """A masked key has weight 0 on the page."""
     attention = AttentionMap.from_qk(torch.randn(1, 1, 6, 4), torch.randn(1, 1, 6, 4), causal=True)
     assert (weights(explore(attention))[0, 0, 0][np.triu_indices(6, 1)] == 0).all()
 
 
 def test_a_map_of_zeros_is_drawn() -> None:
-    """Rows without any key have no greatest weight to take a share of."""
+    """Matrices of zeros can be packed."""
     assert weights(explore(AttentionMap.from_weights(torch.zeros(3, 3)))).max() == 0
 
 
@@ -138,7 +138,7 @@ def test_windows_stand_behind_their_samples() -> None:
 
 
 def test_only_chosen_samples_are_in_the_page() -> None:
-    """The page holds the samples asked for, in that order, under their own numbers."""
+    """The page holds the chosen samples, in that order, under their own indices."""
     attention = make(shape=(4, 2, 5, 5))
     page = explore(attention, samples=[-1, 1])
     assert content(page)["samples"] == [3, 1]
@@ -154,13 +154,13 @@ def test_layers_are_chosen_by_place_or_name() -> None:
 
 
 def test_layers_that_share_a_name_are_reached_by_their_place() -> None:
-    """A layer that ran twice has two maps of one name: the Python call must tell them apart."""
+    """A layer that ran twice has two maps of one name, which the Python call must distinguish."""
     maps = AttentionMaps([make("shared"), make("shared", seed=1), make("other")])
     assert [layer["ref"] for layer in content(explore(maps))["layers"]] == ["0", "1", "'other'"]
 
 
 def test_hostile_tokens_and_titles_stay_text() -> None:
-    """Nothing that a token or a title holds becomes a tag, and a browser reads back what was given."""
+    """Tokens and titles never become tags, and a browser reads them back unchanged."""
     evil = ["</script><script>alert(1)</script>", "<!--", "\"'&amp;\\", "😀", "שלום", "\u2028"]
     axis = Tokens(evil)
     page = explore(make(shape=(1, 1, 6, 6), queries=axis, keys=axis), title="</title><img src=x onerror=alert(1)>")
@@ -178,7 +178,7 @@ def test_a_page_names_no_address_to_load_from() -> None:
 
 
 def test_the_same_maps_make_the_same_page() -> None:
-    """A page has no time of day and no random number in it."""
+    """A page contains no timestamp and no random number."""
     page = explore(make())
     assert page.html == explore(make()).html
     # The time of day in the header of gzip.
@@ -264,7 +264,7 @@ def texts(tokens: Any, known: Tokens = IDS, **options: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("tokens", [WORDS, Tokens(WORDS), np.array(WORDS)], ids=["lists", "Tokens", "array"])
 def test_tokens_take_the_place_of_ids(tokens: Any) -> None:
-    """Of a capture without a tokenizer the axis has the ids, and the texts that a user gives are shown instead."""
+    """Given texts replace the ids of a capture without a tokenizer."""
     assert texts(tokens)["texts"] == WORDS
 
 
@@ -283,7 +283,7 @@ def test_one_text_takes_the_place_of_ids() -> None:
     ],
 )
 def test_what_is_known_of_tokens_stays(what: str, expected: Any) -> None:
-    """The texts are new; what the model and its tokenizer told of the positions is as true as before."""
+    """Only the texts are replaced; known padding, special tokens and words are kept."""
     assert texts(WORDS)[what] == expected
 
 
@@ -297,13 +297,13 @@ def relabelled(tokens: Any, known: Tokens = IDS) -> Tokens:
 
 
 def test_sentences_and_the_start_stay() -> None:
-    """Where a token stands in its text, and of which sentence it is, is no matter of its spelling."""
+    """The index of a token in its text and its sentence do not depend on its spelling."""
     found = relabelled(WORDS)
     assert ([found.segments(0), found.segments(1)], found.start) == (SENTENCES, 3)
 
 
 def test_what_tokens_tell_themselves_counts() -> None:
-    """Who gives `Tokens` with special ones, words or sentences knows better than the axis."""
+    """Special tokens, words and sentences of given `Tokens` take precedence over the axis."""
     told: dict[str, Any] = {"special": [[0, 1, 0, 0]] * 2, "segments": [[0, 0, 0, 0]] * 2, "start": 5}
     words: dict[str, Any] = {"words": [[0, 0, 1, 1]] * 2, "spellings": [["a", "b"]] * 2}
     found = relabelled(Tokens(WORDS, **told, **words))
@@ -314,7 +314,7 @@ def test_what_tokens_tell_themselves_counts() -> None:
 
 
 def test_tokens_of_each_sample_part_a_shared_text() -> None:
-    """Where all samples shared one text, each has its own, with the padding that they shared."""
+    """If all samples shared one text, each gets its own, with the shared padding."""
     known = Tokens(["1", "2", "3", "0"], padding=[0, 0, 0, 1])
     found = relabelled(WORDS, known)
     assert found.texts == tuple(map(tuple, WORDS))
@@ -327,7 +327,7 @@ def test_one_text_is_enough_for_the_chosen_sample() -> None:
 
 
 def test_tokens_name_one_side_alone() -> None:
-    """Of an encoder-decoder, the side whose number of positions agrees has the texts, and the other what it had."""
+    """In an encoder-decoder, only the side of the same length gets the texts."""
     queries, keys = Tokens(["1", "2"]), Tokens(["3", "4", "5"])
     page = explore(make(shape=(1, 1, 2, 3), queries=queries, keys=keys), tokens=["a", "b", "c"])
     assert [axis["texts"] for axis in content(page)["axes"]] == [[["1", "2"]], [["a", "b", "c"]]]
@@ -361,13 +361,13 @@ class Tokenizer:
     ],
 )
 def test_tokens_that_fit_nothing_are_refused(tokens: Any, error: type[Exception], match: str) -> None:
-    """What a user gives is used, or the message says why not."""
+    """Tokens that cannot be used are refused with the reason."""
     with pytest.raises(error, match=match):
         texts(tokens)
 
 
 def test_the_lengths_that_tokens_could_have_are_told() -> None:
-    """Of layers of several lengths, all of them."""
+    """The message lists all lengths of the layers."""
     with pytest.raises(ShapeError, match="has 7 tokens and the maps have 4, 5 positions"):
         explore([make("a"), make("b", shape=(1, 2, 4, 5))], tokens=list("abcdefg"))
 
@@ -441,7 +441,7 @@ def test_too_large_a_page_is_refused_with_what_to_choose() -> None:
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
 def test_what_is_no_weight_is_refused(value: float) -> None:
-    """Negative weights and what is no number have no place on the scale."""
+    """Negative and non-finite weights are refused."""
     broken = torch.full((3, 3), 1 / 3)
     broken[1, 1] = value
     with pytest.raises(OptionError, match="non-negative weights"):
@@ -493,7 +493,7 @@ def test_layers_of_different_batches_are_refused() -> None:
 
 
 def test_several_forwards_are_refused() -> None:
-    """A page is of one forward."""
+    """A page is of one forward pass."""
     with pytest.raises(ChoiceError, match="forwards"):
         explore([make(), make(forward=1)])
 
@@ -512,21 +512,21 @@ def test_several_forwards_are_refused() -> None:
     ],
 )
 def test_a_choice_of_nothing_is_refused(options: dict[str, Any], error: type[Exception]) -> None:
-    """What is not there raises, with what is."""
+    """A choice that does not exist raises."""
     with pytest.raises(error):
         explore(make(), **options)
 
 
 @pytest.mark.parametrize("number", [np.int64(1), torch.tensor(1), np.array([1])])
 def test_a_choice_may_be_an_array(number: Any) -> None:
-    """Numbers of NumPy and torch are numbers, also those of no dimension."""
+    """Arrays and tensors, including scalars, are accepted as choices."""
     maps = [make("a", shape=(2, 1, 3, 3)), make("b", shape=(2, 1, 3, 3))]
     found = content(explore(maps, layers=number, samples=number))
     assert ([layer["name"] for layer in found["layers"]], found["samples"]) == (["b"], [1])
 
 
 def test_a_sample_that_is_not_there_is_told_with_its_map() -> None:
-    """In the order of a sentence."""
+    """The message names the map that has no such sample."""
     with pytest.raises(PositionError, match=r"Sample index 9 of AttentionMap\(.*\) is out of range: there are 1"):
         explore(make(), samples=9)
 
@@ -552,7 +552,7 @@ class Scope:
     ],
 )
 def test_what_is_no_map_is_refused(given: Any, error: type[Exception], match: str) -> None:
-    """With what it is, and what to give instead."""
+    """The message says what was given and what to give instead."""
     with pytest.raises(error, match=match):
         explore(given)
 
@@ -567,13 +567,13 @@ def test_what_is_no_map_is_refused(given: Any, error: type[Exception], match: st
     ],
 )
 def test_an_image_of_nothing_is_refused(image: Any, error: type[Exception], match: str) -> None:
-    """Without a pixel, or with one that has no colour, there is nothing to draw on."""
+    """An image without pixels, or with non-finite ones, is refused."""
     axis = Patches((1, 2), prefix=())
     with pytest.raises(error, match=match):
         explore(make(shape=(1, 1, 2, 2), queries=axis, keys=axis), images=image)
 
 
 def test_no_map_at_all_is_refused() -> None:
-    """A capture in which nothing ran has nothing to show."""
+    """An empty capture is refused."""
     with pytest.raises(StateError):
         explore([])

@@ -42,7 +42,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Opened:
-    """A page in a tab, with what it asked the network for and what went wrong in it."""
+    """A page in a tab, with its network requests and errors."""
 
     def __init__(self, tab: Tab) -> None:
         self.tab = tab
@@ -73,7 +73,7 @@ class Opened:
 
     @property
     def strongest(self) -> dict[str, float]:
-        """What the list tells: the strongest keys, and their weights."""
+        """The listed strongest keys and their weights."""
         rows = [text.rsplit(None, 1) for text in self.tab.locator("#list li").all_text_contents()]
         return {label.strip(): float(weight) for label, weight in rows}
 
@@ -85,7 +85,7 @@ class Opened:
 
 @pytest.fixture
 def show(chromium: Browser, tmp_path: Path) -> Iterator[Any]:
-    """Open a page in a tab of its own; nothing may have gone wrong in it, or have been asked of the network."""
+    """Open a page in a tab of its own, which must end without errors and network requests."""
     tabs: list[Opened] = []
 
     def shown(page: Page, **options: Any) -> Opened:
@@ -115,14 +115,14 @@ def top(row: torch.Tensor, labels: list[str], count: int = 5) -> dict[str, float
 
 
 def test_nothing_is_asked_of_the_network(show: Any) -> None:
-    """One file is read, and what is in it; no server, no font, no script from elsewhere."""
+    """The page loads nothing but its own file: no font or script from elsewhere."""
     axis = Patches((2, 3), prefix=())
     opened = show(explore(make(queries=axis, keys=axis), images=torch.rand(3, 16, 24)))
     assert [url for url in opened.requests if not url.startswith("data:")] == [opened.tab.url]
 
 
 def test_the_page_forbids_itself_the_network(chromium: Browser, tmp_path: Path) -> None:
-    """Even a script that got into the page could send nothing away."""
+    """Even an injected script could send nothing away."""
     tab = chromium.new_page()
     tab.goto(explore(make()).save(tmp_path / "page.html").as_uri())
     directive = tab.evaluate(
@@ -151,7 +151,7 @@ def test_text_from_right_to_left_runs_so(show: Any) -> None:
 
 
 def test_the_strongest_keys_are_the_maps(show: Any) -> None:
-    """For each query of a head, the list tells the keys with the greatest weights, in order, and these."""
+    """For each query of a head, the list shows the strongest keys in order, with their weights."""
     axis = Tokens(list("abcdef"))
     attention = make(queries=axis, keys=axis)
     page = explore(attention)
@@ -179,7 +179,7 @@ def test_heads_are_taken_together(show: Any, over: str) -> None:
 
 
 def test_another_layer_is_unpacked_when_it_is_opened(show: Any) -> None:
-    """The layer that is chosen is the one that is drawn."""
+    """The chosen layer is drawn."""
     maps = AttentionMaps(
         make(f"blocks.{at}", seed=at, queries=Tokens(list("abcdef")), keys=Tokens(list("abcdef"))) for at in range(3)
     )
@@ -191,7 +191,7 @@ def test_another_layer_is_unpacked_when_it_is_opened(show: Any) -> None:
 
 
 def test_rows_kept_as_differences_are_put_together(show: Any) -> None:
-    """A layer whose rows resemble each other is read back as it was."""
+    """A layer stored as differences of rows is read back correctly."""
     generator = torch.Generator().manual_seed(1)
     rows = torch.rand(2, 1, 64, generator=generator) + 0.01 * torch.rand(2, 64, 64, generator=generator)
     attention = AttentionMap.from_weights((rows / rows.sum(-1, keepdim=True))[None], name="alike")
@@ -209,7 +209,7 @@ def test_rows_kept_as_differences_are_put_together(show: Any) -> None:
 
 
 def test_the_map_is_painted_with_the_colours_of_matplotlib(show: Any) -> None:
-    """Each cell has the colour that the named colormap gives its share of the greatest weight."""
+    """Each cell has the colormap's colour for its weight relative to the greatest."""
     attention = make(shape=(1, 1, 6, 6))
     page = explore(attention, cmap="viridis")
     found = show(page).colours("#map")[..., :3].astype(int)
@@ -220,7 +220,7 @@ def test_the_map_is_painted_with_the_colours_of_matplotlib(show: Any) -> None:
 
 
 def test_a_logarithmic_scale_shows_the_small_weights(show: Any) -> None:
-    """Four decades below the greatest lies the first colour, and two of them in the middle."""
+    """The log scale starts four decades below the maximum, and two below is its middle."""
     attention = AttentionMap.from_weights(torch.tensor([[1.0, 1e-2], [1e-6, 1.0]]))
     opened = show(explore(attention))
     opened.set("colours", "log")
@@ -232,7 +232,7 @@ def test_a_logarithmic_scale_shows_the_small_weights(show: Any) -> None:
 
 
 def test_one_scale_for_all_is_that_of_the_layer(show: Any) -> None:
-    """Heads can be compared where they share the greatest weight of the layer."""
+    """On a shared scale, heads can be compared."""
     attention = AttentionMap.from_weights(torch.stack([torch.eye(2), torch.full((2, 2), 0.5)])[None])
     opened = show(explore(attention))
     opened.set("head", 1)
@@ -254,7 +254,7 @@ def test_the_scheme_of_the_screen_leaves_the_heatmap_alone(show: Any) -> None:
 
 
 def test_special_tokens_can_be_hidden(show: Any) -> None:
-    """Hidden tokens have no row and no column, and the page says how much attention they get."""
+    """Hidden tokens have no row or column, and the page reports their attention."""
     axis = Tokens(["[CLS]", "a", "b", "[SEP]"], special=[1, 0, 0, 1])
     attention = make(shape=(1, 1, 4, 4), queries=axis, keys=axis)
     page = explore(attention)
@@ -269,7 +269,7 @@ def test_special_tokens_can_be_hidden(show: Any) -> None:
 
 
 def test_padding_is_hidden_until_it_is_asked_for(show: Any) -> None:
-    """What fills up a shorter text is no part of it, and can be shown all the same."""
+    """Padding is hidden by default, and can be shown."""
     axis = texts(["a", "b", "c"], ["d", "[PAD]", "[PAD]"], padding=[[0, 0, 0], [0, 1, 1]])
     opened = show(explore(make(shape=(2, 1, 3, 3), queries=axis, keys=axis)))
     opened.set("sample", 1)
@@ -294,7 +294,7 @@ def test_words_are_merged_as_in_python(show: Any) -> None:
 
 
 def test_each_sample_has_its_maps_and_tokens(show: Any) -> None:
-    """The sample that is chosen is drawn, with its own tokens."""
+    """The chosen sample is drawn with its own tokens."""
     axis = texts(list("abc"), list("xyz"))
     attention = make(shape=(2, 2, 3, 3), queries=axis, keys=axis)
     page = explore(attention)
@@ -343,7 +343,7 @@ def test_weights_lie_over_their_patches(show: Any) -> None:
 
 
 def test_a_patch_of_another_window_changes_the_window(show: Any) -> None:
-    """In windowed layers the place in the whole image tells the window and the position in it."""
+    """In windowed layers, a place in the image selects the window and the position in it."""
     axis = PlacedPatches((1, 4), [[0, 1], [2, 3]])
     attention = make(shape=(2, 1, 2, 2), windows=2, queries=axis, keys=axis)
     page = explore(attention)
@@ -417,7 +417,7 @@ def test_the_page_has_few_nodes(show: Any) -> None:
 
 
 def test_two_pages_in_a_notebook_do_not_meet(chromium: Browser, tmp_path: Path) -> None:
-    """Each is in a frame of its own: what is chosen in one leaves the other as it was."""
+    """Pages in separate frames do not affect each other."""
     pages = [explore(make(name, seed=seed), title=name) for seed, name in enumerate(("one", "two"))]
     notebook = tmp_path / "notebook.html"
     notebook.write_text("<!DOCTYPE html>" + "".join(page._repr_html_() for page in pages), "utf-8")
@@ -433,7 +433,7 @@ def test_two_pages_in_a_notebook_do_not_meet(chromium: Browser, tmp_path: Path) 
 
 
 def test_the_python_call_draws_the_same(show: Any) -> None:
-    """The call that the page tells draws the row that the page shows."""
+    """The Python call on the page draws the row that the page shows."""
     axis = Tokens(list("abcdef"))
     maps = AttentionMaps([make("a 'quoted' name", queries=axis, keys=axis), make("b", seed=1, shape=(1, 3, 2, 6))])
     page = explore(maps)
@@ -447,7 +447,7 @@ def test_the_python_call_draws_the_same(show: Any) -> None:
 
 @pytest.mark.parametrize("chosen", [0, 1])
 def test_the_python_call_counts_words_where_they_are_merged(show: Any, chosen: int) -> None:
-    """And it names the sample of a batch of which the page shows one."""
+    """The Python call names the sample if the page shows one of a batch."""
     texts_of = [["[CLS]", "play", "##ing", "foot", "##ball", "[SEP]", "[PAD]"], ["[CLS]", "a", "##b", *"cde", "[SEP]"]]
     words = [[None, 0, 0, 1, 1, None, None], [None, 0, 0, 1, 2, 3, None]]
     axis = Tokens(texts_of, padding=[[0] * 6 + [1], [0] * 7], words=words)
@@ -468,7 +468,7 @@ def test_the_python_call_counts_words_where_they_are_merged(show: Any, chosen: i
 
 
 def test_the_python_call_of_a_window_names_the_head(show: Any) -> None:
-    """Beside the window, which is a sample of the map."""
+    """The Python call of a windowed layer names the window as the sample of the map."""
     maps = AttentionMaps([make("b", shape=(4, 3, 5, 5), windows=4)])
     opened = show(explore(maps))
     opened.set("head", 2)
@@ -480,7 +480,7 @@ def test_the_python_call_of_a_window_names_the_head(show: Any) -> None:
 
 
 def test_nothing_is_said_to_be_hidden_where_all_is_shown(show: Any) -> None:
-    """Rows that do not sum to 1, as those without any key, lack nothing."""
+    """Rows that do not sum to 1, such as fully masked ones, report no hidden attention."""
     opened = show(explore(AttentionMap.from_weights(torch.full((1, 2, 3, 3), 0.1))))
     assert opened.tab.locator("#hidden-mass").text_content() == ""
 
@@ -510,7 +510,7 @@ def test_the_picture_is_saved(show: Any) -> None:
 
 
 def test_a_damaged_page_says_so(chromium: Browser, tmp_path: Path) -> None:
-    """Bytes that cannot be unpacked end in a message, not in an empty picture."""
+    """Damaged bytes give a message, not an empty picture."""
     page = explore(make())
     file = tmp_path / "broken.html"
     file.write_text(re.sub(r'(id="layer-0">)H4sI.{20}', r"\1H4sIAAAAAAAAAAAAAAAAAAAA", page.html), "utf-8")
@@ -531,7 +531,7 @@ def test_it_fits_a_phone(show: Any) -> None:
 
 
 def test_the_strongest_are_joined_by_lines(show: Any) -> None:
-    """As many as asked for: none leaves the picture without."""
+    """As many lines as chosen, also none."""
     axis = Tokens(list("abcdef"))
     opened = show(explore(make(queries=axis, keys=axis)))
     assert opened.colours("#lines")[..., 3].any()
@@ -555,7 +555,7 @@ def test_thumbnails_show_their_heads(show: Any) -> None:
 
 
 def test_a_cell_under_the_pointer_is_read_out(show: Any) -> None:
-    """Query, key and weight of the cell, and its row is asked."""
+    """Pointing at a cell shows its query, key and weight, and selects its row."""
     axis = Tokens(list("abcdef"))
     attention = make(queries=axis, keys=axis)
     page = explore(attention)
@@ -569,7 +569,7 @@ def test_a_cell_under_the_pointer_is_read_out(show: Any) -> None:
 
 
 def test_few_positions_are_named_beside_the_map(show: Any) -> None:
-    """Names that could not be read are left out, and the map takes their room."""
+    """Unreadable labels are left out, and the map takes their space."""
     axis = Tokens(list("abcdef"))
     few, many = show(explore(make(queries=axis, keys=axis))), show(explore(make(shape=(1, 1, 60, 60))))
     assert few.colours("#left")[..., 3].any()
