@@ -1,7 +1,7 @@
 """Attention maps: a layer's softmax, the layers of a model, statistics of a layer, rollout and relevance over several.
 
-A map is made from weights, or from query, key and mask; then only the rows asked for are computed. Drawing, saving and
-capturing maps are in other modules.
+A map is made from weights, or from query, key and mask; then only the rows asked for are computed. `capture_attention`
+takes the maps of a model as it runs.
 
 Needs the extra ``anylocal[torch]``.
 """

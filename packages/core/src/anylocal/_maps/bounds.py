@@ -8,22 +8,9 @@ from anylocal.errors import PositionError
 
 
 def inside(index: object, length: int, kind: str, of: object = None) -> int:
-    """Return an index as counted from the start; a negative one counts from the end.
+    """Return an index as counted from the start, given one counted from either end.
 
-    Parameters
-    ----------
-    index : int
-    length : int
-        How many there are.
-    kind : str
-        Of what, for the message: "query", "sample".
-    of : object, optional
-        What has them, for the message.
-
-    Raises
-    ------
-    PositionError
-        If it is not an integer, or out of range.
+    A PositionError names the kind of index, such as "query", and the object that has so many of them.
     """
     owner = "" if of is None else f" of {of!r}"
     try:

@@ -38,13 +38,7 @@ def encode(axis: Axis) -> dict[str, Any]:
 
 
 def decode(given: Mapping[str, Any]) -> Axis:
-    """Return the axis that was encoded.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        If no axis has this kind or these arguments.
-    """
+    """Return the axis that was encoded; an unknown kind or wrong arguments raise as they do in Python."""
     arguments = dict(given)
     kind = _KINDS[arguments.pop("kind")]
     if kind is Tokens:

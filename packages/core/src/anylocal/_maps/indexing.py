@@ -34,28 +34,12 @@ _Parsed: TypeAlias = int | slice | torch.Tensor | bool | None
 
 
 def resolve(index: Index, shape: Sequence[int], device: torch.device) -> tuple[list[Pick], tuple[_Parsed, ...]]:
-    """Split an index of a map.
+    """Split an index of a map of shape (batch, head, query, key) into picks and the rest.
 
-    Parameters
-    ----------
-    index
-        Integers, slices of any step, ``...``, ``None`` and arrays, as torch takes them.
-    shape : (batch, head, query, key)
-    device : torch.device
-        Device of the arrays in the rest.
-
-    Returns
-    -------
-    picks : list
-        For each axis, a slice or a 1-D tensor of positions.
-    rest : tuple
-        The index into what was picked. One 1-D array becomes a pick; several arrays, or one of more dimensions,
-        select positions that depend on each other: the axes are picked in full, and the rest indexes them.
-
-    Raises
-    ------
-    PositionError
-        If the index does not fit the shape.
+    The index may hold integers, slices of any step, ``...``, ``None`` and arrays, as in torch. There is a pick for each
+    axis: a slice or a 1-D tensor of positions. One 1-D array becomes a pick. Several arrays, or one of more dimensions,
+    select positions that depend on each other: their axes are picked in full, and the rest, whose arrays are on
+    `device`, indexes them. An index that does not fit the shape raises a PositionError.
     """
     items = _expanded(index, len(shape))
     arrays = [item for item in items if isinstance(item, torch.Tensor | bool)]
@@ -85,13 +69,7 @@ def resolve(index: Index, shape: Sequence[int], device: torch.device) -> tuple[l
 
 
 def query_rows(queries: Queries, shape: Sequence[int], device: torch.device) -> tuple[Pick, int | slice]:
-    """Return the pick along the query axis, and the index into the picked rows: 0 for an integer, else all.
-
-    Raises
-    ------
-    PositionError
-        If a query is out of range, or the queries are not a flat list.
-    """
+    """Return the pick along the query axis, and the index into the picked rows: 0 for an integer, else all."""
     rows = slice(None) if queries is None else queries
     picks, rest = resolve((slice(None), slice(None), rows), shape, device)
     if not isinstance(rest[2], int | slice):

@@ -54,19 +54,12 @@ class Labels:
         object.__setattr__(self, "windows", operator.index(self.windows))
 
     def axes(self, shape: Shape) -> tuple[Axis, Axis]:
-        """Return what the queries and the keys of a map of this shape are.
-
-        Raises
-        ------
-        ShapeError
-            If the labels do not fit the shape.
-        """
-        if self.windows < 1 or shape[0] % self.windows:
-            msg = f"{self.name!r} has a batch of {shape[0]}, which is not images × {self.windows} windows."
+        """Return the axes of queries and keys, after a check that the labels fit the shape of the map."""
+        batch, _, rows, columns = shape
+        if self.windows < 1 or batch % self.windows:
+            msg = f"{self.name!r} has a batch of {batch}, which is not images × {self.windows} windows."
             raise ShapeError(msg)
-        return self._fitted(self.queries, "query", shape[0], shape[2]), self._fitted(
-            self.keys, "key", shape[0], shape[3]
-        )
+        return self._fitted(self.queries, "query", batch, rows), self._fitted(self.keys, "key", batch, columns)
 
     def _fitted(self, axis: Axis | None, kind: str, batch: int, length: int) -> Axis:
         if axis is None:

@@ -12,15 +12,7 @@ from anylocal.errors import ChoiceError, OptionError, ShapeError, StateError, Un
 
 
 def maps_of(given: object, what: str) -> list[AttentionMap]:
-    """Return the maps that a function was given: those of several layers, or a single one.
-
-    Raises
-    ------
-    OptionError
-        If something is not a map.
-    ChoiceError
-        If they come in a list for each forward pass.
-    """
+    """Return the maps of several layers or a single one; refuse anything else, and maps grouped by forward pass."""
     if isinstance(given, AttentionMap):
         return [given]
     if hasattr(given, "maps"):
@@ -51,18 +43,15 @@ def check_forward(layers: Sequence[AttentionMap], what: str) -> None:
 def check_chain(layers: Sequence[AttentionMap], what: str) -> None:
     """Raise if attention cannot be followed from layer to layer."""
     check_forward(layers, what)
+    last = layers[-1]
     for layer in layers:
-        _check_link(layer, layers[-1], what)
-
-
-def _check_link(layer: AttentionMap, last: AttentionMap, what: str) -> None:
-    if layer.windows != 1:
-        msg = f"{layer!r} attends within windows, and {what} needs the same positions in every layer."
-        raise UnsupportedError(msg)
-    known = type(layer.queries) is not Axis and type(layer.keys) is not Axis
-    if layer.shape[2] != layer.shape[3] or (known and layer.queries != layer.keys):
-        msg = f"{layer!r} is not self-attention, which {what} needs; leave the layer out."
-        raise ShapeError(msg)
-    if (layer.shape[0], layer.shape[2]) != (last.shape[0], last.shape[2]):
-        msg = f"{layer!r} and {last!r} differ in batch or length, and {what} multiplies them; choose layers that fit."
-        raise ShapeError(msg)
+        if layer.windows != 1:
+            msg = f"{layer!r} attends within windows, and {what} needs the same positions in every layer."
+            raise UnsupportedError(msg)
+        known = type(layer.queries) is not Axis and type(layer.keys) is not Axis
+        if layer.shape[2] != layer.shape[3] or (known and layer.queries != layer.keys):
+            msg = f"{layer!r} is not self-attention, which {what} needs; leave the layer out."
+            raise ShapeError(msg)
+        if (layer.shape[0], layer.shape[2]) != (last.shape[0], last.shape[2]):
+            msg = f"{layer!r} and {last!r} differ in batch or length; choose layers that {what} can multiply."
+            raise ShapeError(msg)

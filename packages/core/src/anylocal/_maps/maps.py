@@ -103,9 +103,8 @@ class AttentionMaps(Sequence[AttentionMap]):
         if not (distributed.is_available() and distributed.is_initialized()):
             msg = "No other ranks: torch.distributed is not initialized. A single process has all its maps already."
             raise StateError(msg)
-        ranks: list[list[AttentionMap]] | None = None
-        if distributed.get_rank() == dst:
-            ranks = [[] for _ in range(distributed.get_world_size())]
+        here = distributed.get_rank() == dst
+        ranks: list[list[AttentionMap]] | None = [[] for _ in range(distributed.get_world_size())] if here else None
         distributed.gather_object([item.cpu() for item in self], ranks, dst)
         return None if ranks is None else AttentionMaps(item for maps in ranks for item in maps)
 

@@ -166,13 +166,7 @@ class Patches(Axis):
 
 
 def checked_place(row: SupportsIndex, col: SupportsIndex, grid: tuple[int, int], of: Axis) -> int:
-    """Return row * columns + column, counted from the end if negative.
-
-    Raises
-    ------
-    PositionError
-        If the row or the column is out of range.
-    """
+    """Return row * columns + column, after a check of both; negative ones count from the end."""
     return inside(row, grid[0], "row", of=of) * grid[1] + inside(col, grid[1], "column", of=of)
 
 

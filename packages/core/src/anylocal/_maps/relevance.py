@@ -11,7 +11,7 @@ from anylocal._maps.rows import StoredRows
 from anylocal.errors import StateError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from anylocal._maps.map import AttentionMap
 
@@ -78,12 +78,6 @@ def relevance(maps: Iterable[AttentionMap], output: torch.Tensor) -> torch.Tenso
             ' backend="eager".'
         )
         raise UnsupportedError(msg) from error
-    return _followed(layers, weights, gradients)
-
-
-def _followed(
-    layers: Sequence[AttentionMap], weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]
-) -> torch.Tensor:
     batch, _, length, _ = layers[-1].shape
     flow = torch.eye(length, dtype=torch.float32, device=layers[-1].device).expand(batch, -1, -1)
     for layer, weight, gradient in zip(layers, weights, gradients, strict=True):

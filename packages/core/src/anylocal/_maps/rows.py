@@ -49,7 +49,8 @@ class StoredRows:
         # For gradients: a view of it is another tensor.
         self.given = weights
         self.weights = promoted(weights, "weights")
-        self.shape: Shape = _shape(self.weights)
+        batch, heads, queries, keys = self.weights.shape
+        self.shape: Shape = (batch, heads, queries, keys)
         self.dtype = weights.dtype
         self.device = weights.device
 
@@ -239,11 +240,6 @@ def _mask(mask: torch.Tensor, shape: Shape) -> torch.Tensor:
 def compact(tensor: torch.Tensor) -> torch.Tensor:
     """Return a copy in CPU memory that keeps no larger tensor alive."""
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-
-
-def _shape(tensor: torch.Tensor) -> Shape:
-    batch, heads, queries, keys = tensor.shape
-    return batch, heads, queries, keys
 
 
 def _version(tensor: torch.Tensor) -> int:

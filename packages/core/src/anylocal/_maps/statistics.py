@@ -95,7 +95,7 @@ def prefix_mass(attention: AttentionMap) -> torch.Tensor:
     """
     if not isinstance(attention.keys, ImageAxis):
         raise not_patches(attention, attention.keys, "keys")
-    first, count = _prefix(attention.queries), len(attention.keys.prefix)
+    first, count = len(getattr(attention.queries, "prefix", ())), len(attention.keys.prefix)
     values = by_query(attention, first, lambda rows, _: rows[..., :count])
     return mean_over_queries(attention, values, counted_queries(attention, first)[:, None, :, None])
 
@@ -213,10 +213,6 @@ def _present(attention: AttentionMap, axis: Axis) -> torch.Tensor:
         flags = np.pad(axis.places >= 0, ((0, 0), (len(axis.prefix), 0)), constant_values=True)
     flags = np.tile(flags, (len(attention) // len(flags), 1))
     return torch.from_numpy(flags).to(attention.device)
-
-
-def _prefix(axis: Axis) -> int:
-    return len(axis.prefix) if isinstance(axis, ImageAxis) else 0
 
 
 def not_patches(attention: AttentionMap, axis: Axis, kind: str) -> ShapeError:

@@ -6,6 +6,8 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -64,7 +66,7 @@ class Sums(Metric, ABC):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._read: tuple[torch.Tensor, tuple[Layer, ...]] | None = None
-        self.add_state("described", torch.zeros(0, dtype=torch.uint8), dist_reduce_fx=_first)
+        self.add_state("described", torch.zeros(0, dtype=torch.uint8), dist_reduce_fx=itemgetter(0))
         # A scalar until the first maps: it adds to sums of any length.
         for name in ("sums", "counts"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -100,7 +102,7 @@ class Sums(Metric, ABC):
             measured = [self._measured(attention) for attention in found]
         self._add(
             [
-                Layer(attention.name, tuple(sums.shape), *_axes(attention), lacks)
+                Layer(attention.name, tuple(sums.shape), _common(attention.queries), _common(attention.keys), lacks)
                 for attention, (sums, _, lacks) in zip(found, measured, strict=True)
             ],
             torch.cat([sums.flatten().to(self.sums) for sums, _, _ in measured]),
@@ -108,22 +110,7 @@ class Sums(Metric, ABC):
         )
 
     def forward(self, maps: AttentionMap | Iterable[AttentionMap]) -> Any:
-        """Add the maps of one forward pass, and return the result of `compute` for them alone.
-
-        Parameters
-        ----------
-        maps : AttentionMaps, AttentionMap or iterable of AttentionMap
-            The layers of one forward pass, of any number of samples.
-
-        Raises
-        ------
-        OptionError
-            If something is not a map.
-        ShapeError
-            If the layers differ from those before, or the statistic is not defined for any of them.
-        StateError, ChoiceError
-            If there are no maps, or they belong to several forward passes.
-        """
+        """Add the maps of one forward pass, as `update` does, and return the result of `compute` for them alone."""
         # torchmetrics sets the state aside meanwhile, and would lose it if the maps are refused. It is enough to put
         # the old tensors back: they are never changed in place.
         kept = dict(self.__dict__)
@@ -184,9 +171,7 @@ class Sums(Metric, ABC):
         length = sum(_lengths(merged))
         if (length,) != tuple(sums.shape) or sums.shape != counts.shape:
             shapes = " and ".join(str(tuple(given.shape)) for given in (sums, counts))
-            msg = (
-                f"The layers have {length} numbers, but sums and counts have shapes {shapes}; give those of the layers."
-            )
+            msg = f"The layers have {length} numbers, but sums and counts have shapes {shapes}; they must fit."
             raise ShapeError(msg)
         sums, counts = self.sums + sums.to(self.sums), self.counts + counts.to(self.counts)
         if merged != self.layers:
@@ -227,20 +212,13 @@ class Sums(Metric, ABC):
             self._update_count = int(bool(self.layers))
 
 
-def _axes(attention: AttentionMap) -> tuple[Axis | None, Axis | None]:
-    """Return the axes, None for those that may differ between samples."""
-    queries, keys = (
-        axis if isinstance(axis, Patches | Named) else None for axis in (attention.queries, attention.keys)
-    )
-    return queries, keys
+def _common(axis: Axis) -> Axis | None:
+    """Return the axis, None if it may differ between samples."""
+    return axis if isinstance(axis, Patches | Named) else None
 
 
 def _lengths(layers: Iterable[Layer]) -> list[int]:
     return [torch.Size(layer.shape).numel() for layer in layers]
-
-
-def _first(gathered: torch.Tensor) -> torch.Tensor:
-    return gathered[0]
 
 
 def _encoded(layer: Layer) -> dict[str, Any]:
@@ -280,11 +258,9 @@ def _merged(before: Sequence[Layer], now: Sequence[Layer]) -> tuple[Layer, ...]:
 def _check_same(before: Sequence[Layer], now: Sequence[Layer]) -> None:
     old, new = ([(layer.name, layer.shape) for layer in layers] for layers in (before, now))
     if old != new:
-        differing = next(
-            ((a, b) for a, b in zip(old, new, strict=False) if a != b), (f"{len(old)} layers", f"{len(new)}")
-        )
+        first, then = next(pair for pair in zip_longest(old, new, fillvalue="no layer") if pair[0] != pair[1])
         msg = (
-            f"The maps have other layers or shapes than before: {differing[0]}, then {differing[1]}. Make another"
-            " metric for another model or shape, or call reset()."
+            f"The maps have other layers or shapes than before: {first}, then {then}. Make another metric for another"
+            " model or shape, or call reset()."
         )
         raise ShapeError(msg)

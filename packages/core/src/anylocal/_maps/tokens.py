@@ -235,10 +235,9 @@ class Tokens(Axis):
         shape = (len(self.texts), len(self))
         if given is None:
             return np.zeros(shape, dtype=bool)
+        plain = given.cpu().numpy() if isinstance(given, torch.Tensor) else given
         try:
-            flags: Flags = np.array(
-                given.cpu().numpy() if isinstance(given, torch.Tensor) else given, dtype=bool, ndmin=2
-            )
+            flags: Flags = np.array(plain, dtype=bool, ndmin=2)
         except ValueError:
             msg = f"{name} has rows of different lengths; give one bool for each token."
             raise ShapeError(msg) from None

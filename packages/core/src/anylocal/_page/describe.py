@@ -70,15 +70,7 @@ def describe(
 
 
 def tokens_of(given: object) -> Tokens:
-    """Return the tokens that a user gave.
-
-    Raises
-    ------
-    OptionError
-        If they are not texts, but a tokenizer or its ids.
-    ShapeError
-        If the texts differ in length, or it is one string.
-    """
+    """Return the tokens that a user gave; refuse a tokenizer, and its ids."""
     if isinstance(given, Tokens):
         return given
     given = given.tolist() if isinstance(given, np.ndarray | torch.Tensor) else given
@@ -95,15 +87,7 @@ def tokens_of(given: object) -> Tokens:
 
 
 def named(layers: Sequence[AttentionMap], samples: Sequence[int], tokens: Tokens) -> list[AttentionMap]:
-    """Return the maps with the tokens on every axis of their length that is a text or only counts.
-
-    Raises
-    ------
-    OptionError
-        If no axis is a text or only counts.
-    ShapeError
-        If the tokens fit none of the axes, or have the texts of another batch.
-    """
+    """Return the maps with the tokens on every axis of their length that is a text or only counts."""
     axes = dict.fromkeys(axis for layer in layers for axis in (layer.queries, layer.keys) if _is_open(axis))
     if not axes:
         msg = f"tokens= was given, but the positions of {layers[0]!r} are not tokens of a text; leave tokens= out."
@@ -173,15 +157,7 @@ def sources_of(
     mean: Statistics,
     std: Statistics,
 ) -> list[str]:
-    """Return the image of each sample as the data URL of a PNG.
-
-    Raises
-    ------
-    OptionError
-        If no layer has patches.
-    ShapeError
-        If the images differ from those that the model saw in number or size.
-    """
+    """Return the image of each sample as the data URL of a PNG."""
     sides = [axis for layer in layers for axis in (layer.queries, layer.keys)]
     patches = [axis for axis in sides if isinstance(axis, Patches | PlacedPatches)]
     if not patches:

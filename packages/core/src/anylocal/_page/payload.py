@@ -69,13 +69,7 @@ class Layer:
 
 
 def quantise(weights: Weights) -> Quantised:
-    """Return a matrix in bytes.
-
-    Raises
-    ------
-    OptionError
-        If a weight is negative, infinite or NaN.
-    """
+    """Return a matrix in bytes; refuse negative, infinite and NaN weights."""
     if not np.isfinite(weights).all() or weights.min(initial=0) < 0:
         msg = (
             f"The page draws non-negative weights, and these go from {weights.min()} to {weights.max()}; draw signed"
@@ -95,13 +89,12 @@ def pack(attention: AttentionMap, samples: Sequence[int]) -> Layer:
     matrices: list[Quantised] = []
     thumbs: list[list[Quantised]] = []
     for sample in samples:
-        sums: list[Weights | None] = [None] * attention.shape[1]
+        sums: dict[int, Weights] = {}
         for window in range(sample * attention.windows, (sample + 1) * attention.windows):
             for head, weights in enumerate(_heads(attention, window)):
                 matrices.append(quantise(weights))
-                total = sums[head]
-                sums[head] = weights if total is None else total + weights
-        thumbs.append([quantise(_thumb(total / attention.windows)) for total in sums if total is not None])
+                sums[head] = sums[head] + weights if head in sums else weights
+        thumbs.append([quantise(_thumb(total / attention.windows)) for total in sums.values()])
     differences = _is_smooth(matrices[len(matrices) // 2].levels)
     return Layer(
         compressed(matrices, differences=differences),
