@@ -98,7 +98,7 @@ def test_patches_position(query: Any, position: int) -> None:
     assert position == PATCHES.position(query)
 
 
-@pytest.mark.parametrize("query", [8, -9, (2, 0), (0, 3), (-3, 0), (0, 1, 2), 1.5])
+@pytest.mark.parametrize("query", [8, -9, (2, 0), (0, 3), (-3, 0), (0, 1, 2), 1.5, (0.5, 1)])
 def test_patches_refuse_positions_outside(query: Any) -> None:
     """A cell outside the grid raises an IndexError, and never wraps to another row."""
     with pytest.raises(PositionError, match="Patches"):

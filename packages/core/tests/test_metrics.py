@@ -219,6 +219,14 @@ def test_other_layers_than_before_are_refused() -> None:
         measured.update([make(0, name="b")])
 
 
+def test_a_layer_more_than_before_is_refused() -> None:
+    """The message names the layer that is new."""
+    measured = AttentionEntropy()
+    measured.update([make(0, name="a")])
+    with pytest.raises(ShapeError, match=r"than before: no layer, then \('b', \(2,\)\)"):
+        measured.update([make(0, name="a"), make(0, name="b")])
+
+
 def test_after_a_reset_it_takes_another_model() -> None:
     """After a reset, nothing of the first model is left."""
     measured = AttentionEntropy()
