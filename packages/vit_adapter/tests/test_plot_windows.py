@@ -282,7 +282,7 @@ class TestQueryOfAWindow:
 
     def test_no_such_patch(self) -> None:
         """A patch that does not exist is refused."""
-        with pytest.raises(PositionError, match="Row 3 of"):
+        with pytest.raises(PositionError, match="Row index 3 of"):
             plot.query(make(), IMAGE, query=(3, 0))
 
     def test_image_of_another_size(self) -> None:
@@ -432,7 +432,7 @@ class TestLayer:
     @pytest.mark.parametrize(("layer", "error"), [(3, PositionError), ("blocks.9.attn", NameNotFoundError)])
     def test_not_there(self, layer: Any, error: Any) -> None:
         """A layer that does not exist is refused."""
-        with pytest.raises(error, match=r"map 3|blocks\.9"):
+        with pytest.raises(error, match=r"Map index 3|blocks\.9"):
             plot.query(self.MAPS, IMAGE, layer=layer, query=(0, 0))
 
     def test_no_map(self) -> None:

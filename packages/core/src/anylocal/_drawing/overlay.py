@@ -21,7 +21,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from anylocal._drawing.scale import colormap_of, short
-from anylocal._maps.patches import Patches, PlacedPatches
+from anylocal._maps.patches import Patches
+from anylocal._maps.placed import PlacedPatches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
