@@ -23,7 +23,7 @@ from anylocal.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from anylocal._drawing.scale import Weights
+    from anylocal._drawing.norms import Weights
     from anylocal._maps.map import AttentionMap
 
 STEPS = 255
