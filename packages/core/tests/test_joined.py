@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from anylocal._engine.capture import Capture
-from anylocal._engine.resolve import Match, resolve
-from anylocal._engine.sites import Request
-from anylocal._engine.spec import Assignment, CaptureSpec
+from anylocal._engine.resolve import resolve
+from anylocal._engine.spec import Assignment, CaptureSpec, Match, Request, Role
 from anylocal.errors import ChangedInPlaceWarning
 
 
@@ -273,3 +272,70 @@ def test_a_gathered_value_that_changed_in_place_is_reported() -> None:
         attention(torch.ones(2))
     with pytest.warns(ChangedInPlaceWarning, match="'attn' of call 0 of .*attention was changed in place"):
         assert len(cap.calls[0].values["attn"]) == 2
+
+
+# Roles
+
+
+def recorded(role: Role, spec: CaptureSpec = CaptureSpec()) -> list[str]:  # noqa: B008  # a tuple
+    """Return the kinds of records that a request gets beside others with the same spec."""
+
+    def double(x: int) -> int:
+        y = 2 * x
+        return y
+
+    asked = Request(Match(double), spec, role=role)
+    others = [Request(Match(double), spec, role=other) for other in Role if other is not role]
+    capture = Capture(resolve(double), [others[0], asked, *others[1:]])
+    capture.open()
+    double(1)
+    capture.close()
+    return [record.kind for record in capture.records if record.request is asked]
+
+
+def test_boundaries_are_where_calls_start_and_end() -> None:
+    """An empty spec alone does not ask for them."""
+    assert recorded(Role.BOUNDARIES) == ["entered", "returned"]
+    assert recorded(Role.VALUES) == []
+
+
+def test_values_are_recorded_as_the_call_ends() -> None:
+    """Where it starts is only counted."""
+    assert recorded(Role.VALUES, CaptureSpec(("y",))) == ["returned"]
+
+
+@pytest.mark.parametrize("role", [Role.PRESENCE, Role.COMPILED_VALUES])
+def test_eager_calls_leave_no_record(role: Role) -> None:
+    """Neither for a request that only notes them, nor for one that leaves them to others."""
+    assert recorded(role, CaptureSpec(("y",))) == []
+
+
+def test_the_presence_of_a_call_is_noted() -> None:
+    """Of calls that count only."""
+
+    def run(x: int) -> int:
+        return x
+
+    even = Match(run, lambda x: x == 2)
+    capture = Capture(resolve(run), [Request(even, CaptureSpec(), role=Role.PRESENCE)])
+    with contextlib.closing(capture.open()):
+        run(1)
+        assert not capture.has_called(run)
+        run(2)
+        assert capture.has_called(run)
+
+
+def test_on_call_gets_the_owners_of_calls_that_count() -> None:
+    """As they start, and as they are recorded."""
+    owners: list[object] = []
+
+    def run(x: int) -> int:
+        return x
+
+    match = Match(run, lambda x: x == 2)
+    capture = Capture(resolve(run), [Request(match, CaptureSpec(("x",)), on_call=owners.append)])
+    with contextlib.closing(capture.open()):
+        run(1)
+        assert owners == []
+        run(2)
+    assert owners == [2, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
+import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from anylocal import capture, errors, get_local
+from anylocal._engine.frames import is_recording_code
 from anylocal.errors import (
     AnylocalError,
     AnylocalWarning,
@@ -25,6 +27,7 @@ from anylocal.errors import (
 )
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Callable
 
 
@@ -539,9 +542,49 @@ def test_each_class_is_what_python_would_have_raised(cls: type[Any], base: type[
     assert issubclass(cls, base)
 
 
-def test_what_records_calls_is_no_target() -> None:
-    """A capture of it would run in circles."""
-    from anylocal._engine.subscription import Subscription
+RECORDING = (
+    "subscription:Subscription",
+    "subscription:Subscription.add",
+    "plan:_each",
+    "listeners",
+    "records:Log.look",
+)
 
+
+@pytest.mark.parametrize("target", RECORDING)
+def test_what_records_calls_is_no_target(target: str) -> None:
+    """A capture of it would run in circles."""
     with pytest.raises(TargetError, match="run in circles"):
-        capture(Subscription, "log")
+        capture(f"anylocal._engine.{target}", "values")
+
+
+def test_code_of_ours_that_runs_at_no_recorded_call_is_a_target() -> None:
+    """Whatever its module is called."""
+    from anylocal._engine import tables
+
+    with capture("anylocal._engine.tables:text", "lines") as cap:
+        tables.text("Title", [("a", "b")])
+    assert cap["lines"] == [["a  b"]]
+
+
+@pytest.mark.parametrize("options", [{}, {"every": True}, {"edit": {"y": list}}, {"keep": "cpu", "limit": "1kB"}])
+def test_all_that_runs_at_recorded_calls_is_known(options: dict[str, Any]) -> None:
+    """A function of any other module of ours could be captured, and would record itself without end."""
+
+    def double(x: int) -> list[int]:
+        y = [x, x]
+        return y
+
+    ours: set[str] = set()
+
+    def look(frame: types.FrameType, *_: object) -> None:
+        if "anylocal" in frame.f_globals.get("__name__", "") and not is_recording_code(frame.f_code):
+            ours.add(frame.f_code.co_filename)
+
+    with capture(double, "y", **options), capture(double, "x"):
+        sys.setprofile(look)
+        try:
+            double(1)
+        finally:
+            sys.setprofile(None)
+    assert ours == set()

@@ -371,6 +371,16 @@ class Unnamed(Base):
         return (q @ k.mT).softmax(-1) @ v
 
 
+class Around(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Plain()
+
+    def forward(self, x: Any) -> Any:
+        q, k, _ = self.qkv(x)
+        return (q @ k.mT).softmax(-1) @ self.inner(x)
+
+
 kernel = F.scaled_dot_product_attention
 
 
@@ -452,6 +462,14 @@ class TestLayersWithoutAMap:
     def test_what_is_not_called(self) -> None:
         """A method that makes one, but does not run, is none that is missed."""
         assert not captured(Plain()).unsupported
+
+    def test_around_others(self) -> None:
+        """A model that cannot be read itself, around a layer that can, has one forward pass for each run."""
+        model = Around()
+        with pytest.warns(OverlookedWarning, match="no variable holds"), scope(model) as maps:
+            model(torch.randn(3, 5, 8))
+            model(torch.randn(3, 5, 8))
+        assert [attention.forward for attention in maps] == [0, 1]
 
     def test_a_gate_is_none(self) -> None:
         """A softmax of no product is not missed."""

@@ -15,7 +15,7 @@ import pytest
 
 from anylocal import Capture, capture, get_local
 from anylocal._engine import patch
-from anylocal._engine.listeners import recorder
+from anylocal._engine.plan import recorder
 from anylocal._engine.rewrite import rewrite
 from anylocal.errors import StateError
 
@@ -245,8 +245,8 @@ def test_a_capture_that_fails_to_open_does_not_disturb_another(monkeypatch: pyte
         def failing(*_: object) -> types.CodeType:
             raise MemoryError
 
-        with monkeypatch.context() as patch:
-            patch.setattr(patch, "rewrite", failing)
+        with monkeypatch.context() as context:
+            context.setattr(patch, "rewrite", failing)
             with pytest.raises(MemoryError):
                 capture(add, "x").open()
         add(1)

@@ -12,9 +12,12 @@
 """
 
 from anylocal import errors
+from anylocal._engine import empty_reasons
 from anylocal._engine.calls import Call
 from anylocal._engine.capture import Capture, capture, find
 from anylocal._engine.get_local import get_local
 from anylocal._engine.sites import Site
+
+empty_reasons.register("anylocal._readout.kernel:why_unbound")
 
 __all__ = ["Call", "Capture", "Site", "capture", "errors", "find", "get_local"]

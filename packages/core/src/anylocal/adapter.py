@@ -21,11 +21,12 @@ try:
     from anylocal._maps.tokens import Flags
     from anylocal._readout.adapter import Adapter, Mixed
     from anylocal._readout.context import InputContext, MapAxes, Observation
-    from anylocal._readout.layout import source_up_to_softmax, split_heads
+    from anylocal._readout.layout import split_heads
     from anylocal._readout.reading import Operand, Reading
     from anylocal._readout.registry import adapters, attention_functions
     from anylocal._readout.scope import AttentionCapture
     from anylocal._readout.softmax import reading_of
+    from anylocal._readout.source import source_up_to_softmax
 except ModuleNotFoundError as error:
     if error.name not in {"packaging", "torch"}:
         raise

@@ -135,7 +135,7 @@ class Budget:
         return fits
 
     def surely_fits(self, values: Sequence[Any], count: int) -> bool:
-        """Say whether values, and what came with them unseen, leave what is held far below the limit.
+        """Return whether values, and what came with them unseen, leave what is held far below the limit.
 
         Parameters
         ----------

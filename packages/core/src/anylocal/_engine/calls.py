@@ -48,7 +48,7 @@ class Values(Mapping[str, Any]):
         return value
 
     def __contains__(self, name: object) -> bool:
-        """Say whether a name was bound, without reading its value."""
+        """Return whether a name was bound, without reading its value."""
         return name in self._values
 
     def __iter__(self) -> Iterator[str]:
@@ -134,18 +134,18 @@ class Assembler:
         self._assignments: dict[tuple[int, int, int | None, int | None], list[Record]] = {}
 
     def calls(self, records: Iterable[Record]) -> Iterator[Call]:
-        """Give the calls that these records finish."""
+        """Yield the calls that these records finish."""
         for record in records:
-            whole = self._joined(record) if record.subscription.joined else record
-            if whole is not None and whole.kind in whole.subscription.reported:
-                key = (id(whole.subscription), id(whole.module))
+            whole = self._joined(record) if record.request.joined else record
+            if whole is not None and whole.kind == whole.request.call_kind:
+                key = (id(whole.request), id(whole.module))
                 self._counts[key] = self._counts.get(key, -1) + 1
                 yield self._call(whole, self._counts[key])
 
     def _joined(self, record: Record) -> Record | None:
         """Hold assignments back until the call that they belong to returns, and hand them over with it."""
         # A module may be called again before a call of it returns: by itself, or by other coroutines.
-        key = (id(record.subscription), id(record.module), record.thread, record.frame)
+        key = (id(record.request), id(record.module), record.thread, record.frame)
         if record.kind == "returned":
             return _join(record, self._assignments.pop(key, []))
         held = self._assignments.setdefault(key, [])
@@ -154,7 +154,7 @@ class Assembler:
         return None
 
     def _call(self, record: Record, index: int) -> Call:
-        function, name = record.subscription.function, self._names.get(id(record.module), "")
+        function, name = record.request.function, self._names.get(id(record.module), "")
         where = f"call {index} of {function.__qualname__}" + (f" in {name!r}" if name else "")
         values = Values(
             dict(zip(record.names, record.values, strict=True)),
@@ -169,7 +169,7 @@ def _join(record: Record, assignments: list[Record]) -> Record:
     joined: dict[str, list[Record]] = {}
     for assignment in assignments:
         joined.setdefault(assignment.names[0], []).append(assignment)
-    gathered = record.subscription.gathered
+    gathered = record.request.gathered
     values = list(record.values)
     versions: list[int | tuple[int | None, ...] | None] = list(record.versions)
     for name, each in joined.items():

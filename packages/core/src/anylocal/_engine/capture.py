@@ -11,7 +11,8 @@ from anylocal._engine.calls import Assembler, Call
 from anylocal._engine.recording import Recording, check_name
 from anylocal._engine.records import Log, Record
 from anylocal._engine.resolve import Resolution, bound_names, resolve
-from anylocal._engine.sites import Request, Site, Sites, check_options, only, requests, site
+from anylocal._engine.sites import Site, Sites, check_options, only, requests, site
+from anylocal._engine.spec import Request
 from anylocal._engine.subscription import Subscription
 from anylocal.errors import NameNotFoundError, StateError
 
@@ -60,17 +61,8 @@ class Capture(Recording):
         self.rank: int | None = None
         keeper = tensors.keeper(keep)
         self._subscriptions = tuple(
-            Subscription(
-                r.match.function,
-                self._log,
-                spec=r.spec,
-                keep=r.keep or keeper,
-                edits=edit or {},
-                filter=r.match.filter,
-                joined=r.joined,
-                gathered=r.gathered,
-            )
-            for r in self._requests
+            Subscription(request, self._log, keep=request.keep or keeper, edits=edit or {})
+            for request in self._requests
         )
         self._finalizer: weakref.finalize[..., Any] | None = None
         # Records know their subscription, and that its log: without this they would wait for the garbage collector.
@@ -149,7 +141,7 @@ class Capture(Recording):
         return tuple(names)
 
     def has_called(self, function: types.FunctionType) -> bool:
-        """Say whether a function was called that is captured."""
+        """Return whether a function was called that is captured."""
         return any(s.called for s in self._subscriptions if s.function is function)
 
     @property

@@ -26,7 +26,7 @@ _MOST_IN_ALL: Final = 10_000
 
 
 def parts(value: Any, *, whole: bool = False) -> Iterator[tuple[Any, float]]:
-    """Give what lies in a value, at any depth of its lists, tuples and dicts, and for how many things each stands.
+    """Yield what lies in a value, at any depth of its lists, tuples and dicts, and for how many things each stands.
 
     A value that is no container is its own only part. Of a long container the first items stand for all, unless it is
     to be looked at as a `whole`; numbers and texts are left out. None of the user's own code runs.

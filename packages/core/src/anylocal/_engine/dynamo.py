@@ -25,7 +25,7 @@ from anylocal._engine.tensors import from_torch, is_tensor
 
 
 def tracing() -> bool:
-    """Say whether dynamo is tracing; the compiler's own function stands here as soon as torch is there."""
+    """Return whether dynamo is tracing; the compiler's own function stands here as soon as torch is there."""
     return False
 
 
@@ -93,7 +93,7 @@ def refuse_export() -> None:
 
 
 def is_pending() -> bool:
-    """Say whether compiled code has left something that was not brought in, as its first call does."""
+    """Return whether compiled code has left something that was not brought in, as its first call does."""
     return top.cell is not ROOT
 
 
@@ -160,7 +160,7 @@ def compiler() -> Compiler | None:
 
 
 def is_exporting() -> bool:
-    """Say whether torch.export is writing a model down."""
+    """Return whether torch.export is writing a model down."""
     # Not the public function: where dynamo traces, torch 2.9 takes it to be true whatever is being done.
     return bool(getattr(from_torch("compiler"), "_is_exporting_flag", False))
 

@@ -1,10 +1,16 @@
-"""Why a capture recorded nothing: a silence that is explained is half a result."""
+"""Warnings of captures that recorded nothing, with the reason.
+
+Others may know reasons that the engine does not: `register` takes the dotted name of an explainer, a function of the
+captured function that returns the end of a sentence, or an empty string. It is imported when a reason is needed.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from anylocal._engine.subscription import OTHER_THREADS
 from anylocal.errors import EditNotAppliedWarning, NothingRecordedWarning
 
 if TYPE_CHECKING:
@@ -13,7 +19,13 @@ if TYPE_CHECKING:
     from anylocal._engine.records import Log
     from anylocal._engine.subscription import Subscription
 
-_MOST: int = 3
+_MOST: Final = 3
+_explainers: Final[dict[str, None]] = {}
+
+
+def register(explainer: str) -> None:
+    """Ask an explainer, such as ``"package.module:function"``, why a function returned without binding a name."""
+    _explainers[explainer] = None
 
 
 def warn_of_silence(label: str, subscriptions: Iterable[Subscription], log: Log, names: Iterable[str]) -> None:
@@ -38,9 +50,9 @@ def warn_of_silence(label: str, subscriptions: Iterable[Subscription], log: Log,
 
 
 def warn_of_nothing(label: str, what: str, subscriptions: list[Subscription], log: Log) -> None:
-    """Warn if none of the functions has finished a call."""
-    concerned = set(map(id, subscriptions))
-    finished = any(r.kind == "returned" and id(r.subscription) in concerned for r in log.records) or any(
+    """Warn if none of the functions finished a call."""
+    concerned = {id(s.request) for s in subscriptions}
+    finished = any(r.kind == "returned" and id(r.request) in concerned for r in log.records) or any(
         s.function in log.forgotten_functions for s in subscriptions
     )
     if not finished and not log.full:
@@ -64,21 +76,14 @@ def _reason(subscriptions: list[Subscription], names: list[str]) -> str:
         return f"every call of {listed} raised, or was left unfinished."
     others = next((s.others_called for s in subscriptions if s.others_called), "")
     if others:
-        remedy = "Leave threads= out" if "threads" in others else "Capture the one that runs, or the class"
+        remedy = "Leave threads= out" if others == OTHER_THREADS else "Capture the one that runs, or the class"
         return f"{listed} {were} called, but {others}. {remedy}."
     return f"{listed} {were} not called while the capture was open."
 
 
 def _unbound(subscription: Subscription, names: list[str]) -> str:
     function, line = subscription.function, subscription.last_line
-    reason = (
-        f"{function.__qualname__} returned at line {line} on a path that never binds it"
-        if len(names) == 1
-        else f"{function.__qualname__} returned at line {line} on a path that never binds them"
-    )
-    if "scaled_dot_product_attention" in function.__code__.co_names:
-        reason += (
-            ": it ran the fused kernel scaled_dot_product_attention, which never makes the map. capture_attention of"
-            ' anylocal_vit or anylocal_bert computes it from what the kernel was given; capture(…, "q", "k") takes that'
-        )
-    return f"{reason}."
+    them = "it" if len(names) == 1 else "them"
+    more = next(filter(None, (pkgutil.resolve_name(name)(function) for name in _explainers)), "")
+    ending = f": {more}." if more else "."
+    return f"{function.__qualname__} returned at line {line} on a path that never binds {them}{ending}"

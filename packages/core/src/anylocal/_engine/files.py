@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_write(file: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path to write to, which takes the file's place behind the scope; if that fails, nothing is left of it.
+    """Yield a path to write to, which takes the file's place behind the scope; if that fails, nothing is left of it.
 
     The folder is made where there is none. Readers see the old file or the new one, also of a process that is killed.
     """

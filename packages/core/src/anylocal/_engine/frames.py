@@ -16,6 +16,7 @@ _RECORDING_MODULES: Final = (
     "frames",
     "listeners",
     "lock",
+    "plan",
     "records",
     "subscription",
     "tensors",

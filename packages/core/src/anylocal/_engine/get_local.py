@@ -14,7 +14,7 @@ from anylocal._engine.lock import lock
 from anylocal._engine.records import Log
 from anylocal._engine.resolve import functions_in, local_names
 from anylocal._engine.sites import check_options
-from anylocal._engine.spec import CaptureSpec
+from anylocal._engine.spec import CaptureSpec, Match, Request
 from anylocal._engine.subscription import Subscription
 from anylocal.errors import NameNotFoundError, TargetError
 
@@ -124,14 +124,8 @@ class Cache(Mapping[str, list[Any]]):
     def _subscribe(self, function: types.FunctionType, mark: Mark) -> None:
         if function in _active:
             return
-        subscription = Subscription(
-            function,
-            self._log,
-            spec=mark.spec,
-            keep=tensors.keeper(mark.keep),
-            joined=mark.joined,
-            gathered=mark.gathered,
-        )
+        request = Request(Match(function), mark.spec, mark.joined, mark.gathered)
+        subscription = Subscription(request, self._log, keep=tensors.keeper(mark.keep))
         patch.attach([subscription])
         _active[function] = subscription, mark
         self._of[id(function)] = mark

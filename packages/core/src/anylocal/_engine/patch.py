@@ -13,8 +13,8 @@ from operator import attrgetter, or_
 from typing import TYPE_CHECKING, Final
 
 from anylocal._engine import dynamo, tensors
-from anylocal._engine.listeners import Plan, recorder
 from anylocal._engine.lock import lock
+from anylocal._engine.plan import Plan, recorder
 from anylocal._engine.rewrite import RECORDER, rewrite
 from anylocal.errors import StateError
 

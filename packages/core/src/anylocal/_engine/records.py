@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Iterator, Sequence
 
-    from anylocal._engine.subscription import Subscription
+    from anylocal._engine.spec import Request
 
 
 class Record(NamedTuple):
     """One thing that happened in a function; `names` is empty for its start."""
 
-    subscription: Subscription
+    request: Request
     kind: str
     line: int
     module: Any
@@ -84,7 +84,7 @@ class Log:
         for record in self.records:
             self.forgotten_names.update(record.names)
             if record.kind == "returned":
-                self.forgotten_functions.add(record.subscription.function)
+                self.forgotten_functions.add(record.request.function)
         with lock:
             self.raw.clear()
             self._counted = self._looked = self.ahead = 0
@@ -150,21 +150,21 @@ HEADER_LENGTH: Final = 4
 class RecordHeader(NamedTuple):
     """What records of one kind share."""
 
-    subscription: Subscription
+    request: Request
     kind: str
     names: tuple[str, ...] = ()
 
 
 def _read(raw: list[Any]) -> Iterator[tuple[Record, int]]:
-    """Give each record, and its length as it lies in a log."""
+    """Yield each record, and its length as it lies in a log."""
     place = 0
     while place < len(raw):
-        (subscription, kind, names), line, module, thread = raw[place : place + HEADER_LENGTH]
+        (request, kind, names), line, module, thread = raw[place : place + HEADER_LENGTH]
         middle = place + HEADER_LENGTH + len(names)
         values, end = tuple(raw[place + HEADER_LENGTH : middle]), middle + len(names)
         versions = tuple(raw[middle:end])
         thread, frame = thread if type(thread) is tuple else (thread, None)
-        yield Record(subscription, kind, line, module, thread, names, values, versions, frame), end - place
+        yield Record(request, kind, line, module, thread, names, values, versions, frame), end - place
         place = end
 
 

@@ -14,18 +14,17 @@ import inspect
 import itertools
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from anylocal._engine import tensors
 from anylocal._engine.frames import is_recording_code
 from anylocal._engine.patch import own_code
 from anylocal._engine.rewrite import Flow, owner_name
+from anylocal._engine.spec import Filter, Match
 from anylocal.errors import TargetError
-
-Filter: TypeAlias = Callable[[object], bool] | None
 
 
 class IdentityFilter:
@@ -45,20 +44,12 @@ class IdentityFilter:
         self.members = frozenset(kept) if plain else None
 
     def __call__(self, owner: object) -> bool:
-        """Say whether it is one of them."""
+        """Return whether it is one of them."""
         return id(owner) in self._ids
 
 
 # The parts of a wrapper that may hold a Python function, in the order in which they are tried.
 _INSIDE: Final = ("__func__", "func", "__wrapped__", "fget", "fset", "fdel")
-
-
-@dataclass(frozen=True)
-class Match:
-    """A function, and whether a call on behalf of an owner counts; None where every call does."""
-
-    function: types.FunctionType
-    filter: Filter = None
 
 
 @dataclass(frozen=True)
@@ -210,7 +201,7 @@ def _attribute(owner: object, name: str, dotted: str) -> object:
 
 
 def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
-    """Give the Python functions behind a function, method, descriptor, partial or decorator, innermost first."""
+    """Yield the Python functions behind a function, method, descriptor, partial or decorator, innermost first."""
     seen: set[int] = set()
 
     def inside(value: object) -> Iterator[types.FunctionType]:
@@ -266,7 +257,7 @@ def _takes_owner(function: types.FunctionType) -> bool:
 
 
 def _methods(cls: type, stop: tuple[type, ...]) -> Iterator[tuple[types.FunctionType, str]]:
-    """Give the functions in a class and its bases, each with what it is bound to: "self", "class", or "static"."""
+    """Yield the functions in a class and its bases, each with what it is bound to: "self", "class", or "static"."""
     for base in cls.__mro__:
         if base in stop:
             continue
@@ -317,7 +308,7 @@ def _in_python_module(module: types.ModuleType) -> Iterator[Match]:
 
 
 def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Match]:
-    """Give the methods of all submodules, and the functions of their Python modules that they name.
+    """Yield the methods of all submodules, and the functions of their Python modules that they name.
 
     `alone` leaves out what may as well run for other modules than these.
     """
@@ -346,7 +337,7 @@ def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Mat
 
 
 def _put_onto(modules: Iterable[object]) -> Iterator[tuple[types.FunctionType, bool]]:
-    """Give the functions that forks put onto modules themselves, and whether they take the module."""
+    """Yield the functions that forks put onto modules themselves, and whether they take the module."""
     for module in modules:
         for value in vars(module).values():
             if isinstance(value, (types.MethodType, types.FunctionType, functools.partial)):
@@ -355,12 +346,12 @@ def _put_onto(modules: Iterable[object]) -> Iterator[tuple[types.FunctionType, b
 
 
 def _works_for_module(function: types.FunctionType) -> bool:
-    """Say whether a function that is no method says by its arguments on behalf of which module it runs."""
+    """Return whether a function that is no method says by its arguments on behalf of which module it runs."""
     return owner_of(function) in {"self", "module"}
 
 
 def _named_by(functions: Mapping[types.FunctionType, object]) -> Iterator[types.FunctionType]:
-    """Give the plain functions that some functions name as globals, and those that these name in turn."""
+    """Yield the plain functions that some functions name as globals, and those that these name in turn."""
     pending, seen = list(functions), set(functions)
     while pending:
         function = pending.pop()
@@ -382,7 +373,7 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
 
 
 def _is_foundation(function: types.FunctionType) -> bool:
-    """Say whether a function belongs to torch or Python itself: their insides are not the model's."""
+    """Return whether a function belongs to torch or Python itself: their insides are not the model's."""
     package = _package(function)
     return package == "torch" or package in sys.stdlib_module_names
 
@@ -392,7 +383,7 @@ def _package(defined: type | types.FunctionType) -> str:
 
 
 def _once(found: list[Match]) -> Iterator[Match]:
-    """Give each function once; where it was reached in several ways, the widest counts."""
+    """Yield each function once; where it was reached in several ways, the widest counts."""
     widest: dict[types.FunctionType, Filter] = {}
     for item in found:
         if item.function not in widest or item.filter is None:

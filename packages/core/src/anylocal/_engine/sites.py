@@ -1,4 +1,4 @@
-"""What is asked -> what to record in each function."""
+"""A target and names -> the request for each function."""
 
 from __future__ import annotations
 
@@ -8,29 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import tables, tensors
-from anylocal._engine.resolve import Match, Resolution, bound_names, in_model, local_names
-from anylocal._engine.spec import CaptureSpec
+from anylocal._engine.resolve import Resolution, bound_names, in_model, local_names
+from anylocal._engine.spec import CaptureSpec, Match, Request
 from anylocal.errors import NameNotFoundError, OptionError
 
 if TYPE_CHECKING:
     import types
 
 _THREADS: Final = ("all", "own")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to record in one function, and from whose calls of it.
-
-    `joined` names are recorded at their assignments and handed over with the call that they belong to: the last value
-    of each, and of the `gathered` ones among them a tuple of all. `keep`, if given, replaces what the capture keeps.
-    """
-
-    match: Match
-    spec: CaptureSpec
-    joined: frozenset[str] = frozenset()
-    gathered: frozenset[str] = frozenset()
-    keep: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,17 @@
-"""What is asked of one function: the names to record, and when."""
+"""What is asked of one function: the names to record, when, and from whose calls."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import types
+
+Filter: TypeAlias = Callable[[object], bool] | None
+"""Returns whether a call on behalf of an owner (``self``, ``module``) counts; None where every call does."""
 
 
 class Assignment(NamedTuple):
@@ -35,7 +44,7 @@ class Assignment(NamedTuple):
 
 
 class CaptureSpec(NamedTuple):
-    """What is wanted from one function.
+    """The names to record or edit in one function.
 
     Parameters
     ----------
@@ -58,7 +67,7 @@ class CaptureSpec(NamedTuple):
     given: frozenset[str] = frozenset()
 
     def __or__(self, other: object) -> CaptureSpec:
-        """Return what serves both."""
+        """Return the spec that serves both."""
         if not isinstance(other, CaptureSpec):
             return NotImplemented
         names = dict.fromkeys(self.returned + other.returned)
@@ -70,8 +79,13 @@ class CaptureSpec(NamedTuple):
             self.given | other.given,
         )
 
+    @property
+    def records(self) -> bool:
+        """Whether any name is recorded, and not only edited."""
+        return bool(self.returned or self.assigned or self.resulted or self.given)
+
     def covers(self, other: CaptureSpec) -> bool:
-        """Say whether what serves this serves the other too."""
+        """Return whether code that serves this spec serves the other too."""
         return (
             set(self.returned) >= set(other.returned)
             and self.assigned >= other.assigned
@@ -82,5 +96,54 @@ class CaptureSpec(NamedTuple):
 
 
 def is_attribute(name: str) -> bool:
-    """Say whether what is wanted is an attribute of the owner."""
+    """Return whether a name in a spec is an attribute of the owner."""
     return name.startswith(".")
+
+
+class Role(enum.Enum):
+    """The purpose of a request."""
+
+    VALUES = enum.auto()
+    """Record the values that names have."""
+    COMPILED_VALUES = enum.auto()
+    """Record them where compiled code runs only: eager code is recorded elsewhere."""
+    BOUNDARIES = enum.auto()
+    """Record where calls start and end."""
+    PRESENCE = enum.auto()
+    """Record nothing, and note whether the function is called."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A function, and the filter of its calls."""
+
+    function: types.FunctionType
+    filter: Filter = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to record in one function, and from whose calls of it.
+
+    `joined` names are recorded at their assignments and become part of the call that they belong to: the last value
+    of each, and of the `gathered` ones among them a tuple of all. `keep`, if given, replaces the `keep` of the
+    capture. `on_call` is called with the owner of each call that counts, as it starts and whenever it is recorded.
+    """
+
+    match: Match
+    spec: CaptureSpec
+    joined: frozenset[str] = frozenset()
+    gathered: frozenset[str] = frozenset()
+    keep: Callable[[Any], Any] | None = None
+    role: Role = Role.VALUES
+    on_call: Callable[[Any], object] | None = None
+
+    @property
+    def function(self) -> types.FunctionType:
+        """The function."""
+        return self.match.function
+
+    @property
+    def call_kind(self) -> str:
+        """The kind of record that makes a call."""
+        return "returned" if self.joined or not self.spec.assigned | self.spec.given else "assigned"

@@ -1,4 +1,4 @@
-"""What is recorded of calls, and for whom: one finished call -> one record.
+"""One request of one capture: decides which calls count, and turns them into records.
 
 Records lie flat in one list, for tuples that last are looked at by each garbage collection; memory is counted for
 several records at once.
@@ -6,7 +6,6 @@ several records at once.
 
 from __future__ import annotations
 
-import types
 from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +14,7 @@ from anylocal._engine import dynamo, tensors
 from anylocal._engine.frames import thread_and_frame
 from anylocal._engine.records import HEADER_LENGTH, Log, RecordHeader
 from anylocal._engine.rewrite import UNBOUND
-from anylocal._engine.spec import CaptureSpec
+from anylocal._engine.spec import Request, Role
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -26,26 +25,18 @@ OTHER_THREADS: Final = "in other threads than the one that opened the capture"
 
 
 class Subscription:
-    """What one capture wants from one function, and from whose calls of it.
+    """A request of an open capture, and the state of the calls that it is about.
 
     Parameters
     ----------
-    function : types.FunctionType
-        The function.
+    request : Request
+        What to record, in which function, and from whose calls.
     log : Log
         Where records go.
-    spec : CaptureSpec
-        What to record and to edit.
     keep : callable
         Makes of a value what is recorded of it.
     edits : mapping of str to callable
         The new value of a name from the value that would be assigned.
-    filter : callable, optional
-        Whether a call on behalf of an owner (``self``, ``module``) counts; None for every call.
-    joined : frozenset of str
-        Names recorded at their assignments and handed over with the call that they belong to.
-    gathered : frozenset of str
-        Those of them of which all values are handed over, not only the last one.
     """
 
     __slots__ = (
@@ -54,56 +45,51 @@ class Subscription:
         "edits",
         "filter",
         "function",
-        "gathered",
         "joined",
         "keep",
         "last_line",
         "log",
+        "on_call",
         "others_called",
         "recomputing",
         "records",
-        "reported",
+        "records_start",
+        "request",
         "spec",
-        "tells_start",
     )
 
     def __init__(
         self,
-        function: types.FunctionType,
+        request: Request,
         log: Log,
         *,
-        spec: CaptureSpec,
         keep: Callable[[Any], Any],
         edits: Mapping[str, Callable[[Any], Any]] = MappingProxyType({}),
-        filter: Callable[[object], bool] | None = None,  # noqa: A002  # the word of all options that choose calls
-        joined: frozenset[str] = frozenset(),
-        gathered: frozenset[str] = frozenset(),
     ) -> None:
-        self.function = function
-        self.spec = spec
+        self.request = request
+        self.function = request.function
+        self.filter = request.match.filter
+        self.spec = request.spec
+        self.joined = request.joined
+        self.on_call = request.on_call
         self.log = log
         self.keep = keep
         self.edits = edits
-        self.filter = filter
-        self.joined = joined
-        self.gathered = gathered
-        self.reported = ("returned",) if joined or not spec.assigned | spec.given else ("assigned",)
         self.edited: set[str] = set()
         self.called = False
         # Of a call that was recorded; None until there is one.
         self.last_line: int | None = None
-        # How calls differed that were made, but not captured.
+        # Why calls did not count.
         self.others_called = ""
-        # The threads in which a call runs that is made again for a backward pass.
+        # The threads in which activation checkpointing runs a call once more, for a backward pass.
         self.recomputing: set[int] = set()
-        # A subscription that wants nothing at all is there to see when calls start and finish.
-        wants_nothing = spec == CaptureSpec()
-        self.records = wants_nothing or spec._replace(edited=frozenset()) != CaptureSpec()
+        marks_boundaries = request.role is Role.BOUNDARIES
+        self.records = marks_boundaries or (request.spec.records and request.role is not Role.PRESENCE)
         # Where it matters between which other records a call starts; elsewhere starts are only counted.
-        self.tells_start = wants_nothing or bool(joined)
+        self.records_start = marks_boundaries or bool(request.joined)
 
     def concerns(self, owner: object) -> bool:
-        """Say whether a call is one of those that are captured."""
+        """Return whether a call counts, and note why not."""
         log = self.log
         if not log.open:
             return False
@@ -116,14 +102,16 @@ class Subscription:
         return True
 
     def start(self, owner: object) -> None:
-        """Take note that a call starts, and whether it is one that was made before."""
+        """Note that a call starts, and whether it is run once more for a backward pass."""
         log, thread = self.log, get_ident()
         if tensors.is_recomputing():
             self.recomputing.add(thread)
         elif self.concerns(owner):
             self.recomputing.discard(thread)
             self.called = True
-            if self.tells_start and log.active:
+            if self.on_call is not None:
+                self.on_call(owner)
+            if self.records_start and log.active:
                 self._put("entered", self.function.__code__.co_firstlineno, owner, thread)
             elif self.records and log.active:
                 next(log.starts.counter)
@@ -133,6 +121,8 @@ class Subscription:
         log, thread = self.log, get_ident()
         if not self.records or not log.active or thread in self.recomputing:
             return
+        if self.on_call is not None:
+            self.on_call(owner)
         bound = [i for i, value in enumerate(values) if value is not UNBOUND]
         if len(bound) != len(values):
             names, values = tuple(names[i] for i in bound), tuple(values[i] for i in bound)
@@ -144,18 +134,20 @@ class Subscription:
     def receive(
         self, kind: str, line: int, owner: object, names: tuple[str, ...] = (), values: tuple[Any, ...] = ()
     ) -> None:
-        """Take what compiled code has left; in which thread it ran is not known."""
+        """Take what compiled code has left; the thread in which it ran is unknown."""
         log = self.log
         if not self.concerns(owner) or tensors.is_recomputing():
             return
         self.called = True
+        if self.on_call is not None:
+            self.on_call(owner)
         if self.keep is tensors.as_is:
             for value in values:
                 dynamo.refuse_to_retain_gradient(value, self._no_gradient)
         if kind == "edited":
             self.edited.update(names)
         elif self.records and log.active:
-            if kind == "returned" and not self.tells_start:
+            if kind == "returned" and not self.records_start:
                 next(log.starts.counter)
             self._put(kind, line, owner, None, names=names, values=values, versions=[None] * len(values))
 
@@ -179,13 +171,13 @@ class Subscription:
         if thread is not None and dynamo.is_pending():
             dynamo.collect()
         where = thread_and_frame() if self.joined and thread is not None else thread
-        log.raw += (RecordHeader(self, kind, names), line, module, where, *values, *versions)
+        log.raw += (RecordHeader(self.request, kind, names), line, module, where, *values, *versions)
         log.ahead -= 1
         if log.ahead < 0:
             log.look(values, HEADER_LENGTH + 2 * len(values))
 
     def edit(self, line: int, name: str, value: Any) -> Any:
-        """Return what the user makes of a value."""
+        """Return the value that the user's edit makes of a value."""
         try:
             return self.edits[name](value)
         except Exception as error:

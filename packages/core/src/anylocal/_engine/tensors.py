@@ -34,26 +34,26 @@ def from_torch(name: str) -> Any:
 
 
 def is_loaded() -> bool:
-    """Say whether torch was imported, and functions may be compiled."""
+    """Return whether torch was imported, and functions may be compiled."""
     return from_torch("Tensor") is not None
 
 
 def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
-    """Say whether a value is a tensor, without asking the value, which may be anything."""
+    """Return whether a value is a tensor, without asking the value, which may be anything."""
     tensor_class = from_torch("Tensor")
     # isinstance would run the `__class__` of a proxy, which raises where there is nothing behind it.
     return tensor_class is not None and issubclass(type(value), tensor_class)
 
 
 def is_module(value: object) -> TypeGuard[torch.nn.Module]:
-    """Say whether a value is an ``nn.Module``."""
+    """Return whether a value is an ``nn.Module``."""
     nn = from_torch("nn")
     module_class = getattr(nn, "Module", None)
     return module_class is not None and isinstance(value, module_class)
 
 
 def is_scripted(value: object) -> bool:
-    """Say whether TorchScript has compiled a module, method or function, so that no Python code of it runs."""
+    """Return whether TorchScript has compiled a module, method or function, so that no Python code of it runs."""
     jit = from_torch("jit")
     kinds = tuple(
         kind for name in ("ScriptModule", "ScriptFunction") if isinstance(kind := getattr(jit, name, None), type)
@@ -69,7 +69,7 @@ def module_base() -> type | None:
 
 
 def module_names(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Give every submodule with the name that the user knows it by.
+    """Yield every submodule with the name that the user knows it by.
 
     ``torch.compile`` and data parallelism put the user's model into a module of their own, whose attribute would
     stand in every name.
@@ -190,7 +190,7 @@ def task_function() -> Callable[[], int]:
 
 
 def is_recomputing() -> bool:
-    """Say whether activation checkpointing is running a forward once more, for a backward pass.
+    """Return whether activation checkpointing is running a forward once more, for a backward pass.
 
     A backward pass may run Python code for other reasons too; that code is called for the first time.
     """

@@ -72,14 +72,14 @@ class Adapter(ABC):
 
     @abstractmethod
     def functions(self) -> Iterable[types.FunctionType]:
-        """Give the zoo's own attention functions, which `install` marks."""
+        """Yield the zoo's own attention functions, which `install` marks."""
 
     def shared_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
-        """Give those of `functions` that work for any module, and that the model may look up when it runs."""
+        """Yield those of `functions` that work for any module, and that the model may look up when it runs."""
         return (function for function in self.functions() if owner_of(function) == "module")
 
     def late_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
-        """Give attention functions of modules that the model may yet make, of its own parts, while it runs."""
+        """Yield attention functions of modules that the model may yet make, of its own parts, while it runs."""
         return ()
 
     @abstractmethod
@@ -97,7 +97,7 @@ class Adapter(ABC):
         """
 
     def observations(self, model: torch.nn.Module) -> Iterable[Observation]:  # noqa: ARG002  # for those that override it
-        """Give further functions and names that `axes` needs, such as the size of the image."""
+        """Yield further functions and names that `axes` needs, such as the size of the image."""
         return ()
 
     def reading(self, function: types.FunctionType) -> Reading | None:
@@ -349,7 +349,7 @@ class Adapter(ABC):
             yield from found
 
     def _can_be_read(self, function: types.FunctionType) -> bool:
-        """Say whether the maps of a function can be read; a file may hold others beside those that its models use."""
+        """Return whether the maps of a function can be read; a file may hold functions that none of its models uses."""
         try:
             return self.reading(function) is not None
         except UnsupportedError as error:

@@ -1,20 +1,24 @@
-"""What an adapter says, and what it is told: axes, further functions to record, and what was seen of the model."""
+"""What an adapter and the scope exchange: axes, observations, the input context, and the methods that a scope calls."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch  # noqa: TC002  # what a public tuple holds is looked up by those who document it
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from anylocal._engine.calls import Call
+    from anylocal._engine.spec import CaptureSpec
+    from anylocal._maps.map import AttentionMap
     from anylocal._maps.positions import Axis
+    from anylocal._readout.reading import Reading
 
 
 class MapAxes(NamedTuple):
-    """What the positions of a map are, and how many windows of each image its batch consists of.
+    """The axes of a map, and how many windows of each image its batch consists of.
 
     Examples
     --------
@@ -31,16 +35,16 @@ class MapAxes(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What else is to be recorded besides attention, because axes are read off it.
+    """A function to record besides attention, because axes are read off it.
 
     Attributes
     ----------
     function : types.FunctionType
-        Whose calls are of interest.
+        The function.
     names : tuple of str
-        Locals, as the function returns.
+        Locals to record as the function returns.
     arguments : tuple of str
-        Arguments, as it starts.
+        Arguments to record as it starts.
     keep : callable, optional
         Makes of a value what is recorded of it, such as its shape.
 
@@ -60,18 +64,18 @@ class Observation(NamedTuple):
 
 
 class InputContext(NamedTuple):
-    """What an adapter reads axes off.
+    """The model, its observed values and the user's input, which an adapter reads axes off.
 
     Attributes
     ----------
     model : torch.nn.Module
         The captured model.
     seen : mapping of str to mapping
-        By the names of their modules, the latest values of what `Adapter.also` asked for.
+        The latest values of the observations, by the names of their modules.
     about : object
-        What the user said of the input, such as a tokenizer; None otherwise.
+        What the user passed with the input, such as a tokenizer; None otherwise.
     memory : dict of str to object
-        What the adapter wants to remember from one forward to the next.
+        Whatever the adapter keeps from one forward pass to the next.
 
     Examples
     --------
@@ -86,3 +90,17 @@ class InputContext(NamedTuple):
     seen: Mapping[str, Mapping[str, Any]]
     about: Any
     memory: dict[str, Any]
+
+
+class AttentionSource(Protocol):
+    """The methods of an adapter that a scope calls; see `Adapter`."""
+
+    def shared_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]: ...
+    def late_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]: ...
+    def observations(self, model: torch.nn.Module) -> Iterable[Observation]: ...
+    def unsupported(self, model: torch.nn.Module) -> Mapping[str, str]: ...
+    def reading(self, function: types.FunctionType) -> Reading | None: ...
+    def recorded(self, function: types.FunctionType, reading: Reading) -> tuple[CaptureSpec, frozenset[str]]: ...
+    def observe(self, call: Call, context: InputContext) -> None: ...
+    def axes(self, call: Call, shape: tuple[int, ...], context: InputContext) -> MapAxes: ...
+    def map_of(self, reading: Reading, call: Call) -> AttentionMap: ...

@@ -9,6 +9,7 @@ from anylocal._readout.reading import Operand
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Iterator
 
 KERNEL: Final = "scaled_dot_product_attention"
@@ -20,6 +21,16 @@ _DECISIVE: Final[tuple[str, ...]] = ("query", "key", "attn_mask", "is_causal", "
 _HARMLESS: Final = {"enable_gqa", "dropout_p"}
 # Those that leave even the precision, and only say where each value stands.
 VIEWS: Final = {"transpose", "permute", "contiguous", "unsqueeze", "squeeze", "flatten", "unflatten"}
+
+
+def why_unbound(function: types.FunctionType) -> str:
+    """Return why a function that can run the fused kernel never made its map; empty for any other function."""
+    if KERNEL not in function.__code__.co_names:
+        return ""
+    return (
+        f"it ran the fused kernel {KERNEL}, which never makes the map. capture_attention of anylocal_vit or"
+        ' anylocal_bert computes it from what the kernel was given; capture(…, "q", "k") takes that'
+    )
 
 
 def stored_names(tree: ast.AST) -> Iterator[str]:
@@ -75,7 +86,7 @@ def _keys(unpacked: ast.expr, definition: ast.AST) -> set[str]:
 
 
 def _is_assigned_dict(name: ast.Name, definition: ast.AST) -> bool:
-    """Say whether a name is stored to by the assignment of a dict's display."""
+    """Return whether a name is stored to by the assignment of a dict's display."""
     return any(
         isinstance(node, ast.Assign) and node.targets == [name] and isinstance(node.value, ast.Dict)
         for node in ast.walk(definition)
@@ -108,7 +119,7 @@ def _is_constant(node: ast.expr) -> bool:
 
 
 def _behind(call: ast.Call, definition: ast.AST) -> Iterator[ast.AST]:
-    """Give what can run after a call, which the other branch of an `if` cannot."""
+    """Yield what can run after a call, which the other branch of an `if` cannot."""
     for parent in ast.walk(definition):
         for field in ("body", "orelse", "finalbody", "handlers"):
             block = getattr(parent, field, None)
@@ -125,7 +136,7 @@ def _behind(call: ast.Call, definition: ast.AST) -> Iterator[ast.AST]:
 
 
 def _changed(tree: ast.AST) -> Iterator[str]:
-    """Give the names whose tensors are changed in place: by an assignment to a part, or a method such as ``mul_``."""
+    """Yield the names whose tensors are changed in place: by an assignment to a part, or a method such as ``mul_``."""
     for node in ast.walk(tree):
         match node:
             case ast.Subscript(value=ast.Name(id=name), ctx=ast.Store()):

@@ -120,11 +120,11 @@ class Reading:
         return self.joined if self.head_by_head else frozenset()
 
     def made_map(self, values: Values) -> bool:
-        """Say whether a call came to the softmax or the kernel: it may have left the work to another function."""
+        """Return whether a call came to the softmax or the kernel: it may have left the work to another function."""
         return not self.was_fused(values) or (self.operands is not None and set(self._recorded) <= set(values))
 
     def was_fused(self, values: Values) -> bool:
-        """Say whether a call ran the kernel."""
+        """Return whether a call ran the kernel."""
         return self.weights is None or self.weights.key not in values
 
     def arguments(self, values: Values) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _GROUP: Final = "anylocal.adapters"
 
 
 def attention_functions(*candidates: object) -> Iterator[types.FunctionType]:
-    """Give those functions that compute attention, of functions and of classes of modules.
+    """Yield those functions that compute attention, of functions and of classes of modules.
 
     Parameters
     ----------

@@ -12,21 +12,15 @@ import torch
 
 from anylocal._engine.calls import Assembler, Call
 from anylocal._engine.capture import Capture
-from anylocal._engine.resolve import Match, Resolution, resolve
-from anylocal._engine.sites import Request, check_options, only
-from anylocal._engine.spec import CaptureSpec
+from anylocal._engine.resolve import Resolution, resolve
+from anylocal._engine.sites import check_options, only
+from anylocal._engine.spec import CaptureSpec, Match, Request, Role
 from anylocal._engine.tensors import module_names
 from anylocal._maps.maps import AttentionMaps
 from anylocal._readout.context import InputContext
+from anylocal._readout.forward_passes import ForwardPasses
 from anylocal._readout.multihead.nesting import Nesting
 from anylocal._readout.multihead.readings import MultiHead
-from anylocal.errors import OverlookedWarning, TargetError, level_of_user
-
-if TYPE_CHECKING:
-    from anylocal._engine.records import Record
-    from anylocal._maps.map import AttentionMap
-    from anylocal._readout.adapter import Adapter
-from anylocal._readout.forward_passes import ForwardPasses
 from anylocal._readout.selection import (
     no_map_message,
     not_a_model_message,
@@ -35,6 +29,12 @@ from anylocal._readout.selection import (
     with_late_functions,
     with_shared_functions,
 )
+from anylocal.errors import OverlookedWarning, TargetError, level_of_user
+
+if TYPE_CHECKING:
+    from anylocal._engine.records import Record
+    from anylocal._maps.map import AttentionMap
+    from anylocal._readout.context import AttentionSource
 
 
 class AttentionCapture:
@@ -57,7 +57,7 @@ class AttentionCapture:
 
     def __init__(
         self,
-        adapter: Adapter,
+        adapter: AttentionSource,
         model: torch.nn.Module,
         *,
         about: object = None,
@@ -110,13 +110,11 @@ class AttentionCapture:
                 spec = CaptureSpec(names, given=frozenset(arguments))
                 yield Request(Match(function, accepts.get(function)), spec, keep=keep)
         for layer in self._overlooked:
-            # It wants nothing, and is there to tell whether it is called.
-            yield Request(layer.match, CaptureSpec())
+            yield Request(layer.match, CaptureSpec(), role=Role.PRESENCE)
         yield from self._heads.requests(kept)
         if self._root is not None and self._root not in self._heads.functions:
-            # It wants nothing, and is there to tell forwards apart.
             model = self._model
-            yield Request(Match(self._root, lambda owner: owner is model), CaptureSpec())
+            yield Request(Match(self._root, lambda owner: owner is model), CaptureSpec(), role=Role.BOUNDARIES)
 
     def open(self) -> Self:
         """Start capturing."""
@@ -216,13 +214,10 @@ class AttentionCapture:
             return self._made
 
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
-        overlooked = {layer.match.function for layer in self._overlooked}
         for call in self._calls(records):
             reading = self._readings.get(call.function)
             if self._heads.owns(call.function):
                 made = self._heads.map_of(call) if self._heads.made_map(call) else None
-            elif call.function in overlooked:
-                continue
             elif reading is not None:
                 made = self._adapter.map_of(reading, call) if reading.made_map(call.values) else None
             else:
@@ -236,14 +231,14 @@ class AttentionCapture:
                 yield made.labelled(queries=queries, keys=keys, windows=windows, forward=forward, rank=call.rank)
 
     def _calls(self, records: Sequence[Record]) -> Iterator[Call]:
-        """Give each call while its forward is the current one."""
+        """Yield each call while its forward is the current one."""
         # What was there at first keeps its name; what came to be meanwhile has that of its place by now.
         self._names.update((id(module), name) for name, module in module_names(self._model))
         self._names.update(self._capture.names_of)
         self._assembler.rank = self._capture.rank
         for record in records:
-            asked = record.subscription
-            is_root = asked.function is self._root and asked.spec == CaptureSpec() and record.module is self._model
+            is_boundary = record.request.role is Role.BOUNDARIES
+            is_root = is_boundary and record.request.function is self._root and record.module is self._model
             if is_root and record.kind == "entered":
                 self._forwards.mark(record)
             yield from self._assembler.calls(self._nesting.of(record))

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from anylocal._engine.resolve import IdentityFilter, Match, Resolution
+from anylocal._engine.resolve import IdentityFilter, Resolution
 from anylocal._engine.sites import site
+from anylocal._engine.spec import Match
 from anylocal._readout.softmax import reading_of, why_overlooked
 
 if TYPE_CHECKING:
     import types
     from collections.abc import Iterable, Mapping
 
-    from anylocal._readout.adapter import Adapter
+    from anylocal._readout.context import AttentionSource
     from anylocal._readout.reading import Reading
 
 
@@ -50,7 +51,7 @@ def with_late_functions(resolution: Resolution, functions: Iterable[types.Functi
     )
 
     def accepts(owner: object) -> bool:
-        """Say whether a module is made of the model's own parts; another model of its class has others."""
+        """Return whether a module is made of the model's own parts; another model of its class has others."""
         return isinstance(owner, torch.nn.Module) and any(map(parts, owner.children()))
 
     late = tuple(Match(function, accepts) for function in new)
@@ -62,7 +63,7 @@ def _not_among(resolution: Resolution, functions: Iterable[types.FunctionType]) 
     return [function for function in functions if function not in known]
 
 
-def readings_of(resolution: Resolution, adapter: Adapter) -> dict[types.FunctionType, Reading]:
+def readings_of(resolution: Resolution, adapter: AttentionSource) -> dict[types.FunctionType, Reading]:
     functions = [found.function for found in resolution.matches if found.filter is not None]
     readings = {function: adapter.reading(function) for function in functions}
     return {function: reading for function, reading in readings.items() if reading is not None}

@@ -146,7 +146,7 @@ class _Reader:
         )
 
     def _softmaxed(self) -> Iterator[ast.Assign]:
-        """Give the assignments of what a call of softmax returns, where it is attention."""
+        """Yield the assignments of what a call of softmax returns, where it is attention."""
         has_pair = self._has_pair()
         for node in ast.walk(self.definition):
             match node:
@@ -159,13 +159,13 @@ class _Reader:
                         yield node
 
     def _has_pair(self) -> bool:
-        """Say whether the function has variables that are called query and key."""
+        """Return whether the function has variables that are called query and key."""
         own = {argument.arg for argument in ast.walk(self.definition) if isinstance(argument, ast.arg)}
         own |= set(stored_names(self.definition))
         return any(pair <= own for pair in _PAIRS)
 
     def has_unnamed(self) -> bool:
-        """Say whether a softmax of query and key is made anywhere."""
+        """Return whether a softmax of query and key is made anywhere."""
         return self._has_pair() and any(
             isinstance(node, ast.Call)
             and called_name(node) in self.softmaxes
@@ -182,7 +182,7 @@ class _Reader:
         return called if called in self.softmaxes and (made is not call or called != _MODULE) else None
 
     def _is_product(self, expression: ast.AST, line: int, known: frozenset[str] = frozenset()) -> bool:
-        """Say whether a value comes of a product of matrices, by what was assigned above a line."""
+        """Return whether a value comes of a product of matrices, by what was assigned above a line."""
         for node in ast.walk(expression):
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
                 return True
@@ -195,7 +195,7 @@ class _Reader:
         return False
 
     def _swaps_axes(self, node: ast.Assign) -> bool:
-        """Say whether an einsum makes the product of queries and keys with its axes in another order."""
+        """Return whether an einsum makes the product of queries and keys with its axes in another order."""
         waiting: list[ast.AST] = [node.value]
         asked: set[str] = set()
         while waiting:
@@ -216,7 +216,7 @@ class _Reader:
                     yield node.lineno, node.value
 
     def _several(self, nodes: Sequence[ast.AST], kinds: Iterable[str] = ()) -> bool:
-        """Say whether more than one of these can come about in one call, or are not the same."""
+        """Return whether more than one of these can come about in one call, or are not the same."""
         if len(nodes) > 1 and len(set(kinds)) > 1:
             return True
         loops = [node for node in ast.walk(self.definition) if isinstance(node, (ast.For, ast.AsyncFor, ast.While))]
@@ -225,7 +225,7 @@ class _Reader:
         return not all(self._exclude(*pair) for pair in combinations(nodes, 2))
 
     def _exclude(self, one: ast.AST, other: ast.AST) -> bool:
-        """Say whether two places stand in different branches of one `if`."""
+        """Return whether two places stand in different branches of one `if`."""
         for node in ast.walk(self.definition):
             if isinstance(node, ast.If):
                 body, orelse = (list(_walk(branch)) for branch in (node.body, node.orelse))
@@ -300,7 +300,7 @@ def _without_layouts(value: ast.expr) -> ast.expr:
 
 
 def _is_along_last(call: ast.AST) -> bool:
-    """Say whether a softmax is along the last axis, as far as its own arguments tell."""
+    """Return whether a softmax is along the last axis, as far as its own arguments tell."""
     axis = _axis(call)
     return axis is None or axis in _LAST
 
@@ -321,13 +321,13 @@ def _axis(call: ast.AST) -> int | None:
 
 
 def _is_of_pair(call: ast.Call) -> bool:
-    """Say whether a product is that of queries and keys themselves, and not of positions."""
+    """Return whether a product is that of queries and keys themselves, and not of positions."""
     names = [{n.id for n in ast.walk(given) if isinstance(n, ast.Name)} for given in call.args[1:]]
     return len(names) == 2 and any(all(pair & each for each in names) for pair in _PAIRS)  # noqa: PLR2004  # a pair
 
 
 def _is_out_of_order(pattern: ast.expr) -> bool:
-    """Say whether the result of an einsum of two matrices does not end with a row of one and a row of the other."""
+    """Return whether the result of an einsum of two matrices does not end with a row of one and a row of the other."""
     if not isinstance(pattern, ast.Constant) or not isinstance(pattern.value, str) or "->" not in pattern.value:
         return False
     given, _, made = pattern.value.partition("->")

@@ -181,7 +181,7 @@ def _file(out: Path, number: int) -> Path:
 
 
 def _readable(file: Path) -> bool:
-    """Say whether a piece is there and whole; a disk may damage what was written whole."""
+    """Return whether a piece is there and whole; a disk may damage what was written whole."""
     try:
         with safe_open(file, framework="pt") as opened:
             return opened.metadata() is not None

@@ -98,19 +98,19 @@ class Flow:
         self._solve()
 
     def is_bound(self, name: str, index: int) -> bool:
-        """Say whether `name` is certainly bound before the instruction at `index`."""
+        """Return whether `name` is certainly bound before the instruction at `index`."""
         state = self.before.get(index)
         return state is not None and name not in self.cells and not state.may_be_unbound & self._bit[name]
 
     def is_unbound(self, name: str, index: int) -> bool:
-        """Say whether `name` is certainly unbound before the instruction at `index`."""
+        """Return whether `name` is certainly unbound before the instruction at `index`."""
         state = self.before.get(index)
         return state is not None and name not in self.cells and not state.may_be_bound & self._bit[name]
 
     def can_hold(self, name: str) -> bool:
-        """Say whether a name may hold something from the start without the function's own code telling the difference.
+        """Return whether a name may hold a value from the start unnoticed by the function's own code.
 
-        Of names that are no arguments, that some way out may leave unbound.
+        True only of names that are not arguments and may be unbound at some return.
         """
         arguments = argument_names(self.code)
         if name not in self.code.co_varnames or name in arguments or name in self.cells or self.deletes(name):
@@ -123,7 +123,7 @@ class Flow:
         return all(self.is_bound(name, i) for i in loads) and not all(self.is_bound(name, i) for i in returns)
 
     def is_assignment(self, index: int) -> bool:
-        """Say whether the instruction at `index` assigns to a name of the function itself.
+        """Return whether the instruction at `index` assigns to a name of the function itself.
 
         Not so where a comprehension stores into its own variable, or puts the function's back; nor where an
         ``except … as error:`` ends, which compiles to ``error = None; del error``.
@@ -143,7 +143,7 @@ class Flow:
         return None if first is None or slot is None else (len(stack) - first, slot)
 
     def _clears(self, index: int) -> bool:
-        """Say whether a store is directly followed by a deletion that stands at the same place in the source."""
+        """Return whether a store is directly followed by a deletion that stands at the same place in the source."""
         store, delete = self.elements[index], self.elements[index + 1]
         return (
             isinstance(store, Instr)
@@ -153,7 +153,7 @@ class Flow:
         )
 
     def deletes(self, name: str) -> bool:
-        """Say whether the function, or one inside of it, deletes the name."""
+        """Return whether the function, or one inside of it, deletes the name."""
         own = (e for e in self.elements if isinstance(e, Instr) and e.name in DELETES)
         return any(variable(e) == name for e in own) or _deletes_free(self.code, name)
 

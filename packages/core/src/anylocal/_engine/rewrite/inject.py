@@ -208,7 +208,7 @@ class _Injector:
             yield Instr("POP_TOP", location=self._here)
 
     def _is_value_of(self, store: Instr, used: str) -> bool:
-        """Say whether the right-hand side of an assignment, which stands behind its target, names what is used."""
+        """Return whether the right-hand side of an assignment, which stands behind its target, names what is used."""
         target = _start_of(store.location)
         return any(name == used and _start_of(location) >= target for name, location in self.from_torch)
 

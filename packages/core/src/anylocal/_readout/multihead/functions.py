@@ -15,27 +15,27 @@ FAST: Final[Any] = nn.MultiheadAttention.merge_masks
 FORWARD: Final[Any] = nn.MultiheadAttention.forward
 OF_LAYER: Final = "_transformer_encoder_layer_fwd"
 
-# torch deletes the operands, and what is called weights when it returns may have been dropped out or averaged. The last
-# view of an operand is what the kernel is given.
+# torch deletes the operands, and the variable of the weights may hold them after dropout, or averaged, at the return.
+# The last view of an operand is the kernel's argument.
 WEIGHTS: Final = "attn_output_weights"
-SLOW_WANTS: Final = CaptureSpec(
+SLOW_SPEC: Final = CaptureSpec(
     ("attn_mask", "is_causal", "num_heads"),
     resulted=frozenset({Assignment("q", "view"), Assignment("k", "view"), Assignment(WEIGHTS, "softmax")}),
 )
-FAST_WANTS: Final = CaptureSpec(("query", "attn_mask", "key_padding_mask"))
-# What the module's forward holds as it returns, from where the slow path was called.
-TRACED_WANTS: Final = CaptureSpec(("query", "key", "attn_mask", "key_padding_mask", "is_causal", "need_weights"))
-# Under this name a call of the fused path has the encoder layer that ran it, if it was one.
+FAST_SPEC: Final = CaptureSpec(("query", "attn_mask", "key_padding_mask"))
+# In the module's forward, which calls the slow path.
+COMPILED_SPEC: Final = CaptureSpec(("query", "key", "attn_mask", "key_padding_mask", "is_causal", "need_weights"))
+# The name under which a call of the fused path has the encoder layer that ran it, if one did.
 LAYER: Final = "layer"
 
 
 def is_real_call(_: object) -> bool:
-    """Say whether a function is called by a model, and not by dynamo, which runs it to see what it would give."""
+    """Return whether a model calls the function, and not dynamo, which runs it on fake tensors."""
     return torch._guards.TracingContext.try_get() is None  # noqa: SLF001  # there is no public way
 
 
 def kept_with_version(value: Any) -> Any:
-    """Return what tells when it is changed: inference tensors do not, and layers go on writing into their inputs."""
+    """Return a tensor that counts its changes: inference tensors do not, and layers go on writing into their inputs."""
     value = tensors.detached(value)
     uncounted = isinstance(value, torch.Tensor) and not torch.compiler.is_compiling() and value.is_inference()
     return value.clone() if uncounted else value

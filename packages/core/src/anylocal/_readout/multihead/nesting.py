@@ -1,11 +1,11 @@
-"""On whose behalf torch's multi-head attention is computed."""
+"""Which module a call of torch's attention functions belongs to."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anylocal._engine.spec import CaptureSpec
-from anylocal._readout.multihead.functions import FAST, FORWARD, LAYER, SLOW, TRACED_WANTS
+from anylocal._engine.spec import Role
+from anylocal._readout.multihead.functions import FAST, FORWARD, LAYER, SLOW
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 class Nesting:
-    """Finds out on whose behalf attention is computed, from what starts and ends around it."""
+    """Finds the module on whose behalf attention is computed, by the forwards that start and end around it."""
 
     def __init__(self, heads: MultiHead) -> None:
         self._heads = heads
         self._open: list[_Frame] = []
 
     def of(self, record: Record) -> Iterator[Record]:
-        """Give the records that make calls: each as it comes, those of attention when its module has finished."""
-        function = record.subscription.function
-        if record.subscription.spec == CaptureSpec():
+        """Yield the records that make calls: those of attention when their module has finished, others as they come."""
+        function, role = record.request.function, record.request.role
+        if role is Role.BOUNDARIES:
             if record.kind == "entered":
                 self._open.append(_Frame(function, record.module, record.thread, []))
             else:
                 yield from self._leave(function, record)
-        elif function in {SLOW, FAST} or record.subscription.spec == TRACED_WANTS:
+        elif function in {SLOW, FAST} or role is Role.COMPILED_VALUES:
             around = next((frame for frame in reversed(self._open) if frame.may_be_around(record)), None)
-            # Outside of all of them it is another model's.
+            # Outside all of them it belongs to another model.
             if around is not None:
                 around.held.append(record)
         else:
@@ -43,28 +43,28 @@ class Nesting:
         for place in reversed(range(len(self._open))):
             frame = self._open[place]
             if frame.function is function and frame.module is record.module and frame.may_be_around(record):
-                # What is above in the same thread raised, and never comes to its end.
+                # Forwards above it in the same thread raised, and never end.
                 above = [other for other in self._open[place + 1 :] if not other.may_be_around(record)]
                 self._open[place:] = above
                 yield from self._own(frame)
                 return
 
     def _own(self, frame: _Frame) -> Iterator[Record]:
-        """Give what was recorded on behalf of the module whose forward ends."""
+        """Yield the records that belong to the module whose forward ends."""
         heads, module = self._heads, frame.module
-        slow = [record for record in frame.held if record.subscription.function is SLOW]
-        fast = [record for record in frame.held if record.subscription.function is FAST]
-        traced = [record for record in frame.held if record.subscription.spec == TRACED_WANTS]
+        slow = [record for record in frame.held if record.request.function is SLOW]
+        fast = [record for record in frame.held if record.request.function is FAST]
+        compiled = [record for record in frame.held if record.request.role is Role.COMPILED_VALUES]
         if frame.function in heads.layers:
-            # Its own is all that comes here: a module that runs by itself has a forward in between.
+            # Only its own records are here: a module that runs by itself has a forward of its own in between.
             yield from (_with_layer(record, module) for record in fast if id(record.module) in heads.chosen)
         elif frame.function not in heads.callers or id(module) not in heads.chosen:
             return
         elif any(record.kind == "assigned" for record in slow):
-            # For some kinds of tensors torch's function leaves all to a second call of itself.
+            # For some kinds of tensors torch's function leaves the work to a second call of itself.
             yield from (record._replace(module=module) for record in slow)
-        elif fast or traced:
-            yield from fast or traced
+        elif fast or compiled:
+            yield from fast or compiled
         elif frame.function is FORWARD or frame.thread is None:
             msg = (
                 f"A {type(module).__qualname__} ran torch's multi-head attention where a capture cannot see it, so its"
@@ -74,7 +74,7 @@ class Nesting:
 
 
 class _Frame(NamedTuple):
-    """A forward that has started, and what was recorded in it."""
+    """A forward that has started, and the records in it."""
 
     function: Any
     module: Any
@@ -82,7 +82,7 @@ class _Frame(NamedTuple):
     held: list[Record]
 
     def may_be_around(self, record: Record) -> bool:
-        # In which thread compiled code ran is not known.
+        # The thread in which compiled code ran is unknown.
         return record.thread == self.thread or None in {record.thread, self.thread}
 
 

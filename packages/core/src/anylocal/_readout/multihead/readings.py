@@ -14,25 +14,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anylocal._engine.patch import own_code
-from anylocal._engine.resolve import IdentityFilter, Match, Resolution
-from anylocal._engine.sites import Request
-from anylocal._engine.spec import CaptureSpec
+from anylocal._engine.resolve import IdentityFilter, Resolution
+from anylocal._engine.spec import CaptureSpec, Match, Request, Role
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.rows import StoredRows
 from anylocal._readout.multihead.functions import (
+    COMPILED_SPEC,
     FAST,
-    FAST_WANTS,
+    FAST_SPEC,
     FORWARD,
     OF_LAYER,
     SLOW,
-    SLOW_WANTS,
-    TRACED_WANTS,
+    SLOW_SPEC,
     WEIGHTS,
     is_real_call,
     kept_with_version,
 )
 from anylocal._readout.multihead.projected import ProjectedRows
-from anylocal._readout.multihead.weights import RecordedWeights, Watch, WatchCompiled
+from anylocal._readout.multihead.weights import RecordedWeights
 
 if TYPE_CHECKING:
     import types
@@ -68,26 +67,31 @@ class MultiHead:
         return (*self.callers, *self.layers)
 
     def requests(self, keep: object = None) -> Iterator[Request]:
-        """Give what is to be recorded: starts and ends of forwards, and what decides the maps in between.
+        """Yield the requests: for starts and ends of forwards, and for the operands in between.
 
-        `keep` is what the capture was asked to keep of values.
+        `keep` is the option of the capture.
         """
-        if self.callers:
-            watch = Watch(self._among, self.weights)
-            # First, for its records are to come before the end of the same call.
-            if FORWARD in self.callers:
-                yield Request(Match(FORWARD, WatchCompiled(self._among, self.weights)), TRACED_WANTS)
-            yield from (Request(Match(function, self._among), CaptureSpec()) for function in self.callers)
-            yield from (Request(Match(function, watch), CaptureSpec()) for function in self.layers)
-            yield Request(Match(SLOW, is_real_call), SLOW_WANTS, frozenset({"q", "k", WEIGHTS}))
-            yield Request(Match(FAST, watch), FAST_WANTS, keep=kept_with_version if keep == "detach" else None)
+        if not self.callers:
+            return
+        note = self.weights.note
+        # First, because its records must come before the end of the same call.
+        if FORWARD in self.callers:
+            match = Match(FORWARD, self._among)
+            yield Request(match, COMPILED_SPEC, role=Role.COMPILED_VALUES, on_call=note)
+        for function in self.callers:
+            yield Request(Match(function, self._among), CaptureSpec(), role=Role.BOUNDARIES)
+        for function in self.layers:
+            yield Request(Match(function, self._among), CaptureSpec(), role=Role.BOUNDARIES, on_call=note)
+        yield Request(Match(SLOW, is_real_call), SLOW_SPEC, frozenset({"q", "k", WEIGHTS}))
+        kept = kept_with_version if keep == "detach" else None
+        yield Request(Match(FAST, self._among), FAST_SPEC, keep=kept, on_call=note)
 
     def owns(self, function: types.FunctionType) -> bool:
-        """Say whether a function is one of torch's multi-head attention."""
+        """Return whether a function is one of torch's multi-head attention."""
         return function in {SLOW, FAST, FORWARD}
 
     def made_map(self, call: Call) -> bool:
-        """Say whether such a call came to a softmax or a kernel."""
+        """Return whether such a call came to a softmax or a kernel."""
         return call.function is not SLOW or WEIGHTS in call.values or {"q", "k"} <= set(call.values)
 
     def map_of(self, call: Call, **labels: Any) -> AttentionMap:

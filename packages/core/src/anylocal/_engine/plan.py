@@ -1,0 +1,103 @@
+"""One rewriting of one function, and the listeners that its calls of the recorder reach.
+
+The name ``__anylocal__`` in the builtins stands for `recorder`, which has an attribute for each rewriting and kind of
+record: rewritten code calls ``__anylocal__.returned_17(42, self, attn)``. A frame may still run a rewriting after its
+function has its own code back; then nothing listens.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from anylocal._engine.listeners import ignore, on_assignment, on_edit, on_return, on_start
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable
+
+    from anylocal._engine.listeners import OnEdit
+    from anylocal._engine.spec import CaptureSpec
+    from anylocal._engine.subscription import Subscription
+
+
+class Recorder:
+    """The object that rewritten code calls methods of, one for each rewriting and kind of record.
+
+    It can be called, because dynamo traces only callables and constants among the builtins.
+    """
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
+recorder: Final = Recorder()
+_KINDS: Final = ("entered", "returned", "assigned", "resulted", "edited")
+
+
+def _unchanged(_line: int, _name: str, _owner: Any, value: Any) -> Any:
+    return value
+
+
+def _remove(names: list[str]) -> None:
+    for name in names:
+        vars(recorder).pop(name, None)
+
+
+def _each(listeners: tuple[Callable[..., None], ...]) -> Callable[..., None]:
+    if not listeners:
+        return ignore
+
+    def call_each(*arguments: Any) -> None:
+        for listener in listeners:
+            listener(*arguments)
+
+    return listeners[0] if len(listeners) == 1 else call_each
+
+
+def _chain(edits: tuple[OnEdit, ...]) -> OnEdit:
+    if not edits:
+        return _unchanged
+
+    def edit(line: int, name: str, owner: Any, value: Any) -> Any:
+        for listener in edits:
+            value = listener(line, name, owner, value)
+        return value
+
+    return edits[0] if len(edits) == 1 else edit
+
+
+class Plan:
+    """One rewriting of one function, by its number.
+
+    A listener is replaced by another one, never changed, so that a running call sees one state or the other.
+    """
+
+    def __init__(self, number: int, spec: CaptureSpec) -> None:
+        self.number = number
+        self.spec = spec
+
+    def end_with(self, code: types.CodeType) -> None:
+        """Remove the listeners when the code is freed, which a frame may run long after the last capture has closed."""
+        names = [f"{kind}_{self.number}" for kind in _KINDS]
+        weakref.finalize(code, _remove, names).atexit = False
+
+    def listen(self, subscriptions: list[Subscription]) -> None:
+        """Serve those subscriptions whose spec this rewriting covers."""
+        served = [s for s in subscriptions if self.spec.covers(s.spec)]
+        place = {name: i for i, name in enumerate(self.spec.returned)}
+        alone = len(place) == 1
+        listeners_of: dict[str, list[Callable[..., Any]]] = {
+            "entered": [on_start(s) for s in served],
+            "returned": [on_return(s, tuple(place[n] for n in s.spec.returned), alone=alone) for s in served],
+            "assigned": [on_assignment(s, names) for s in served if (names := s.spec.assigned | s.spec.given)],
+            "resulted": [on_assignment(s, keys) for s in served if (keys := frozenset(r.key for r in s.spec.resulted))],
+            "edited": [on_edit(s) for s in served if s.spec.edited],
+        }
+        for kind, listeners in listeners_of.items():
+            join = _chain if kind == "edited" else _each
+            setattr(recorder, f"{kind}_{self.number}", join(tuple(listeners)))
+
+    def forget(self) -> None:
+        """Serve nobody any more."""
+        self.listen([])
