@@ -18,7 +18,7 @@ pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings
 
 from anylocal import capture
-from anylocal._engine.resolve import local_names
+from anylocal._engine.functions import local_names
 
 from . import oracle
 from .programs import Program, namespace, programs

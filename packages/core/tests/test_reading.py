@@ -466,9 +466,12 @@ class TestLayersWithoutAMap:
     def test_around_others(self) -> None:
         """A model that cannot be read itself, around a layer that can, has one forward pass for each run."""
         model = Around()
-        with pytest.warns(OverlookedWarning, match="no variable holds"), scope(model) as maps:
+        made = scope(model).open()
+        for _ in range(2):
             model(torch.randn(3, 5, 8))
-            model(torch.randn(3, 5, 8))
+        with pytest.warns(OverlookedWarning, match="no variable holds"):
+            made.close()
+        maps = made.maps
         assert [attention.forward for attention in maps] == [0, 1]
 
     def test_a_gate_is_none(self) -> None:

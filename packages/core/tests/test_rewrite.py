@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from anylocal._engine.rewrite import UNBOUND, Flow, inject, may_be_unbound, owner_name, rewrite
+from anylocal._engine.python import ABSENT_OPCODES
+from anylocal._engine.rewrite import UNBOUND, Flow, may_be_unbound, opcodes, owner_name, rewrite, template
 from anylocal._engine.spec import Assignment, CaptureSpec
 
 from .corpus import FUSED, SAME, Anatomy, check, functions, names_of
@@ -364,10 +365,17 @@ def test_equal_code_of_another_file_keeps_its_file() -> None:
 
 def test_nothing_is_kept_of_code_that_is_gone() -> None:
     """Functions that are made anew in a loop leave no rewritings behind."""
-    before = set(inject._templates)
+    before = set(template._templates)
     code = compile("def f(x):\n    y = x\n    return y", "a.py", "exec").co_consts[0]
     rewrite(code, 1, CaptureSpec(("y",)))
-    assert set(inject._templates) - before == {id(code)}
+    assert set(template._templates) - before == {id(code)}
     del code
     gc.collect()
-    assert set(inject._templates) == before
+    assert set(template._templates) == before
+
+
+def test_an_opcode_that_this_python_does_not_have_is_noticed() -> None:
+    """Unless it is known to be one of another version."""
+    with pytest.raises(AssertionError, match="no opcodes of this Python: LOAD_FASTER"):
+        opcodes._opcodes("LOAD_FAST", "LOAD_FASTER")
+    assert opcodes._opcodes(*ABSENT_OPCODES) == ABSENT_OPCODES

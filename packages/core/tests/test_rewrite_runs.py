@@ -11,7 +11,7 @@ import pytest
 
 from anylocal import Capture, capture
 from anylocal._engine import tensors
-from anylocal._engine.resolve import local_names
+from anylocal._engine.functions import local_names
 
 from . import oracle
 from .samples import SAMPLES

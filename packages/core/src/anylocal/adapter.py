@@ -13,7 +13,7 @@ from __future__ import annotations
 from anylocal.errors import DependencyError
 
 try:
-    from anylocal._engine.resolve import functions_in
+    from anylocal._engine.functions import functions_in
     from anylocal._engine.rewrite import argument_names
     from anylocal._engine.spec import Assignment, CaptureSpec
     from anylocal._engine.tensors import module_names

@@ -1,4 +1,8 @@
-"""How much a capture may hold, and how much it holds."""
+"""How much memory a capture may hold, and how much it holds.
+
+Free memory is read from the system here. `psutil` (7.2) reads the same number, and knows no limit of a container, which
+would have to be read here anyway.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MOST_OBJECTS: Final = 100_000
-# How many records may come between two looks; a prime number, for what comes in turns is not to hide behind it.
+# How many records may come between two checks; a prime number, so that records that take turns are all checked.
 _MOST_AHEAD: Final = 127
 
 _UNITS: Final = {"": 1, "B": 1} | {
@@ -23,7 +27,7 @@ _UNITS: Final = {"": 1, "B": 1} | {
     for infix, base in (("", 1000), ("i", 1024))
     for power, prefix in enumerate("KMGT", start=1)
 }
-# Where the system does not tell, a laptop's worth.
+# Where the system does not tell.
 _FALLBACK: Final = 8 * 1024**3
 
 
@@ -38,7 +42,7 @@ def parse_size(limit: int | str) -> int:
     Raises
     ------
     OptionError
-        If it is no positive size.
+        If it is not a positive size.
     """
     size = 0
     if isinstance(limit, str):
@@ -54,7 +58,7 @@ def parse_size(limit: int | str) -> int:
 
 
 def available() -> int:
-    """Return the bytes of memory that this process can still take, the smallest of what limits it."""
+    """Return the bytes of memory that this process can still allocate: the smallest of its limits."""
     candidates = [size for size in (_meminfo(), _cgroup()) if size is not None]
     if candidates:
         return min(candidates)
@@ -74,7 +78,7 @@ def _meminfo() -> int | None:
 
 
 def _cgroup() -> int | None:
-    """Return what a container's own limit leaves (cgroup v2); the machine's figures do not know of it."""
+    """Return the bytes left of a container's own limit (cgroup v2), which /proc/meminfo ignores."""
     try:
         most = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
         used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii").strip()
@@ -84,7 +88,7 @@ def _cgroup() -> int | None:
 
 
 class Budget:
-    """What one capture may hold: bytes of tensors and arrays by device, and a number of calls.
+    """The limits of one capture: bytes of tensors and arrays by device, and a number of calls.
 
     Parameters
     ----------
@@ -103,26 +107,26 @@ class Budget:
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was held."""
+        """Begin to count anew."""
         self._seen: set[tuple[str, int]] = set()
         self._held: dict[str, int] = {}
         self._objects = self._starts = 0
-        # What was looked at, but not counted.
-        self._guessed = self._guessed_objects = 0
+        # Estimated, and not counted yet.
+        self._estimated = self._estimated_objects = 0
 
     @property
     def held(self) -> int:
-        """Bytes held on all devices together, storage that several values share counted once."""
+        """Bytes held on all devices; storage that several values share counts once."""
         return sum(self._held.values())
 
     def take_start(self) -> bool:
-        """Count a call that starts, and say whether there may be so many."""
+        """Count a call that starts, and return whether the limit allows it."""
         self._starts += 1
-        self._guessed = self._guessed_objects = 0
+        self._estimated = self._estimated_objects = 0
         return self.limit is None or self._starts <= MOST_OBJECTS
 
     def take(self, values: tuple[Any, ...]) -> bool:
-        """Add values to what is held, and say whether they fit."""
+        """Count the values of a record, and return whether the limit allows them."""
         self._objects += 1
         if self.limit is None:
             return True
@@ -131,41 +135,41 @@ class Budget:
             if (device, address) not in self._seen:
                 self._seen.add((device, address))
                 fits = self._hold(device if self._auto else "all", size) and fits
-        self._guessed = self._guessed_objects = 0
+        self._estimated = self._estimated_objects = 0
         return fits
 
     def surely_fits(self, values: Sequence[Any], count: int) -> bool:
-        """Return whether values, and what came with them unseen, leave what is held far below the limit.
+        """Return whether the last records are far below the limit, if each is as large as this one.
 
         Parameters
         ----------
         values : sequence
-            What one record holds.
+            The values of the record.
         count : int
-            The number of records for which it stands.
+            The number of records.
         """
         if self.limit is None:
             return True
         size = 0
         for device, _, each in _held_by(values):
-            self._room(device)
+            self._limit_of(device)
             size += each
-        self._guessed += count * size
-        self._guessed_objects += count
-        objects = max(self._objects, self._starts) + self._guessed_objects + _MOST_AHEAD
+        self._estimated += count * size
+        self._estimated_objects += count
+        objects = max(self._objects, self._starts) + self._estimated_objects + _MOST_AHEAD
         most = min(most - self._held.get(device, 0) for device, most in self._most.items())
-        return 2 * (self._guessed + _MOST_AHEAD * size) < most and 2 * objects < MOST_OBJECTS
+        return 2 * (self._estimated + _MOST_AHEAD * size) < most and 2 * objects < MOST_OBJECTS
 
     def headroom(self) -> int:
-        """Return how many records may come before the next one must be looked at."""
-        return _MOST_AHEAD if self._guessed_objects or self.limit is None else 0
+        """Return how many records may come before the next check."""
+        return _MOST_AHEAD if self._estimated_objects or self.limit is None else 0
 
     def _hold(self, device: str, size: int) -> bool:
         self._held[device] = self._held.get(device, 0) + size
-        return self._held[device] <= self._room(device)
+        return self._held[device] <= self._limit_of(device)
 
-    def _room(self, device: str) -> int:
-        """Return how much may be held on a device; that of one not seen before is found out."""
+    def _limit_of(self, device: str) -> int:
+        """Return how many bytes may be held on a device."""
         device = device if self._auto else "all"
         if device not in self._most:
             free = tensors.free_memory(device)
@@ -173,7 +177,7 @@ class Budget:
         return self._most[device]
 
     def __str__(self) -> str:
-        """Return the limit as a reader knows it."""
+        """Return the limit in words."""
         if max(self._objects, self._starts) > MOST_OBJECTS:
             return f"{MOST_OBJECTS:,} calls"
         if not self._auto:
@@ -191,7 +195,7 @@ def _held_by(values: Sequence[Any]) -> Iterator[tuple[str, int, int]]:
 
 def _array(value: object) -> tuple[tuple[str, int, int], ...]:
     try:
-        # Not by getattr: what an object makes up when asked is no size of an array, and may run for long.
+        # Not by getattr, which may run an object's own code.
         size = object.__getattribute__(value, "nbytes")
     except Exception:  # noqa: BLE001  # a file that is closed, a buffer that was released
         return ()

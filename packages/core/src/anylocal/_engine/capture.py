@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from anylocal._engine import dynamo, empty_reasons, patch, tensors
 from anylocal._engine.calls import Assembler, Call
+from anylocal._engine.functions import bound_names
+from anylocal._engine.keep import keeper
 from anylocal._engine.recording import Recording, check_name
 from anylocal._engine.records import Log, Record
-from anylocal._engine.resolve import Resolution, bound_names, resolve
+from anylocal._engine.resolve import Resolution, resolve
 from anylocal._engine.sites import Site, Sites, check_options, only, requests, site
 from anylocal._engine.spec import Request
 from anylocal._engine.subscription import Subscription
@@ -59,9 +61,8 @@ class Capture(Recording):
         self._own_thread = threads == "own"
         # Of torch.distributed, when it was opened.
         self.rank: int | None = None
-        keeper = tensors.keeper(keep)
         self._subscriptions = tuple(
-            Subscription(request, self._log, keep=request.keep or keeper, edits=edit or {})
+            Subscription(request, self._log, keep=request.keep or keeper(keep), edits=edit or {})
             for request in self._requests
         )
         self._finalizer: weakref.finalize[..., Any] | None = None

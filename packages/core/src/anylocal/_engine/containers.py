@@ -1,7 +1,11 @@
-"""What lies in a value: the parts of nested lists, tuples and dicts, and copies of these with other parts.
+"""The parts of nested lists, tuples and dicts, and copies of these with other parts.
 
-A value may be anything of the user's, so none of its own code runs: containers are read and made by the built-in
-classes themselves, and what is no container is not asked for anything.
+A value may be any object of the user's, so none of its own code runs: containers are read and made by the built-in
+classes themselves, and other objects are left alone.
+
+`optree` (0.20) walks a small container in a third of the time, and is no substitute: it compares a dict's keys, which
+runs their code, takes subclasses of dicts and lists for leaves, raises RecursionError at a list that holds itself, and
+walks all of a list of a million, for a second, of which the first thousand items are enough here.
 """
 
 from __future__ import annotations
@@ -15,21 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
-"""What holds nothing and never changes, and is most of what lies in long containers."""
+"""Types that hold nothing and never change; most items of long containers are of these."""
 
 CONTAINERS: Final = (tuple, list, dict)
 
-# How many items are looked at of one container, and in all of a value: a function that takes a list of millions may be
-# called often.
+# How many items are read of one container, and in all of a value: a function may often be called with a long list.
 _MOST_OF_ONE: Final = 1_000
 _MOST_IN_ALL: Final = 10_000
 
 
 def parts(value: Any, *, whole: bool = False) -> Iterator[tuple[Any, float]]:
-    """Yield what lies in a value, at any depth of its lists, tuples and dicts, and for how many things each stands.
+    """Yield the parts of a value at any depth of its lists, tuples and dicts, and how many each stands for.
 
-    A value that is no container is its own only part. Of a long container the first items stand for all, unless it is
-    to be looked at as a `whole`; numbers and texts are left out. None of the user's own code runs.
+    A value that is not a container is its own only part. The first items of a long container stand for all of it,
+    unless the `whole` is to be read; numbers and texts are left out.
     """
     waiting = [(value, 1.0, _MOST_IN_ALL)]
     entered: set[int] = set()
@@ -41,18 +44,18 @@ def parts(value: Any, *, whole: bool = False) -> Iterator[tuple[Any, float]]:
         elif id(item) not in entered:
             entered.add(id(item))
             try:
-                looked_at = list(itertools.islice(items, None if whole else min(_MOST_OF_ONE, allowed)))
+                sample = list(itertools.islice(items, None if whole else min(_MOST_OF_ONE, allowed)))
             except RuntimeError:  # another thread has changed a dict meanwhile
                 continue
-            if not PLAIN.issuperset(map(type, looked_at)):
-                each, rest = weight * count / len(looked_at), max(1, allowed // len(looked_at))
-                waiting += [(part, each, rest) for part in looked_at if type(part) not in PLAIN]
+            if not PLAIN.issuperset(map(type, sample)):
+                each, rest = weight * count / len(sample), max(1, allowed // len(sample))
+                waiting += [(part, each, rest) for part in sample if type(part) not in PLAIN]
 
 
 def _items(value: Any) -> tuple[int | None, Iterator[Any]]:
-    """Return how many items a container has, and those; None for what is no container."""
+    """Return how many items a container has, and the items; None for any other value."""
     kind = type(value)
-    # Of the built-in classes themselves: subclasses may do anything when asked.
+    # The methods of the built-in classes: those of subclasses may do anything.
     if issubclass(kind, tuple):
         return tuple.__len__(value), tuple.__iter__(value)
     if issubclass(kind, list):
@@ -65,39 +68,38 @@ def _items(value: Any) -> tuple[int | None, Iterator[Any]]:
 class Copy:
     """A copy of nested containers in which some parts are others.
 
-    Containers are made by built-in constructors alone, so that none of the user's code runs: lists, tuples, dicts, and
-    of their subclasses named tuples, `OrderedDict`, `defaultdict` and ordered dicts that are dataclasses, as
-    transformers' `ModelOutput` is. Others stay as they are, with all that is in them; and so do containers of numbers
-    and texts only.
+    Containers are made by built-in constructors alone: lists, tuples, dicts, and of their subclasses named tuples,
+    `OrderedDict`, `defaultdict` and ordered dicts that are dataclasses, as transformers' `ModelOutput` is. Others stay
+    as they are, with all their items; and so do containers of numbers and texts only.
 
     Parameters
     ----------
     function : callable
-        What a part is replaced by.
+        Makes the new part of an old one.
     kinds : tuple of type
         The types of the parts to replace.
     whole : bool
-        Whether to look for them behind the first items of long containers, too.
+        Whether to look beyond the first items of long containers.
     """
 
     def __init__(self, function: Callable[[Any], Any], kinds: tuple[type, ...], *, whole: bool) -> None:
         self._function = function
         self._kinds = kinds
         self._most = None if whole else _MOST_OF_ONE
-        # Containers that exist, but wait for their items: a list or a dict can be in itself.
+        # Containers that are made and not filled yet: a list or a dict can hold itself.
         self._waiting: list[tuple[Callable[[list[Any]], object], list[Any]]] = []
         self._made: dict[int, Any] = {}
 
     def of(self, value: Any) -> Any:
         """Return the copy of a value."""
         made = self._of(value)
-        # Each may bring more of them. What waited stays there, for a number is an object's only as long as it lives.
+        # Each may add more of them. They stay in the list, because an id is an object's only as long as it lives.
         for fill, items in self._waiting:
             fill([self._of(item) for item in items])
         return made
 
     def _of(self, value: Any) -> Any:
-        """Return what stands for a value; tuples, which cannot wait for their items, are made after those."""
+        """Return the copy, whose lists and dicts are filled later; tuples are made after all their items."""
         made, stack = self._made, [value]
         while stack:
             item = stack[-1]
@@ -161,7 +163,7 @@ def _is_copied_tuple(value: object) -> bool:
     kind = type(value)
     if not issubclass(kind, tuple) or kind is tuple:
         return kind is tuple
-    # Named by Python, without attributes besides, or by C, as the results of torch's functions are.
+    # A named tuple without attributes besides, or a struct sequence, as the results of torch's functions are.
     has_attributes = kind.__dictoffset__ and object.__getattribute__(value, "__dict__")
     return (_declares(kind, "_fields") and not has_attributes) or _is_struct(kind)
 
@@ -171,7 +173,7 @@ def _is_struct(kind: type) -> bool:
 
 
 def _tuple(value: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
-    """Return a tuple of the same type with other items; where none is another, the very one."""
+    """Return a tuple of the same type with the items; the very same tuple where all of them are the same."""
     kind = type(value)
     if all(map(operator.is_, items, value)):
         return value

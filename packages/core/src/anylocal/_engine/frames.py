@@ -14,6 +14,7 @@ _RECORDING_MODULES: Final = (
     "containers",
     "dynamo",
     "frames",
+    "keep",
     "listeners",
     "lock",
     "plan",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from anylocal._engine import patch, tensors
 from anylocal._engine.calls import Assembler, Call
+from anylocal._engine.functions import functions_in, local_names
+from anylocal._engine.keep import keeper
 from anylocal._engine.lock import lock
 from anylocal._engine.records import Log
-from anylocal._engine.resolve import functions_in, local_names
 from anylocal._engine.sites import check_options
 from anylocal._engine.spec import CaptureSpec, Match, Request
 from anylocal._engine.subscription import Subscription
@@ -125,7 +126,7 @@ class Cache(Mapping[str, list[Any]]):
         if function in _active:
             return
         request = Request(Match(function), mark.spec, mark.joined, mark.gathered)
-        subscription = Subscription(request, self._log, keep=tensors.keeper(mark.keep))
+        subscription = Subscription(request, self._log, keep=keeper(mark.keep))
         patch.attach([subscription])
         _active[function] = subscription, mark
         self._of[id(function)] = mark

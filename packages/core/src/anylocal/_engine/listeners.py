@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from anylocal._engine import dynamo, tensors
 from anylocal._engine.frames import thread_and_frame
+from anylocal._engine.keep import detached
 from anylocal._engine.records import HEADER_LENGTH, RecordHeader
 from anylocal._engine.rewrite import UNBOUND
 from anylocal._engine.spec import Role
@@ -90,7 +91,7 @@ def on_return(subscription: Subscription, places: tuple[int, ...], *, alone: boo
     if subscription.request.role is Role.COMPILED_VALUES:
         return take_compiled
     tensor_type = tensors.tensor_type()
-    is_plain = subscription.keep is tensors.detached and subscription.log.thread is None and not subscription.on_call
+    is_plain = subscription.keep is detached and subscription.log.thread is None and not subscription.on_call
     if tensor_type is None or not names or not is_plain:
         return take
     if alone and getattr(subscription.filter, "members", None) is not None:

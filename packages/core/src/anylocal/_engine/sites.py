@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from anylocal._engine import tables, tensors
-from anylocal._engine.resolve import Resolution, bound_names, in_model, local_names
+from anylocal._engine import tables
+from anylocal._engine.functions import bound_names, local_names
+from anylocal._engine.keep import KEEPS
+from anylocal._engine.model import in_model
+from anylocal._engine.resolve import Resolution
 from anylocal._engine.spec import CaptureSpec, Match, Request
 from anylocal.errors import NameNotFoundError, OptionError
 
@@ -95,8 +98,8 @@ def check_options(names: tuple[object, ...], keep: object, edit: Mapping[str, ob
         if not isinstance(name, str):
             msg = f"A name of a local variable is a str, not {name!r}."
             raise OptionError(msg)
-    if keep not in tensors.KEEPS and not callable(keep):
-        msg = f"keep={keep!r} is none of {', '.join(map(repr, tensors.KEEPS))}, and no function."
+    if keep not in KEEPS and not callable(keep):
+        msg = f"keep={keep!r} is none of {', '.join(map(repr, KEEPS))}, and no function."
         raise OptionError(msg)
     if threads not in _THREADS:
         msg = f"threads={threads!r} is neither 'all' nor 'own'."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import dynamo, tensors
 from anylocal._engine.frames import thread_and_frame
+from anylocal._engine.keep import as_is
 from anylocal._engine.records import HEADER_LENGTH, Log, RecordHeader
 from anylocal._engine.rewrite import UNBOUND
 from anylocal._engine.spec import Request, Role
@@ -141,7 +142,7 @@ class Subscription:
         self.called = True
         if self.on_call is not None:
             self.on_call(owner)
-        if self.keep is tensors.as_is:
+        if self.keep is as_is:
             for value in values:
                 dynamo.refuse_to_retain_gradient(value, self._no_gradient)
         if kind == "edited":

@@ -1,17 +1,15 @@
-"""All that core knows of torch.
+"""Questions about tensors and modules, without importing torch.
 
-Nothing here imports it. A user's value can only be a tensor once somebody else has imported torch, so it is looked up
-among the imported modules each time it matters.
+A value can only be a tensor once the user has imported torch, so torch is looked up in `sys.modules` each time.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
-from anylocal._engine.containers import CONTAINERS, PLAIN, Copy, parts
+from anylocal._engine.containers import CONTAINERS, parts
 
 if TYPE_CHECKING:
     import types
@@ -20,10 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
-KEEPS: Final = ("detach", "graph", "clone", "cpu")
-
-
-# Under which attribute torch's own wrappers hold the user's module.
+# Attributes under which torch's own wrappers hold the user's module.
 _WRAPPED: Final = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
 
@@ -34,14 +29,14 @@ def from_torch(name: str) -> Any:
 
 
 def is_loaded() -> bool:
-    """Return whether torch was imported, and functions may be compiled."""
+    """Return whether torch is imported."""
     return from_torch("Tensor") is not None
 
 
 def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
-    """Return whether a value is a tensor, without asking the value, which may be anything."""
+    """Return whether a value is a tensor, without running any code of the value."""
     tensor_class = from_torch("Tensor")
-    # isinstance would run the `__class__` of a proxy, which raises where there is nothing behind it.
+    # isinstance would run the `__class__` of a proxy, which may raise.
     return tensor_class is not None and issubclass(type(value), tensor_class)
 
 
@@ -69,10 +64,10 @@ def module_base() -> type | None:
 
 
 def module_names(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Yield every submodule with the name that the user knows it by.
+    """Yield every submodule with its name in the user's own model.
 
-    ``torch.compile`` and data parallelism put the user's model into a module of their own, whose attribute would
-    stand in every name.
+    ``torch.compile`` and data parallelism put the user's model into a module of their own, whose attribute would be in
+    every name.
     """
     parallel = from_torch("nn").parallel
     wrappers = parallel.DataParallel, parallel.DistributedDataParallel
@@ -87,93 +82,6 @@ def module_names(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]
         yield shown[name], module
 
 
-def keeper(keep: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return the function that makes of a value what is recorded of it."""
-    if callable(keep):
-        return keep
-    return {"detach": detached, "graph": as_is, "clone": _cloned, "cpu": _on_cpu}[keep]
-
-
-def as_is(value: Any) -> Any:
-    """Return a value as it is, a tensor with its graph."""
-    return value
-
-
-def detached(value: Any) -> Any:
-    """Return a tensor, or those in a container, without the graph."""
-    if type(value) is from_torch("Tensor"):
-        return value.detach()
-    return _map_parts(_detach, value, arrays=False)
-
-
-def _cloned(value: Any) -> Any:
-    return _map_parts(_clone, value, arrays=True)
-
-
-def _on_cpu(value: Any) -> Any:
-    return _map_parts(_copy_to_cpu, value, arrays=True)
-
-
-def _detach(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach()
-
-
-def _clone(value: Any) -> Any:
-    return value.detach().clone() if is_tensor(value) else value.copy()
-
-
-def _copy_to_cpu(value: Any) -> Any:
-    # A tensor that is on the CPU already is copied too: what is kept must not change afterwards.
-    return value.detach().to("cpu", copy=True) if is_tensor(value) else value.copy()
-
-
-def _map_parts(function: Callable[[Any], Any], value: Any, *, arrays: bool) -> Any:
-    """Apply a function to a tensor, or to those in lists, tuples and dicts at any depth; leave the rest as it is."""
-    tensor_class = from_torch("Tensor")
-    if _is_tracing():
-        return _map_traced(function, value, tensor_class)
-    if type(value) in PLAIN:
-        return value
-    array_class = getattr(sys.modules.get("numpy"), "ndarray", None) if arrays else None
-    kinds = tuple([kind for kind in (tensor_class, array_class) if kind is not None])
-    if issubclass(type(value), kinds):
-        return _tried(function, value)
-    # A copy is a promise, and costs as much as there is; what is shared is looked at for a bounded time.
-    found = parts(value, whole=arrays) if issubclass(type(value), CONTAINERS) else ()
-    if not any(issubclass(type(part), kinds) for part, _ in found):
-        return value
-    try:
-        return Copy(functools.partial(_tried, function), kinds, whole=arrays).of(value)
-    except Exception:  # noqa: BLE001  # the keys of a dict are somebody else's objects, and so is their hash
-        return value
-
-
-def _tried(function: Callable[[Any], Any], value: Any) -> Any:
-    # What has no data can be neither detached nor copied. The model goes on, and versions tell of a change.
-    for attempt in (function, _detach):
-        with contextlib.suppress(Exception):
-            return attempt(value)
-    return value
-
-
-def _is_tracing() -> bool:
-    is_tracing = getattr(from_torch("compiler"), "is_dynamo_compiling", None)
-    return is_tracing is not None and is_tracing()
-
-
-def _map_traced(function: Callable[[Any], Any], value: Any, tensor_class: type[Any]) -> Any:
-    """Do the same where dynamo traces, which knows what it traces and follows simple code only."""
-    if isinstance(value, tensor_class):
-        return function(value)
-    kind = type(value)
-    kinds = (tensor_class, tuple, list, dict)
-    if kind in (tuple, list) and any(isinstance(item, kinds) for item in value):
-        return kind([_map_traced(function, item, tensor_class) for item in value])
-    if kind is dict and any(isinstance(item, kinds) for item in value.values()):
-        return {key: _map_traced(function, item, tensor_class) for key, item in value.items()}
-    return value
-
-
 def tensor_type() -> type | None:
     """Return the class of tensors, if torch is imported."""
     kind = from_torch("Tensor")
@@ -184,13 +92,13 @@ NO_TASK: Final = -1
 
 
 def task_function() -> Callable[[], int]:
-    """Return the function that gives the number of the backward pass that runs in this thread, or `NO_TASK`."""
+    """Return the function that returns the number of the backward pass that runs in this thread, or `NO_TASK`."""
     current: Callable[[], int] | None = getattr(from_torch("_C"), "_current_graph_task_id", None)
     return current or (lambda: NO_TASK)
 
 
 def is_recomputing() -> bool:
-    """Return whether activation checkpointing is running a forward once more, for a backward pass.
+    """Return whether activation checkpointing is running a forward pass once more, for a backward pass.
 
     A backward pass may run Python code for other reasons too; that code is called for the first time.
     """
@@ -206,7 +114,7 @@ def is_recomputing() -> bool:
 
 
 def version(value: object) -> int | None:
-    """Return how often a tensor, or those in a container, were changed in place, or None where torch does not count it.
+    """Return how often a tensor, or those in a container, were changed in place; None where torch does not count it.
 
     Inference tensors have no counter.
     """
@@ -214,7 +122,7 @@ def version(value: object) -> int | None:
     if not issubclass(kind, CONTAINERS):
         return _count(value)
     versions = [count for part, _ in parts(value) if (count := _count(part)) is not None]
-    # A counter only ever grows, so that the sum tells of each change.
+    # A counter only grows, so that the sum changes with each of them.
     return sum(versions) if versions else None
 
 
@@ -226,12 +134,12 @@ def _count(value: object) -> int | None:
             return None if value.is_inference() else value._version
         with _without_overrides():
             return None if value.is_inference() else int(value._version)
-    except Exception:  # noqa: BLE001  # a tensor of somebody's own kind, which may do anything when asked
+    except Exception:  # noqa: BLE001  # a subclass of tensors may run any code
         return None
 
 
 def storages(tensor: torch.Tensor) -> list[tuple[str, int, int]]:
-    """Return device, address and size in bytes of the memory behind a tensor, as far as it is known."""
+    """Return device, address and size in bytes of each storage of a tensor, where they are known."""
     try:
         with _without_overrides():
             return [_storage(part) for part in _stored(tensor)]
@@ -240,12 +148,12 @@ def storages(tensor: torch.Tensor) -> list[tuple[str, int, int]]:
 
 
 def _without_overrides() -> contextlib.AbstractContextManager[Any]:
-    """Keep out of a block what subclasses of tensors make of torch's functions."""
+    """Return a context in which subclasses of tensors do not override torch's functions."""
     context: contextlib.AbstractContextManager[Any] = from_torch("_C").DisableTorchFunctionSubclass()
     return context
 
 
-# Which tensors a sparse one is made of, by its layout.
+# The tensors that a sparse one consists of, by its layout.
 _SPARSE: Final = {
     "torch.sparse_coo": ("_indices", "_values"),
     "torch.sparse_csr": ("crow_indices", "col_indices", "values"),
@@ -264,10 +172,7 @@ def _storage(tensor: Any) -> tuple[str, int, int]:
     try:
         storage = tensor.untyped_storage()
         return tensor.device.type, storage.data_ptr(), storage.nbytes()
-    except (
-        NotImplementedError,
-        RuntimeError,
-    ):  # fake and functional tensors have no storage to measure
+    except (NotImplementedError, RuntimeError):  # fake and functional tensors have no storage
         return tensor.device.type, id(tensor), tensor.numel() * tensor.element_size()
 
 
@@ -277,13 +182,13 @@ def free_memory(device: str) -> int | None:
         return None
     try:
         free, _ = from_torch("cuda").mem_get_info()
-    except Exception:  # noqa: BLE001  # a device in trouble, of which the model is to tell
+    except Exception:  # noqa: BLE001  # a failing device, which the model itself will report
         return None
     return int(free)
 
 
 def to_numpy(value: Any) -> Any:
-    """Return a tensor as a NumPy array on the CPU (bfloat16 as float32, which NumPy lacks), the rest as it is."""
+    """Return a tensor as a NumPy array on the CPU (bfloat16, unknown to NumPy, as float32), the rest as it is."""
     if not is_tensor(value):
         return value
     tensor = value.detach()
@@ -293,8 +198,8 @@ def to_numpy(value: Any) -> Any:
 
 
 def rank() -> int | None:
-    """Return the number of this process among those of torch.distributed, if it is one of them."""
-    # While torch is being imported, or where it was built without, there is no such module.
+    """Return the rank of this process in torch.distributed, if that is initialized."""
+    # Missing while torch is being imported, or where torch was built without.
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return None

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import torch
 from packaging.requirements import Requirement
 
+from anylocal._engine.functions import bound_names, owner_of
 from anylocal._engine.get_local import Mark, mark, unmark
 from anylocal._engine.patch import own_code
-from anylocal._engine.resolve import bound_names, owner_of, resolve
+from anylocal._engine.resolve import resolve
 from anylocal._engine.rewrite import may_be_unbound
 from anylocal._engine.spec import CaptureSpec, is_attribute
 from anylocal._maps.map import AttentionMap

@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING
 
-from anylocal._engine.resolve import functions_in
+from anylocal._engine.functions import functions_in
 from anylocal._readout.adapter import Adapter
 from anylocal._readout.softmax import reading_of
 from anylocal.errors import UnsupportedError

@@ -1,8 +1,9 @@
 """Code object in, code object out: the only room that knows opcodes."""
 
 from anylocal._engine.rewrite.flow import Flow, may_be_unbound
-from anylocal._engine.rewrite.inject import RECORDER, UNBOUND, owner_name, rewrite
+from anylocal._engine.rewrite.inject import RECORDER, UNBOUND, owner_name
 from anylocal._engine.rewrite.parse import argument_names
+from anylocal._engine.rewrite.template import rewrite
 from anylocal._engine.spec import Assignment, CaptureSpec, is_attribute
 
 __all__ = [

@@ -1,35 +1,34 @@
-"""Code object in, code object out: the same function, which also tells the recorder what its names held.
+"""The instructions of a function, with calls of the recorder injected.
 
-What is injected reads, in Python::
+In Python, the injected calls read::
 
     __anylocal__.entered(17, self)                        # where the function starts
     __anylocal__.returned(17, 42, self, attn, q)          # before each return, the value returned still on the stack
-    __anylocal__.assigned(17, 41, "attn", self, attn)     # behind an assignment, and at the start, where asked for
-    __anylocal__.resulted(17, 41, "attn", self, attn)     # behind attn = softmax(…), where asked for
-    attn = __anylocal__.edited(17, 41, "attn", self, …)   # on the value about to be assigned, where asked for
+    __anylocal__.assigned(17, 41, "attn", self, attn)     # after an assignment, and at the start, if requested
+    __anylocal__.resulted(17, 41, "attn", self, attn)     # after attn = softmax(…), if requested
+    attn = __anylocal__.edited(17, 41, "attn", self, …)   # on the value about to be assigned, if requested
 
-17 is the number under which the recorder knows this rewriting, 42 the line. Constants are plain (the pool of a
-traced function must hold nothing else), and the recorder is reached through one name in the builtins, so that the
-module of the function stays as it was.
+17 is the number of this rewriting, which in the code is a part of the method's name, and 42 the line. Constants are
+plain (the pool of a traced function must hold nothing else), and the recorder is reached through one name in the
+builtins, so that the module of the function stays as it was.
 
 A name that is certainly bound at a return is loaded as it is. One that may be unbound there is loaded with a check,
-inside an exception region of its own, whose handler (behind the last instruction) puts `UNBOUND` in its place. Regions
-cannot nest in the table, so a region around it is closed before and opened again behind. Compiled code (dynamo) knows
+in an exception region of its own, whose handler (after the last instruction) puts `UNBOUND` in its place. Regions
+cannot nest in the table, so a region around it is closed before and opened again after it. Compiled code (dynamo) knows
 no such exception, and its graph would break. So where there may be compilers, the name holds `UNBOUND` from the start,
 if the function itself cannot tell: if its own code never deletes it, loads it only where it is bound, and does not ask
 for its locals.
 
 Instructions keep their places in the line table, and injected ones stand on the line of what they were injected for,
-so neither tracebacks nor tracers see them. With two exceptions: who looks at the locals of a frame sees `UNBOUND` in a
-name that has no value yet; and where a checked name turns out to be unbound at a return, tracers (`sys.settrace`,
-`sys.monitoring`) are told of the exception that the check raises, and on 3.11 of the line once more. Nobody else sees
-it. No instruction of CPython asks whether a name is bound without raising.
+so neither tracebacks nor tracers see them. With two exceptions: the locals of a frame show `UNBOUND` in a name that has
+no value yet; and where a checked name is unbound at a return, tracers (`sys.settrace`, `sys.monitoring`) get the event
+of the exception that the check raises, and on 3.11 that of the line once more. No instruction of CPython asks whether
+a name is bound without raising.
 """
 
 from __future__ import annotations
 
 import sys
-import weakref
 from typing import TYPE_CHECKING, Final
 
 from bytecode import Instr, Label
@@ -38,7 +37,7 @@ from bytecode.instr import InstrArg, InstrLocation, TryBegin, TryEnd
 from anylocal._engine.python import CALLS_ARE_PRECALLED, LOADS_OF_UNBOUND_CRASH
 from anylocal._engine.rewrite.flow import Flow
 from anylocal._engine.rewrite.opcodes import NAMED, RETURNS, STORES
-from anylocal._engine.rewrite.parse import Element, argument_names, assemble, variable
+from anylocal._engine.rewrite.parse import Element, argument_names, variable
 from anylocal._engine.spec import CaptureSpec, is_attribute
 
 if TYPE_CHECKING:
@@ -52,19 +51,14 @@ UNBOUND: Final = sys.intern("anylocal_unbound")
 
 NOWHERE: Final = InstrLocation(None, None, None, None)
 
-# Where the number goes into a name that the recorder is called by; no name in a source has it.
-_NUMBER: Final = "#"
-
-# A function is captured again and again, so its rewritings are kept without their numbers, as long as its code lives.
-# Code is told apart by identity: equal code may be of different files.
-_templates: Final[dict[int, dict[tuple[CaptureSpec, bool], types.CodeType]]] = {}
-_MOST_TEMPLATES: Final = 16
+# Where the number of the rewriting goes into the name of a method; no name in a source has it.
+NUMBER: Final = "#"
 
 
 def owner_name(code: types.CodeType) -> str | None:
-    """Return the argument that says on whose behalf a call runs: `module`, else the first one, if there is any.
+    """Return the argument on whose behalf a call runs: `module`, else the first one, if any.
 
-    Free functions that work for a module take it as `module` by convention; methods take it first.
+    Plain functions that work for a module take it as `module` by convention; methods take it first.
     """
     names = argument_names(code)
     positional = names[: code.co_argcount]
@@ -73,47 +67,7 @@ def owner_name(code: types.CodeType) -> str | None:
     return positional[0] if positional else None
 
 
-def rewrite(code: types.CodeType, number: int, spec: CaptureSpec, holding: bool = False) -> types.CodeType:  # noqa: FBT001, FBT002  # part of a key
-    """Return `code` with the calls of the recorder in it.
-
-    Parameters
-    ----------
-    code : types.CodeType
-        The code of any Python function, generator or coroutine.
-    number : int
-        What the recorder will be called with.
-    spec : CaptureSpec
-        What to record and to edit. Names that the function does not have are ignored.
-    holding : bool
-        Whether names that may be unbound at a return hold `UNBOUND` from the start, where that can be. Tracers see it
-        there, and compilers need no exception.
-
-    Returns
-    -------
-    types.CodeType
-        New code with the same names, arguments, free variables, flags and lines.
-    """
-    kept = _templates.get(id(code))
-    if kept is None:
-        kept = _templates[id(code)] = {}
-        weakref.finalize(code, _templates.pop, id(code), None).atexit = False
-    template = kept.get((spec, holding))
-    if template is None:
-        if len(kept) >= _MOST_TEMPLATES:
-            kept.clear()
-        template = kept[spec, holding] = _template(code, spec, holding=holding)
-    return template.replace(co_names=tuple(name.replace(_NUMBER, str(number)) for name in template.co_names))
-
-
-def _template(code: types.CodeType, spec: CaptureSpec, *, holding: bool) -> types.CodeType:
-    flow = Flow(code)
-    injector = _Injector(flow, spec, holding=holding)
-    result = flow.elements
-    result[:] = list(_without_empty_regions(injector.elements()))
-    return assemble(result, code.co_stacksize + injector.extra_stack)
-
-
-class _Injector:
+class Injector:
     def __init__(self, flow: Flow, spec: CaptureSpec, *, holding: bool) -> None:
         self.flow = flow
         self.spec = spec
@@ -127,8 +81,8 @@ class _Injector:
         self._handlers: list[Element] = []
         self._here: InstrLocation | None = None
         self._line = flow.code.co_firstlineno
-        # What was loaded since the last assignment, and from where.
-        self.from_torch: list[tuple[object, InstrLocation | None]] = []
+        # The names loaded since the last assignment, and where.
+        self.loaded: list[tuple[object, InstrLocation | None]] = []
 
     def elements(self) -> Iterator[Element]:
         started = False
@@ -158,11 +112,11 @@ class _Injector:
         self._here = instr.location
         if instr.name in NAMED:
             name = variable(instr) or (instr.arg[-1] if isinstance(instr.arg, tuple) else instr.arg)
-            self.from_torch.append((name, instr.location))
+            self.loaded.append((name, instr.location))
         if isinstance(instr.lineno, int):
             self._line = int(instr.lineno)
 
-    # What is injected, one method each.
+    # The injected calls, one method each.
 
     def _start(self, index: int) -> Iterator[Element]:
         self._here = NOWHERE
@@ -195,22 +149,22 @@ class _Injector:
         assert name is not None
         if name in self.spec.edited:
             yield from self._edit(name, index)
-        told = [("assigned", name)] if name in self.spec.assigned else []
+        methods = [("assigned", name)] if name in self.spec.assigned else []
         results = sorted(result for result in self.spec.resulted if result.name == name)
-        told += [("resulted", result.key) for result in results if self._is_value_of(instr, result.uses)]
-        self.from_torch.clear()
-        if told:
+        methods += [("resulted", result.key) for result in results if self._is_value_of(instr, result.uses)]
+        self.loaded.clear()
+        if methods:
             yield Instr("COPY", 1, location=self._here)
         yield instr
-        for method, key in told:
+        for method, key in methods:
             yield from self._announce(method, key, index)
-        if told:
+        if methods:
             yield Instr("POP_TOP", location=self._here)
 
     def _is_value_of(self, store: Instr, used: str) -> bool:
-        """Return whether the right-hand side of an assignment, which stands behind its target, names what is used."""
+        """Return whether the right-hand side of an assignment, which is after its target, names something."""
         target = _start_of(store.location)
-        return any(name == used and _start_of(location) >= target for name, location in self.from_torch)
+        return any(name == used and _start_of(location) >= target for name, location in self.loaded)
 
     # Each of the next two finds the value on top of the stack; the first replaces it.
 
@@ -232,7 +186,7 @@ class _Injector:
     # How a call is put together.
 
     def _call(self, method: str, arguments: list[list[Element]]) -> Iterator[Element]:
-        attribute = f"{method}_{_NUMBER}"
+        attribute = f"{method}_{NUMBER}"
         yield Instr("LOAD_GLOBAL", (False, RECORDER), location=self._here)
         if CALLS_ARE_PRECALLED:
             yield Instr("LOAD_METHOD", attribute, location=self._here)
@@ -263,7 +217,7 @@ class _Injector:
             yield from self._or_unbound([self._variable_op("LOAD", name, checked=True)], depth)
 
     def _attribute(self, name: str, depth: int) -> Iterator[Element]:
-        """Load an attribute of the owner, or `UNBOUND` where it has none: not every way through a function needs it."""
+        """Load an attribute of the owner, or `UNBOUND` where it has none: not every path of a function needs it."""
         if self.owner is None:
             yield from self._constant(UNBOUND)
             return
@@ -272,7 +226,7 @@ class _Injector:
         yield from self._or_unbound([owner, Instr("LOAD_ATTR", argument, location=self._here)], depth)
 
     def _or_unbound(self, loading: list[Instr], depth: int) -> Iterator[Element]:
-        """Load what may raise an exception, and `UNBOUND` where it does."""
+        """Run loads that may raise an exception, and load `UNBOUND` where they do."""
         handler, resume = Label(), Label()
         around = self._region
         if around is not None:
@@ -294,7 +248,7 @@ class _Injector:
         ]
 
     def _unchecked_owner(self, index: int, pushed: int) -> list[Element]:
-        """Load the owner, or None where it may be unbound: how deep the stack is for a handler is not known here.
+        """Load the owner, or None where it may be unbound: the depth of the stack, for a handler, is unknown here.
 
         A comprehension that uses the owner's name keeps the owner on the stack, below what was `pushed` since.
         """
@@ -328,23 +282,3 @@ def _start_of(location: InstrLocation | None) -> tuple[int, int]:
     # Python can be told to leave the columns out (-X no_debug_ranges).
     line, column = (None, None) if location is None else (location.lineno, location.col_offset)
     return line or 0, column or 0
-
-
-def _without_empty_regions(elements: Iterator[Element]) -> Iterator[Element]:
-    """Drop regions with no instruction in them, which the exception table cannot hold."""
-    held: list[Element] = []
-    for element in elements:
-        if isinstance(element, TryBegin):
-            yield from held
-            held = [element]
-        elif isinstance(element, TryEnd) and held:
-            if any(isinstance(e, Instr) for e in held):
-                yield from [*held, element]
-            else:
-                yield from (e for e in held if not isinstance(e, TryBegin))
-            held = []
-        elif held:
-            held.append(element)
-        else:
-            yield element
-    yield from held

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from anylocal._engine import tensors
+from anylocal._engine.keep import detached
 from anylocal._engine.spec import Assignment, CaptureSpec
 
 SLOW: Final[Any] = nn.functional.multi_head_attention_forward
@@ -36,7 +36,7 @@ def is_real_call(_: object) -> bool:
 
 def kept_with_version(value: Any) -> Any:
     """Return a tensor that counts its changes: inference tensors do not, and layers go on writing into their inputs."""
-    value = tensors.detached(value)
+    value = detached(value)
     uncounted = isinstance(value, torch.Tensor) and not torch.compiler.is_compiling() and value.is_inference()
     return value.clone() if uncounted else value
 

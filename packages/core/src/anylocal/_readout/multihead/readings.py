@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anylocal._engine.model import IdentityFilter
 from anylocal._engine.patch import own_code
-from anylocal._engine.resolve import IdentityFilter, Resolution
+from anylocal._engine.resolve import Resolution
 from anylocal._engine.spec import CaptureSpec, Match, Request, Role
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.rows import StoredRows

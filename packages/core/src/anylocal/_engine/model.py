@@ -1,0 +1,111 @@
+"""The functions of a model: methods of its submodules, and the plain functions that these name."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+from anylocal._engine import tensors
+from anylocal._engine.functions import functions_in, methods_of, owner_of, package_of, takes_owner
+from anylocal._engine.patch import own_code
+from anylocal._engine.spec import Match
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from anylocal._engine.spec import Filter
+
+
+class IdentityFilter:
+    """A filter of calls on behalf of some objects, by identity.
+
+    Parameters
+    ----------
+    objects : iterable
+        The objects.
+    """
+
+    def __init__(self, objects: Iterable[object]) -> None:
+        kept = list(objects)
+        self._ids = {id(item): item for item in kept}
+        # A look-up in a set is faster than by `id`, but runs the object's own hash.
+        plain = all(type(item).__hash__ is object.__hash__ for item in kept)
+        self.members = frozenset(kept) if plain else None
+
+    def __call__(self, owner: object) -> bool:
+        """Return whether the owner is one of them."""
+        return id(owner) in self._ids
+
+
+def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Match]:
+    """Yield the methods of all submodules, and the functions of their Python modules that they name.
+
+    `alone` leaves out functions that may as well run for other modules than these.
+    """
+    is_part = IdentityFilter(modules.values())
+    classes = {type(module) for module in modules.values()}
+    base = tensors.module_base() or object
+
+    def is_class(owner: object) -> bool:
+        return owner in classes
+
+    filters: dict[str, Filter] = {"self": is_part, "class": is_class, "static": None}
+    methods = {
+        function: filters[kind]
+        for cls in sorted(classes, key=lambda c: c.__qualname__)
+        for function, kind in methods_of(cls, (object, base))
+        # The model is built: no __init__ of it can run any more.
+        if function.__name__ != "__init__" and not (alone and kind == "static")
+    }
+    methods |= {function: is_part if is_theirs else None for function, is_theirs in _put_onto(modules.values())}
+    helpers = {function: is_part if _works_for_module(function) else None for function in _named_by(methods)}
+    for function, filter_ in methods.items():
+        yield Match(function, filter_)
+    for function, filter_ in helpers.items():
+        if filter_ is not None or not alone:
+            yield Match(function, filter_)
+
+
+def _put_onto(modules: Iterable[object]) -> Iterator[tuple[types.FunctionType, bool]]:
+    """Yield the functions that are attributes of modules themselves, as in forks, and whether they take the module."""
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, (types.MethodType, types.FunctionType, functools.partial)):
+                takes_module = takes_owner if isinstance(value, types.MethodType) else _works_for_module
+                yield from ((f, takes_module(f)) for f in functions_in(value) if not _is_foundation(f))
+
+
+def _works_for_module(function: types.FunctionType) -> bool:
+    """Return whether a plain function takes the module on whose behalf it runs."""
+    return owner_of(function) in {"self", "module"}
+
+
+def _named_by(functions: Mapping[types.FunctionType, object]) -> Iterator[types.FunctionType]:
+    """Yield the plain functions that functions name as globals, and those that these name in turn."""
+    pending, seen = list(functions), set(functions)
+    while pending:
+        function = pending.pop()
+        for name in _global_names(own_code(function)):
+            named = function.__globals__.get(name)
+            if not isinstance(named, types.FunctionType) or _is_foundation(named):
+                continue
+            for inner in functions_in(named):
+                if inner not in seen:
+                    seen.add(inner)
+                    pending.append(inner)
+                    yield inner
+
+
+@functools.lru_cache(maxsize=4096)
+def _global_names(code: types.CodeType) -> tuple[str, ...]:
+    inner = [_global_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return tuple(dict.fromkeys((*code.co_names, *itertools.chain(*inner))))
+
+
+def _is_foundation(function: types.FunctionType) -> bool:
+    """Return whether a function belongs to torch or Python itself, and not to the model."""
+    package = package_of(function)
+    return package == "torch" or package in sys.stdlib_module_names

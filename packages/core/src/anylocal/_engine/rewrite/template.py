@@ -1,0 +1,83 @@
+"""Rewritings of code objects, kept for the next capture."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from bytecode import Instr
+from bytecode.instr import TryBegin, TryEnd
+
+from anylocal._engine.rewrite.flow import Flow
+from anylocal._engine.rewrite.inject import NUMBER, Injector
+from anylocal._engine.rewrite.parse import Element, assemble
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterator
+
+    from anylocal._engine.spec import CaptureSpec
+
+# A function is often captured again, so its rewritings are kept, without their numbers, as long as its code lives.
+# By identity: equal code may belong to different files.
+_templates: Final[dict[int, dict[tuple[CaptureSpec, bool], types.CodeType]]] = {}
+_MOST_TEMPLATES: Final = 16
+
+
+def rewrite(code: types.CodeType, number: int, spec: CaptureSpec, holding: bool = False) -> types.CodeType:  # noqa: FBT001, FBT002  # part of a key
+    """Return `code` with the calls of the recorder in it.
+
+    Parameters
+    ----------
+    code : types.CodeType
+        The code of any Python function, generator or coroutine.
+    number : int
+        The number of the rewriting.
+    spec : CaptureSpec
+        What to record and to edit. Names that the function does not have are ignored.
+    holding : bool
+        Whether names that may be unbound at a return hold `UNBOUND` from the start, where the function cannot tell.
+
+    Returns
+    -------
+    types.CodeType
+        New code with the same names, arguments, free variables, flags and lines.
+    """
+    kept = _templates.get(id(code))
+    if kept is None:
+        kept = _templates[id(code)] = {}
+        weakref.finalize(code, _templates.pop, id(code), None).atexit = False
+    template = kept.get((spec, holding))
+    if template is None:
+        if len(kept) >= _MOST_TEMPLATES:
+            kept.clear()
+        template = kept[spec, holding] = _template(code, spec, holding=holding)
+    return template.replace(co_names=tuple(name.replace(NUMBER, str(number)) for name in template.co_names))
+
+
+def _template(code: types.CodeType, spec: CaptureSpec, *, holding: bool) -> types.CodeType:
+    flow = Flow(code)
+    injector = Injector(flow, spec, holding=holding)
+    result = flow.elements
+    result[:] = list(_without_empty_regions(injector.elements()))
+    return assemble(result, code.co_stacksize + injector.extra_stack)
+
+
+def _without_empty_regions(elements: Iterator[Element]) -> Iterator[Element]:
+    """Drop regions with no instruction in them, which the exception table cannot hold."""
+    held: list[Element] = []
+    for element in elements:
+        if isinstance(element, TryBegin):
+            yield from held
+            held = [element]
+        elif isinstance(element, TryEnd) and held:
+            if any(isinstance(e, Instr) for e in held):
+                yield from [*held, element]
+            else:
+                yield from (e for e in held if not isinstance(e, TryBegin))
+            held = []
+        elif held:
+            held.append(element)
+        else:
+            yield element
+    yield from held
