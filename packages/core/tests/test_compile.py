@@ -357,11 +357,11 @@ def test_a_chain_that_another_replaces_brings_itself_in() -> None:
         def receive(self, record: str) -> None:
             received.append(record)
 
-    found = top.cell
+    found = top.last
     first = LinkedRecord(LinkedRecord(found, Listener(), ("one",)), Listener(), ("two",))
     second = LinkedRecord(found, Listener(), ("three",))
-    top.cell = first
-    top.cell = second
+    top.last = first
+    top.last = second
     del first, second
     assert received == ["one", "two"]
     collect()
@@ -461,7 +461,7 @@ def test_a_loss_on_a_value_of_a_compiled_model_trains_it(model: Model, x: Tensor
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_is_refused(model: Model, x: Tensor, *, strict: bool) -> None:
     """With what to do instead, however the model is traced."""
-    with pytest.raises((UnsupportedError, dynamo.exc.Unsupported), match="Export the model outside of the scope"):
+    with pytest.raises((UnsupportedError, dynamo.exc.Unsupported), match="Export the model outside the with block"):
         _export(model, x, strict=strict)
     torch.export.export(model, (x,), strict=strict)
 

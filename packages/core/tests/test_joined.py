@@ -280,10 +280,11 @@ def test_a_gathered_value_that_changed_in_place_is_reported() -> None:
 def recorded(role: Role, spec: CaptureSpec = CaptureSpec()) -> list[str]:  # noqa: B008  # a tuple
     """Return the kinds of records that a request gets beside others with the same spec."""
 
-    def double(x: int) -> int:
+    def twice(x: int) -> int:
         y = 2 * x
         return y
 
+    double: Any = twice
     asked = Request(Match(double), spec, role=role)
     others = [Request(Match(double), spec, role=other) for other in Role if other is not role]
     capture = Capture(resolve(double), [others[0], asked, *others[1:]])
@@ -313,9 +314,10 @@ def test_eager_calls_leave_no_record(role: Role) -> None:
 def test_the_presence_of_a_call_is_noted() -> None:
     """Of calls that count only."""
 
-    def run(x: int) -> int:
+    def identity(x: int) -> int:
         return x
 
+    run: Any = identity
     even = Match(run, lambda x: x == 2)
     capture = Capture(resolve(run), [Request(even, CaptureSpec(), role=Role.PRESENCE)])
     with contextlib.closing(capture.open()):
@@ -329,9 +331,10 @@ def test_on_call_gets_the_owners_of_calls_that_count() -> None:
     """As they start, and as they are recorded."""
     owners: list[object] = []
 
-    def run(x: int) -> int:
+    def identity(x: int) -> int:
         return x
 
+    run: Any = identity
     match = Match(run, lambda x: x == 2)
     capture = Capture(resolve(run), [Request(match, CaptureSpec(("x",)), on_call=owners.append)])
     with contextlib.closing(capture.open()):

@@ -193,21 +193,20 @@ def _replace() -> None:
         pytest.param(
             lambda: capture("no_such_module_of_all:f", "x"),
             TargetError,
-            "There is no module 'no_such_module_of_all' for the target 'no_such_module_of_all:f'."
+            "No module 'no_such_module_of_all' for the target 'no_such_module_of_all:f'."
             ' Write "package.module:Class.method". [target]',
             id="no such module",
         ),
         pytest.param(
             lambda: capture("", "x"),
             TargetError,
-            "There is no module '' for the target ''. Write \"package.module:Class.method\". [target]",
+            "No module '' for the target ''. Write \"package.module:Class.method\". [target]",
             id="an empty name",
         ),
         pytest.param(
             lambda: capture(".colorsys", "x"),
             TargetError,
-            "There is no module '.colorsys' for the target '.colorsys'."
-            ' Write "package.module:Class.method". [target]',
+            "No module '.colorsys' for the target '.colorsys'. Write \"package.module:Class.method\". [target]",
             id="a relative name",
         ),
         pytest.param(
@@ -244,7 +243,7 @@ def _replace() -> None:
         pytest.param(
             lambda: capture(area, "squared", keep="gpu"),
             OptionError,
-            "keep='gpu' is none of 'detach', 'graph', 'clone', 'cpu', and no function. [option]",
+            "keep='gpu' is neither one of 'detach', 'graph', 'clone', 'cpu' nor a function. [option]",
             id="keep",
         ),
         pytest.param(
@@ -262,7 +261,7 @@ def _replace() -> None:
         pytest.param(
             lambda: capture(area, edit=["squared"]),  # type: ignore[arg-type]  # what is refused
             OptionError,
-            "edit=['squared'] is no dict; give a function for each name, as in edit={'attn': function}. [option]",
+            "edit=['squared'] is not a dict; give a function for each name, as in edit={'attn': function}. [option]",
             id="edit that is no dict",
         ),
         pytest.param(
@@ -274,25 +273,25 @@ def _replace() -> None:
         pytest.param(
             lambda: capture(area, "squared")[0],  # type: ignore[index]  # what is refused
             OptionError,
-            "A capture is read by name and got 0; calls by their number are in .calls. [option]",
+            "A capture is read by name and got 0; calls by their index are in .calls. [option]",
             id="a name by number",
         ),
         pytest.param(
             lambda: capture(area, "squared").at(0),  # type: ignore[arg-type]  # what is refused
             OptionError,
-            "at() takes the name of a submodule and got 0; calls by their number are in .calls. [option]",
+            "at() takes the name of a submodule and got 0; calls by their index are in .calls. [option]",
             id="a submodule by number",
         ),
         pytest.param(
             lambda: capture(area, "squared", modules="blocks.*"),
             OptionError,
-            "modules= selects submodules of a model, and area is none. Leave it out. [option]",
+            "modules= selects submodules of a model, and area is not a model. Leave it out. [option]",
             id="modules",
         ),
         pytest.param(
             lambda: capture(area, "squared", limit="many"),
             OptionError,
-            "limit='many' is no size. Give bytes or text such as \"2GiB\"; limit=None records without any. [option]",
+            "limit='many' is not a size. Give bytes or text such as \"2GiB\"; limit=None records without any. [option]",
             id="limit",
         ),
         pytest.param(
@@ -304,7 +303,7 @@ def _replace() -> None:
         pytest.param(
             _replace,
             StateError,
-            "The code of area was replaced by somebody else while a capture of it is open."
+            "The code of area was replaced by another tool while a capture of it is open."
             " Close that capture first, or let the other tool undo its patch. [state]",
             id="foreign code",
         ),

@@ -510,7 +510,7 @@ def test_what_cannot_be_read_is_told_each_time() -> None:
         (nn.MultiheadAttention, "The class MultiheadAttention .* Build the model first"),
         (nn.MultiheadAttention(WIDTH, HEADS).forward, r"A method \(MultiheadAttention.forward\) .*that it belongs to"),
         (types.SimpleNamespace(model=nn.MultiheadAttention(WIDTH, HEADS)), r"A SimpleNamespace .* Give its \.model"),
-        (None, "A NoneType is no nn.Module"),
+        (None, "A NoneType is not an nn.Module"),
     ],
 )
 def test_what_is_no_model_is_refused(given: Any, cure: str) -> None:
@@ -632,7 +632,7 @@ def test_weights_that_are_no_longer_there_are_refused() -> None:
         layer(x, x, x)
     found = maps[0]
     layer.in_proj_weight.data = torch.empty(0)
-    with pytest.raises(UnsupportedError, match=r"do not lie in it"), pytest.warns(ChangedInPlaceWarning):
+    with pytest.raises(UnsupportedError, match=r"have another layout"), pytest.warns(ChangedInPlaceWarning):
         found.tensor()
 
 

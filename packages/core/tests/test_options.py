@@ -155,7 +155,7 @@ def _nonsense(value: object) -> object:
 
 def test_keep_that_is_unknown_raises() -> None:
     """With those that are known."""
-    with pytest.raises(OptionError, match="keep='gpu' is none of 'detach', 'graph', 'clone', 'cpu', and no function"):
+    with pytest.raises(OptionError, match="keep='gpu' is neither one of 'detach', 'graph', 'clone', 'cpu' nor a function"):
         capture(walk, "total", keep="gpu")
 
 
@@ -403,7 +403,7 @@ def test_sizes_are_bytes_or_text(text: int | str, size: int) -> None:
 @pytest.mark.parametrize("limit", [0, -1, True, "", "many", "GiB", "2 PiB", "-1GiB", "0 MB", 1.5, [], b"1GiB"])
 def test_what_is_no_size_raises(limit: Any) -> None:
     """Before anything is touched."""
-    with pytest.raises(OptionError, match="is no size"):
+    with pytest.raises(OptionError, match="is not a size"):
         capture(walk, "total", limit=limit)
 
 

@@ -239,7 +239,7 @@ class Written(Base):
 @pytest.mark.parametrize(("kind", "name"), [(Emptied, "k"), (Scaled, "q"), (Written, "k")])
 def test_operands_that_change_behind_the_kernel(kind: Any, name: str) -> None:
     """What the function itself changes in place afterwards is not what the kernel was given: it is refused."""
-    with pytest.raises(UnsupportedError, match=f"{kind.__name__}.forward .* changes {name} in place after it gave it"):
+    with pytest.raises(UnsupportedError, match=f"{kind.__name__}.forward .* changes {name} in place after passing it"):
         scope(kind())
 
 
@@ -429,21 +429,21 @@ class TestLayersWithoutAMap:
             (Kept, "no variable holds"),
             (Unnamed, "no variable holds"),
             (ByAnotherName, "by another name"),
-            (Inside, "inside of another function"),
+            (Inside, "in another function"),
         ],
     )
     def test_they_are_told(self, kind: Any, how: str) -> None:
         """With a warning at the end of the scope in which they ran, and among the others of the maps."""
         model = nn.Sequential(Plain(), nn.Flatten(1, 2), kind())
         model[1] = Joined()
-        with pytest.warns(OverlookedWarning, match=f"Of '2' there is no map: .*{how}"):
+        with pytest.warns(OverlookedWarning, match=f"No attention map for '2': .*{how}"):
             maps = captured(model)
         assert [attention.name for attention in maps] == ["0"]
         assert how in maps.unsupported["2"]
 
     def test_a_helper(self) -> None:
         """A function that does not take the module is told by its own name."""
-        with pytest.warns(OverlookedWarning, match="Of 'attend' there is no map: .*does not take the module"):
+        with pytest.warns(OverlookedWarning, match="No attention map for 'attend': .*does not take the module"):
             maps = captured(nn.Sequential(Plain(), Joined(), ByHelper()))
         assert list(maps.unsupported) == ["attend"]
 

@@ -344,7 +344,7 @@ def test_a_second_capture_refuses_foreign_code_and_touches_nothing() -> None:
             second = staticmethod(subtract)
             first = staticmethod(add)
 
-        with pytest.raises(StateError, match="was replaced by somebody else"):
+        with pytest.raises(StateError, match="was replaced by another tool"):
             capture(Both, "x").open()
         assert subtract.__code__ is SUBTRACT
         assert add.__code__ is SUBTRACT

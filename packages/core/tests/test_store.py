@@ -401,7 +401,7 @@ def test_a_saved_capture_has_modules_by_name_only(tmp_path: Path) -> None:
     with capture(scaled, "result") as cap:
         scaled(torch.eye(2), "a")
     loaded = store.load(store.save(cap, tmp_path / "capture.safetensors"))
-    with pytest.raises(OptionError, match=r"calls by their number are in \.calls"):
+    with pytest.raises(OptionError, match=r"calls by their index are in \.calls"):
         loaded.at(0)
 
 

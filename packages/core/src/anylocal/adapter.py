@@ -1,8 +1,8 @@
-"""What a model-zoo adapter is: the base class, and the registry of those installed.
+"""The base class of adapters for model zoos, and the registry of installed ones.
 
-An adapter says where attention lives in its zoo and how the axes are read off a model and its input. The base does the
-rest: it finds the attention functions of a model, records what decides the map, checks versions before it touches
-anything, tells forwards apart, and marks a zoo's own functions for `get_local`.
+An adapter knows where attention lives in its zoo and how the axes are read off a model and its input. The base does the
+rest: it finds the attention functions of a model, records the operands of each map, checks versions before it touches
+anything, separates forward passes, and marks a zoo's own functions for `get_local`.
 
 An adapter is registered by the entry point group ``anylocal.adapters``, which names its module; the module holds it as
 ``adapter``.

@@ -1,1 +1,1 @@
-"""Capture a local: knows Python, and of torch only what a recorded tensor needs."""
+"""Capturing a local variable: knows Python, and of torch only as much as a recorded tensor needs."""

@@ -52,7 +52,7 @@ def parse_size(limit: int | str) -> int:
     elif isinstance(limit, int) and not isinstance(limit, bool):
         size = limit
     if size <= 0:
-        msg = f'limit={limit!r} is no size. Give bytes or text such as "2GiB"; limit=None records without any.'
+        msg = f'limit={limit!r} is not a size. Give bytes or text such as "2GiB"; limit=None records without any.'
         raise OptionError(msg)
     return size
 

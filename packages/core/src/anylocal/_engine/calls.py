@@ -1,4 +1,4 @@
-"""Records -> finished calls, as a user reads them."""
+"""Records -> finished calls, for the user."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class Values(Mapping[str, Any]):
         return len(self._values)
 
     def summary(self) -> str:
-        """Return each name with the shape of its tensor or array, or else with its value, in short.
+        """Return each name with the shape of its tensor or array, or else with its value, shortened.
 
-        A tensor that was changed in place has its shape still: nothing is warned of.
+        Nothing warns of a tensor that was changed in place, which still has its shape.
         """
         return ", ".join(f"{name}: {_short(value)}" for name, value in self._values.items())
 
@@ -82,17 +82,17 @@ class Call:
     module : torch.nn.Module or None
         The module on whose behalf it ran.
     name : str
-        The name of that module in the captured model; empty where there is none.
+        The name of that module in the captured model; empty without a module.
     index : int
-        The how manyth call it is of this function on behalf of this module, from 0.
+        Index of the call among those of this function on behalf of this module, zero-based.
     thread : int or None
         The thread in which it ran.
     values : Values
-        What the captured names held.
+        The values of the captured names.
     line : int
         The line at which it returned, or assigned.
     rank : int or None
-        The process in which it ran, by its number in torch.distributed; None where there is only one.
+        Rank of the process in torch.distributed; None without it.
 
     Examples
     --------
@@ -118,14 +118,14 @@ class Call:
     rank: int | None = None
 
     def __repr__(self) -> str:
-        """Return which call it is, and the names it has values of."""
+        """Return the function, module and index of the call, and its names."""
         of = f" of {self.name!r}" if self.name else ""
         names = ", ".join(self.values) or "nothing bound"
         return f"Call({self.function.__qualname__}{of}, index={self.index}, {names})"
 
 
 class Assembler:
-    """Makes finished calls of records, which may come in several portions."""
+    """Assembles calls from records, which may come in several batches."""
 
     def __init__(self, names: Mapping[int, str], rank: int | None = None) -> None:
         self._names = names
@@ -134,27 +134,27 @@ class Assembler:
         self._assignments: dict[tuple[int, int, int | None, int | None], list[Record]] = {}
 
     def calls(self, records: Iterable[Record]) -> Iterator[Call]:
-        """Yield the calls that these records finish."""
+        """Yield the calls that end with one of these records."""
         for record in records:
-            whole = self._joined(record) if record.request.joined else record
-            if whole is not None and whole.kind == whole.request.call_kind:
-                key = (id(whole.request), id(whole.module))
+            complete = self._joined(record) if record.request.joined else record
+            if complete is not None and complete.kind == complete.request.call_kind:
+                key = (id(complete.request), id(complete.module))
                 self._counts[key] = self._counts.get(key, -1) + 1
-                yield self._call(whole, self._counts[key])
+                yield self._call(complete, self._counts[key])
 
     def _joined(self, record: Record) -> Record | None:
-        """Hold assignments back until the call that they belong to returns, and hand them over with it."""
+        """Keep assignments until their call returns, and add them to it."""
         # A module may be called again before a call of it returns: by itself, or by other coroutines.
         key = (id(record.request), id(record.module), record.thread, record.frame)
         if record.kind == "returned":
             return _join(record, self._assignments.pop(key, []))
         held = self._assignments.setdefault(key, [])
-        # What a call left behind that raised does not belong to the next one.
+        # Assignments of a call that raised do not belong to the next one.
         held[:] = [] if record.kind == "entered" else [*held, record]
         return None
 
     def _call(self, record: Record, index: int) -> Call:
-        function, name = record.request.function, self._names.get(id(record.module), "")
+        function, name = record.request.match.function, self._names.get(id(record.module), "")
         where = f"call {index} of {function.__qualname__}" + (f" in {name!r}" if name else "")
         values = Values(
             dict(zip(record.names, record.values, strict=True)),
@@ -165,7 +165,7 @@ class Assembler:
 
 
 def _join(record: Record, assignments: list[Record]) -> Record:
-    """Return the record of a call with its joined assignments in it: the last of each name, or all of them."""
+    """Return the record of a call with its joined assignments: the last of each name, or all of them."""
     joined: dict[str, list[Record]] = {}
     for assignment in assignments:
         joined.setdefault(assignment.names[0], []).append(assignment)
@@ -187,5 +187,5 @@ def _short(value: Any) -> str:
     try:
         shape = getattr(value, "shape", None)
         return str(tuple(shape)) if isinstance(shape, tuple) else reprlib.repr(value)
-    except Exception:  # noqa: BLE001  # a proxy of nothing, a tensor of uneven samples: a value may do anything when asked
+    except Exception:  # noqa: BLE001  # a proxy, a nested tensor: a value may run any code
         return type(value).__name__

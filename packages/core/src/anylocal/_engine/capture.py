@@ -1,4 +1,4 @@
-"""The scope in which calls are recorded, and the reading of what was recorded."""
+"""The `with` block in which calls are recorded, and the reading of the records."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Capture(Recording):
-    """A scope in which calls are recorded, and what was recorded; made by `capture`.
+    """A `with` block in which calls are recorded, and the recorded calls; made by `capture`.
 
-    Opening it (``with``, or `open`) puts the rewritten code into the functions, closing it takes it out again. What
-    was recorded can be read during and after. Opened again, it goes on recording.
+    Opening it (``with``, or `open`) puts the rewritten code into the functions, closing it takes it out again. The
+    calls can be read during and after. Opened again, it goes on recording.
 
     Examples
     --------
@@ -59,7 +59,7 @@ class Capture(Recording):
         self._requests = tuple(requests)
         self._log = Log(limit)
         self._own_thread = threads == "own"
-        # Of torch.distributed, when it was opened.
+        # In torch.distributed, when it was opened.
         self.rank: int | None = None
         self._subscriptions = tuple(
             Subscription(request, self._log, keep=request.keep or keeper(keep), edits=edit or {})
@@ -69,7 +69,7 @@ class Capture(Recording):
         # Records know their subscription, and that its log: without this they would wait for the garbage collector.
         weakref.finalize(self, self._log.raw.clear).atexit = False
 
-    # The scope
+    # Opening and closing
 
     def open(self) -> Self:
         """Start recording.
@@ -77,7 +77,7 @@ class Capture(Recording):
         Raises
         ------
         StateError
-            If it is open already, or somebody else replaced the code of a function that is being captured.
+            If it is open already, or other code was put into a captured function.
         """
         if self.is_open:
             msg = f"This capture of {self._label} is open already. Make a second one with capture(…)."
@@ -109,28 +109,28 @@ class Capture(Recording):
         return self.open()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Stop recording, and say so if nothing was recorded and no exception explains it."""
+        """Stop recording, and warn if nothing was recorded and no exception explains it."""
         self.close()
         if kind is None:
-            self._log.tell_that_full(stacklevel=3)
-            empty_reasons.warn_of_silence(self._label, self._subscriptions, self._log, self.names)
+            self._log.warn_if_full(stacklevel=3)
+            empty_reasons.warn_of_missing_names(self._label, self._subscriptions, self._log, self.names)
 
-    def tell(self, what: str, functions: Container[types.FunctionType]) -> None:
-        """Say so if the limit was reached, or if none of some functions has finished a call; for adapters."""
-        self._log.tell_that_full(stacklevel=4)
+    def warn_if_empty(self, what: str, functions: Container[types.FunctionType]) -> None:
+        """Warn if the limit was reached, or if none of some functions has finished a call; for adapters."""
+        self._log.warn_if_full(stacklevel=4)
         concerned = [s for s in self._subscriptions if s.function in functions]
-        empty_reasons.warn_of_nothing(self._label, what, concerned, self._log)
+        empty_reasons.warn_of_no_calls(self._label, what, concerned, self._log)
 
     def clear(self) -> None:
         """Forget what was recorded, and go on recording if it is open."""
         self._log.clear()
         self._log.active = self.is_open
 
-    # The reading
+    # Reading
 
     @property
     def label(self) -> str:
-        """What is captured, in words."""
+        """The target, in words."""
         return self._label
 
     @property
@@ -142,7 +142,7 @@ class Capture(Recording):
         return tuple(names)
 
     def has_called(self, function: types.FunctionType) -> bool:
-        """Return whether a function was called that is captured."""
+        """Return whether a captured function was called."""
         return any(s.called for s in self._subscriptions if s.function is function)
 
     @property
@@ -164,11 +164,11 @@ class Capture(Recording):
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """What was recorded, as it came; adapters read it."""
+        """The records, in the order in which they came; adapters read them."""
         return self._log.records
 
     def records_from(self, place: int) -> tuple[tuple[Record, ...], int]:
-        """Return what came since an earlier reading, and the place at which the next one is to go on; begin at 0."""
+        """Return the records from a position on, and the position for the next reading; begin at 0."""
         return self._log.records_from(place)
 
     def at(self, module: str) -> list[Call]:
@@ -184,20 +184,20 @@ class Capture(Recording):
         NameNotFoundError
             If the model has no such submodule.
         OptionError
-            If it is no name.
+            If it is not a name.
         """
         check_name(module, "at() takes the name of a submodule")
         if module not in self._modules:
             raise NameNotFoundError(module, self._label, self._modules, kind="submodule")
-        # Not by the call's name: that of a call on behalf of no module is empty, as the model's own is.
+        # Not by the call's name: it is empty for a call without a module, as the model's own name is.
         return [call for call in self.calls if call.module is self._modules[module]]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many calls started, finished, and were left unfinished or raised."""
+        """The numbers of calls that started, finished, and raised or were left unfinished."""
         kinds = [record.kind for record in self._log.records]
         started, finished = kinds.count("entered") + self._log.starts.read(), kinds.count("returned")
-        # Of a call that runs as the scope is opened, only the end is seen.
+        # Of a call that runs as the capture is opened, only the end is recorded.
         return {"started": started, "finished": finished, "unfinished": max(0, started - finished)}
 
     def __repr__(self) -> str:
@@ -216,7 +216,7 @@ def capture(
     edit: Mapping[str, Callable[[Any], Any]] | None = None,
     threads: str = "all",
 ) -> Capture:
-    """Capture local variables of functions by name while the scope is open.
+    """Capture local variables of functions by name inside a `with` block.
 
     Parameters
     ----------
@@ -229,20 +229,20 @@ def capture(
     every : bool, default False
         Record each assignment that the function itself makes instead, arguments at entry.
     keep : {"detach", "graph", "clone", "cpu"} or callable, default "detach"
-        What is recorded of a value: the tensor without its graph (sharing memory), with its graph, a copy, a copy on
-        the CPU, or whatever a function makes of it. Tensors in nested lists, tuples, named tuples and dicts
+        How a value is recorded: the tensor without its graph (sharing memory), with its graph, a copy, a copy on the
+        CPU, or the result of a function of the value. Tensors in nested lists, tuples, named tuples and dicts
         (`OrderedDict`, `defaultdict`, `ModelOutput`) are treated alike; the copies are of NumPy arrays, too.
     modules : str or callable, optional
         Only these submodules of a model: an `fnmatch` pattern, or a function of name and module.
     limit : int, str or None, default "auto"
-        Stop recording, and warn once, when tensors and arrays hold so much: bytes, or text such as ``"2GiB"``. By
-        default half of the memory available now, and 100,000 calls; None for no limit. Of long containers the first
-        items stand for all.
+        Stop recording, and warn once, when tensors and arrays hold this much: bytes, or text such as ``"2GiB"``. By
+        default half of the memory available now, and 100,000 calls; None for no limit. The first items of a long
+        container stand for all of it.
     edit : mapping of str to callable, optional
         For each name, a function of the value that is about to be assigned, which returns what is assigned instead.
         Arguments are edited at entry.
     threads : {"all", "own"}, default "all"
-        Record calls in all threads, or only in the one that opens the scope.
+        Record calls in all threads, or only in the one that opens the capture.
 
     Returns
     -------
@@ -256,7 +256,7 @@ def capture(
     TargetError
         If the target holds no Python code.
     OptionError
-        If an option has a value that means nothing.
+        If an option has an invalid value.
 
     Examples
     --------
@@ -273,12 +273,12 @@ def capture(
     resolution = resolve(target)
     if modules is not None:
         resolution = only(resolution, modules)
-    asked = list(requests(resolution, names, tuple(edit or ()), every=every))
-    return Capture(resolution, asked, keep=keep, limit=limit, edit=edit, threads=threads)
+    made = requests(resolution, names, tuple(edit or ()), every=every)
+    return Capture(resolution, made, keep=keep, limit=limit, edit=edit, threads=threads)
 
 
 def find(target: object) -> Sites:
-    """List what there is to capture in a target.
+    """List the functions of a target and the names that can be captured.
 
     Parameters
     ----------

@@ -1,12 +1,12 @@
-"""What compiled code leaves behind for the recorder.
+"""Records of compiled code.
 
-dynamo traces what rewritten code calls, and guards on all that it reads: were a record appended to a list, the list's
-length would be guarded, and every call would compile anew. Two things it does not look into: an object that is only
-put somewhere else, and what an object that is replaced does as it goes. So traced code builds a chain. Each record is
-a new `Cell` on top of those before, and a new `_Tick` replaces the last one, whose end brings the chain in while the
-compiled call is still being left.
+dynamo traces what rewritten code calls, and guards on all that it reads: if a record were appended to a list, the
+list's length would be guarded, and every call would compile again. It does not look into an object that is only stored,
+nor into the finalizer of an object that is replaced. So traced code builds a linked list. Each record is a new
+`LinkedRecord` in front of those before, and a new `_Tick` replaces the last one, whose finalizer collects the list as
+the compiled call returns.
 
-A chain that another thread's replaces before it is brought in brings itself in as it goes.
+A list that another thread's replaces before it is collected delivers its own records as it is finalized.
 """
 
 from __future__ import annotations
@@ -25,45 +25,45 @@ from anylocal._engine.tensors import from_torch, is_tensor
 
 
 def tracing() -> bool:
-    """Return whether dynamo is tracing; the compiler's own function stands here as soon as torch is there."""
+    """Return whether dynamo is tracing; replaced by dynamo's own function once torch is imported."""
     return False
 
 
 class LinkedRecord:
-    """One record, on top of those before.
+    """One record, in front of those before.
 
     Parameters
     ----------
-    below : LinkedRecord or None
+    before : LinkedRecord or None
         The one before.
-    listener : object
+    subscription : Subscription
         Whose `receive` takes the record.
     record : tuple
-        What that is called with.
+        Its arguments.
     """
 
-    # dynamo makes one without attributes, as an example for itself.
-    below: LinkedRecord | None = None
-    listener: Any = None
+    # dynamo makes an instance without running `__init__`.
+    before: LinkedRecord | None = None
+    subscription: Any = None
     record: tuple[Any, ...] = ()
 
-    def __init__(self, below: LinkedRecord | None, listener: Any, record: tuple[Any, ...]) -> None:
-        self.below = below
-        self.listener = listener
+    def __init__(self, before: LinkedRecord | None, subscription: Any, record: tuple[Any, ...]) -> None:
+        self.before = before
+        self.subscription = subscription
         self.record = record
 
     def __del__(self) -> None:
-        """Hand over what nobody has brought in."""
-        if self.listener is not None:
-            _bring_in(self)
+        """Deliver the records if nothing has collected them."""
+        if self.subscription is not None:
+            _deliver(self)
 
 
 class _Tick:
-    """What a compiled call replaces as it ends."""
+    """Replaced by a compiled call as it returns."""
 
     def __del__(self) -> None:
-        """Bring in what compiled calls have left."""
-        # As the interpreter goes down, the names of a module are None.
+        """Collect the records of compiled calls."""
+        # As the interpreter exits, the names of a module are None.
         if top is not None:
             collect()
 
@@ -72,10 +72,10 @@ ROOT: Final = LinkedRecord(None, None, ())
 
 
 class _Top:
-    """Where compiled code finds the chain."""
+    """Where compiled code finds the linked list."""
 
     def __init__(self) -> None:
-        self.cell = ROOT
+        self.last = ROOT
         self.tick = _Tick()
 
 
@@ -83,90 +83,90 @@ top: Final = _Top()
 
 
 def refuse_export() -> None:
-    """Raise if torch.export is writing a model down."""
+    """Raise if torch.export is tracing a model."""
     if is_exporting():
         msg = (
-            "torch.export writes a model down without its Python code, and a capture would end up in it or see no real"
-            " values. Export the model outside of the scope."
+            "torch.export stores a model without its Python code, and a capture would become a part of it or see no"
+            " real values. Export the model outside the with block."
         )
         raise UnsupportedError(msg)
 
 
 def is_pending() -> bool:
-    """Return whether compiled code has left something that was not brought in, as its first call does."""
-    return top.cell is not ROOT
+    """Return whether compiled code has left records that are not collected, as its first call does."""
+    return top.last is not ROOT
 
 
-def leave(listener: Any, *record: Any) -> None:
+def leave(subscription: Any, *record: Any) -> None:
     """Leave a record, from traced code.
 
     Raises
     ------
     UnsupportedError
-        If torch.export traces, whose graph has no place to leave it in.
+        If torch.export is tracing, whose graph cannot hold it.
     """
     refuse_export()
-    # In this order, in which it is replayed too: the tick must find the cell in its place.
-    top.cell = LinkedRecord(top.cell, listener, record)
+    # In this order, which is also that of the replay: the tick must find the record in its place.
+    top.last = LinkedRecord(top.last, subscription, record)
     top.tick = _Tick()
 
 
 def collect() -> None:
-    """Bring in what compiled code has left."""
+    """Deliver the records that compiled code has left."""
     if is_pending():
-        cell, top.cell = top.cell, ROOT
-        _bring_in(cell)
+        last, top.last = top.last, ROOT
+        _deliver(last)
 
 
-def _bring_in(last: LinkedRecord) -> None:
+def _deliver(last: LinkedRecord) -> None:
     with lock:
         left = []
-        cell: LinkedRecord | None = last
-        while cell is not None and cell.listener is not None:
-            left.append((cell.listener, cell.record))
-            below, cell.below, cell.listener, cell.record = cell.below, None, None, ()
-            cell = below
-        for listener, record in reversed(left):
-            listener.receive(*record)
+        link: LinkedRecord | None = last
+        while link is not None and link.subscription is not None:
+            left.append((link.subscription, link.record))
+            before, link.before, link.subscription, link.record = link.before, None, None, ()
+            link = before
+        for subscription, record in reversed(left):
+            subscription.receive(*record)
 
 
 def watch() -> None:
-    """Take the compiler's own word for whether it is tracing, once torch is there."""
+    """Use dynamo's own function for whether it is tracing, once torch is imported."""
     global tracing  # noqa: PLW0603  # dynamo knows its own function, and no wrapper of it
     known = compiler()
     if known is not None and tracing is not known.is_tracing:
         tracing = known.is_tracing
-        # What runs as an object goes would be compiled as well.
+        # Otherwise finalizers would be compiled as well.
         for function in (LinkedRecord.__del__, _Tick.__del__):
             known.skip(function.__code__)
 
 
 class Compiler(NamedTuple):
-    """What we need of dynamo: a function that it knows, and a way to keep it away from a code and what that calls."""
+    """The functions of dynamo that are used: whether it is tracing, and one to skip a code and all that it calls."""
 
     is_tracing: Callable[[], bool]
     skip: Callable[[types.CodeType], None]
 
 
 def compiler() -> Compiler | None:
-    """Return what we need of dynamo, if torch is imported; dynamo itself need not be."""
+    """Return the functions of dynamo, if torch is imported; dynamo itself need not be."""
     is_tracing = getattr(from_torch("compiler"), "is_dynamo_compiling", None)
     if is_tracing is None:
         return None
     frames = from_torch("_C")._dynamo.eval_frame
-    action = frames._FrameAction.SKIP  # noqa: SLF001  # there is no public way that does not import dynamo
+    action = frames._FrameAction.SKIP  # noqa: SLF001  # no public way does without importing dynamo
     strategy = frames._FrameExecStrategy(action, action)  # noqa: SLF001  # as above
     return Compiler(is_tracing, lambda code: frames.set_code_exec_strategy(code, strategy))
 
 
 def is_exporting() -> bool:
-    """Return whether torch.export is writing a model down."""
-    # Not the public function: where dynamo traces, torch 2.9 takes it to be true whatever is being done.
+    """Return whether torch.export is tracing a model."""
+    # Not the public function: in torch 2.9 it is true wherever dynamo traces.
     return bool(getattr(from_torch("compiler"), "_is_exporting_flag", False))
 
 
 def refuse_to_retain_gradient(value: object, message: Callable[[], Exception]) -> None:
-    """Have a tensor that has left a compiled graph refuse to wait for a gradient that will never come."""
+    """Make `retain_grad` of a tensor out of a compiled graph raise, because no gradient will ever come."""
     grad_fn = value.grad_fn if is_tensor(value) else None
     if grad_fn is None or grad_fn.name() != "CompiledFunctionBackward":
         return
@@ -174,20 +174,20 @@ def refuse_to_retain_gradient(value: object, message: Callable[[], Exception]) -
     def retain_grad() -> None:
         raise message()
 
-    value.retain_grad = retain_grad  # type: ignore[attr-defined]  # of this one tensor
+    value.retain_grad = retain_grad  # type: ignore[attr-defined]  # of this tensor alone
 
 
 def code_changed(*, captured: bool, variants: int = 0) -> None:
-    """Make compiled models notice that the code of a function is another now.
+    """Make compiled models notice that the code of a function was replaced.
 
-    dynamo does not guard on the code of functions that it has inlined, so what it compiled is dropped.
+    dynamo does not guard on the code of functions that it has inlined, so all that it compiled is dropped.
 
     Parameters
     ----------
     captured : bool
         Whether any function is captured now.
     variants : int
-        For how many modules one function may have to be compiled, each by itself.
+        The number of modules for which one function may have to be compiled separately.
     """
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is None:
@@ -207,10 +207,10 @@ _before: Final[dict[str, Any]] = {}
 
 
 def _settings(config: Any, variants: int) -> types.SimpleNamespace:
-    """Return how dynamo is to be set while functions are captured."""
+    """Return the settings of dynamo while functions are captured."""
     settings = types.SimpleNamespace()
-    # dynamo does not compile a checkpoint that records, unless it records in the forward and not when that is
-    # recomputed: as an eager one does.
+    # dynamo refuses to compile a checkpoint with side effects, unless they are left out as the forward pass is
+    # recomputed: as in eager mode.
     if hasattr(config, "skip_fwd_side_effects_in_bwd_under_checkpoint"):
         settings.skip_fwd_side_effects_in_bwd_under_checkpoint = True
     if variants and hasattr(config, "recompile_limit"):

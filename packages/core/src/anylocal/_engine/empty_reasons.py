@@ -28,18 +28,18 @@ def register(explainer: str) -> None:
     _explainers[explainer] = None
 
 
-def warn_of_silence(label: str, subscriptions: Iterable[Subscription], log: Log, names: Iterable[str]) -> None:
+def warn_of_missing_names(label: str, subscriptions: Iterable[Subscription], log: Log, names: Iterable[str]) -> None:
     """Warn of each name without a single value, and of each edit that was never applied."""
     subscriptions = tuple(subscriptions)
     if log.full:
         return
     records = log.records
     seen = {name for record in records for name in record.names} | log.forgotten_names
-    silent = [name for name in names if name not in seen]
-    if silent:
-        concerned = [s for s in subscriptions if {*s.spec.returned, *s.spec.assigned} & set(silent)]
-        what = ", ".join(map(repr, silent))
-        message = f"The capture of {label} recorded no value of {what}: {_reason(concerned, silent)}"
+    missing = [name for name in names if name not in seen]
+    if missing:
+        concerned = [s for s in subscriptions if {*s.spec.returned, *s.spec.assigned} & set(missing)]
+        what = ", ".join(map(repr, missing))
+        message = f"The capture of {label} recorded no value of {what}: {_reason(concerned, missing)}"
         warnings.warn(NothingRecordedWarning(message), stacklevel=3)
     applied = {name for s in subscriptions for name in s.edited}
     idle = sorted({name for s in subscriptions for name in s.spec.edited} - applied)
@@ -49,7 +49,7 @@ def warn_of_silence(label: str, subscriptions: Iterable[Subscription], log: Log,
         warnings.warn(EditNotAppliedWarning(message), stacklevel=3)
 
 
-def warn_of_nothing(label: str, what: str, subscriptions: list[Subscription], log: Log) -> None:
+def warn_of_no_calls(label: str, what: str, subscriptions: list[Subscription], log: Log) -> None:
     """Warn if none of the functions finished a call."""
     concerned = {id(s.request) for s in subscriptions}
     finished = any(r.kind == "returned" and id(r.request) in concerned for r in log.records) or any(
@@ -61,7 +61,7 @@ def warn_of_nothing(label: str, what: str, subscriptions: list[Subscription], lo
 
 
 def _reason(subscriptions: list[Subscription], names: list[str]) -> str:
-    # One function may be captured for several reasons.
+    # One function may have several requests.
     functions = list(dict.fromkeys(s.function.__qualname__ for s in subscriptions))
     listed = ", ".join(functions[:_MOST])
     listed += f" and {len(functions) - _MOST} more" if len(functions) > _MOST else ""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_write(file: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a path to write to, which takes the file's place behind the scope; if that fails, nothing is left of it.
+    """Yield a path to write to, which replaces the file after the `with` block; after an exception it is deleted.
 
-    The folder is made where there is none. Readers see the old file or the new one, also of a process that is killed.
+    The folder is made if it is missing. Readers see the old file or the new one, even if the process is killed.
     """
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        # As open as other files of this user: some writers make theirs readable to nobody else.
+        # The permissions of other new files of this user: some writers make theirs private.
         unfinished.touch()
         mode = unfinished.stat().st_mode
         yield unfinished

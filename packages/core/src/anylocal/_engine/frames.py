@@ -1,4 +1,4 @@
-"""Frames of the code that records: which are ours, and in which frame a captured function runs."""
+"""Frames of the code that records, and the frame of the captured function above them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import Final
 
-# The modules whose functions run while a captured function does: at each recorded call, whatever it records.
+# The modules whose functions run at a recorded call.
 _RECORDING_MODULES: Final = (
     "budget",
     "containers",

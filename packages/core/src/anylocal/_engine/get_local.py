@@ -27,22 +27,22 @@ F = TypeVar("F")
 
 @dataclass(frozen=True)
 class Mark:
-    """What is to be captured in a marked function.
+    """What to capture in a marked function.
 
     Parameters
     ----------
     qualname : str
-        Under which the cache lists it.
+        Its name in the cache.
     names : tuple of str
-        What the cache lists.
+        The names in the cache.
     spec : CaptureSpec
-        What is recorded.
+        The names to record.
     joined, gathered : frozenset of str
-        Names recorded at their assignments and handed over with their call; see `Request`.
+        Names recorded at their assignments, which become part of their call; see `Request`.
     read : callable, optional
-        Makes the values for `names` of what was recorded in a call; None takes them as they are.
+        Makes the values for `names` from a call; None takes them as they are.
     keep : str
-        What is recorded of a value, as in `capture`.
+        How a value is recorded, as in `capture`.
     """
 
     qualname: str
@@ -58,13 +58,13 @@ class Mark:
         return self.qualname if len(self.names) == 1 else f"{self.qualname}.{name}"
 
 
-# Weak, for a marked function may be one of thousands that a closure makes.
+# Weak, because a marked function may be one of thousands of closures.
 _marks: Final[weakref.WeakKeyDictionary[types.FunctionType, Mark]] = weakref.WeakKeyDictionary()
 _active: Final[dict[types.FunctionType, tuple[Subscription, Mark]]] = {}
 
 
 class Cache(Mapping[str, list[Any]]):
-    """What the marked functions' variables held: a list in call order for each ``Class.method``.
+    """The values of the marked functions' variables: a list in call order for each ``Class.method``.
 
     Tensors are detached NumPy arrays on the CPU (bfloat16 as float32), anything else is as it is. A function marked
     with several names has one key ``Class.method.name`` for each; that longer key finds a single name too.
@@ -77,7 +77,7 @@ class Cache(Mapping[str, list[Any]]):
         self._assembler = Assembler({})
 
     def _drain(self) -> dict[str, list[Any]]:
-        """Bring what was recorded since the last time into the lists."""
+        """Add the new calls to the lists."""
         with lock:
             for call in self._assembler.calls(self._log.take_out()):
                 mark = self._of[id(call.function)]
@@ -155,7 +155,7 @@ class get_local:  # noqa: N801  # the seed tools' name for it
     NameNotFoundError
         If the function does not bind a name.
     TargetError
-        If what is marked holds no Python function.
+        If the marked object holds no Python function.
 
     Attributes
     ----------
@@ -192,7 +192,7 @@ class get_local:  # noqa: N801  # the seed tools' name for it
         if not candidates:
             msg = f"get_local marks Python functions, and {function!r} holds none."
             raise TargetError(msg)
-        # Of a decorated function, the innermost one that has the names is meant.
+        # Of a decorated function, the innermost one that has the names.
         for candidate in candidates:
             if set(self.names) <= set(local_names(candidate)):
                 mark(candidate, Mark(candidate.__qualname__, self.names, CaptureSpec(self.names)))
@@ -206,7 +206,7 @@ class get_local:  # noqa: N801  # the seed tools' name for it
         """Capture the marked functions from now on, those marked later too."""
         with lock:
             cls.is_activate = True
-            cls.cache._log.open = True  # noqa: SLF001  # one room
+            cls.cache._log.open = True  # noqa: SLF001  # its own cache
             cls.cache._log.active = not cls.cache._log.full  # noqa: SLF001  # its own cache
             try:
                 for function, function_mark in tuple(_marks.items()):
@@ -227,7 +227,7 @@ class get_local:  # noqa: N801  # the seed tools' name for it
     @classmethod
     @contextmanager
     def active(cls) -> Iterator[Cache]:
-        """Capture the marked functions in a scope; inside of an active one it changes nothing."""
+        """Capture the marked functions inside a `with` block; if they already are, change nothing."""
         was_active = cls.is_activate
         cls.activate()
         try:
@@ -251,7 +251,7 @@ def mark(function: types.FunctionType, function_mark: Mark) -> None:
             function_mark = Mark(known.qualname, names, CaptureSpec(names))
         _marks[function] = function_mark
         if get_local.is_activate:
-            get_local.cache._unsubscribe(function)  # noqa: SLF001  # one room
+            get_local.cache._unsubscribe(function)  # noqa: SLF001  # its own cache
             get_local.cache._subscribe(function, function_mark)  # noqa: SLF001  # its own cache
 
 
@@ -259,4 +259,4 @@ def unmark(function: types.FunctionType) -> None:
     """Take the mark off a function, which has its own code back at once."""
     with lock:
         _marks.pop(function, None)
-        get_local.cache._unsubscribe(function)  # noqa: SLF001  # one room
+        get_local.cache._unsubscribe(function)  # noqa: SLF001  # its own cache

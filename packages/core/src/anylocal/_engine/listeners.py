@@ -64,7 +64,7 @@ def _on_start_of_member(subscription: Subscription, members: frozenset[object]) 
             return
         try:
             is_ours = owner in members
-        except Exception:  # noqa: BLE001  # somebody else's object, which may do anything when asked
+        except Exception:  # noqa: BLE001  # an object of the user's, whose `__hash__` or `__eq__` may raise
             is_ours = False
         if not is_ours or recomputing or graph_task() != no_task:
             subscription.start(owner)
@@ -130,7 +130,7 @@ def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> 
             if subscription.concerns(owner):
                 subscription.add("returned", line, owner, names, (value,))
         elif log.active:
-            if top.cell is not root:
+            if top.last is not root:
                 dynamo.collect()
             value = value.detach()
             try:
@@ -172,7 +172,7 @@ def _on_return_of_tensors(subscription: Subscription, tensor_type: type[Any], pl
                 versions.append(value._version)
             except RuntimeError:
                 versions.append(None)
-        if top.cell is not root:
+        if top.last is not root:
             dynamo.collect()
         extend(record + versions)
         log.ahead -= 1

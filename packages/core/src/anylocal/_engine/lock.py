@@ -1,7 +1,7 @@
-"""The one lock of the engine: there is no order in which several could be taken wrongly.
+"""The only lock of the engine, so that no order of locks can be wrong.
 
 It is held while functions are patched and while records are counted, read or removed, never while user code runs.
-A process that forks in another thread gets it free, not held for ever by a thread that it does not have.
+A forked process gets it free, and not held for ever by a thread that it does not have.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Puts a rewritten ``__code__`` into a function and takes it out again.
 
-Captures may overlap: a function carries one rewriting that serves all who listen, always made from its own code, and
-gets that very code object back when the last one has gone, in whatever order they leave.
+Captures may overlap: a function has one rewriting for all of them, always made from its own code, and gets that very
+code object back when the last one is closed, in whatever order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _numbers: Final = itertools.count(1)
 
 
 class _Patched:
-    """A function that does not have its own code at the moment."""
+    """A function with rewritten code."""
 
     def __init__(self, function: types.FunctionType) -> None:
         self.function = function
@@ -40,24 +40,24 @@ class _Patched:
 
     @property
     def is_ours(self) -> bool:
-        """Whether nobody else has put other code into the function since."""
+        """Whether the function still has the code that was put into it here."""
         return self.function.__code__ is self.installed
 
     def update(self) -> None:
-        """Give the function the code that serves its subscriptions: its own, if there are none."""
+        """Put the code for the subscriptions into the function: its own code, without any."""
         if not self.subscriptions:
             code = self.own
         else:
             spec = reduce(or_, (subscription.spec for subscription in self.subscriptions))
             code = self._rewriting(spec)
-        # Frames that run an earlier rewriting go on to report under its number.
+        # Frames that run an earlier rewriting go on calling the recorder under its number.
         for plan, _ in self._rewritings.values():
             plan.listen(self.subscriptions)
         if code is not self.installed:
             self.function.__code__ = self.installed = code
 
     def _rewriting(self, spec: CaptureSpec) -> types.CodeType:
-        # Only where there are compilers is it better that names hold something from the start.
+        # Only where compilers may trace the code is it better that names hold a value from the start.
         key = spec, tensors.is_loaded()
         if key not in self._rewritings:
             number = next(_numbers)
@@ -76,56 +76,56 @@ class _Patched:
 _patched: Final[dict[types.FunctionType, _Patched]] = {}
 
 
-class _Leaving:
-    """Subscriptions on their way out. The garbage collector may close a capture in the midst of our own work."""
+class _Detaching:
+    """Subscriptions to detach. The garbage collector may close a capture while functions are being patched."""
 
     def __init__(self) -> None:
         self.subscriptions: deque[Subscription] = deque()
-        self.at_work = False
+        self.is_running = False
 
-    def let_go(self) -> None:
-        """Detach them all, unless that is being done further up the stack."""
-        if self.at_work:
+    def run(self) -> None:
+        """Detach them all, unless a caller is patching functions."""
+        if self.is_running:
             return
-        self.at_work = True
+        self.is_running = True
         try:
             while self.subscriptions:
                 _detach_one(self.subscriptions.popleft())
         finally:
-            self.at_work = False
+            self.is_running = False
 
 
-_leaving: Final = _Leaving()
+_detaching: Final = _Detaching()
 
 
 def attach(subscriptions: Iterable[Subscription]) -> None:
-    """Let each subscription be served by its function; all of them or, if one fails, none.
+    """Attach each subscription to its function; all of them or, if one fails, none.
 
     Raises
     ------
     StateError
-        If somebody else has replaced the code of a function while a capture of it is open.
+        If the code of a function was replaced by other code while a capture of it is open.
     """
     done: list[Subscription] = []
     dynamo.watch()
     with lock:
-        was_at_work, _leaving.at_work = _leaving.at_work, True
+        was_running, _detaching.is_running = _detaching.is_running, True
         try:
             for subscription in subscriptions:
                 done.append(subscription)
                 attach_one(subscription)
         except BaseException:
-            _leaving.subscriptions.extend(done)
+            _detaching.subscriptions.extend(done)
             raise
         finally:
-            _leaving.at_work = was_at_work
-            _leaving.let_go()
-            _tell_compiler()
+            _detaching.is_running = was_running
+            _detaching.run()
+            _notify_compiler()
 
 
-def _tell_compiler() -> None:
+def _notify_compiler() -> None:
     open_ = [subscription for entry in _patched.values() for subscription in entry.subscriptions]
-    # An edit is of some modules' calls only, so that each of them is compiled by itself.
+    # An edit concerns the calls of some modules only, so each of them is compiled separately.
     owners = [len(getattr(s.filter, "members", None) or ()) for s in open_ if s.edits]
     dynamo.code_changed(captured=bool(open_), variants=max(owners, default=0))
 
@@ -137,11 +137,11 @@ def attach_one(subscription: Subscription) -> None:
         entry = _Patched(function)
     if not entry.is_ours:
         msg = (
-            f"The code of {function.__qualname__} was replaced by somebody else while a capture of it is open."
+            f"The code of {function.__qualname__} was replaced by another tool while a capture of it is open."
             " Close that capture first, or let the other tool undo its patch."
         )
         raise StateError(msg)
-    # The name must be there before the first call of the new code, in the builtins that this very function uses.
+    # The name must exist before the first call of the new code, in the builtins that this very function uses.
     # typeshed has the attribute for some versions of Python only.
     builtins: dict[str, object] = attrgetter("__builtins__")(function)
     builtins.setdefault(RECORDER, recorder)
@@ -151,12 +151,12 @@ def attach_one(subscription: Subscription) -> None:
 
 
 def detach(subscriptions: Iterable[Subscription]) -> None:
-    """Serve the subscriptions no longer; a function that nobody listens to has its own code back."""
+    """Detach the subscriptions; a function without any gets its own code back."""
     dynamo.collect()
     with lock:
-        _leaving.subscriptions.extend(subscriptions)
-        _leaving.let_go()
-        _tell_compiler()
+        _detaching.subscriptions.extend(subscriptions)
+        _detaching.run()
+        _notify_compiler()
 
 
 def _detach_one(subscription: Subscription) -> None:
@@ -164,7 +164,7 @@ def _detach_one(subscription: Subscription) -> None:
     if entry is None or subscription not in entry.subscriptions:
         return
     entry.subscriptions.remove(subscription)
-    # Somebody else's code stays: to undo it is theirs, and whatever it calls of ours is silent from now on.
+    # Code of another tool stays; it may still call the recorder, where nothing listens any more.
     if entry.is_ours:
         entry.update()
     if not entry.subscriptions:

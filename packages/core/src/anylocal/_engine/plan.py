@@ -83,21 +83,21 @@ class Plan:
         weakref.finalize(code, _remove, names).atexit = False
 
     def listen(self, subscriptions: list[Subscription]) -> None:
-        """Serve those subscriptions whose spec this rewriting covers."""
-        served = [s for s in subscriptions if self.spec.covers(s.spec)]
+        """Call the subscriptions whose spec this rewriting covers, and no others."""
+        covered = [s for s in subscriptions if self.spec.covers(s.spec)]
         place = {name: i for i, name in enumerate(self.spec.returned)}
         alone = len(place) == 1
         listeners_of: dict[str, list[Callable[..., Any]]] = {
-            "entered": [on_start(s) for s in served],
-            "returned": [on_return(s, tuple(place[n] for n in s.spec.returned), alone=alone) for s in served],
-            "assigned": [on_assignment(s, names) for s in served if (names := s.spec.assigned | s.spec.given)],
-            "resulted": [on_assignment(s, keys) for s in served if (keys := frozenset(r.key for r in s.spec.resulted))],
-            "edited": [on_edit(s) for s in served if s.spec.edited],
+            "entered": [on_start(s) for s in covered],
+            "returned": [on_return(s, tuple(place[n] for n in s.spec.returned), alone=alone) for s in covered],
+            "assigned": [on_assignment(s, names) for s in covered if (names := s.spec.assigned | s.spec.given)],
+            "resulted": [on_assignment(s, keys) for s in covered if (keys := s.spec.keys)],
+            "edited": [on_edit(s) for s in covered if s.spec.edited],
         }
         for kind, listeners in listeners_of.items():
             join = _chain if kind == "edited" else _each
             setattr(recorder, f"{kind}_{self.number}", join(tuple(listeners)))
 
     def forget(self) -> None:
-        """Serve nobody any more."""
+        """Call no subscription any more."""
         self.listen([])

@@ -1,4 +1,4 @@
-"""Reading what was recorded: from a capture, or from a file that one was saved to."""
+"""Reading recorded calls: from a capture, or from the file of one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Recording(ABC):
         NameNotFoundError
             If the name is not captured here.
         OptionError
-            If it is no name.
+            If it is not a name.
         """
         check_name(name, "A capture is read by name")
         if name not in self.names:
@@ -51,7 +51,7 @@ class Recording(ABC):
         return name in self.names
 
     def __iter__(self) -> Iterator[Call]:
-        """Go over the calls, as many as `len` counts."""
+        """Iterate over the calls, as many as `len` counts."""
         return iter(self.calls)
 
     def stack(self, name: str) -> Any:
@@ -65,7 +65,7 @@ class Recording(ABC):
         Raises
         ------
         ShapeError
-            If the values are no tensors of one shape.
+            If the values are not tensors of one shape.
         """
         values = self[name]
         shapes = {tuple(value.shape) if tensors.is_tensor(value) else type(value).__name__ for value in values}
@@ -89,7 +89,7 @@ class Recording(ABC):
 
 
 def check_name(name: object, what: str) -> None:
-    """Refuse what is no name: calls are counted, and a number is most likely meant for one of them."""
+    """Refuse anything but a name: an index is most likely that of a call."""
     if not isinstance(name, str):
-        msg = f"{what} and got {name!r}; calls by their number are in .calls."
+        msg = f"{what} and got {name!r}; calls by their index are in .calls."
         raise OptionError(msg)

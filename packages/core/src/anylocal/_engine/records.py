@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Record(NamedTuple):
-    """One thing that happened in a function; `names` is empty for its start."""
+    """One event in a function; `names` is empty for its start."""
 
     request: Request
     kind: str
@@ -31,7 +31,7 @@ class Record(NamedTuple):
     names: tuple[str, ...]
     values: tuple[Any, ...]
     versions: tuple[int | tuple[int | None, ...] | None, ...]
-    # What tells a call from others of the same function in the same thread, where that matters.
+    # Identifies a call among others of the same function in the same thread, where that matters.
     frame: int | None = None
 
 
@@ -39,87 +39,87 @@ class Log:
     """All records of one capture, in the order in which they came, and the switch that stops them."""
 
     def __init__(self, limit: int | str | None) -> None:
-        # Of each record: its head, line, module, thread (where that matters, with the frame), and the values and
+        # For each record: its header, line, module, thread (where that matters, with the frame), and the values and
         # versions of the names.
         self.raw: list[Any] = []
         self.open = False
         self.active = False
         self.full = False
-        self.full_was_told = False
+        self.warned_full = False
         self.thread: int | None = None
         self.budget = Budget(limit)
         self.starts = _Count()
-        # How many records may come before the next look; not exact where threads meet, and need not be.
+        # How many records may come before the next check; not exact with several threads, and need not be.
         self.ahead = 0
-        # Of what was forgotten: the names that had values, and the functions that finished a call.
+        # Of cleared records: the names that had values, and the functions that finished a call.
         self.forgotten_names: set[str] = set()
         self.forgotten_functions: weakref.WeakSet[types.FunctionType] = weakref.WeakSet()
-        # Up to where the budget has counted, and has looked at, what is recorded.
-        self._counted = self._looked = 0
+        # The positions up to which the budget has counted and estimated the records.
+        self._counted = self._estimated = 0
 
     @property
     def records(self) -> tuple[Record, ...]:
         """All records so far."""
         return self.records_from(0)[0]
 
-    def records_from(self, place: int) -> tuple[tuple[Record, ...], int]:
-        """Return the records behind a place in the log, and its end."""
+    def records_from(self, position: int) -> tuple[tuple[Record, ...], int]:
+        """Return the records from a position in the log on, and the position of its end."""
         dynamo.collect()
-        raw = self.raw[place:]
-        return tuple(record for record, _ in _read(raw)), place + len(raw)
+        raw = self.raw[position:]
+        return tuple(record for record, _ in _read(raw)), position + len(raw)
 
     def take_out(self) -> tuple[Record, ...]:
-        """Return all records so far, and remove them; what other threads record meanwhile stays."""
+        """Return all records so far, and remove them; those that other threads add meanwhile stay."""
         dynamo.collect()
         with lock:
             self.settle()
             raw = self.raw[: self._counted]
             del self.raw[: self._counted]
-            self._counted = self._looked = 0
+            self._counted = self._estimated = 0
         return tuple(record for record, _ in _read(raw))
 
     def clear(self) -> None:
-        """Forget everything but that it was there, and record again if the limit had been reached."""
+        """Remove all records, note which names they had, and record again if the limit had been reached."""
         dynamo.collect()
         for record in self.records:
             self.forgotten_names.update(record.names)
             if record.kind == "returned":
-                self.forgotten_functions.add(record.request.function)
+                self.forgotten_functions.add(record.request.match.function)
         with lock:
             self.raw.clear()
-            self._counted = self._looked = self.ahead = 0
+            self._counted = self._estimated = self.ahead = 0
             self.budget.clear()
             self.starts.clear()
         if self.full:
-            self.full, self.full_was_told, self.active = False, False, True
+            self.full, self.warned_full, self.active = False, False, True
 
     def look(self, values: Sequence[Any], length: int) -> None:
-        """Look at how much is held, and say how many records more may come before the next look.
+        """Compare the records with the limit, and set how many more may come before the next check.
 
-        What is too much is dropped, and recording stops. As long as much less than the limit is held, a look at one
-        record stands for those since the last.
+        Records over the limit are dropped, and recording stops. While much less than the limit is held, one record
+        stands for all since the last check.
 
         Parameters
         ----------
         values : sequence
             The values of the last record.
         length : int
-            How long that is, as it lies in the log.
+            Its length in the log.
         """
         with lock:
-            fresh = len(self.raw) - self._looked
+            fresh = len(self.raw) - self._estimated
             if self.budget.surely_fits(values, max(1, fresh // length)):
-                self._looked = len(self.raw)
+                self._estimated = len(self.raw)
             else:
                 self.settle()
         if self.full:
-            # Where warnings are errors, the model goes on all the same, and the end of the scope says it again.
+            # Where warnings are errors, the model goes on all the same, and the end of the with block warns again.
             with contextlib.suppress(LimitWarning):
-                self.tell_that_full()
+                self.warn_if_full()
         self.ahead = self.budget.headroom()
 
     def settle(self) -> None:
-        """Count all that has been recorded and not been counted yet."""
+        """Count the records that are not counted yet."""
         with lock:
             for record, length in _read(self.raw[self._counted :]):
                 is_start = record.kind == "entered"
@@ -128,11 +128,11 @@ class Log:
                     del self.raw[self._counted :]
                     break
                 self._counted += length
-            self._looked = self._counted
+            self._estimated = self._counted
 
-    def tell_that_full(self, stacklevel: int | None = None) -> None:
+    def warn_if_full(self, stacklevel: int | None = None) -> None:
         """Warn, once, that the limit is reached."""
-        if not self.full or self.full_was_told:
+        if not self.full or self.warned_full:
             return
         recorded = sum(bool(record.names) for record in self.records)
         message = (
@@ -140,15 +140,15 @@ class Log:
             ' the model goes on. Clear it between batches, record less (modules=, keep=), or raise limit="…GiB".'
         )
         warnings.warn(LimitWarning(message), stacklevel=stacklevel or level_of_user())
-        self.full_was_told = True
+        self.warned_full = True
 
 
-# How long a record is besides its values and their versions.
+# The length of a record without its values and their versions.
 HEADER_LENGTH: Final = 4
 
 
 class RecordHeader(NamedTuple):
-    """What records of one kind share."""
+    """The part that records of one kind share."""
 
     request: Request
     kind: str
@@ -156,7 +156,7 @@ class RecordHeader(NamedTuple):
 
 
 def _read(raw: list[Any]) -> Iterator[tuple[Record, int]]:
-    """Yield each record, and its length as it lies in a log."""
+    """Yield each record, and its length in the log."""
     place = 0
     while place < len(raw):
         (request, kind, names), line, module, thread = raw[place : place + HEADER_LENGTH]
@@ -169,19 +169,19 @@ def _read(raw: list[Any]) -> Iterator[tuple[Record, int]]:
 
 
 class _Count:
-    """How often something happened, in several threads at once."""
+    """A counter for several threads."""
 
     def __init__(self) -> None:
-        # Its `next` is one step, in which no other thread can come between.
+        # Its `next` is atomic.
         self.counter = itertools.count()
-        self._looks = 0
+        self._reads = 0
         self._before = 0
 
     def read(self) -> int:
-        """Return the number since the last time it was cleared."""
-        self._looks += 1
-        return next(self.counter) - self._looks - self._before + 1
+        """Return the count since it was last cleared."""
+        self._reads += 1
+        return next(self.counter) - self._reads - self._before + 1
 
     def clear(self) -> None:
-        """Begin again."""
+        """Begin at 0 again."""
         self._before += self.read()

@@ -1,4 +1,4 @@
-"""Captured calls as JSON and tensors, and back: what a file can hold without a way to run code."""
+"""Captured calls as JSON and tensors, and back, without any way to run code."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class SavedFunction:
 
 
 class SavedCapture(Recording):
-    """The calls of a capture, read from a file: as a capture is read, without its functions and modules.
+    """The calls of a capture, read from a file: read like a capture, without its functions and modules.
 
     Parameters
     ----------
     label : str
-        What was captured.
+        The target.
     names : tuple of str
         The captured names.
     calls : list of Call
@@ -79,9 +79,9 @@ class SavedCapture(Recording):
         Raises
         ------
         NameNotFoundError
-            If there is no call of such a module.
+            If the file has no call of such a module.
         OptionError
-            If it is no name.
+            If it is not a name.
         """
         check_name(module, "at() takes the name of a submodule")
         found = [call for call in self._calls if call.name == module]
@@ -90,7 +90,7 @@ class SavedCapture(Recording):
         return found
 
     def __repr__(self) -> str:
-        """Return what was captured and how much of it there is."""
+        """Return the target, the names and the number of calls."""
         return f"SavedCapture({self._label}: {', '.join(self.names)}; {len(self)} calls)"
 
 
@@ -100,7 +100,7 @@ def describe(label: str, capture: Recording, tensors: Tensors) -> dict[str, Any]
     Raises
     ------
     OptionError
-        Where a value is of a type that the file cannot hold.
+        If a value is of a type that the file cannot hold.
     """
     calls = []
     for number, call in enumerate(capture.calls):
@@ -125,12 +125,12 @@ def restored(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
 def _encoded(value: Any, where: str, tensors: Tensors) -> Any:
     kept = _tensor(value)
     if kept is not None:
-        # Keys have dots in them as well.
+        # Keys of dicts may hold dots as well.
         while where in tensors:
             where += "'"
         tensors[where] = kept
         return {"tensor" if isinstance(value, torch.Tensor) else "array": where}
-    # Not their subclasses, which would come back as something else.
+    # Not their subclasses, which would come back as the base class.
     if type(value) in _PLAIN:
         return value
     if type(value) in {list, tuple}:
@@ -146,19 +146,19 @@ def _encoded(value: Any, where: str, tensors: Tensors) -> Any:
 
 
 def _tensor(value: Any) -> torch.Tensor | None:
-    """Return a copy that shares its memory with nothing; None of what a file cannot hold as a tensor.
+    """Return a copy as a tensor with memory of its own; None for values that a file cannot hold as a tensor.
 
-    What shares its memory is written once only, or refused.
+    safetensors writes shared memory only once, or refuses it.
     """
     if isinstance(value, torch.Tensor):
         is_plain = value.layout is torch.strided and not (value.is_meta or value.is_quantized or value.is_nested)
         return value.detach().to("cpu", copy=True).contiguous() if is_plain else None
-    # Subclasses have more to them, as masked arrays have their masks; but for those that only lie in a file.
+    # Subclasses hold more, such as the mask of a masked array; memory maps do not.
     if type(value) not in {np.ndarray, np.memmap} or value.dtype.kind not in "biuf":
         return None
     try:
         return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C", subok=False))
-    except TypeError:  # torch has nothing as precise
+    except TypeError:  # no dtype of torch is as precise
         return None
 
 
@@ -176,5 +176,5 @@ def _decoded(given: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
             return parts if kind == "list" else tuple(parts)
         case "dict":
             return {str(key): _decoded(part, tensors) for key, part in content.items()}
-    msg = f"there is no value of kind {kind!r}"
+    msg = f"unknown kind of value: {kind!r}"
     raise ValueError(msg)

@@ -65,7 +65,7 @@ class Site:
 
 
 class Sites(list[Site]):
-    """The sites that `find` found: a list that shows itself as a table."""
+    """A list of sites, shown as a table."""
 
     def __repr__(self) -> str:
         """Return a line for each function: its name, what it binds, and for how many modules it runs."""
@@ -92,14 +92,14 @@ def check_options(names: tuple[object, ...], keep: object, edit: Mapping[str, ob
         msg = 'Name the local variables to capture, as in capture(model, "attn"); find(model) lists what is there.'
         raise OptionError(msg)
     if edit is not None and not isinstance(edit, Mapping):
-        msg = f"edit={edit!r} is no dict; give a function for each name, as in edit={{'attn': function}}."
+        msg = f"edit={edit!r} is not a dict; give a function for each name, as in edit={{'attn': function}}."
         raise OptionError(msg)
     for name in (*names, *(edit or ())):
         if not isinstance(name, str):
             msg = f"A name of a local variable is a str, not {name!r}."
             raise OptionError(msg)
     if keep not in KEEPS and not callable(keep):
-        msg = f"keep={keep!r} is none of {', '.join(map(repr, KEEPS))}, and no function."
+        msg = f"keep={keep!r} is neither one of {', '.join(map(repr, KEEPS))} nor a function."
         raise OptionError(msg)
     if threads not in _THREADS:
         msg = f"threads={threads!r} is neither 'all' nor 'own'."
@@ -111,9 +111,9 @@ def check_options(names: tuple[object, ...], keep: object, edit: Mapping[str, ob
 
 
 def only(resolution: Resolution, modules: str | Callable[[str, Any], bool]) -> Resolution:
-    """Return the resolution with those submodules only."""
+    """Return the resolution with the chosen submodules only."""
     if not resolution.modules:
-        msg = f"modules= selects submodules of a model, and {resolution.label} is none. Leave it out."
+        msg = f"modules= selects submodules of a model, and {resolution.label} is not a model. Leave it out."
         raise OptionError(msg)
     if isinstance(modules, str):
         pattern = modules
@@ -139,13 +139,13 @@ def only(resolution: Resolution, modules: str | Callable[[str, Any], bool]) -> R
 def requests(
     resolution: Resolution, names: tuple[str, ...], edits: tuple[str, ...], *, every: bool
 ) -> Iterator[Request]:
-    wanted = dict.fromkeys((*names, *edits))
+    all_names = dict.fromkeys((*names, *edits))
     several = len(resolution.matches) > 1
-    binders: dict[str, list[Match]] = {name: [] for name in wanted}
+    binders: dict[str, list[Match]] = {name: [] for name in all_names}
     for found in resolution.matches:
-        there = bound_names(found.function) if several else local_names(found.function)
-        for name in wanted:
-            if name in there:
+        bound = bound_names(found.function) if several else local_names(found.function)
+        for name in all_names:
+            if name in bound:
                 binders[name].append(found)
     for name, binding in binders.items():
         if not binding:
@@ -170,14 +170,14 @@ def _not_found(name: str, resolution: Resolution) -> NameNotFoundError:
 
 
 def site(found: Match, names: tuple[str, ...], modules: Mapping[str, Any]) -> Site:
-    accepts = found.filter
+    matches = found.filter
     owners: tuple[str, ...] = ()
-    if accepts is not None:
-        owners = tuple(name for name, m in modules.items() if accepts(m) and _is_method_of(found.function, m))
+    if matches is not None:
+        owners = tuple(name for name, m in modules.items() if matches(m) and _is_method_of(found.function, m))
     return Site(found.function, names, owners)
 
 
 def _is_method_of(function: types.FunctionType, module: object) -> bool:
     cls = function.__qualname__.rpartition(".")[0]
-    # A function of a Python module works for any of the model's modules; which ones shows only when it runs.
+    # A function of a Python module may work for any of the model's modules; which ones is unknown before it runs.
     return any(base.__qualname__ == cls and base.__module__ == function.__module__ for base in type(module).__mro__)

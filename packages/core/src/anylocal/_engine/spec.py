@@ -84,6 +84,11 @@ class CaptureSpec(NamedTuple):
         """Whether any name is recorded, and not only edited."""
         return bool(self.returned or self.assigned or self.resulted or self.given)
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """The names under which `resulted` assignments are recorded."""
+        return frozenset(result.key for result in self.resulted)
+
     def covers(self, other: CaptureSpec) -> bool:
         """Return whether code that serves this spec serves the other too."""
         return (
@@ -137,11 +142,6 @@ class Request:
     keep: Callable[[Any], Any] | None = None
     role: Role = Role.VALUES
     on_call: Callable[[Any], object] | None = None
-
-    @property
-    def function(self) -> types.FunctionType:
-        """The function."""
-        return self.match.function
 
     @property
     def call_kind(self) -> str:

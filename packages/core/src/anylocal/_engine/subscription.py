@@ -68,7 +68,7 @@ class Subscription:
         edits: Mapping[str, Callable[[Any], Any]] = MappingProxyType({}),
     ) -> None:
         self.request = request
-        self.function = request.function
+        self.function = request.match.function
         self.filter = request.match.filter
         self.spec = request.spec
         self.joined = request.joined

@@ -1,4 +1,4 @@
-"""Tables of what was found or recorded: aligned text for a console, HTML for a notebook, and short for either."""
+"""Tables: aligned text for a console, HTML for a notebook, and shortened for either."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def short(rows: Sequence[Row]) -> list[Row]:
 
 
 def text(title: str, rows: Sequence[Row], more: Sequence[str] = ()) -> str:
-    """Return a table for a console, below its title, and what else there is to say."""
+    """Return a table for a console, with a title above it and further lines below."""
     kept = short(rows)
     widths = [max(map(len, column)) for column in zip(*kept, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in kept]
@@ -32,5 +32,5 @@ def markup(titles: Row, rows: Sequence[Row], caption: str = "") -> str:
     cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in short(rows)]
     head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
     body = "".join(f"<tr>{cell}</tr>" for cell in cells)
-    told = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return f"<table>{told}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    caption = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,4 +1,4 @@
-"""What a model-zoo adapter is: the base class."""
+"""The base class of adapters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from anylocal._readout.reading import Reading
 
 Mixed: TypeAlias = torch.Tensor | Callable[[], torch.Tensor] | None
-"""What a layer made of its map, or what computes it."""
+"""The map that a layer made of its softmax, or a function that computes it."""
 
 
 class Adapter(ABC):
@@ -69,18 +69,18 @@ class Adapter(ABC):
     zoo: ClassVar[str]
     hints: ClassVar[tuple[str, ...]] = ()
 
-    # What a zoo's adapter says
+    # The knowledge of a zoo's adapter
 
     @abstractmethod
     def functions(self) -> Iterable[types.FunctionType]:
         """Yield the zoo's own attention functions, which `install` marks."""
 
-    def shared_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
-        """Yield those of `functions` that work for any module, and that the model may look up when it runs."""
+    def shared_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for overrides
+        """Yield those of `functions` that work for any module, and that the model may look up as it runs."""
         return (function for function in self.functions() if owner_of(function) == "module")
 
-    def late_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for those that override it
-        """Yield attention functions of modules that the model may yet make, of its own parts, while it runs."""
+    def late_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for overrides
+        """Yield attention functions of modules that the model may make, of its own parts, as it runs."""
         return ()
 
     @abstractmethod
@@ -94,17 +94,17 @@ class Adapter(ABC):
         shape : tuple of int
             The map's shape, (batch, head, query, key).
         context : InputContext
-            The model, and what it was given.
+            The model and its input.
         """
 
-    def observations(self, model: torch.nn.Module) -> Iterable[Observation]:  # noqa: ARG002  # for those that override it
+    def observations(self, model: torch.nn.Module) -> Iterable[Observation]:  # noqa: ARG002  # for overrides
         """Yield further functions and names that `axes` needs, such as the size of the image."""
         return ()
 
     def reading(self, function: types.FunctionType) -> Reading | None:
         """Return how the map is read off the calls of a function, None where it computes none.
 
-        By default the function's source tells.
+        By default it is read from the function's source.
 
         Raises
         ------
@@ -113,14 +113,14 @@ class Adapter(ABC):
         """
         return reading_of(function)
 
-    def unsupported(self, model: torch.nn.Module) -> Mapping[str, str]:  # noqa: ARG002  # for those that override it
-        """Return, by the names of their modules, what is called attention and has no map, and what it is instead."""
+    def unsupported(self, model: torch.nn.Module) -> Mapping[str, str]:  # noqa: ARG002  # for overrides
+        """Return the layers that are called attention and have no map, by module name, and what they are instead."""
         return {}
 
-    def observe(self, call: Call, context: InputContext) -> None:  # noqa: B027  # not every adapter has something to note
-        """Take note of a call that `also` asked for, at its place between the others."""
+    def observe(self, call: Call, context: InputContext) -> None:  # noqa: B027  # optional
+        """Note a call of one of the `observations`, in its order among the calls."""
 
-    def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  # for those that override it
+    def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  # for overrides
         """Return the kernel's arguments so that the map comes out as (batch, head, query, key).
 
         Parameters
@@ -128,20 +128,20 @@ class Adapter(ABC):
         call : Call
             The call of the attention function.
         given : dict of str to object
-            What the kernel received: query, key, attn_mask, is_causal, scale, as far as it did.
+            The arguments that the kernel received, out of query, key, attn_mask, is_causal and scale.
         """
         return given
 
-    def weights(self, call: Call, softmax: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  # for those that override it
-        """Return what the function's softmax was assigned to as (batch, head, query, key)."""
+    def weights(self, call: Call, softmax: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  # for overrides
+        """Return the function's softmax as (batch, head, query, key)."""
         return softmax
 
-    def mixed(self, call: Call, reading: Reading, made: AttentionMap) -> Mixed:  # noqa: ARG002  # for those that override it
-        """Return what the function made of its softmax, (batch, head, query, key), or a function that computes it."""
+    def mixed(self, call: Call, reading: Reading, made: AttentionMap) -> Mixed:  # noqa: ARG002  # for overrides
+        """Return the map that the function made of its softmax, (batch, head, query, key), or what computes it."""
         mix = reading.mix(call.values)
         return None if mix is None else self.weights(call, mix)
 
-    # What all adapters do
+    # Common to all adapters
 
     def capture_attention(
         self, model: torch.nn.Module, *, about: object = None, any_version: bool = False, **options: Any
@@ -153,13 +153,12 @@ class Adapter(ABC):
         model : torch.nn.Module
             The model.
         about : object, optional
-            What is known of the input, handed to `axes`.
+            Whatever is known of the input, for `axes`.
         any_version : bool, default False
-            Go on with a version of the zoo that is not known.
+            Try a version of the zoo that is not known.
         **options
-            ``modules``, ``keep``, ``limit`` and ``threads``, as `anylocal.capture` has them. A function given as
-            ``keep`` is called with all that decides the maps: queries, keys, masks, None where there is no mask, and
-            numbers.
+            ``modules``, ``keep``, ``limit`` and ``threads``, as in `anylocal.capture`. A function as ``keep`` is
+            called with all values that decide the maps: queries, keys, masks (or None), and numbers.
 
         Raises
         ------
@@ -195,7 +194,7 @@ class Adapter(ABC):
         *modules : module
             Python modules to mark instead, such as a fork of the zoo's.
         any_version : bool, default False
-            Go on with a version of the zoo that is not known.
+            Try a version of the zoo that is not known.
 
         Raises
         ------
@@ -244,7 +243,7 @@ class Adapter(ABC):
         self._installed.update(dict.fromkeys(done))
 
     def uninstall(self) -> None:
-        """Take back what `install` did; without an `install` before, nothing.
+        """Undo `install`; without one before, do nothing.
 
         Examples
         --------
@@ -266,7 +265,7 @@ class Adapter(ABC):
         Raises
         ------
         VersionError
-            If it is not among those that the adapter knows.
+            If the adapter does not know it.
         """
         installed = _version_by(importlib.metadata.version, self.zoo)
         wanted = self.requirement
@@ -307,15 +306,15 @@ class Adapter(ABC):
         return made.labelled(mixed=self.mixed(call, reading, made))
 
     def spec(self, function: types.FunctionType, reading: Reading) -> CaptureSpec:
-        """Return what is to be recorded of an attention function."""
+        """Return the capture spec of an attention function."""
         bound = bound_names(function)
         return reading.spec | CaptureSpec(tuple(name for name in self.hints if name in bound))
 
     def recorded(self, function: types.FunctionType, reading: Reading) -> tuple[CaptureSpec, frozenset[str]]:
-        """Return what is recorded of an attention function, and which names at their assignments.
+        """Return the capture spec of an attention function, and the names that are recorded at their assignments.
 
-        What may hold nothing at a return is recorded as it is assigned: that a name is unbound is an exception, which
-        compiled code cannot have.
+        A name that may be unbound at a return is recorded as it is assigned: compiled code cannot have the exception
+        of an unbound name.
         """
         spec = self.spec(function, reading)
         loose = may_be_unbound(own_code(function), tuple(name for name in spec.returned if not is_attribute(name)))
@@ -358,7 +357,7 @@ class Adapter(ABC):
             return False
 
 
-# Files are read once, for scopes are opened by the thousand.
+# Cached, because scopes are opened by the thousand and each look-up reads files.
 
 
 @functools.cache

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ForwardPasses:
-    """Tells forwards apart: by the start and end of the model's own, else by modules that run again."""
+    """Numbers forward passes: by the start and end of the model's own forward, else by modules that run again."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -20,7 +20,7 @@ class ForwardPasses:
         self._loose: dict[int | None, tuple[int, set[tuple[types.FunctionType, str]]]] = {}
 
     def mark(self, record: Record) -> None:
-        """Take note that the model's forward starts or ends."""
+        """Note that the model's forward starts or ends."""
         if record.kind == "entered":
             self._current[record.thread] = self._new()
             self._loose.pop(record.thread, None)
@@ -28,17 +28,17 @@ class ForwardPasses:
             self._current[record.thread] = None
 
     def of(self, call: Call) -> int:
-        """Return the number of the forward that a call belongs to."""
+        """Return the number of the forward pass that a call belongs to."""
         current = self._current.get(call.thread)
         if current is not None:
             return current
-        # In which thread compiled code ran is not known: it is the one that runs the model, if it is only one.
+        # The thread in which compiled code ran is unknown: it is the one that runs the model, if only one does.
         running = {
             number for thread, number in self._current.items() if number is not None and None in {thread, call.thread}
         }
         if len(running) == 1:
             return running.pop()
-        # A part of the model was called by itself, such as its forward_features.
+        # A part of the model was called alone, such as its forward_features.
         number, ran = self._loose.get(call.thread) or (self._new(), set())
         if (call.function, call.name) in ran:
             number, ran = self._new(), set()

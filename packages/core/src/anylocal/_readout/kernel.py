@@ -1,10 +1,11 @@
-"""What an attention function hands to the fused kernel, read from its source."""
+"""The arguments with which an attention function calls the fused kernel, read from its source."""
 
 from __future__ import annotations
 
 import ast
 from typing import TYPE_CHECKING, Final
 
+from anylocal._readout.expressions import VIEWS, stored_names
 from anylocal._readout.reading import Operand
 from anylocal.errors import UnsupportedError
 
@@ -16,11 +17,9 @@ KERNEL: Final = "scaled_dot_product_attention"
 
 # The kernel's signature, for arguments given by position.
 _PARAMETERS: Final = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
-# What decides the map; the value, dropout and the layout of grouped heads (seen from the shapes) do not.
+# The arguments that decide the map; the value, dropout and the layout of grouped heads (seen from the shapes) do not.
 _DECISIVE: Final[tuple[str, ...]] = ("query", "key", "attn_mask", "is_causal", "scale")
 _HARMLESS: Final = {"enable_gqa", "dropout_p"}
-# Those that leave even the precision, and only say where each value stands.
-VIEWS: Final = {"transpose", "permute", "contiguous", "unsqueeze", "squeeze", "flatten", "unflatten"}
 
 
 def why_unbound(function: types.FunctionType) -> str:
@@ -33,14 +32,8 @@ def why_unbound(function: types.FunctionType) -> str:
     )
 
 
-def stored_names(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
-            yield node.id
-
-
 def written_arguments(call: ast.Call) -> str:
-    """Return what decides the map, as it is written."""
+    """Return the source of the arguments that decide the map."""
     given = dict(zip(_PARAMETERS, call.args, strict=False))
     given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
     return ", ".join(f"{name}={ast.unparse(given[name])}" for name in _DECISIVE if name in given)
@@ -54,21 +47,21 @@ def operands_of(call: ast.Call, definition: ast.AST, where: str) -> dict[str, Op
         if keyword.arg is None:
             unknown |= _keys(keyword.value, definition) - _HARMLESS
     if unknown or len(call.args) > len(_PARAMETERS):
-        raise UnsupportedError(f"{where} calls {KERNEL} in a way that is not known: {ast.unparse(call)}.")
+        raise UnsupportedError(f"{where} calls {KERNEL} in an unknown way: {ast.unparse(call)}.")
     operands = {name: _operand(given[name], where) for name in _DECISIVE if name in given}
     taken = {o.local for o in operands.values() if o.local}
-    behind = list(_behind(call, definition))
-    rebound = taken & {name for node in behind for name in stored_names(node)}
+    later = list(_later(call, definition))
+    rebound = taken & {name for node in later for name in stored_names(node)}
     if rebound:
-        raise UnsupportedError(f"{where} rebinds {', '.join(sorted(rebound))} after it gave it to {KERNEL}.")
-    changed = taken & {name for node in behind for name in _changed(node)}
+        raise UnsupportedError(f"{where} rebinds {', '.join(sorted(rebound))} after passing it to {KERNEL}.")
+    changed = taken & {name for node in later for name in _changed(node)}
     if changed:
-        raise UnsupportedError(f"{where} changes {', '.join(sorted(changed))} in place after it gave it to {KERNEL}.")
+        raise UnsupportedError(f"{where} changes {', '.join(sorted(changed))} in place after passing it to {KERNEL}.")
     return operands
 
 
 def _keys(unpacked: ast.expr, definition: ast.AST) -> set[str]:
-    """Return the keys that a dict of further arguments can have; an empty name stands for those that cannot be told."""
+    """Return the keys that a dict of further arguments can have; an empty name stands for unknown ones."""
     if not isinstance(unpacked, ast.Name):
         return {""}
     keys: set[str] = set()
@@ -86,7 +79,7 @@ def _keys(unpacked: ast.expr, definition: ast.AST) -> set[str]:
 
 
 def _is_assigned_dict(name: ast.Name, definition: ast.AST) -> bool:
-    """Return whether a name is stored to by the assignment of a dict's display."""
+    """Return whether a name is the target of the assignment of a dict display."""
     return any(
         isinstance(node, ast.Assign) and node.targets == [name] and isinstance(node.value, ast.Dict)
         for node in ast.walk(definition)
@@ -99,7 +92,7 @@ def _operand(node: ast.expr, where: str) -> Operand:
             return Operand(local=name)
         case ast.Constant(value=value):
             return Operand(constant=value)
-        # Those that begin with two underscores have another name when they run.
+        # Names that begin with two underscores are mangled.
         case ast.Attribute(value=ast.Name(id="self" | "module"), attr=attribute) if attribute[:2] != "__":
             return Operand(attribute=attribute)
         case ast.Call(func=ast.Attribute(value=inner, attr=method), args=arguments, keywords=[]) if method in VIEWS:
@@ -107,7 +100,7 @@ def _operand(node: ast.expr, where: str) -> Operand:
             if viewed.local is not None and all(_is_constant(argument) for argument in arguments):
                 step = (method, tuple(ast.literal_eval(argument) for argument in arguments))
                 return Operand(local=viewed.local, views=(*viewed.views, step))
-    raise UnsupportedError(f"{where} gives {KERNEL} an expression, {ast.unparse(node)}, which no local holds.")
+    raise UnsupportedError(f"{where} passes {KERNEL} an expression, {ast.unparse(node)}, which no local holds.")
 
 
 def _is_constant(node: ast.expr) -> bool:
@@ -118,8 +111,8 @@ def _is_constant(node: ast.expr) -> bool:
     return True
 
 
-def _behind(call: ast.Call, definition: ast.AST) -> Iterator[ast.AST]:
-    """Yield what can run after a call, which the other branch of an `if` cannot."""
+def _later(call: ast.Call, definition: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements that can run after a call; those of the other branch of an `if` cannot."""
     for parent in ast.walk(definition):
         for field in ("body", "orelse", "finalbody", "handlers"):
             block = getattr(parent, field, None)

@@ -1,4 +1,4 @@
-"""How an attention map is read off a call: what the fused kernel was given, or what a softmax was assigned to."""
+"""How an attention map is read off a call: by the arguments of the fused kernel, or the variable of a softmax."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ class Operand:
     constant : object
         The value, where it is neither.
     views : tuple of (str, tuple)
-        Methods of a local that is a tensor, with their arguments, which make the argument of it:
-        ``(("transpose", (-1, -2)),)``.
+        Methods of the local, with their arguments, whose result is the argument: ``(("transpose", (-1, -2)),)``.
 
     Examples
     --------
@@ -44,11 +43,11 @@ class Operand:
 
     @property
     def key(self) -> str | None:
-        """Under which name it is recorded, with a dot before that of an attribute; None of a constant."""
+        """The name under which it is recorded, with a dot before that of an attribute; None for a constant."""
         return self.local if self.attribute is None else f".{self.attribute}"
 
     def of(self, values: Mapping[str, Any]) -> Any:
-        """Return what it was in a call."""
+        """Return its value in a call."""
         if self.key is None:
             return self.constant
         value = values[self.key]
@@ -69,13 +68,13 @@ class Reading:
     weights : Assignment, or None
         The assignment of the softmax, where the function can make it itself.
     mixed : Assignment, or None
-        The assignment of what it makes of the softmax before that meets the values.
+        The assignment of the map as it is multiplied with the values, where that is not the softmax itself.
     head_by_head : bool
-        Whether it makes the softmax of each head by itself, in a loop.
+        Whether it makes a softmax for each head, in a loop.
     otherwise : tuple of Assignment
         The assignments of the softmax in other branches, recorded under the same name.
     axis : int
-        The axis that the softmax is along, as it is written.
+        The axis of the softmax in the source.
 
     Examples
     --------
@@ -95,7 +94,7 @@ class Reading:
 
     @property
     def locals(self) -> tuple[str, ...]:
-        """The locals that are needed as the function returns."""
+        """The locals to record as the function returns."""
         return tuple(dict.fromkeys(o.local for o in (self.operands or {}).values() if o.local is not None))
 
     @property
@@ -104,23 +103,23 @@ class Reading:
 
     @property
     def spec(self) -> CaptureSpec:
-        """What is to be recorded."""
+        """The capture spec of the function."""
         return CaptureSpec(
             self._recorded, resulted=frozenset(filter(None, (self.weights, *self.otherwise, self.mixed)))
         )
 
     @property
     def joined(self) -> frozenset[str]:
-        """Under which names assignments are recorded."""
-        return frozenset(result.key for result in self.spec.resulted)
+        """The names that are recorded at their assignments."""
+        return self.spec.keys
 
     @property
     def gathered(self) -> frozenset[str]:
-        """Those of them of which all values count."""
+        """Those of the joined names whose values are all recorded, not only the last one."""
         return self.joined if self.head_by_head else frozenset()
 
     def made_map(self, values: Values) -> bool:
-        """Return whether a call came to the softmax or the kernel: it may have left the work to another function."""
+        """Return whether a call reached the softmax or the kernel, and did not leave the work to another function."""
         return not self.was_fused(values) or (self.operands is not None and set(self._recorded) <= set(values))
 
     def was_fused(self, values: Values) -> bool:
@@ -128,16 +127,16 @@ class Reading:
         return self.weights is None or self.weights.key not in values
 
     def arguments(self, values: Values) -> dict[str, Any]:
-        """Return the kernel's arguments that decide the map, as they were in a call."""
+        """Return the kernel's arguments of a call that decide the map."""
         return {name: operand.of(values) for name, operand in (self.operands or {}).items()}
 
     def softmax(self, values: Values) -> Any:
-        """Return what the softmax was assigned to: a tensor, or a tuple of one for each head.
+        """Return the softmax: a tensor, or a tuple of one for each head.
 
         Raises
         ------
         UnsupportedError
-            Where it is along another axis than the last.
+            If it is along another axis than the last.
         """
         assert self.weights is not None
         found = values[self.weights.key]
@@ -150,5 +149,5 @@ class Reading:
         return found
 
     def mix(self, values: Values) -> Any:
-        """Return what a call made of the softmax afterwards, None where it made nothing of it."""
+        """Return the map that a call made of its softmax, None where it used the softmax itself."""
         return values[self.mixed.key] if self.mixed is not None and self.mixed.key in values else None

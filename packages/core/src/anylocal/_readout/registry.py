@@ -21,12 +21,12 @@ _GROUP: Final = "anylocal.adapters"
 
 
 def attention_functions(*candidates: object) -> Iterator[types.FunctionType]:
-    """Yield those functions that compute attention, of functions and of classes of modules.
+    """Yield the functions that compute attention, among functions and classes of modules.
 
     Parameters
     ----------
     *candidates : function, class or None
-        A class stands for its ``forward``; None, for what a version of the zoo does not have, is passed over.
+        A class stands for its ``forward``; None, for a class that a version of the zoo lacks, is ignored.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def adapters() -> dict[str, Adapter]:
     Raises
     ------
     UnsupportedError
-        If what is registered is no adapter.
+        If an entry point does not hold an adapter.
 
     Examples
     --------

@@ -79,13 +79,14 @@ class AttentionCapture:
         )
         self._readings = readings_of(chosen, adapter)
         self._modules = chosen.modules
-        self._heads = MultiHead(resolution, chosen)
-        if not self._readings and not self._heads.functions:
+        self._multihead = MultiHead(resolution, chosen)
+        if not self._readings and not self._multihead.functions:
             raise TargetError(no_map_message(chosen, adapter.unsupported(model)))
         root = type(model).forward
         self._root = root if isinstance(root, types.FunctionType) and root not in self._readings else None
         self._unsupported = dict(adapter.unsupported(model))
-        self._overlooked = overlooked_functions(chosen, {*self._readings, *self._heads.functions}, self._unsupported)
+        known = {*self._readings, *self._multihead.functions}
+        self._overlooked = overlooked_functions(chosen, known, self._unsupported)
         requests = [*self._requests(resolution, chosen, keep)]
         self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads)
         self._reading = threading.RLock()
@@ -93,26 +94,26 @@ class AttentionCapture:
 
     @property
     def maps(self) -> AttentionMaps:
-        """The maps that there are by now; more come while the model runs."""
-        # Made anew: kept, it would hold what holds it, and all tensors would wait for the garbage collector.
+        """The maps so far; more come while the model runs."""
+        # A new object: a stored one would be a reference cycle, and all tensors would wait for the garbage collector.
         return AttentionMaps(self._now, unsupported=self._unsupported)
 
-    def _requests(self, resolution: Resolution, chosen: Resolution, kept: object) -> Iterator[Request]:
+    def _requests(self, resolution: Resolution, chosen: Resolution, keep: object) -> Iterator[Request]:
         for found in chosen.matches:
             if found.function in self._readings:
                 reading = self._readings[found.function]
                 spec, joined = self._adapter.recorded(found.function, reading)
                 yield Request(found, spec, joined, reading.gathered)
-        accepts = {found.function: found.filter for found in resolution.matches}
-        for function, names, arguments, keep in self._adapter.observations(self._model):
-            # What an attention function itself has to tell are its hints; of torch's, all is asked for below.
-            if function not in self._readings and not self._heads.owns(function):
+        filters = {found.function: found.filter for found in resolution.matches}
+        for function, names, arguments, kept in self._adapter.observations(self._model):
+            # An attention function has hints instead; torch's have requests of their own below.
+            if function not in self._readings and not self._multihead.owns(function):
                 spec = CaptureSpec(names, given=frozenset(arguments))
-                yield Request(Match(function, accepts.get(function)), spec, keep=keep)
+                yield Request(Match(function, filters.get(function)), spec, keep=kept)
         for layer in self._overlooked:
             yield Request(layer.match, CaptureSpec(), role=Role.PRESENCE)
-        yield from self._heads.requests(kept)
-        if self._root is not None and self._root not in self._heads.functions:
+        yield from self._multihead.requests(keep)
+        if self._root is not None and self._root not in self._multihead.functions:
             model = self._model
             yield Request(Match(self._root, lambda owner: owner is model), CaptureSpec(), role=Role.BOUNDARIES)
 
@@ -127,7 +128,7 @@ class AttentionCapture:
         Warns
         -----
         OverlookedWarning
-            Of layers that have computed attention in a way that cannot be read; they are then among the `unsupported`.
+            For layers that computed attention in a way that cannot be read; they are then among the `unsupported`.
         """
         self._capture.close()
         called = [
@@ -140,8 +141,8 @@ class AttentionCapture:
         if called:
             first = called[0]
             message = (
-                f"Of {', '.join(map(repr, first.names))} there is no map: {first.how}. See .unsupported for all of"
-                " them; assign the softmax to a variable, or capture what there is by its own name."
+                f"No attention map for {', '.join(map(repr, first.names))}: {first.how}. See .unsupported for all such"
+                " layers; assign the softmax to a variable, or capture another variable by its name."
             )
             warnings.warn(OverlookedWarning(message), stacklevel=level_of_user())
 
@@ -149,7 +150,7 @@ class AttentionCapture:
     def layers(self) -> dict[str, str]:
         """The modules whose own functions make maps, by name, and the classes that they are of.
 
-        Those that leave it to one function for all, as layers of transformers do, are not known before they run; then
+        Layers that call one function for all of them, as those of transformers do, are unknown before they run; then
         the maps have their names.
         """
         sites = [site for site in self._capture.sites if site.function in self._readings]
@@ -162,19 +163,19 @@ class AttentionCapture:
 
     @property
     def unsupported(self) -> Mapping[str, str]:
-        """By the names of modules, what else is called attention in the model, and what it is: it has no map."""
+        """The layers without a map, by the names of their modules, and what they are."""
         return self._unsupported
 
     @property
     def count_of_functions(self) -> int:
-        """In how many functions it looks."""
+        """The number of functions that it captures."""
         return len(self._capture.sites)
 
     def clear(self) -> None:
         """Forget the maps, and go on capturing if it is open."""
         self._capture.clear()
         with self._reading:
-            self._heads.weights.clear()
+            self._multihead.weights.clear()
             self._begin_to_read()
 
     def __enter__(self) -> AttentionMaps:
@@ -183,32 +184,32 @@ class AttentionCapture:
         return self.maps
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Stop capturing, and say so if there is no map and no exception explains it."""
+        """Stop capturing, and warn if no map was made and no exception explains it."""
         self.close()
         if kind is None:
-            self._capture.tell("attention map", {*self._readings, *self._heads.functions})
+            self._capture.warn_if_empty("attention map", {*self._readings, *self._multihead.functions})
 
-    # The reading, which goes on where it ended: who reads after each forward of a long run reads each record once.
+    # Each record is read once: reading after each forward pass of a long run goes on where the last reading ended.
 
     def _begin_to_read(self) -> None:
         self._made: list[AttentionMap] = []
         self._read_so_far = 0
         self._seen: dict[str, _Latest] = {}
-        self._scene = InputContext(self._model, self._seen, self._about, {})
+        self._context = InputContext(self._model, self._seen, self._about, {})
         self._names: dict[int, str] = {}
         self._assembler = Assembler(self._names, self._capture.rank)
-        self._forwards = ForwardPasses()
-        self._nesting = Nesting(self._heads)
+        self._forward_passes = ForwardPasses()
+        self._nesting = Nesting(self._multihead)
 
     def _now(self) -> Sequence[AttentionMap]:
         with self._reading:
             records, self._read_so_far = self._capture.records_from(self._read_so_far)
             if records:
                 try:
-                    # A new list, for somebody may be going through the one of before.
+                    # A new list, because the old one may be iterated over.
                     self._made = [*self._made, *self._all(records)]
                 except BaseException:
-                    # What cannot be read is not passed over by the next who reads.
+                    # The next reading fails at the same record, instead of skipping it.
                     self._begin_to_read()
                     raise
             return self._made
@@ -216,44 +217,44 @@ class AttentionCapture:
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
         for call in self._calls(records):
             reading = self._readings.get(call.function)
-            if self._heads.owns(call.function):
-                made = self._heads.map_of(call) if self._heads.made_map(call) else None
+            if self._multihead.owns(call.function):
+                made = self._multihead.map_of(call) if self._multihead.made_map(call) else None
             elif reading is not None:
                 made = self._adapter.map_of(reading, call) if reading.made_map(call.values) else None
             else:
                 self._seen.setdefault(call.name, _Latest()).update(call.values)
-                self._adapter.observe(call, self._scene)
+                self._adapter.observe(call, self._context)
                 continue
             if made is not None:
-                queries, keys, windows = self._adapter.axes(call, made.shape, self._scene)
-                # Only maps make a forward: what else is asked for may be called between two of them.
-                forward = self._forwards.of(call)
+                queries, keys, windows = self._adapter.axes(call, made.shape, self._context)
+                # Only maps make a forward pass: observed functions may be called between two of them.
+                forward = self._forward_passes.of(call)
                 yield made.labelled(queries=queries, keys=keys, windows=windows, forward=forward, rank=call.rank)
 
     def _calls(self, records: Sequence[Record]) -> Iterator[Call]:
-        """Yield each call while its forward is the current one."""
-        # What was there at first keeps its name; what came to be meanwhile has that of its place by now.
+        """Yield each call while its forward pass is the current one."""
+        # Modules that the model had at first keep their names; newer ones have their present names.
         self._names.update((id(module), name) for name, module in module_names(self._model))
         self._names.update(self._capture.names_of)
         self._assembler.rank = self._capture.rank
         for record in records:
             is_boundary = record.request.role is Role.BOUNDARIES
-            is_root = is_boundary and record.request.function is self._root and record.module is self._model
+            is_root = is_boundary and record.request.match.function is self._root and record.module is self._model
             if is_root and record.kind == "entered":
-                self._forwards.mark(record)
+                self._forward_passes.mark(record)
             yield from self._assembler.calls(self._nesting.of(record))
             if is_root and record.kind == "returned":
-                self._forwards.mark(record)
+                self._forward_passes.mark(record)
 
 
 class _Latest(Mapping[str, Any]):
-    """The latest value of each name; read only when asked for: of others it is no matter whether they have changed."""
+    """The latest value of each name; read on demand, so that only values that are used are checked for changes."""
 
     def __init__(self) -> None:
         self._in: dict[str, Mapping[str, Any]] = {}
 
     def update(self, values: Mapping[str, Any]) -> None:
-        """Take values in the place of those of the same names."""
+        """Replace the values of the same names."""
         self._in.update(dict.fromkeys(values, values))
 
     def __getitem__(self, name: str) -> Any:

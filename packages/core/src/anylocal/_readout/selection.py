@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Overlooked(NamedTuple):
-    """A function that seems to make maps which cannot be read, the modules that it works for, and how it does."""
+    """A function that seems to make maps which cannot be read: the names of its modules, and how it makes them."""
 
     match: Match
     names: tuple[str, ...]
@@ -30,7 +30,7 @@ class Overlooked(NamedTuple):
 
 
 def with_shared_functions(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
-    """Add functions of the zoo that work for any module, and that the model looks up when it runs."""
+    """Add functions of the zoo that work for any module, which the model looks up as it runs."""
     new = _not_among(resolution, functions)
     if not new:
         return resolution
@@ -40,7 +40,7 @@ def with_shared_functions(resolution: Resolution, functions: Iterable[types.Func
 
 
 def with_late_functions(resolution: Resolution, functions: Iterable[types.FunctionType]) -> Resolution:
-    """Add functions of modules that come to be while the model runs, in the place of those that there are."""
+    """Add functions of modules that the model makes as it runs, of its own parts."""
     new = _not_among(resolution, functions)
     if not new:
         return resolution
@@ -51,11 +51,11 @@ def with_late_functions(resolution: Resolution, functions: Iterable[types.Functi
         for part in module.children()
     )
 
-    def accepts(owner: object) -> bool:
-        """Return whether a module is made of the model's own parts; another model of its class has others."""
+    def has_parts(owner: object) -> bool:
+        """Return whether a module is made of the model's own parts; those of another model are not."""
         return isinstance(owner, torch.nn.Module) and any(map(parts, owner.children()))
 
-    late = tuple(Match(function, accepts) for function in new)
+    late = tuple(Match(function, has_parts) for function in new)
     return Resolution(resolution.label, resolution.matches + late, resolution.modules)
 
 
@@ -71,7 +71,7 @@ def readings_of(resolution: Resolution, adapter: AttentionSource) -> dict[types.
 
 
 def overlooked_functions(
-    chosen: Resolution, known: set[types.FunctionType], told: Mapping[str, str]
+    chosen: Resolution, known: set[types.FunctionType], unsupported: Mapping[str, str]
 ) -> tuple[Overlooked, ...]:
     """Return the functions that seem to make maps which cannot be read, of modules that have no other one."""
     overlooked = [
@@ -79,12 +79,12 @@ def overlooked_functions(
     ]
     if not overlooked:
         return ()
-    read_ones = (site(found, (), chosen.modules).modules for found in chosen.matches if found.function in known)
-    have = {*told, *itertools.chain.from_iterable(read_ones)}
+    readable = (site(found, (), chosen.modules).modules for found in chosen.matches if found.function in known)
+    have = {*unsupported, *itertools.chain.from_iterable(readable)}
     missed = []
     for found, how in overlooked:
         modules = site(found, (), chosen.modules).modules
-        # One that takes no module has a name of its own.
+        # A function that takes no module goes by its own name.
         names = tuple(name for name in modules or (found.function.__qualname__,) if name not in have)
         if names:
             missed.append(Overlooked(found, names, how))
@@ -93,7 +93,7 @@ def overlooked_functions(
 
 def _how_overlooked(found: Match) -> str | None:
     if found.filter is None and reading_of(found.function) is not None:
-        return "a function makes it which does not take the module, so that whose map it is cannot be told"
+        return "a function makes it which does not take the module, so that the layer of the map is unknown"
     return why_overlooked(found.function)
 
 
@@ -105,12 +105,12 @@ def not_a_model_message(given: object) -> str:
         what, cure = f"A method ({getattr(given, '__qualname__', given)})", "Give the model that it belongs to."
     else:
         what, cure = f"A {type(given).__qualname__}", f"Give its .{inside}." if inside else "Give one."
-    return f"{what} is no nn.Module, whose attention maps could be captured. {cure}"
+    return f"{what} is not an nn.Module, whose attention maps could be captured. {cure}"
 
 
 def no_map_message(resolution: Resolution, unsupported: Mapping[str, str]) -> str:
     kinds = sorted({type(module).__qualname__ for module in resolution.modules.values()})
-    listed = ", ".join(kinds[:12]) + (f", … ({len(kinds) - 12} more)" if len(kinds) > 12 else "")  # noqa: PLR2004  # so many are listed
+    listed = ", ".join(kinds[:12]) + (f", … ({len(kinds) - 12} more)" if len(kinds) > 12 else "")  # noqa: PLR2004  # the number listed
     instead: dict[str, list[str]] = {}
     for name, what in unsupported.items():
         instead.setdefault(what, []).append(name)

@@ -12,6 +12,7 @@ import textwrap
 import types
 from typing import TYPE_CHECKING, Any, Final
 
+from anylocal._readout.expressions import called_name
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -99,13 +100,6 @@ def softmax_modules(function: types.FunctionType) -> frozenset[str]:
                     case ast.Assign(targets=[ast.Attribute(attr=attribute)], value=ast.Call() as call):
                         found |= {attribute} if called_name(call) == "Softmax" else set()
     return frozenset(found)
-
-
-def called_name(node: ast.AST) -> str | None:
-    match node:
-        case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)):
-            return name
-    return None
 
 
 # Heads in the batch

@@ -1,4 +1,4 @@
-"""Code object in, code object out: the only room that knows opcodes."""
+"""Code object in, code object out: the only package that knows opcodes."""
 
 from anylocal._engine.rewrite.flow import Flow, may_be_unbound
 from anylocal._engine.rewrite.inject import RECORDER, UNBOUND, owner_name

@@ -1,14 +1,14 @@
-"""What a code object does to its local names, by control flow.
+"""Which local names of a code object may be bound, by control flow.
 
 For each instruction that can be reached, `Flow.before` says which names may be bound and which may be
 unbound when it starts; a name that may be both needs a checked load there. The analysis is the textbook one
 for definite assignment: states flow along jumps and into exception handlers, and are joined by union until
 nothing changes.
 
-One thing needs the evaluation stack as well. An inlined comprehension (3.12+) that reuses a name of its
+One case needs the evaluation stack as well. An inlined comprehension (3.12+) that reuses a name of its
 function saves the function's value on the stack (LOAD_FAST_AND_CLEAR), and puts it back with an ordinary
-STORE_FAST at its end, on both its normal and its exceptional way out. That store is no assignment: what it
-stores may be NULL, and the name is afterwards as bound as it was before. So the saved values are followed
+STORE_FAST at its end, on both its normal and its exceptional way out. That store is not an assignment: its
+value may be NULL, and the name is afterwards as bound as it was before. So the saved values are followed
 through the stack. Nothing but SWAP moves them and nothing but that STORE_FAST consumes them, hence every other
 instruction matters by its net effect on the depth alone.
 """
@@ -30,7 +30,7 @@ from anylocal._engine.rewrite.parse import Element, argument_names, parse, varia
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# A function that names one of these may look at all its locals.
+# A function that names one of these may read all its locals.
 ASKS_FOR_LOCALS: Final = frozenset({"locals", "vars", "dir", "eval", "exec", "_getframe", "currentframe", "stack"})
 
 
@@ -46,14 +46,14 @@ Stack: TypeAlias = tuple[Saved | None, ...]
 
 
 class State(NamedTuple):
-    """What is known before an instruction: two bit sets over `Flow.names`, and the stack."""
+    """The state before an instruction: two bit sets over the names, and the stack."""
 
     may_be_bound: int
     may_be_unbound: int
     stack: Stack
 
     def join(self, other: State) -> State:
-        """Return what is known when either may be the case."""
+        """Return the state that covers both."""
         return State(
             self.may_be_bound | other.may_be_bound,
             self.may_be_unbound | other.may_be_unbound,
@@ -78,7 +78,7 @@ class Flow:
     Attributes
     ----------
     elements : Bytecode
-        Its instructions, as `parse` gives them.
+        Its instructions, as `parse` returns them.
     before : dict of int to State
         The state before the instruction at each index that can be reached.
     cells : dict of str to (CellVar or FreeVar)
@@ -125,7 +125,7 @@ class Flow:
     def is_assignment(self, index: int) -> bool:
         """Return whether the instruction at `index` assigns to a name of the function itself.
 
-        Not so where a comprehension stores into its own variable, or puts the function's back; nor where an
+        False where a comprehension stores into its own variable, or puts the function's back, and where an
         ``except … as error:`` ends, which compiles to ``error = None; del error``.
         """
         instr = self.elements[index]
@@ -134,16 +134,16 @@ class Flow:
         return index in self.before and self.saved(variable(instr) or "", index) is None
 
     def saved(self, name: str, index: int) -> tuple[int, Saved] | None:
-        """Return where a comprehension keeps the function's own value of a name, counted from the top of the stack."""
+        """Return the depth in the stack at which a comprehension keeps the function's value of a name, and its slot."""
         stack = self.before[index].stack if index in self.before else ()
         places = (i for i, slot in enumerate(stack) if slot is not None and slot.name == name)
-        # Of several comprehensions in each other, the outermost keeps the function's.
+        # Of nested comprehensions, the outermost keeps the function's.
         first = next(places, None)
         slot = None if first is None else stack[first]
         return None if first is None or slot is None else (len(stack) - first, slot)
 
     def _clears(self, index: int) -> bool:
-        """Return whether a store is directly followed by a deletion that stands at the same place in the source."""
+        """Return whether a store is directly followed by a deletion with the same location in the source."""
         store, delete = self.elements[index], self.elements[index + 1]
         return (
             isinstance(store, Instr)
@@ -153,14 +153,14 @@ class Flow:
         )
 
     def deletes(self, name: str) -> bool:
-        """Return whether the function, or one inside of it, deletes the name."""
+        """Return whether the function, or one inside it, deletes the name."""
         own = (e for e in self.elements if isinstance(e, Instr) and e.name in DELETES)
         return any(variable(e) == name for e in own) or _deletes_free(self.code, name)
 
     def assigned(self) -> tuple[str, ...]:
         """Return the names that the function binds: its arguments, then the others as they are first assigned.
 
-        Last come those that only functions inside of it assign, as a comprehension's ``:=`` is before 3.12.
+        Names that only functions inside it assign, as a comprehension's ``:=`` before 3.12, come last.
         """
         names = dict.fromkeys(argument_names(self.code))
         for index, element in enumerate(self.elements):
@@ -174,7 +174,7 @@ class Flow:
         everything = (1 << len(self._bit)) - 1
         self._reach(0, State(arguments, everything & ~arguments, ()))
         while self._pending:
-            # By place: what leads to an instruction mostly stands before it, so few are looked at twice.
+            # By index: the predecessors of an instruction are mostly before it, so few are visited twice.
             index = heapq.heappop(self._pending)
             element, state = self.elements[index], self.before[index]
             if not isinstance(element, Instr):
@@ -189,7 +189,7 @@ class Flow:
                 self._reach(index + 1, after)
 
     def _reach(self, index: int, state: State) -> None:
-        """Note that an instruction may start in a state, and look at it again if that is news."""
+        """Add a state in which an instruction may start, and visit it again if that is new."""
         if index == len(self.elements):
             return
         known = self.before.get(index)
@@ -200,7 +200,7 @@ class Flow:
                 heapq.heappush(self._pending, index)
 
     def _raise(self, index: int, before: State, after: State) -> None:
-        """Reach the handler around an instruction, which may raise before or after it has done its work."""
+        """Reach the handler around an instruction, which may raise before or after its effect."""
         region = self._handlers[index]
         if region is None:
             return
@@ -244,7 +244,7 @@ class Flow:
 
 @functools.lru_cache(maxsize=1024)
 def may_be_unbound(code: types.CodeType, names: tuple[str, ...]) -> frozenset[str]:
-    """Return those of some names that may hold nothing when the function returns."""
+    """Return the names that may be unbound when the function returns."""
     flow = Flow(code)
     returns = [i for i, element in enumerate(flow.elements) if isinstance(element, Instr) and element.name in RETURNS]
     return frozenset(
@@ -266,8 +266,8 @@ def _deletes_free(code: types.CodeType, name: str) -> bool:
 def _cells(code: types.CodeType, elements: Sequence[Element]) -> dict[str, CellVar | FreeVar]:
     """Return the names whose value the function itself keeps in a cell.
 
-    A cell that only an inlined comprehension needs is made in it, behind the function's start, and is not ours. Nor is
-    one beside a free variable of its name: the function reads the free one.
+    A cell that only an inlined comprehension needs is made in it, after the function's start, and does not count. Nor
+    does one beside a free variable of the same name: the function reads the free one.
     """
     cells: dict[str, CellVar | FreeVar] = {name: FreeVar(name) for name in code.co_freevars}
     for element in elements:
@@ -280,7 +280,7 @@ def _cells(code: types.CodeType, elements: Sequence[Element]) -> dict[str, CellV
 
 
 def _handlers(elements: Sequence[Element]) -> list[TryBegin | None]:
-    """Return the exception region that each element lies in."""
+    """Return the exception region of each element."""
     regions: list[TryBegin | None] = []
     active: TryBegin | None = None
     for element in elements:

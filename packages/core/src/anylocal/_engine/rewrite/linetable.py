@@ -1,4 +1,4 @@
-"""The line table of a code object; its format is told in CPython's ``Objects/locations.md``."""
+"""The line table of a code object; CPython's ``Objects/locations.md`` describes its format."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NONE: Final = 15
 
 
 def repair(table: bytes) -> bytes:
-    """Return a line table that all readers read alike.
+    """Return an unambiguous line table.
 
-    The first byte of an entry is known by its highest bit, and who needs only lines (tracebacks, tracers,
-    ``co_lines``) skips to the next such byte. `bytecode` (0.19) writes columns from 128 to 255 into a byte each, which
+    The first byte of an entry has its highest bit set, and readers of lines only (tracebacks, tracers, ``co_lines``)
+    skip to the next such byte. `bytecode` (0.19) writes columns from 128 to 255 into a byte each, which
     those readers take for entries: from there on, all lines are wrong. CPython writes such an entry in its long form.
     """
     return b"".join(_in_long_form(entry) if _is_ambiguous(entry) else entry for entry in _entries(table))

@@ -1,4 +1,4 @@
-"""Code object to instructions and back, with `bytecode`'s gaps closed."""
+"""Code object to instructions and back, with workarounds for `bytecode`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Element: TypeAlias = Instr | Label | TryBegin | TryEnd | SetLineno
 
 
 class StandIn(int):
-    """The number of a BUILD_LIST that does to the stack what another instruction does, and that instruction."""
+    """The argument of a BUILD_LIST with the stack effect of another instruction, and that instruction."""
 
     instr: ConcreteInstr
 
@@ -32,8 +32,8 @@ def parse(code: types.CodeType) -> Bytecode:
             stand_in = StandIn(1 - dis.stack_effect(instr.opcode, instr.arg))
             stand_in.instr = instr
             concrete[i] = ConcreteInstr("BUILD_LIST", stand_in, location=instr.location)
-    # Where a comprehension is inlined, its variable can have the name of a free one of the function, and both are in
-    # use. `bytecode` (0.19) would miscount the variables then, so the free ones are called otherwise meanwhile.
+    # The variable of an inlined comprehension can have the name of a free one of the function, and both are in use.
+    # `bytecode` (0.19) would miscount the variables then, so the free ones have other names in between.
     called = {name if name not in code.co_varnames else f"{name}, free": name for name in code.co_freevars}
     concrete.freevars = list(called)
     parsed = concrete.to_bytecode(conserve_exception_block_stackdepth=True)
@@ -45,7 +45,7 @@ def parse(code: types.CodeType) -> Bytecode:
                 part.arg = FreeVar(called[part.arg.name])
             elements.append(part)
     parsed[:] = elements
-    # bytecode lists the arguments first and the rest as it meets them; locals() shows the order, so keep all.
+    # `bytecode` orders names by first use after the arguments; locals() shows the order, so keep the code's own.
     parsed.argnames = list(code.co_varnames)
     return parsed
 
@@ -78,7 +78,7 @@ def argument_names(code: types.CodeType) -> tuple[str, ...]:
 
 
 def variable(instr: Instr) -> str | None:
-    """Return the local name an instruction is about, or None."""
+    """Return the local name that an instruction loads, stores or deletes, or None."""
     arg = instr.arg
     if isinstance(arg, (CellVar, FreeVar)):
         return arg.name

@@ -25,7 +25,7 @@ class Nesting:
 
     def of(self, record: Record) -> Iterator[Record]:
         """Yield the records that make calls: those of attention when their module has finished, others as they come."""
-        function, role = record.request.function, record.request.role
+        function, role = record.request.match.function, record.request.role
         if role is Role.BOUNDARIES:
             if record.kind == "entered":
                 self._open.append(_Frame(function, record.module, record.thread, []))
@@ -52,8 +52,8 @@ class Nesting:
     def _own(self, frame: _Frame) -> Iterator[Record]:
         """Yield the records that belong to the module whose forward ends."""
         heads, module = self._heads, frame.module
-        slow = [record for record in frame.held if record.request.function is SLOW]
-        fast = [record for record in frame.held if record.request.function is FAST]
+        slow = [record for record in frame.held if record.request.match.function is SLOW]
+        fast = [record for record in frame.held if record.request.match.function is FAST]
         compiled = [record for record in frame.held if record.request.role is Role.COMPILED_VALUES]
         if frame.function in heads.layers:
             # Only its own records are here: a module that runs by itself has a forward of its own in between.

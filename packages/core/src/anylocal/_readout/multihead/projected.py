@@ -30,12 +30,12 @@ class ProjectedRows:
         self._inputs: list[torch.Tensor] = [values["query"], values.get("key", values["query"])]
         self._masks: list[torch.Tensor | None] = [values["attn_mask"], values["key_padding_mask"]]
         self._is_fast = call.function is FAST
-        # The hint stands for the mask under these conditions, as torch has them.
+        # The conditions under which torch takes the hint for the mask.
         self._causal = bool(values.get("is_causal", False)) and not values["need_weights"] and self._masks[1] is None
         self._weights = weights.copy()
         self._versions = self._now()
         query, key = self._inputs
-        # A nested tensor has no length of its own, and its samples have no rows behind their ends.
+        # A nested tensor has no length of its own, and its samples have no rows after their ends.
         self._lengths = [len(sample) for sample in query.unbind()] if query.is_nested else None
         if self._lengths is None and not self._is_fast:
             # The slow path has the batch in the middle, or none.
@@ -76,7 +76,7 @@ class ProjectedRows:
         to_q, to_k = self._weight(module, "q_proj_weight"), self._weight(module, "k_proj_weight")
         if packed is not None:
             to_q, to_k = packed[:width], packed[width : 2 * width]
-        q, k = self._through(to_q, of_q, x), self._through(to_k, of_k, y)
+        q, k = self._project(to_q, of_q, x), self._project(to_k, of_k, y)
         last = self._weight(module, "bias_k")
         if last is not None:
             k = torch.cat([k, last.expand(len(k), 1, -1)], 1)
@@ -85,14 +85,14 @@ class ProjectedRows:
         q, k = (each.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for each in (q, k))
         return q, k
 
-    def _through(self, weight: torch.Tensor | None, bias: torch.Tensor | None, given: torch.Tensor) -> torch.Tensor:
-        if weight is None or weight.shape != (self._module.embed_dim, given.shape[-1]):
+    def _project(self, weight: torch.Tensor | None, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+        if weight is None or weight.shape != (self._module.embed_dim, x.shape[-1]):
             msg = (
-                f"The weights of {self._name!r} do not lie in it as they did when it ran, and its map is computed from"
-                f" them, for torch keeps query and key to itself. {SWITCH}."
+                f"The weights of {self._name!r} have another layout than when it ran, and its map is computed from"
+                f" them, because torch does not expose query and key. {SWITCH}."
             )
             raise UnsupportedError(msg)
-        return nn.functional.linear(given, weight, bias)
+        return nn.functional.linear(x, weight, bias)
 
     def _mask(self) -> torch.Tensor | None:
         if self._lengths is not None:
@@ -109,7 +109,7 @@ class ProjectedRows:
         if not given:
             return None
         mask = given[0] if len(given) == 1 else given[0] + given[1]
-        # The fused kernels take any number but 0 to hide a key, also where an encoder layer lets one be added.
+        # In the fused kernels any number but 0 hides a key, also where an encoder layer accepts a mask to add.
         return mask == 0 if self._is_fast else nn.functional.pad(mask, (0, self._more))
 
     def _now(self) -> list[int | None]:
@@ -117,7 +117,7 @@ class ProjectedRows:
 
     def _weight(self, module: nn.Module, name: str) -> torch.Tensor | None:
         weight: torch.Tensor | None = getattr(module, name)
-        # What is kept may lie on another device than the model.
+        # The recorded tensors may be on another device than the model.
         return None if weight is None else weight.detach().to(self.device)
 
     def _warn_of_changes(self) -> None:
@@ -128,8 +128,8 @@ class ProjectedRows:
             what = f"The input of {self._name!r} was changed in place"
         if what:
             message = (
-                f"{what} while it was captured or after. torch keeps query and key to itself, so the map is computed"
-                " from what is there now, and may not be the one that it had. Read maps before the weights change, and"
+                f"{what} while it was captured or after. torch does not expose query and key, so the map is computed"
+                " from the present tensors, and may differ from the model's. Read maps before the weights change, and"
                 f" clear the capture then. {SWITCH}."
             )
             warnings.warn(ChangedInPlaceWarning(message), stacklevel=level_of_user())

@@ -1,12 +1,11 @@
 """The maps of `nn.MultiheadAttention`, which torch computes in one of three places.
 
-The slow path is a plain function, whose operands are taken. Two fused paths project query and key out of Python's
-sight: that of the module, and that of an encoder layer as a whole. Both come through `merge_masks`, and nothing else
-does, so its arguments are taken, and the projection is made again when the map is read. So it is where a model is
-compiled, for dynamo does not look into the function of the slow path: there the arguments of the module's forward are
-taken.
+The slow path is a plain function, whose operands are recorded. Two fused paths project query and key in C: that of the
+module, and that of a whole encoder layer. Both, and nothing else, call `merge_masks`, so its arguments are recorded,
+and the projection is repeated when the map is read. The same is done with the arguments of the module's forward in
+compiled code, because dynamo does not trace the function of the slow path.
 
-Neither function says whose call it is. What runs between the start and the end of a module's forward is its own.
+Neither function takes the module. Their calls belong to the module whose forward has started and not ended.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ class MultiHead:
     resolution : Resolution
         The model.
     chosen : Resolution
-        The model with those modules only whose maps are wanted.
+        The model with the captured modules only.
     """
 
     def __init__(self, resolution: Resolution, chosen: Resolution) -> None:
         self.chosen = {id(module) for module in chosen.modules.values()}
         self.weights = RecordedWeights()
-        self._among = IdentityFilter(resolution.modules.values())
+        self._parts = IdentityFilter(resolution.modules.values())
         found = [item.function for item in resolution.matches if item.filter is not None]
         self.callers = {function for function in found if SLOW.__name__ in own_code(function).co_names}
         self.layers = {function for function in found if OF_LAYER in own_code(function).co_names}
@@ -64,7 +63,7 @@ class MultiHead:
 
     @property
     def functions(self) -> tuple[types.FunctionType, ...]:
-        """The forwards whose calls make maps, none where the model has no multi-head attention."""
+        """The forwards whose calls make maps; none where the model has no multi-head attention."""
         return (*self.callers, *self.layers)
 
     def requests(self, keep: object = None) -> Iterator[Request]:
@@ -77,22 +76,22 @@ class MultiHead:
         note = self.weights.note
         # First, because its records must come before the end of the same call.
         if FORWARD in self.callers:
-            match = Match(FORWARD, self._among)
+            match = Match(FORWARD, self._parts)
             yield Request(match, COMPILED_SPEC, role=Role.COMPILED_VALUES, on_call=note)
         for function in self.callers:
-            yield Request(Match(function, self._among), CaptureSpec(), role=Role.BOUNDARIES)
+            yield Request(Match(function, self._parts), CaptureSpec(), role=Role.BOUNDARIES)
         for function in self.layers:
-            yield Request(Match(function, self._among), CaptureSpec(), role=Role.BOUNDARIES, on_call=note)
+            yield Request(Match(function, self._parts), CaptureSpec(), role=Role.BOUNDARIES, on_call=note)
         yield Request(Match(SLOW, is_real_call), SLOW_SPEC, frozenset({"q", "k", WEIGHTS}))
         kept = kept_with_version if keep == "detach" else None
-        yield Request(Match(FAST, self._among), FAST_SPEC, keep=kept, on_call=note)
+        yield Request(Match(FAST, self._parts), FAST_SPEC, keep=kept, on_call=note)
 
     def owns(self, function: types.FunctionType) -> bool:
         """Return whether a function is one of torch's multi-head attention."""
         return function in {SLOW, FAST, FORWARD}
 
     def made_map(self, call: Call) -> bool:
-        """Return whether such a call came to a softmax or a kernel."""
+        """Return whether such a call reached a softmax or a kernel."""
         return call.function is not SLOW or WEIGHTS in call.values or {"q", "k"} <= set(call.values)
 
     def map_of(self, call: Call, **labels: Any) -> AttentionMap:
@@ -103,10 +102,10 @@ class MultiHead:
             return AttentionMap(ProjectedRows(call, self.weights), name=call.name, fused=fused, **labels)
         if WEIGHTS in values:
             weights = values[WEIGHTS]
-            given = StoredRows(weights.unflatten(0, (-1, values["num_heads"])))
-            # A gradient can be taken of the model's own tensor only.
-            given.given = weights
-            return AttentionMap(given, name=call.name, fused=False, **labels)
+            rows = StoredRows(weights.unflatten(0, (-1, values["num_heads"])))
+            # Only the model's own tensor has a gradient.
+            rows.given = weights
+            return AttentionMap(rows, name=call.name, fused=False, **labels)
         mask = values["attn_mask"]
         causal = mask is None and bool(values["is_causal"])
         return AttentionMap.from_qk(
