@@ -328,7 +328,7 @@ def test_the_presence_of_a_call_is_noted() -> None:
 
 
 def test_on_call_gets_the_owners_of_calls_that_count() -> None:
-    """As they start, and as they are recorded."""
+    """As they start, and as they return."""
     owners: list[object] = []
 
     def identity(x: int) -> int:

@@ -155,7 +155,9 @@ def _nonsense(value: object) -> object:
 
 def test_keep_that_is_unknown_raises() -> None:
     """With those that are known."""
-    with pytest.raises(OptionError, match="keep='gpu' is neither one of 'detach', 'graph', 'clone', 'cpu' nor a function"):
+    with pytest.raises(
+        OptionError, match="keep='gpu' is neither one of 'detach', 'graph', 'clone', 'cpu' nor a function"
+    ):
         capture(walk, "total", keep="gpu")
 
 

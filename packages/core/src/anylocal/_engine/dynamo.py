@@ -85,11 +85,10 @@ top: Final = _Top()
 def refuse_export() -> None:
     """Raise if torch.export is tracing a model."""
     if is_exporting():
-        msg = (
+        raise UnsupportedError(
             "torch.export stores a model without its Python code, and a capture would become a part of it or see no"
             " real values. Export the model outside the with block."
         )
-        raise UnsupportedError(msg)
 
 
 def is_pending() -> bool:

@@ -25,13 +25,20 @@ OnEdit: TypeAlias = Callable[[int, str, Any, Any], Any]
 
 
 def on_start(subscription: Subscription) -> OnStart:
-    tracing, graph_task, no_task = dynamo.tracing, tensors.task_function(), tensors.NO_TASK
-    log, recomputing, role = subscription.log, subscription.recomputing, subscription.request.role
-    line, counter = subscription.function.__code__.co_firstlineno, log.starts.counter
-    matches = subscription.filter
-    members = getattr(matches, "members", None)
-    # What compiled code leaves; a start that is only counted is counted with its end.
-    leaves_start = subscription.records_start or role is Role.PRESENCE
+    """Return the listener for starts of calls."""
+    if subscription.request.role is Role.COMPILED_VALUES:
+        return ignore
+    is_counted_only = subscription.records and not subscription.records_start and subscription.log.thread is None
+    if not is_counted_only or subscription.on_call is not None:
+        return _on_noted_start(subscription)
+    members = getattr(subscription.filter, "members", None)
+    return _on_start_of_any(subscription) if members is None else _on_start_of_member(subscription, members)
+
+
+def _on_noted_start(subscription: Subscription) -> OnStart:
+    tracing, on_call = dynamo.tracing, subscription.on_call
+    line = subscription.function.__code__.co_firstlineno
+    leaves_start = subscription.records_start or subscription.request.role is Role.PRESENCE
 
     def start(owner: Any) -> None:
         if not tracing():
@@ -39,7 +46,21 @@ def on_start(subscription: Subscription) -> OnStart:
         elif leaves_start:
             dynamo.leave(subscription, "entered", line, owner)
 
-    def start_of_any(owner: Any) -> None:
+    def start_and_call(owner: Any) -> None:
+        if tracing():
+            start(owner)
+        elif subscription.start(owner) and on_call is not None:
+            on_call(owner)
+
+    return start if on_call is None else start_and_call
+
+
+def _on_start_of_any(subscription: Subscription) -> OnStart:
+    tracing, graph_task, no_task = dynamo.tracing, tensors.task_function(), tensors.NO_TASK
+    log, recomputing, counter = subscription.log, subscription.recomputing, subscription.log.starts.counter
+    matches = subscription.filter
+
+    def start(owner: Any) -> None:
         if tracing():
             return
         if recomputing or graph_task() != no_task or not (matches is None or matches(owner)):
@@ -48,11 +69,7 @@ def on_start(subscription: Subscription) -> OnStart:
             subscription.called = True
             next(counter)
 
-    if role is Role.COMPILED_VALUES:
-        return ignore
-    if not subscription.records or leaves_start or subscription.on_call is not None or log.thread is not None:
-        return start
-    return start_of_any if members is None else _on_start_of_member(subscription, members)
+    return start
 
 
 def _on_start_of_member(subscription: Subscription, members: frozenset[object]) -> OnStart:
@@ -76,7 +93,18 @@ def _on_start_of_member(subscription: Subscription, members: frozenset[object]) 
 
 
 def on_return(subscription: Subscription, places: tuple[int, ...], *, alone: bool) -> OnReturn:
-    tracing, names = dynamo.tracing, subscription.spec.returned
+    """Return the listener for returns, whose names are at some places of the arguments."""
+    tensor_type = tensors.tensor_type()
+    is_plain = subscription.keep is detached and subscription.log.thread is None and subscription.on_call is None
+    if tensor_type is None or not places or not is_plain or subscription.request.role is not Role.VALUES:
+        return _on_return_of_anything(subscription, places)
+    if alone and getattr(subscription.filter, "members", None) is not None:
+        return _on_return_of_tensor(subscription, tensor_type)
+    return _on_return_of_tensors(subscription, tensor_type, places)
+
+
+def _on_return_of_anything(subscription: Subscription, places: tuple[int, ...]) -> OnReturn:
+    tracing, names, on_call = dynamo.tracing, subscription.spec.returned, subscription.on_call
 
     def take(line: int, owner: Any, *values: Any) -> None:
         if tracing():
@@ -84,19 +112,20 @@ def on_return(subscription: Subscription, places: tuple[int, ...], *, alone: boo
         elif subscription.concerns(owner):
             subscription.add("returned", line, owner, names, tuple([values[i] for i in places]))
 
+    def take_and_call(line: int, owner: Any, *values: Any) -> None:
+        if tracing():
+            take(line, owner, *values)
+        elif subscription.concerns(owner) and on_call is not None:
+            on_call(owner)
+            subscription.add("returned", line, owner, names, tuple([values[i] for i in places]))
+
     def take_compiled(line: int, owner: Any, *values: Any) -> None:
         if tracing():
-            _leave(subscription, line, owner, tuple([values[i] for i in places]))
+            take(line, owner, *values)
 
     if subscription.request.role is Role.COMPILED_VALUES:
         return take_compiled
-    tensor_type = tensors.tensor_type()
-    is_plain = subscription.keep is detached and subscription.log.thread is None and not subscription.on_call
-    if tensor_type is None or not names or not is_plain:
-        return take
-    if alone and getattr(subscription.filter, "members", None) is not None:
-        return _on_return_of_tensor(subscription, tensor_type)
-    return _on_return_of_tensors(subscription, tensor_type, places)
+    return take if on_call is None else take_and_call
 
 
 def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any, ...]) -> None:

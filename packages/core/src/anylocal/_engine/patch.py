@@ -136,11 +136,10 @@ def attach_one(subscription: Subscription) -> None:
     if entry is None:
         entry = _Patched(function)
     if not entry.is_ours:
-        msg = (
+        raise StateError(
             f"The code of {function.__qualname__} was replaced by another tool while a capture of it is open."
             " Close that capture first, or let the other tool undo its patch."
         )
-        raise StateError(msg)
     # The name must exist before the first call of the new code, in the builtins that this very function uses.
     # typeshed has the attribute for some versions of Python only.
     builtins: dict[str, object] = attrgetter("__builtins__")(function)

@@ -59,11 +59,10 @@ def resolve(target: object) -> Resolution:
         target = _imported(target)
     label = _label(target)
     if tensors.is_scripted(target):
-        msg = (
+        raise TargetError(
             f"{label} was compiled by TorchScript: it runs without Python and has no locals to capture."
             " Capture the module that it was scripted from."
         )
-        raise TargetError(msg)
     modules: Mapping[str, Any] = {}
     if tensors.is_module(target):
         modules = dict(tensors.module_names(target))

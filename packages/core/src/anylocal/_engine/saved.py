@@ -138,11 +138,10 @@ def _encoded(value: Any, where: str, tensors: Tensors) -> Any:
     if type(value) is dict and all(isinstance(key, str) for key in value):
         return {"dict": {key: _encoded(part, f"{where}.{key}", tensors) for key, part in value.items()}}
     name = where.partition(".")[2]
-    msg = (
+    raise OptionError(
         f"{name!r} is of type {type(value).__name__}, which a file without code cannot hold; capture it with keep=, a"
         " function that makes a tensor, an array, or numbers, texts, lists and dicts of it."
     )
-    raise OptionError(msg)
 
 
 def _tensor(value: Any) -> torch.Tensor | None:

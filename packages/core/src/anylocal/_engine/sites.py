@@ -121,17 +121,15 @@ def only(resolution: Resolution, modules: str | Callable[[str, Any], bool]) -> R
     elif callable(modules):
         chosen = {n: m for n, m in resolution.modules.items() if modules(n, m)}
     else:
-        msg = (
+        raise OptionError(
             f"modules={modules!r} is neither a pattern nor a function; give one pattern, or choose by a function, as in"
             " modules=lambda name, module: name in names."
         )
-        raise OptionError(msg)
     if not chosen:
         some = ", ".join(list(resolution.modules)[1:6])
-        msg = (
+        raise OptionError(
             f"modules={modules!r} selects none of the submodules of {resolution.label}. They are named as in: {some}, …"
         )
-        raise OptionError(msg)
     selection = repr(modules) if isinstance(modules, str) else getattr(modules, "__name__", "…")
     return Resolution(f"{resolution.label} (modules={selection})", tuple(in_model(chosen, alone=True)), chosen)
 

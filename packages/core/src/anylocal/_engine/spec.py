@@ -132,7 +132,7 @@ class Request:
 
     `joined` names are recorded at their assignments and become part of the call that they belong to: the last value
     of each, and of the `gathered` ones among them a tuple of all. `keep`, if given, replaces the `keep` of the
-    capture. `on_call` is called with the owner of each call that counts, as it starts and whenever it is recorded.
+    capture. `on_call` is called with the owner of each call that counts, as it starts and as it returns.
     """
 
     match: Match

@@ -1,7 +1,7 @@
 """One request of one capture: decides which calls count, and turns them into records.
 
-Records lie flat in one list, for tuples that last are looked at by each garbage collection; memory is counted for
-several records at once.
+Records are stored flat in one list, because each garbage collection would visit a tuple for each of them; memory is
+counted for several records at once.
 """
 
 from __future__ import annotations
@@ -102,35 +102,33 @@ class Subscription:
             return False
         return True
 
-    def start(self, owner: object) -> None:
-        """Note that a call starts, and whether it is run once more for a backward pass."""
+    def start(self, owner: object) -> bool:
+        """Note that a call starts, and return whether it counts; one that is run for a backward pass does not."""
         log, thread = self.log, get_ident()
         if tensors.is_recomputing():
             self.recomputing.add(thread)
         elif self.concerns(owner):
             self.recomputing.discard(thread)
             self.called = True
-            if self.on_call is not None:
-                self.on_call(owner)
             if self.records_start and log.active:
                 self._put("entered", self.function.__code__.co_firstlineno, owner, thread)
             elif self.records and log.active:
                 next(log.starts.counter)
+            return True
+        return False
 
     def add(self, kind: str, line: int, owner: object, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
         """Record what names held; those that held nothing are left out."""
         log, thread = self.log, get_ident()
         if not self.records or not log.active or thread in self.recomputing:
             return
-        if self.on_call is not None:
-            self.on_call(owner)
         bound = [i for i, value in enumerate(values) if value is not UNBOUND]
         if len(bound) != len(values):
             names, values = tuple(names[i] for i in bound), tuple(values[i] for i in bound)
         dynamo.refuse_export()
         kept = [self._keep(name, line, value) for name, value in zip(names, values, strict=True)]
         versions = [tensors.version(value) for value in kept]
-        self._put(kind, line, owner, thread, names=names, values=kept, versions=versions)
+        self._put(kind, line, owner, thread, names, kept, versions)
 
     def receive(
         self, kind: str, line: int, owner: object, names: tuple[str, ...] = (), values: tuple[Any, ...] = ()
@@ -150,15 +148,14 @@ class Subscription:
         elif self.records and log.active:
             if kind == "returned" and not self.records_start:
                 next(log.starts.counter)
-            self._put(kind, line, owner, None, names=names, values=values, versions=[None] * len(values))
+            self._put(kind, line, owner, None, names, values, [None] * len(values))
 
-    def _put(
+    def _put(  # noqa: PLR0917  # at each record, where keywords cost time
         self,
         kind: str,
         line: int,
         owner: object,
         thread: int | None,
-        *,
         names: tuple[str, ...] = (),
         values: Sequence[Any] = (),
         versions: Sequence[int | None] = (),

@@ -59,7 +59,8 @@ def is_scripted(value: object) -> bool:
 
 def module_base() -> type | None:
     """Return ``nn.Module``, if torch is imported."""
-    base = getattr(from_torch("nn"), "Module", None)
+    # At each record, so without further calls.
+    base = getattr(getattr(sys.modules.get("torch"), "nn", None), "Module", None)
     return base if isinstance(base, type) else None
 
 

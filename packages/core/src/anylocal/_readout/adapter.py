@@ -270,11 +270,10 @@ class Adapter(ABC):
         installed = _version_by(importlib.metadata.version, self.zoo)
         wanted = self.requirement
         if not any_version and not wanted.specifier.contains(installed, prereleases=True):
-            msg = (
+            raise VersionError(
                 f"{self.distribution} knows {wanted}, and {self.zoo} {installed} is installed. Install a version that"
                 f" it knows or a newer {self.distribution}, or pass any_version=True to try; nothing was touched."
             )
-            raise VersionError(msg)
 
     @property
     def requirement(self) -> Requirement:

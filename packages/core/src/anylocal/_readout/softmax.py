@@ -105,11 +105,10 @@ def _read(
     if definition is None:
         return None
     if not is_source_of(definition, code, function.__qualname__):
-        msg = (
+        raise UnsupportedError(
             f"The file of {function.__qualname__} ({code.co_filename}) is not the source of the code that runs: it was"
             " changed after the import. Reload it, or restart Python."
         )
-        raise UnsupportedError(msg)
     return _Reader(function, WithoutAnnotations().visit(definition), softmaxes, known).reading()
 
 

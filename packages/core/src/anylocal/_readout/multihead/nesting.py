@@ -66,11 +66,10 @@ class Nesting:
         elif fast or compiled:
             yield from fast or compiled
         elif frame.function is FORWARD or frame.thread is None:
-            msg = (
+            raise UnsupportedError(
                 f"A {type(module).__qualname__} ran torch's multi-head attention where a capture cannot see it, so its"
                 " map is not known. Run it eagerly, and with plain tensors."
             )
-            raise UnsupportedError(msg)
 
 
 class _Frame(NamedTuple):

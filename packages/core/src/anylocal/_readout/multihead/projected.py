@@ -87,11 +87,10 @@ class ProjectedRows:
 
     def _project(self, weight: torch.Tensor | None, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
         if weight is None or weight.shape != (self._module.embed_dim, x.shape[-1]):
-            msg = (
+            raise UnsupportedError(
                 f"The weights of {self._name!r} have another layout than when it ran, and its map is computed from"
                 f" them, because torch does not expose query and key. {SWITCH}."
             )
-            raise UnsupportedError(msg)
         return nn.functional.linear(x, weight, bias)
 
     def _mask(self) -> torch.Tensor | None:
