@@ -1,7 +1,7 @@
 """One tree of exceptions and warnings.
 
-Every message says what was asked, what is there, and what to do. Each class carries a `slug`, printed in
-brackets behind its message; ``docs/messages.md`` has one entry for each slug.
+Every message gives the value, what was expected, and the remedy. Each class has a `slug`, printed in brackets after its
+message; ``docs/messages.md`` has one entry for each slug.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 
 class _Message:
-    """Prints the slug behind the message, so that it can be looked up in ``docs/messages.md``."""
+    """Prints the slug after the message, to be looked up in ``docs/messages.md``."""
 
     slug: ClassVar[str]
     args: tuple[object, ...]
@@ -47,7 +47,7 @@ class _Message:
 
 
 class AnylocalError(_Message, Exception):
-    """Base of every exception that anylocal raises by itself.
+    """Base of every exception of anylocal.
 
     Examples
     --------
@@ -63,7 +63,7 @@ class AnylocalError(_Message, Exception):
 
 
 class TargetError(AnylocalError, TypeError):
-    """What was pointed at holds no Python code that could be captured.
+    """The target holds no Python code that could be captured.
 
     Examples
     --------
@@ -78,14 +78,14 @@ class TargetError(AnylocalError, TypeError):
 
 
 class NameNotFoundError(AnylocalError, KeyError):
-    """No function of the target binds the name, or no map, token or axis goes by it.
+    """No function of the target binds the name, or no map, token or axis has it.
 
     Attributes
     ----------
     name : str
         The name that was asked for.
     available : tuple of str
-        The names that are there.
+        The existing names.
 
     Examples
     --------
@@ -110,12 +110,12 @@ class NameNotFoundError(AnylocalError, KeyError):
         super().__init__(f"{where} has no {kind} {name!r}.{suggestion}{reason}{listing}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the finished message: an exception is made of its `args` again, and this one takes others."""
+        """Pickle the finished message, because `__init__` takes other arguments than `args`."""
         return _unpickled, (type(self), self.args, vars(self))
 
 
 class OptionError(AnylocalError, ValueError):
-    """An option has a value that means nothing.
+    """An option has an invalid value.
 
     Examples
     --------
@@ -130,7 +130,7 @@ class OptionError(AnylocalError, ValueError):
 
 
 class PositionError(AnylocalError, IndexError):
-    """A position, a sample or a layer is out of range.
+    """The index of a position, a sample or a layer is out of range.
 
     Examples
     --------
@@ -145,7 +145,7 @@ class PositionError(AnylocalError, IndexError):
 
 
 class StateError(AnylocalError, RuntimeError):
-    """A capture or a map is used at a moment when it cannot be.
+    """A capture or a map is used in a state that does not allow it.
 
     Examples
     --------
@@ -161,7 +161,7 @@ class StateError(AnylocalError, RuntimeError):
 
 
 class ShapeError(AnylocalError, ValueError):
-    """Shapes, axes, images or tokens do not fit each other.
+    """Shapes, axes, images or tokens do not match.
 
     Examples
     --------
@@ -177,7 +177,7 @@ class ShapeError(AnylocalError, ValueError):
 
 
 class ChoiceError(AnylocalError, ValueError):
-    """Several are there and one must be chosen.
+    """Several results are possible and one must be chosen.
 
     Examples
     --------
@@ -192,7 +192,7 @@ class ChoiceError(AnylocalError, ValueError):
 
 
 class UnsupportedError(AnylocalError, NotImplementedError):
-    """The result would not be exact, or there is none, so it is refused.
+    """The result would not be exact, or does not exist, and is refused.
 
     Examples
     --------
@@ -233,7 +233,7 @@ class DependencyError(AnylocalError, ImportError):
     --------
     >>> import sys
     >>> from unittest import mock
-    >>> with mock.patch.dict(sys.modules, torch=None):  # as if it were not there
+    >>> with mock.patch.dict(sys.modules, torch=None):  # as if it were not installed
     ...     _ = sys.modules.pop("anylocal.store", None)
     ...     import anylocal.store
     Traceback (most recent call last):
@@ -261,7 +261,7 @@ class WeightsError(AnylocalError, OSError):
 
 
 class StoreError(AnylocalError, ValueError):
-    """A file of maps is damaged, or was written by something else.
+    """A file of maps is damaged, or was written by another program.
 
     Examples
     --------
@@ -276,7 +276,7 @@ class StoreError(AnylocalError, ValueError):
 
 
 class AnylocalWarning(_Message, UserWarning):
-    """Base of every warning that anylocal gives by itself.
+    """Base of every warning of anylocal.
 
     Examples
     --------
@@ -308,7 +308,7 @@ class NothingRecordedWarning(AnylocalWarning):
 
 
 class EditNotAppliedWarning(AnylocalWarning):
-    """A capture closed and an edit of its had never been applied.
+    """A capture closed and one of its edits had never been applied.
 
     Examples
     --------
@@ -325,7 +325,7 @@ class EditNotAppliedWarning(AnylocalWarning):
 
 
 class OverlookedWarning(AnylocalWarning):
-    """A function computes attention, but not in a way that can be read exactly, so it was not marked, or has no map.
+    """A function computes attention in a way that cannot be read exactly, so it was not marked, or has no map.
 
     Examples
     --------
@@ -393,7 +393,7 @@ def _listing(names: tuple[str, ...], most: int = 30) -> str:
 
 
 def level_of_user() -> int:
-    """Return the `stacklevel` at which a warning of the caller's points at the user, through whatever of anylocal."""
+    """Return the `stacklevel` at which a warning of the caller points at the user's code."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").startswith("anylocal."):
         frame, level = frame.f_back, level + 1

@@ -1,1 +1,1 @@
-"""The command lines: what the adapters' commands share."""
+"""The common parts of the adapters' command lines."""

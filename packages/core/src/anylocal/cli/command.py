@@ -1,4 +1,4 @@
-"""What the commands of all adapters do: pictures into files, errors into one line."""
+"""Common to the commands of all adapters: pictures to files, errors to one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anylocal._maps.maps import AttentionMaps
 
 DOTS = 150
-"""Per inch: sharp on a screen, and a few hundred kilobytes."""
+"""Dots per inch: sharp on a screen, at a few hundred kilobytes."""
 
 
 def run(command: Callable[[], Iterable[Path]]) -> int:
@@ -38,35 +38,37 @@ def run(command: Callable[[], Iterable[Path]]) -> int:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that could not be made or written to, before a model is loaded or trained for it.
+    """Refuse a folder that cannot be made or written to, before a model is loaded or trained.
 
     Raises
     ------
     OptionError
-        If a file stands in its place or above it, or its rights forbid it.
+        If it or a parent is a file, or its permissions forbid writing.
     """
-    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if there.is_file():
-        raise OptionError(f"--out {folder} can be no folder, as {there} is a file. Choose another one by --out FOLDER.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise OptionError(f"--out {folder}: {there} may not be written to. Choose another folder by --out FOLDER.")
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if existing.is_file():
+        raise OptionError(
+            f"--out {folder} cannot be a folder, as {existing} is a file. Choose another one by --out FOLDER."
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OptionError(f"--out {folder}: {existing} may not be written to. Choose another folder by --out FOLDER.")
 
 
 def write(pictures: Iterable[tuple[str, Callable[[], Figure]]], folder: Path) -> list[Path]:
-    """Draw each picture and write it as PNG, behind a progress bar."""
+    """Draw each picture and write it as PNG, with a progress bar."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, draw in tqdm(list(pictures), desc="drawing", unit="picture"):
         files.append(folder / f"{name}.png")
         figure = draw()
         figure.savefig(files[-1], dpi=DOTS)
-        # pyplot keeps every figure that it made; a model of many layers would fill the memory.
+        # pyplot keeps every figure until it is closed; a model of many layers would fill the memory.
         plt.close(figure)
     return files
 
 
 def summary(maps: AttentionMaps) -> str:
-    """Return what was captured, in two sentences."""
+    """Return the number of layers and the shapes of their maps, in two sentences."""
     fused = sum(attention.fused for attention in maps)
     heads = " or ".join(map(str, sorted({attention.shape[1] for attention in maps})))
     shapes = ", ".join(sorted({" × ".join(map(str, attention.shape)) for attention in maps}))

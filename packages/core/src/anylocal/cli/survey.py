@@ -1,10 +1,9 @@
-"""What the adapters' `survey` commands do: statistics of all maps over a data set, in pieces that survive a kill.
+"""The adapters' `survey` commands: statistics of all maps over a data set, in shards that survive a kill.
 
-The samples are cut into pieces. Of each, the sums of every metric are one file, which is there whole or not at all, and
-a process that is started again leaves out the pieces that are there: no sample counts twice, none is lost. Several
-processes (under torchrun, or by hand on machines that share a disk) take turns of the pieces and need not talk to each
-other; the one that finds all pieces there adds them up, in their order, so that the result is the same however many
-there were.
+The samples are cut into shards. The sums of every metric over a shard are one file, written completely or not at all,
+and a process that is started again skips the shards that exist: no sample counts twice, none is lost. Several processes
+(under torchrun, or started by hand on machines that share a disk) divide the shards and need not communicate; the one
+that finds all shards complete adds them up, in their order, so the result does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ except ModuleNotFoundError as error:
     msg = f"A survey needs {error.name}, which is not installed: install the adapter's extra [survey]."
     raise DependencyError(msg, name=error.name) from error
 
-Statistic = metrics._Statistic  # noqa: SLF001  # what the metrics of heads have in common is nobody else's business
+Statistic = metrics._Statistic  # noqa: SLF001  # the base class of the metrics of heads, which is not public
 
 METRICS: Final[Mapping[str, tuple[type[Statistic], str]]] = {
     "entropy": (metrics.AttentionEntropy, "entropy (nats)"),
@@ -51,27 +50,27 @@ METRICS: Final[Mapping[str, tuple[type[Statistic], str]]] = {
     "sink": (metrics.SinkMass, "attention to the first key"),
     "agreement": (metrics.HeadAgreement, "agreement with other heads"),
 }
-"""By the name in the results: the metric, and what its picture says along y."""
+"""By the name in the results: the metric, and the y label of its picture."""
 
 Sums = dict[str, Statistic]
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a survey is of.
+    """The subject of a survey.
 
     Attributes
     ----------
     samples : torch.utils.data.Dataset
-        Gives what `collate` takes, or None for one that cannot be read.
+        Returns items for `collate`, or None for a sample that cannot be read.
     names : callable
-        From the number of a sample to what a user knows it by.
+        From the index of a sample to its name for the user.
     identity : mapping
-        What tells this survey from another: the model, the data. JSON.
+        Identifies the survey: the model, the data. JSON.
     collate : callable
         From several samples to a batch.
     run : callable
-        From a batch to the maps of its forward.
+        From a batch to the maps of its forward pass.
     metrics : sequence of str
         Names out of `METRICS`.
     """
@@ -84,25 +83,25 @@ class Job:
     metrics: Sequence[str]
 
     def __len__(self) -> int:
-        return len(self.samples)  # type: ignore[arg-type]  # a Dataset need have no length, and these have
+        return len(self.samples)  # type: ignore[arg-type]  # a Dataset need not have a length, and these have
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Add what every survey is asked for."""
+    """Add the options of every survey."""
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("survey"), help="default: survey")
-    parser.add_argument("--batch", metavar="N", type=int, default=16, help="samples in a forward; default: 16")
+    parser.add_argument("--batch", metavar="N", type=int, default=16, help="samples in a forward pass; default: 16")
     parser.add_argument("--piece", metavar="N", type=int, default=256, help="samples between two saves; default: 256")
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="processes that read; default: none")
-    parser.add_argument("--device", help='default: "cuda" where there is one')
+    parser.add_argument("--device", help='default: "cuda" if available')
 
 
 def check(options: Namespace) -> None:
-    """Refuse what `add_options` asked for, where it makes no sense, before a model is loaded for it.
+    """Refuse invalid values of the options, before a model is loaded.
 
     Raises
     ------
     OptionError
-        If a number is too small, or there can be no such folder.
+        If a number is too small, or the folder cannot be made.
     """
     for name in ("batch", "piece"):
         if getattr(options, name) < 1:
@@ -113,54 +112,54 @@ def check(options: Namespace) -> None:
 
 
 def device_of(options: Namespace) -> torch.device:
-    """Return where the model runs: of several processes on one machine each has its own accelerator.
+    """Return the device of the model: each of several processes on one machine has its own accelerator.
 
     Raises
     ------
     OptionError
-        If the one that was asked for is not there.
+        If the requested device does not exist.
     """
     if options.device:
         try:
-            # A name may be known and its device not be there, which shows only as it is used.
+            # The name may be valid and the device missing, which fails only on use.
             return torch.empty(0, device=options.device).device
         except (RuntimeError, AssertionError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise OptionError(
                 f"--device {options.device} cannot be used: {reason}."
-                ' There is always "cpu"; without --device, the first accelerator of CUDA is taken, or else the CPU.'
+                ' "cpu" always exists; without --device, it is the first CUDA device, or else the CPU.'
             ) from error
     return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
 
 
 def survey(job: Job, options: Namespace) -> list[Path]:
-    """Do this process's part of a survey, and write the results if it was the last.
+    """Do this process's part of a survey, and write the results if it is the last.
 
     Returns
     -------
     list of Path
-        The files, none where other processes still have pieces to do.
+        The files; none while other processes have shards to do.
 
     Raises
     ------
     OptionError
         If no sample could be read.
     StateError
-        If the folder holds a survey of something else.
+        If the folder holds another survey.
     """
     _begin(job, options)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    pieces = range(math.ceil(len(job) / options.piece))
-    own = [number for number in pieces if number % world == rank]
+    shards = range(math.ceil(len(job) / options.piece))
+    own = [number for number in shards if number % world == rank]
     missing = [number for number in own if not _readable(_file(options.out, number))]
     _work(job, options, own, missing, f"rank {rank}" if world > 1 else "survey")
-    if not all(_file(options.out, number).exists() for number in pieces):
+    if not all(_file(options.out, number).exists() for number in shards):
         return []
-    return _finish(job, options.out, pieces)
+    return _finish(job, options.out, shards)
 
 
 def _begin(job: Job, options: Namespace) -> None:
-    """Note what the survey is of, or see that the one that was begun is of the same."""
+    """Write down the subject of the survey, or compare it with that of the survey that was begun."""
     asked = {**job.identity, "samples": len(job), "batch": options.batch, "piece": options.piece}
     file = options.out / "survey.json"
     if not file.exists():
@@ -181,7 +180,7 @@ def _file(out: Path, number: int) -> Path:
 
 
 def _readable(file: Path) -> bool:
-    """Return whether a piece is there and whole; a disk may damage what was written whole."""
+    """Return whether a shard exists and is complete; a disk may damage it afterwards."""
     try:
         with safe_open(file, framework="pt") as opened:
             return opened.metadata() is not None
@@ -216,13 +215,13 @@ def _work(job: Job, options: Namespace, own: Sequence[int], missing: Sequence[in
 
 
 def _batches(samples: int, number: int, options: Namespace) -> list[list[int]]:
-    """Return the samples of each forward of a piece: the same ones, whoever does it."""
+    """Return the samples of each forward pass of a shard, the same in every process."""
     span = range(number * options.piece, min(samples, (number + 1) * options.piece))
     return [list(span[at : at + options.batch]) for at in range(0, len(span), options.batch)]
 
 
 class _Numbered(Dataset[tuple[int, Any]]):
-    """Samples with their numbers: of one that could not be read, the number is all there is."""
+    """Samples with their indices, the samples that could not be read being None."""
 
     def __init__(self, samples: Dataset[Any]) -> None:
         self.samples = samples
@@ -232,7 +231,7 @@ class _Numbered(Dataset[tuple[int, Any]]):
 
 
 class _Collated:
-    """A batch, the numbers of the samples that could not be read, and how many there were; a class can be pickled."""
+    """Collates a batch, the indices of the samples that could not be read, and the count; a class can be pickled."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
@@ -250,7 +249,7 @@ def _save(file: Path, sums: Sums, skipped: Sequence[int]) -> None:
     }
     layers = {name: [(layer.name, layer.shape) for layer in metric.layers] for name, metric in kept.items()}
     with atomic_write(file) as path:
-        # A file of no tensor at all is none that safetensors reads.
+        # safetensors does not read a file without any tensor.
         save_file(
             {**tensors, "skipped": torch.tensor([len(skipped), *skipped])},
             path,
@@ -259,7 +258,7 @@ def _save(file: Path, sums: Sums, skipped: Sequence[int]) -> None:
 
 
 def _load(file: Path, into: Sums) -> list[int]:
-    """Add the sums of a piece, and return the numbers of the samples that could not be read."""
+    """Add the sums of a shard, and return the indices of the samples that could not be read."""
     with safe_open(file, framework="pt") as opened:
         for name, layers in json.loads(opened.metadata()["layers"]).items():
             into[name].add(layers, *(opened.get_tensor(f"{name}.{part}") for part in ("sums", "counts")))
@@ -267,9 +266,9 @@ def _load(file: Path, into: Sums) -> list[int]:
     return skipped
 
 
-def _finish(job: Job, out: Path, pieces: Sequence[int]) -> list[Path]:
+def _finish(job: Job, out: Path, shards: Sequence[int]) -> list[Path]:
     sums: Sums = {name: METRICS[name][0]() for name in job.metrics}
-    skipped = [number for piece in pieces for number in _load(_file(out, piece), sums)]
+    skipped = [number for shard in shards for number in _load(_file(out, shard), sums)]
     kept = {name: metric for name, metric in sums.items() if metric.layers}
     if not kept:
         raise OptionError(f"None of the {len(job)} samples could be read, {job.names(0)!r} for one.")
@@ -329,7 +328,7 @@ def _draw(sums: Sums, samples: int, out: Path) -> Iterator[Path]:
 
 
 def _by_head(name: str, mean: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
-    """Return a number for each head: with other heads on average, and to all prefix tokens together."""
+    """Return a number for each head: the mean over the other heads, and the sum over all prefix tokens."""
     if name == "agreement":
         heads = len(mean)
         mean = (mean.sum(1) - mean.diagonal()) / (heads - 1) if heads > 1 else mean[:, 0] * np.nan

@@ -1,7 +1,7 @@
-"""What the tests of adapters and of pages share.
+"""Helpers for the tests of adapters and of pages.
 
-An adapter's test file makes a class of `AdapterContract`, says which adapter it is and how a small model of its zoo is
-made and run, and pytest finds the tests.
+An adapter's test file subclasses `AdapterContract`, with the adapter and a small model of its zoo, and pytest finds the
+tests.
 
 Needs pytest and the extra ``anylocal[torch]``.
 """

@@ -1,4 +1,4 @@
-"""A real browser for the tests of pages: whichever Chromium this machine has."""
+"""A real browser for the tests of pages: any installed Chromium."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-# It runs as any user, without a screen, and asks nobody for updates.
+# It runs as any user, without a screen, and looks for no updates.
 _OPTIONS: Final = (
     "--no-sandbox",
     "--disable-gpu",
@@ -28,12 +28,12 @@ _OPTIONS: Final = (
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Open Chromium without a window; the test is skipped where there is none, or no playwright.
+    """Open Chromium without a window; skip the test if Chromium or playwright is missing.
 
     Yields
     ------
     playwright.sync_api.Browser
-        Closed behind the scope.
+        Closed after the `with` block.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def browser() -> Iterator[Browser]:
     with api.sync_playwright() as playwright:
         path = next(filter(None, map(shutil.which, _NAMES)), playwright.chromium.executable_path)
         if not Path(path).exists():
-            pytest.skip("There is no Chromium on PATH; install one, or run: playwright install chromium")
+            pytest.skip("No Chromium on PATH; install one, or run: playwright install chromium")
         opened = playwright.chromium.launch(executable_path=path, args=_OPTIONS)
         try:
             yield opened

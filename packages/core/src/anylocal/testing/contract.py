@@ -30,7 +30,7 @@ LEAST_SPREAD: Final = 1e-3
 
 
 class AdapterContract:
-    """What holds for every adapter.
+    """The tests that every adapter must pass.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class AdapterContract:
 
     @pytest.fixture(autouse=True)
     def _left_as_found(self) -> Iterator[None]:
-        """Leave no mark, no value and no code behind."""
+        """Leave no mark, no value and no rewritten code."""
         yield
         get_local.deactivate()
         self.adapter.uninstall()
@@ -77,12 +77,12 @@ class AdapterContract:
 
     @pytest.fixture
     def model(self) -> torch.nn.Module:
-        """Give a model whose parameters are far from those of the initialisation."""
+        """Return a model whose parameters are far from their initialisation."""
         return perturb(self.make_model()).eval()
 
     @pytest.fixture
     def codes(self) -> dict[types.FunctionType, types.CodeType]:
-        """Give the code of each attention function before the test touches it."""
+        """Return the code of each attention function before the test."""
         return {function: function.__code__ for function in self.functions()}
 
     def test_output_is_bit_equal(self, model: torch.nn.Module) -> None:
@@ -92,10 +92,10 @@ class AdapterContract:
             captured = self.run(model)
         assert torch.equal(alone, captured)
 
-    # torch says so of the very first 3.13.
+    # torch warns on Python 3.13.0.
     @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
     def test_a_compiled_model_gives_the_same_maps(self, model: torch.nn.Module) -> None:
-        """Compiled as a whole, without a graph break, it is captured in every forward as the eager one is."""
+        """Compiled without a graph break, it is captured in every forward pass like the eager one."""
         with self.adapter.capture_attention(model) as maps:
             self.run(model)
         expected = [(attention.name, attention.tensor()) for attention in maps]
@@ -111,7 +111,7 @@ class AdapterContract:
                 torch.testing.assert_close(attention.tensor(), map_, atol=1e-5, rtol=0)
 
     def test_a_data_parallel_model_gives_the_same_maps(self, model: torch.nn.Module, tmp_path: Path) -> None:
-        """Wrapped for several processes, layers keep their names, and positions what they are."""
+        """Wrapped for several processes, layers keep their names and axes."""
         if not distributed.is_available():
             pytest.skip("This torch is built without torch.distributed.")
         with self.adapter.capture_attention(model) as maps:
@@ -130,7 +130,7 @@ class AdapterContract:
             distributed.destroy_process_group()
 
     def test_clearing_after_each_batch_is_no_silence(self, model: torch.nn.Module) -> None:
-        """A scope whose last act is to clear what it read has nothing to warn of."""
+        """A capture that is cleared at its end does not warn."""
         scope = self.adapter.capture_attention(model)
         with scope as maps:
             self.run(model)
@@ -139,7 +139,7 @@ class AdapterContract:
         assert not len(maps)
 
     def test_after_a_clear_the_next_maps_are_there(self, model: torch.nn.Module) -> None:
-        """Also where they are as many as those that were read before."""
+        """Also if they are as many as those that were read before."""
         scope = self.adapter.capture_attention(model)
         with scope as maps:
             self.run(model)
@@ -149,7 +149,7 @@ class AdapterContract:
             assert len(maps) == count > 0
 
     def test_maps_go_with_the_last_reference(self, model: torch.nn.Module) -> None:
-        """They do not wait for the garbage collector: a loop over a data set would fill the memory meanwhile."""
+        """They do not wait for the garbage collector, or a loop over a data set would fill the memory."""
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -188,7 +188,7 @@ class AdapterContract:
     def test_code_is_back_after_the_scope(
         self, model: torch.nn.Module, codes: dict[types.FunctionType, types.CodeType]
     ) -> None:
-        """Every function has its own code object back behind the scope, and another one inside."""
+        """Every function has its own code object back after the with block, and another one inside it."""
         with self.adapter.capture_attention(model):
             assert any(function.__code__ is not code for function, code in codes.items())
             self.run(model)
@@ -197,7 +197,7 @@ class AdapterContract:
     def test_code_is_back_after_an_exception_in_the_model(
         self, model: torch.nn.Module, codes: dict[types.FunctionType, types.CodeType]
     ) -> None:
-        """An exception inside of the model goes through, and the code is back."""
+        """An exception in the model goes through, and the code is back."""
 
         def fail(*_: object) -> None:
             raise ZeroDivisionError
@@ -218,7 +218,7 @@ class AdapterContract:
         assert all(function.__code__ is code for function, code in codes.items())
 
     def test_maps_may_be_read_while_the_model_runs(self, model: torch.nn.Module) -> None:
-        """Who reads after each forward gets what is new, as who reads at the end; what was read is not made again."""
+        """Reading after each forward pass returns the same maps as reading at the end, and makes none of them twice."""
         read: list[AttentionMap] = []
         with self.adapter.capture_attention(model) as maps, self.adapter.capture_attention(model) as at_the_end:
             for _ in range(3):
@@ -244,7 +244,7 @@ class AdapterContract:
             np.testing.assert_array_equal(array, attention.numpy())
 
     def test_install_twice(self, model: torch.nn.Module, codes: dict[types.FunctionType, types.CodeType]) -> None:
-        """Installing twice is installing once: each map is there once, and one `uninstall` takes it back."""
+        """Installing twice is installing once: each map is recorded once, and one `uninstall` undoes it."""
         self.adapter.install()
         self.adapter.install()
         with get_local.active() as cache:
@@ -285,7 +285,7 @@ class AdapterContract:
             count += 1
             real(subscription)
             if count == total:
-                raise StateError("somebody pulled the plug")
+                raise StateError("the plug was pulled")
 
         monkeypatch.setattr(patch, "attach_one", failing)
         with pytest.raises(StateError, match="plug"):
@@ -294,7 +294,7 @@ class AdapterContract:
         assert all(function.__code__ is code for function, code in codes.items())
 
     def test_code_of_somebody_else_stays(self, model: torch.nn.Module) -> None:
-        """Code that somebody else put on top during the scope is left alone, and silent towards us."""
+        """Code that another tool put on top during the capture is left alone, and no longer recorded."""
         function = next(iter(self.functions()))
         own = function.__code__
         foreign = own.replace(co_name="foreign")
@@ -310,7 +310,7 @@ class AdapterContract:
             function.__code__ = own
 
     def test_code_of_somebody_else_is_put_back(self, model: torch.nn.Module) -> None:
-        """Code that somebody else had put there before is what the function has again afterwards."""
+        """Code that another tool had put into the function before is back afterwards."""
         function = next(iter(self.functions()))
         own = function.__code__
         foreign = own.replace(co_name="foreign")

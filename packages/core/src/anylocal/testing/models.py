@@ -8,17 +8,17 @@ import torch
 def perturb(model: torch.nn.Module, *, scale: float = 0.05, seed: int = 0) -> torch.nn.Module:
     """Move every parameter and floating-point buffer at random, and return the model.
 
-    At initialisation biases are zero and some models' maps are all but uniform, so that a dropped bias or a constant
-    would pass for right.
+    At initialisation biases are zero and some models' maps are nearly uniform, so that a dropped bias or a constant
+    would pass the tests.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model, changed in place.
     scale : float, default 0.05
-        Standard deviation of what is added.
+        Standard deviation of the noise.
     seed : int, default 0
-        Of the random generator.
+        Seed of the random generator.
 
     Examples
     --------
