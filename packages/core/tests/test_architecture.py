@@ -1,0 +1,86 @@
+"""The plan of the packages, read from their imports; nothing is imported for it."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import anylocal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+CORE = Path(anylocal.__file__).parent
+# Beside core in a checkout; none where core is tested from its wheel, and pytest skips the test of no adapter.
+ADAPTERS = sorted(Path(__file__).parents[2].glob("*_adapter/src/*"))
+WINGS = ("_engine", "_maps", "_readout", "_drawing", "_page")
+DOORS = ("attention", "plot", "view", "store", "metrics", "adapter", "drawing")
+
+
+def imported(module: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """Yield the dotted names that a statement imports; ``from a import b`` imports ``a.b``, be it a module or not."""
+    if isinstance(module, ast.Import):
+        yield from (alias.name for alias in module.names)
+    else:
+        assert not module.level, "relative imports are not used in sources"
+        yield from (f"{module.module}.{alias.name}" for alias in module.names)
+
+
+def imports(file: Path, *, types: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield where a file imports what, in functions too; without those under ``if TYPE_CHECKING:`` if not `types`."""
+    nodes: list[ast.AST] = [ast.parse(file.read_text("utf-8"))]
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from ((f"{file}:{node.lineno}", name) for name in imported(node))
+        if not types and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            nodes += node.orelse
+        else:
+            nodes += ast.iter_child_nodes(node)
+
+
+def within(name: str, *packages: str) -> bool:
+    """Return whether a dotted name is one of some packages, or in one of them."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def beyond(allowed: Iterable[str], found: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the imports of core that are of none of its modules `allowed`."""
+    modules = [f"anylocal.{name}" for name in allowed]
+    return [f"{place}: {name}" for place, name in found if within(name, "anylocal") and not within(name, *modules)]
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_imports_only_from_wings_above_it_and_errors(wing: str) -> None:
+    """Between wings imports run one way, those for types and those inside functions included."""
+    found = itertools.chain.from_iterable(imports(file) for file in sorted((CORE / wing).rglob("*.py")))
+    assert beyond(("errors", *WINGS[: WINGS.index(wing) + 1]), found) == []
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_imports_no_other_door(door: str) -> None:
+    """At run time a public module needs wings and errors only; for types it may name what it hands on."""
+    assert beyond(("errors", *WINGS), imports(CORE / f"{door}.py", types=False)) == []
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda path: path.name)
+def test_an_adapter_imports_nothing_private(adapter: Path) -> None:
+    """Of core an adapter imports public doors only, and what commands share from inside its own ``cli`` only."""
+    wrong = []
+    for file in sorted(adapter.rglob("*.py")):
+        for place, name in imports(file):
+            private = any(part.startswith("_") for part in name.split("."))
+            command = within(name, "anylocal.cli") and file.parent != adapter / "cli"
+            if within(name, "anylocal") and (private or command):
+                wrong.append(f"{place}: {name}")
+    assert wrong == []
+
+
+def test_core_is_public_faces_and_five_wings() -> None:
+    """The folder of the package holds its public modules, the wings, the commands and the marker for type checkers."""
+    faces = {f"{name}.py" for name in ("__init__", "errors", *DOORS)}
+    found = {path.name for path in CORE.iterdir() if path.name != "__pycache__"}
+    assert found == {*faces, "testing", *WINGS, "cli", "py.typed"}
