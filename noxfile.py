@@ -50,6 +50,7 @@ MATRIX: dict[str, tuple[str, tuple[str, ...]]] = {
 SUPPORT = ROOT / "docs" / "support"
 CORPUS = ROOT / "docs" / "corpus"
 ZOO = ROOT / "docs" / "zoo"
+CONSUMER = "packages/core/tests/consumer.py"
 # Two threads: CI machines have two cores, and torch's default of one thread per core makes busy ones crawl.
 TEST_ENV = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
 
@@ -178,8 +179,20 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def typing(session: nox.Session) -> None:
-    """Check types with mypy --strict: sources, tests and this file."""
-    session.run(_stack(session), "-m", "mypy", *session.posargs, external=True)
+    """Check types with mypy --strict: sources, tests and this file; then a user's program with pyright as well."""
+    python = _stack(session)
+    session.run(python, "-m", "mypy", *session.posargs, external=True)
+    if not session.posargs:
+        _check_with_pyright(session, python)
+
+
+def _check_with_pyright(session: nox.Session, python: str) -> None:
+    requirements = nox.project.dependency_groups(SETTINGS, "pyright")
+    attempts = ((python, "-m", "pip", "install", "--quiet", *requirements), (python, "-m", "pyright", "--version"))
+    if all(_succeeds(session, *attempt) for attempt in attempts):
+        session.run(python, "-m", "pyright", "--pythonpath", python, CONSUMER, external=True)
+    else:
+        session.warn(f"Pyright could not be installed or run, for the reason above: only mypy checked {CONSUMER}.")
 
 
 @nox.session(venv_backend="none")
@@ -328,7 +341,7 @@ def _peers(session: nox.Session, stack: str) -> str:
     # One by one: a table without one of them is a table still, and says what is missing.
     for requirement in nox.project.dependency_groups(SETTINGS, "bench"):
         command = (stack, "-m", "pip", "--python", python, "install", "--quiet", "--upgrade", requirement)
-        if session.run(*command, external=True, success_codes=range(256)) is not True:
+        if not _succeeds(session, *command):
             session.warn(f"{requirement} could not be installed; pip's reason is above.")
     return python
 
@@ -408,6 +421,15 @@ def _interpreter(home: Path) -> Path:
 def _site_packages(session: nox.Session, python: str) -> Path:
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     return Path(str(session.run(python, "-c", code, silent=True, external=True)).strip())
+
+
+def _succeeds(session: nox.Session, *command: str) -> bool:
+    """Run a command whose failure is no failure of the session, and return whether it succeeded."""
+    try:
+        session.run(*command, external=True)
+    except CommandFailed:
+        return False
+    return True
 
 
 def _run(session: nox.Session, advice: str, *command: str, env: dict[str, str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import pytest
 
@@ -84,3 +84,19 @@ def test_core_is_public_faces_and_five_wings() -> None:
     faces = {f"{name}.py" for name in ("__init__", "errors", *DOORS)}
     found = {path.name for path in CORE.iterdir() if path.name != "__pycache__"}
     assert found == {*faces, "testing", *WINGS, "cli", "py.typed"}
+
+
+@pytest.mark.parametrize("module", ["__init__", "attention", "plot", "view", "store", "metrics"])
+def test_the_typed_program_uses_every_public_name(module: str) -> None:
+    """What a second type checker does not read is typed for one of them only."""
+    tree = ast.parse((CORE / f"{module}.py").read_text("utf-8"))
+    (public,) = (ast.literal_eval(node.value) for node in tree.body if is_all(node))
+    used = set()
+    for node in ast.walk(ast.parse(Path(__file__).with_name("consumer.py").read_text("utf-8"))):
+        used |= {node.id} if isinstance(node, ast.Name) else {node.attr} if isinstance(node, ast.Attribute) else set()
+    assert set(public) - used == set()
+
+
+def is_all(node: ast.stmt) -> TypeGuard[ast.Assign]:
+    """Return whether a statement assigns ``__all__``."""
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
