@@ -3,9 +3,9 @@ How capturing works
 ===================
 
 CPython runs a function from its code object: instructions, constants, names. While a
-capture is open, the function has another code object, in which a few instructions more
-hand over the values that were asked for. Nothing else changes; afterwards its own code
-object is back.
+capture is open, the function has another code object, in which a few more instructions
+hand over the requested values. Nothing else changes, and afterwards the function gets
+its own code object back.
 """
 
 
@@ -19,7 +19,7 @@ def mean(values):
 # Before, during, after
 # ---------------------
 #
-# Lines with a plus are there while the capture is open:
+# Lines with a plus sign are present only while the capture is open:
 
 import difflib
 import dis
@@ -28,7 +28,7 @@ from anylocal import capture
 
 
 def instructions(function):
-    """Return the instructions of a function, a line each."""
+    """Return the instructions of a function, one per line."""
     return [
         f"{found.opname:14} {found.argrepr}".rstrip()
         for found in dis.get_instructions(function)
@@ -47,35 +47,35 @@ print(
 )
 
 # %%
-# Behind the scope it is not an equal code object, but the very same one:
+# After the ``with`` block it is not an equal code object, but the very same one:
 
 mean.__code__ is own
 
 # %%
-# So what is *off* is free: there is no wrapper, no hook, no trace function. (From
-# Python 3.13 on, CPython calls a function a little more slowly once its code was ever
-# replaced; :doc:`the table </benchmarks>` has how much.)
+# So *off* is free: there is no wrapper, no hook, no trace function. (From Python 3.13
+# on, CPython calls a function slightly more slowly once its code has been replaced;
+# :doc:`/benchmarks` says how much.)
 #
 # Why this way
 # ------------
 #
-# A forward hook sees what a module returns, and no local. A trace function
-# (``sys.settrace``, ``sys.monitoring``) sees locals, costs more, and sees nothing
-# inside of what ``torch.compile`` compiled. Rewritten code is Python like any other:
-# the compiler traces it, and values come out of the compiled graph.
+# A forward hook sees what a module returns, but no local variables. A trace function
+# (``sys.settrace``, ``sys.monitoring``) sees locals, but costs more, and sees nothing
+# inside what ``torch.compile`` compiled. Rewritten code is Python like any other: the
+# compiler traces it, and values come out of the compiled graph.
 #
 # What is hard about it
 # ---------------------
 #
 # - A name may be unbound on the path that was taken; loading it would raise, or crash
-#   CPython. Which names surely hold a value at a return is decided by an analysis of
-#   the control flow, before the code is written.
+#   CPython. A control-flow analysis decides which names are definitely bound at a
+#   return, before the code is rewritten.
 # - Line numbers and exception tables must stay right, or tracebacks and debuggers would
-#   lie. :doc:`/corpus` has the count of functions that were rewritten to see to it.
-# - A tensor can be changed in place after it was recorded. Its version counter tells,
-#   and reading it warns.
-# - A forgotten capture would fill the memory. It stops at a limit, says so once, and
-#   the model goes on.
+#   be wrong. :doc:`/corpus` lists how many functions were rewritten to verify it.
+# - A tensor can be changed in place after it was recorded. Its version counter shows
+#   it, and reading the value warns.
+# - A forgotten capture would fill the memory. It stops at a limit, warns once, and the
+#   model goes on.
 #
 # What it costs
 # -------------
@@ -84,13 +84,14 @@ mean.__code__ is own
 # source, and less than PyTorch's forward hook: :doc:`/benchmarks` has the numbers, with
 # their spread and how they were made.
 #
-# Captured values are kept alive. A map of a fused layer is kept as its query and key,
-# which are views of the layer's buffer, so that stays too.
+# Captured values are kept alive. The map of a fused layer is kept as its query and key,
+# which are views of the layer's qkv buffer, so the whole buffer stays in memory.
 #
 # Attention
 # ---------
 #
 # An adapter needs no list of classes. It reads the source of a layer's ``forward``:
-# which locals go into ``scaled_dot_product_attention``, or which local a softmax of
-# query and key is assigned to. Those are captured, and the map is made of them when it
-# is read (:doc:`/how-to/fused`). Where the source leaves a doubt, the layer is refused.
+# which locals are passed to ``scaled_dot_product_attention``, or which local a softmax
+# of query and key is assigned to. Those are captured, and the map is computed from them
+# when it is read (:doc:`/how-to/fused`). If the source is ambiguous, the layer is
+# refused.

@@ -2,8 +2,8 @@
 Normalisation and colour
 ========================
 
-Two maps look alike or different by the scale that colours are given, as much as by
-their weights. Every recipe draws one picture on one scale, from 0, and shows it.
+Whether two maps look alike depends on their colour scales as much as on their weights.
+Every recipe draws a picture on a single scale that starts at 0, and shows that scale.
 """
 
 import matplotlib as mpl
@@ -19,11 +19,11 @@ model, tokenizer = minilm()
 maps = capture_text(model, tokenizer, TEXT)
 
 # %%
-# Each its own scale, or one for all
-# ----------------------------------
+# One scale each, or one for all
+# ------------------------------
 #
-# The two heads of a layer whose greatest weights differ most. Above, each on a scale of
-# its own: both seem to look sharply. Below, on one scale: one of them hardly does. The
+# The two heads of a layer whose largest weights differ most. Top row: each on its own
+# scale, both seem sharply focused. Bottom row: on one scale, one of them hardly is. The
 # weights are the same.
 
 layer = maps[0]
@@ -37,16 +37,16 @@ for ax, head in zip(axes.flat, heads * 2, strict=True):
     ax.set_title(f"head {head}, " + ("one scale" if below else "its own scale"))
 
 # %%
-# So: one ``norm`` for all panels that are to be compared, and a colorbar.
-# :func:`~anylocal.plot.heads` and :func:`~anylocal.plot.model` do that by themselves.
+# So use one ``norm`` for all panels that are to be compared, and a colorbar.
+# :func:`~anylocal.plot.heads` and :func:`~anylocal.plot.model` do that by default.
 #
 # Why from 0
 # ----------
 #
-# A scale from the least to the greatest weight turns noise into contrast: a uniform map
-# becomes as colourful as a sharp one. Weights are shares, and 0 means something. Where
-# a few weights outshine the rest, a power or a logarithm tells small ones apart, and
-# the colorbar says that it is one:
+# A scale from the smallest to the largest weight turns noise into contrast: a uniform
+# map becomes as colourful as a sharp one. Weights are fractions of a whole, and 0 means
+# no attention. Where a few weights dominate, a power or logarithmic scale distinguishes
+# the small ones, and the colorbar shows the scale:
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
 for ax, (name, norm) in zip(
@@ -61,10 +61,10 @@ for ax, (name, norm) in zip(
 # Which colours
 # -------------
 #
-# In *magma* lightness rises evenly with the weight: what is twice as far on the scale
-# is twice as far to the eye, in grey print and with any colour vision. In *jet*, which
-# older tools use, lightness rises and falls, and yellow stands out in the middle of the
-# scale.
+# In *magma*, lightness increases evenly with the weight: what is twice as far apart on
+# the scale looks twice as far apart, in greyscale print and with any colour vision. In
+# *jet*, which older tools use, lightness rises and falls, and yellow stands out in the
+# middle of the scale.
 
 
 def lightness(cmap):
@@ -89,8 +89,8 @@ for ax, cmap in zip(axes, ("magma", "viridis", "jet"), strict=True):
     ax.set(title=cmap, xlabel="weight", ylabel="lightness L*" if ax is axes[0] else "")
 
 # %%
-# Differences have a middle. They are drawn in *coolwarm* by default, grey where maps
-# agree, and its scale is centred at 0. Lines and bars on paper are drawn in *magma*
-# reversed: what is weak is pale.
+# Differences have a neutral middle. They are drawn in *coolwarm* by default, on a scale
+# centred at 0, grey where maps agree. Lines and bars on a white background are drawn in
+# reversed *magma*: small weights are pale.
 #
 # Any recipe takes ``cmap=`` and ``norm=``, with matplotlib's own names.

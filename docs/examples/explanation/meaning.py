@@ -2,8 +2,8 @@
 What attention shows, and what it does not
 ==========================================
 
-An attention map shows where a layer took its values from. It does not show why the
-model decided as it did. Between the two lie the values themselves, the other heads, the
+An attention map shows which positions a layer took its values from. It does not show why
+the model decided as it did. In between are the values themselves, the other heads, the
 residual connections and all later layers.
 """
 
@@ -11,8 +11,8 @@ residual connections and all later layers.
 # A small experiment
 # ------------------
 #
-# A ViT that was trained on digits. We make the attention of each whole layer uniform,
-# one layer at a time, while it runs, and count the answers that stay.
+# The model is a ViT that was trained on digits. We make the attention of all heads
+# uniform, one layer at a time, and count the predictions that do not change.
 
 import matplotlib.pyplot as plt
 import torch
@@ -43,52 +43,52 @@ for block in model.blocks:
 
 figure, ax = plt.subplots(figsize=(4.5, 3), layout="constrained")
 ax.set(xlabel="layer whose attention is uniform", xticks=range(4))
-ax.set(ylabel="share of answers\nthat stay", ylim=(0, 1))
+ax.set(ylabel="share of predictions\nunchanged", ylim=(0, 1))
 bars = ax.bar(range(4), stay)
 
 # %%
-# Where the answers stay, the model did not need what the map of that layer shows. The
-# maps themselves do not say which layers these are. A picture of a map is a question;
-# an edit (:doc:`/tutorials/edit`) is a way to ask it.
+# Where predictions do not change, the model did not need what the map of that layer
+# shows. The maps themselves do not say which layers these are. A picture of a map
+# suggests a hypothesis; an edit (:doc:`/tutorials/edit`) tests it.
 #
 # What is known
 # -------------
 #
-# *Is attention an explanation?* Jain and Wallace (2019) find attention distributions
-# that are very different and give the same answers, and that they correlate weakly with
-# gradients. Wiegreffe and Pinter (2019) answer that this depends on what an explanation
-# is meant to be: that others exist does not make the one that was learned meaningless,
-# and they give tests for when it is useful. Both are about recurrent models with one
-# layer of attention; with more layers there is more in between.
+# *Is attention an explanation?* Jain and Wallace (2019) find very different attention
+# distributions that lead to the same predictions, and only a weak correlation with
+# gradients. Wiegreffe and Pinter (2019) reply that this depends on what counts as an
+# explanation: that alternatives exist does not make the learned distribution
+# meaningless, and they give tests for when it is useful. Both study recurrent models
+# with one layer of attention; with more layers there is more in between.
 #
-# *One layer is not the model.* Position 5 of layer 8 is not word 5: information was
-# mixed in every layer before. Rollout (Abnar and Zuidema 2020) multiplies the layers,
-# with the identity for the residual connection. It takes all heads to be equal, and
-# ignores values and feed-forward blocks.
+# *One layer is not the model.* Position 5 of layer 8 is not word 5: every layer before
+# has mixed information. Rollout (Abnar and Zuidema 2020) multiplies the layers, with the
+# identity for the residual connection. It treats all heads as equal, and ignores values
+# and feed-forward blocks.
 #
-# *The output does not come in.* A map is the same whichever class you ask about.
+# *The output plays no part.* A map is the same whichever class you ask about.
 # Chefer, Gur and Wolf (2021) weight maps by their gradients with respect to an output:
 # `anylocal.attention.relevance`.
 #
-# *Sinks.* A softmax must spend its weight somewhere. Heads with nothing to do give it
-# to a token that says little: the first token, ``[SEP]``, punctuation (Xiao et al.
+# *Sinks.* A softmax must put its weight somewhere. Heads with nothing to do put it on a
+# token that carries little meaning: the first token, ``[SEP]``, punctuation (Xiao et al.
 # 2024; for BERT, Clark et al. 2019). A large weight there means "nothing", not
-# "important". In large ViTs without registers, patches of the background are made into
-# such places, and carry what belongs to the whole image, so maps have bright spots
-# where nothing is. With registers these go away (Darcet et al. 2024).
+# "important". Large ViTs without registers turn background patches into such sinks,
+# which carry information about the whole image, so maps have bright spots where there is
+# nothing to see. With registers these disappear (Darcet et al. 2024).
 # `anylocal_vit.plot.prefix` measures it.
 #
-# *Random weights have maps too.* They can look like structure: neighbouring patches are
-# alike, and so are their queries and keys. Compare with an untrained model
+# *Random weights have maps too.* These can seem to have structure: neighbouring patches
+# are alike, and so are their queries and keys. Compare with an untrained model
 # (:doc:`/gallery/maps/difference`) before you explain a pattern.
 #
 # What to do with it
 # ------------------
 #
-# - Look at all heads before you choose one, and say how it was chosen.
-# - One example is an anecdote. Give a number over a data set: :mod:`anylocal.metrics`
+# - Look at all heads before you choose one, and say how you chose it.
+# - One example is an anecdote. Report a number over a data set: :mod:`anylocal.metrics`
 #   has entropy, distance and others.
-# - Test what you believe by an edit, or by gradients.
+# - Test a hypothesis with an edit, or with gradients.
 # - Say "attends to", not "because of".
 #
 # Literature

@@ -2,8 +2,8 @@
 A BERT end to end
 =================
 
-Capture every attention map of a real BERT, find the heads that link a pronoun to its
-noun, and see what happens to them when one word changes.
+Capture every attention map of a pretrained BERT, find the heads that link a pronoun to
+its noun, and see what happens to them when one word changes.
 
 You need ``anylocal-bert``. The model is MiniLM, whose weights come from the Hugging
 Face hub.
@@ -26,7 +26,7 @@ model, tokenizer = (
 # -------
 #
 # :func:`~anylocal_bert.capture_text` tokenizes, runs the model without gradients, and
-# captures. (Where you call the model yourself, take
+# captures. (If you call the model yourself, use
 # :func:`~anylocal_bert.capture_attention`, as in :doc:`first_capture`.)
 
 maps = capture_text(
@@ -39,17 +39,17 @@ tokens
 # All heads at once
 # -----------------
 #
-# Rows are layers, columns heads; each square is a map. Stripes are tokens that all
-# others attend to, diagonals are neighbours.
+# Rows are layers, columns are heads; each square is a map. Vertical stripes are tokens
+# that all others attend to; diagonals are attention to neighbouring tokens.
 
 figure = plot.model(maps)
 
 # %%
-# Ask for something
-# -----------------
+# Find a head
+# -----------
 #
-# Which heads go from "it" to "animal"? Maps are tensors, so this is a line of
-# arithmetic.
+# Which heads attend from "it" to "animal"? Indexing a map returns a tensor, so this
+# takes a line of arithmetic.
 
 import torch
 
@@ -62,7 +62,7 @@ for weight, place in zip(*strongest, strict=True):
     print(f"layer {layer}, head {head}: {weight:.2f} to animal, {other:.2f} to street")
 
 # %%
-# The strongest of them, with all that "it" attends to:
+# The strongest of them, with everything that "it" attends to:
 
 layer, head = divmod(strongest.indices[0].item(), weights.shape[1])
 ax = plot.lines(maps[layer], head=head, query="it")
@@ -71,17 +71,17 @@ ax = plot.lines(maps[layer], head=head, query="it")
 # Change one word
 # ---------------
 #
-# Of a street that is too wide, "it" is the street. Does the head follow?
+# If the street is too wide, "it" is the street. Does the head follow?
 
 changed = capture_text(
     model, tokenizer, "The animal didn't cross the street because it was too wide."
 )
-for what, found in (("tired", maps), ("wide", changed)):
+for word, found in (("tired", maps), ("wide", changed)):
     row = found[layer][0, head, it]
-    print(f"{what}: {row[animal]:.2f} to animal, {row[street]:.2f} to street")
+    print(f"{word}: {row[animal]:.2f} to animal, {row[street]:.2f} to street")
 
 # %%
-# :func:`~anylocal.plot.difference` shows where the whole head changed.
+# :func:`~anylocal.plot.difference` shows where the head's map changed.
 
 ax = plot.difference(
     changed[layer].labelled(queries=maps[layer].queries, keys=maps[layer].keys),
@@ -91,5 +91,6 @@ ax = plot.difference(
 ax.set_title(f'layer {layer}, head {head}: "wide" − "tired"')
 
 # %%
-# One sentence is an anecdote, not a finding. How far a map explains what a model does:
-# :doc:`/explanation/meaning`. Batches, padding and words: :doc:`/how-to/padding`.
+# One sentence is an anecdote, not a finding. :doc:`/explanation/meaning` discusses how
+# much a map explains of what a model does. For batches, padding and words, see
+# :doc:`/how-to/padding`.

@@ -1,13 +1,13 @@
 """
-Edit a value mid-forward
-========================
+Edit a value in the forward pass
+================================
 
 ``edit=`` replaces a value as it is assigned, while the model runs: the simplest way to
-ask what a model *needs* a value for. Here, the attention of one head of a ViT after the
-other is made uniform, and we see what that does to its answers.
+find out what a model *needs* a value for. Here we make the attention of a ViT uniform,
+one head at a time, and see how its predictions change.
 
-``scenes`` holds a small ViT that is trained on digits; the notebook has it in its
-second cell.
+``scenes`` is a module with a small ViT that is trained on digits; the notebook writes it
+in its second cell.
 """
 
 import torch
@@ -16,8 +16,8 @@ from scenes import digit, digits_vit
 model = digits_vit()
 
 # %%
-# A fused layer never makes its map, so there is nothing to edit. Have the layers make
-# it.
+# A fused layer never computes its map, so there is nothing to edit. Turn the fused
+# kernel off.
 
 for block in model.blocks:
     block.attn.fused_attn = False
@@ -34,9 +34,9 @@ next(site for site in find(model) if "attn" in site.names)
 # One edit
 # --------
 #
-# The function gets the value that is about to be assigned, and returns what is assigned
+# The function gets the value that is about to be assigned, and returns what to assign
 # instead. ``attn`` is assigned more than once (first the scores, then the softmax, then
-# dropout): the function decides by looking at the rows.
+# the output of dropout); the function recognizes the softmax by its rows, which sum to 1.
 
 
 def uniform(head):
@@ -59,9 +59,9 @@ with torch.no_grad():
         edited = model(images)
     after = model(images)
 print(
-    f"answers that change: {(before.argmax(1) != edited.argmax(1)).float().mean():.0%}"
+    f"predictions that change: {(before.argmax(1) != edited.argmax(1)).float().mean():.0%}"
 )
-print(f"the model is back: {torch.equal(before, after)}")
+print(f"the model is unchanged: {torch.equal(before, after)}")
 
 # %%
 # Every head
@@ -83,14 +83,14 @@ with torch.no_grad():
 figure, ax = plt.subplots(figsize=(4.5, 3.4), layout="constrained")
 image = ax.imshow(changed.numpy(), cmap="magma", vmin=0)
 ax.set(xlabel="head", ylabel="layer", xticks=range(4), yticks=range(4))
-figure.colorbar(image, label="share of answers\nthat change")
+figure.colorbar(image, label="share of predictions\nthat change")
 
 # %%
 # An edit that is never applied warns (:class:`~anylocal.errors.EditNotAppliedWarning`),
-# so a misspelt path cannot pass for "no effect". Edited and recorded at once:
+# so a misspelt path cannot pass for "no effect". To edit and record at the same time:
 # ``capture(model, "attn", edit={"attn": …})``.
 #
-# Have the layers run their fused kernel again:
+# Turn the fused kernel on again:
 
 for block in model.blocks:
     block.attn.fused_attn = True

@@ -2,8 +2,8 @@
 First capture in five minutes
 =============================
 
-A BERT reads a sentence. We take every attention map of it in one line, look at one, and
-then at any other value that the model computes on its way.
+A BERT reads a sentence. We capture all of its attention maps in one line, look at one of
+them, and then at other values that the model computes along the way.
 
 You need ``anylocal-bert``. The first lines load the weights from the Hugging Face hub.
 """
@@ -20,8 +20,8 @@ model, tokenizer = (
 # Capture
 # -------
 #
-# Open a scope around the call of the model. The model is not changed for it, and its
-# output is the same to the bit.
+# Call the model inside a ``with`` block. The model is not modified, and its output is
+# bit-equal.
 
 import torch
 
@@ -35,12 +35,11 @@ with capture_attention(model, tokenizer=tokenizer) as maps, torch.no_grad():
 maps
 
 # %%
-# One map for each layer. The column *fused* says that the layer ran a kernel which
-# never makes its map; it is computed from what the kernel was given
-# (:doc:`/how-to/fused`).
+# One map for each layer. *fused* means that the layer ran a kernel which never computes
+# its map; the map is recomputed from the kernel's inputs (:doc:`/how-to/fused`).
 #
-# Look
-# ----
+# Look at a map
+# -------------
 #
 # A map is indexed like a tensor of shape (batch, head, query, key).
 
@@ -55,9 +54,8 @@ ax = plot.heatmap(maps[5], head=11, queries=["it", "tired", "[CLS]"])
 # Any other value
 # ---------------
 #
-# :func:`~anylocal.capture` takes local variables by their names. :func:`~anylocal.find`
-# lists what there is: here, what the functions of the first layer's feed-forward block
-# bind.
+# :func:`~anylocal.capture` records local variables by name. :func:`~anylocal.find` lists
+# the names: here, those that the functions of the first layer's feed-forward block bind.
 
 from anylocal import capture, find
 
@@ -75,7 +73,7 @@ for call in cap.calls[:4]:
     print(call.name, tuple(call.values["hidden_states"].shape))
 
 # %%
-# A name that is not there is refused at once, with the nearest one that is.
+# A name that does not exist raises at once, and the message suggests the closest one.
 
 try:
     capture(model, "hiden_states")

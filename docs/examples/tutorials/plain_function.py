@@ -2,11 +2,11 @@
 Any plain function
 ==================
 
-Captures need neither torch nor a model. Any Python function has local variables, and
+Capturing needs neither torch nor a model. Any Python function has local variables, and
 any of them can be recorded by name, in code that you did not write and do not want to
 edit.
 
-You need ``anylocal``, and nothing else.
+You need only ``anylocal``.
 """
 
 import json
@@ -14,14 +14,14 @@ import json
 from anylocal import capture, find
 
 # %%
-# Python's own ``json`` module writes a value piece by piece. :func:`~anylocal.find`
-# lists the functions, and the names they bind.
+# Python's own ``json`` module encodes a value in chunks. :func:`~anylocal.find` lists the
+# functions and the names that they bind.
 
 for site in find(json.encoder.JSONEncoder):
     print(site)
 
 # %%
-# The pieces are a local variable of ``encode``:
+# The chunks are a local variable of ``encode``:
 
 with capture(json.encoder.JSONEncoder.encode, "chunks") as cap:
     json.dumps({"answer": 42}, indent=1)
@@ -31,8 +31,8 @@ cap["chunks"]
 # Each assignment
 # ---------------
 #
-# By default a value is recorded as the function returns. With ``every=True``, each
-# assignment is.
+# By default a value is recorded when the function returns. With ``every=True``, each
+# assignment is recorded.
 
 
 def newton(square, steps=5):
@@ -48,7 +48,7 @@ with capture(newton, "root", every=True) as cap:
 cap["root"]
 
 # %%
-# Each call tells its line, and which call it was:
+# Each call has its line and its index:
 
 cap.calls[0].line, cap.calls[0]
 
@@ -56,7 +56,7 @@ cap.calls[0].line, cap.calls[0]
 # Recursion, generators, exceptions
 # ---------------------------------
 #
-# Calls are recorded as they finish. One that raises has no value; it is counted.
+# Calls are recorded as they finish. A call that raises has no value, but is counted.
 
 
 def depth(tree):
@@ -83,8 +83,8 @@ cap["root"], cap.counts
 # The decorator
 # -------------
 #
-# :class:`~anylocal.get_local` marks a function that is yours. It stays as it is until
-# it is activated.
+# :class:`~anylocal.get_local` marks a function of your own, which stays as it is until
+# ``get_local`` is activated.
 
 from anylocal import get_local
 
@@ -102,4 +102,4 @@ with get_local.active() as cache:
 cache["mean"]
 
 # %%
-# How this works, and what it costs: :doc:`/explanation/capturing`.
+# :doc:`/explanation/capturing` explains how this works and what it costs.

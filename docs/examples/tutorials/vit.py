@@ -2,9 +2,9 @@
 A ViT end to end
 ================
 
-Train a small vision transformer, capture the attention of one forward, and see where it
-looks. The training code is plain: nothing of it changes when the model is captured
-later.
+Train a small vision transformer, capture the attention of one forward pass, and see
+where it looks. The training code is ordinary: nothing in it has to prepare for the
+capture.
 
 You need ``anylocal-vit`` and scikit-learn.
 """
@@ -33,15 +33,15 @@ model = timm.create_model(
     num_heads=4,
 )
 with torch.no_grad():
-    # timm starts positions at 0.02, right for millions of images.
-    # From there a thousand teach nothing.
+    # timm initializes position embeddings with a standard deviation of 0.02,
+    # too small to learn anything from a thousand images.
     model.pos_embed.normal_(std=0.5)
 
 # %%
 # Train
 # -----
 #
-# The first 360 digits are kept for the test.
+# The first 360 digits are the test set.
 
 steps = 200
 optimizer = torch.optim.AdamW(model.parameters())
@@ -57,7 +57,7 @@ for _ in range(steps):
 model.eval()
 with torch.no_grad():
     right = model(images[:360]).argmax(1) == labels[:360]
-print(f"{right.float().mean():.0%} of the test digits are right.")
+print(f"Test accuracy: {right.float().mean():.0%}")
 
 # %%
 # Capture
@@ -71,17 +71,17 @@ with capture_attention(model) as maps, torch.no_grad():
 maps
 
 # %%
-# Each map is (batch, head, query, key); its axes know that there is a class token
-# before 8 × 8 patches.
+# The shape of a map is (batch, head, query, key); its axes know that there is a class
+# token before 8 × 8 patches.
 
 maps[-1].keys
 
 # %%
-# See
-# ---
+# Plot
+# ----
 #
 # What the class token attends to in the last layer, head by head, over one digit. All
-# panels have one scale.
+# panels share one scale.
 
 import matplotlib.pyplot as plt
 from matplotlib.colors import Normalize
@@ -118,9 +118,9 @@ for layer, ax in enumerate(axes):
 figure = plot.model(maps, sample=which)
 
 # %%
-# The same lines work for any model of timm: :doc:`the table of models </zoo>` has them
-# all. Of one with its own preprocessing, `anylocal_vit.photograph` makes the input and
-# the pixels from a file:
+# The same code works for the other models of timm: :doc:`the table of models </zoo>`
+# lists them. For a model with its own preprocessing, `anylocal_vit.photograph` prepares
+# the input and the pixels from a file:
 #
 # .. code-block:: python
 #
