@@ -2,9 +2,9 @@
 What attention shows, and what it does not
 ==========================================
 
-An attention map shows which positions a layer took its values from. It does not show why
-the model decided as it did. In between are the values themselves, the other heads, the
-residual connections and all later layers.
+An attention map shows which positions a layer took its values from. It does not show
+why the model decided as it did. In between are the values themselves, the other heads,
+the residual connections and all later layers.
 """
 
 # %%
@@ -62,20 +62,20 @@ bars = ax.bar(range(4), stay)
 # with one layer of attention; with more layers there is more in between.
 #
 # *One layer is not the model.* Position 5 of layer 8 is not word 5: every layer before
-# has mixed information. Rollout (Abnar and Zuidema 2020) multiplies the layers, with the
-# identity for the residual connection. It treats all heads as equal, and ignores values
-# and feed-forward blocks.
+# has mixed information. Rollout (Abnar and Zuidema 2020) multiplies the layers, with
+# the identity for the residual connection. It treats all heads as equal, and ignores
+# values and feed-forward blocks.
 #
 # *The output plays no part.* A map is the same whichever class you ask about.
 # Chefer, Gur and Wolf (2021) weight maps by their gradients with respect to an output:
 # `anylocal.attention.relevance`.
 #
 # *Sinks.* A softmax must put its weight somewhere. Heads with nothing to do put it on a
-# token that carries little meaning: the first token, ``[SEP]``, punctuation (Xiao et al.
-# 2024; for BERT, Clark et al. 2019). A large weight there means "nothing", not
+# token that carries little meaning: the first token, ``[SEP]``, punctuation (Xiao et
+# al. 2024; for BERT, Clark et al. 2019). A large weight there means "nothing", not
 # "important". Large ViTs without registers turn background patches into such sinks,
-# which carry information about the whole image, so maps have bright spots where there is
-# nothing to see. With registers these disappear (Darcet et al. 2024).
+# which carry information about the whole image, so maps have bright spots where there
+# is nothing to see. With registers these disappear (Darcet et al. 2024).
 # `anylocal_vit.plot.prefix` measures it.
 #
 # *Random weights have maps too.* These can seem to have structure: neighbouring patches

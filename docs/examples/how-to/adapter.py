@@ -2,11 +2,12 @@
 Write an adapter
 ================
 
-An adapter says where a zoo keeps its attention, and what its positions are. The engine
-does the rest: it finds the functions, records what decides the map, tells forwards
-apart, checks versions.
+An adapter says where a model library keeps its attention, and what the positions are.
+The base class does the rest: it finds the attention functions of a model, records what
+determines the map, separates forward passes, and checks versions.
 
-Here, for a zoo of one model: it attends over the pixels of a small image.
+The library in this example has one model, which attends over the pixels of a small
+image.
 """
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 class PixelAttention(nn.Module):
-    """Attention over pixels, behind one class token."""
+    """Attention over a class token and pixels."""
 
     def __init__(self, width=16, heads=2):
         super().__init__()
@@ -28,7 +29,7 @@ class PixelAttention(nn.Module):
 
 
 class PixelNet(nn.Module):
-    """Two layers of it."""
+    """Two layers of pixel attention."""
 
     def __init__(self, side=6, width=16):
         super().__init__()
@@ -54,8 +55,8 @@ class PixelNet(nn.Module):
 # The adapter
 # -----------
 #
-# Two methods are needed: which functions compute attention, and what the axes of a map
-# are.
+# Two methods are required: one returns the functions that compute attention, the other
+# the axes of a map.
 
 from anylocal.adapter import Adapter, MapAxes, attention_functions
 from anylocal.attention import Patches
@@ -64,9 +65,9 @@ from anylocal.attention import Patches
 class PixelAdapter(Adapter):
     """Captures the attention of PixelNet."""
 
-    # Yours: its metadata says which versions of the zoo it knows.
+    # Your own distribution; its metadata says which versions of the library it knows.
     distribution = "anylocal"
-    # The zoo's.
+    # The library's distribution.
     zoo = "torch"
 
     def functions(self):
@@ -81,9 +82,9 @@ class PixelAdapter(Adapter):
 adapter = PixelAdapter()
 
 # %%
-# How the map is read off ``PixelAttention.forward`` was not said: its source tells,
-# that it hands ``q`` and ``k`` to a fused kernel. Where a zoo does something that the
-# source does not tell, an adapter overrides ``reading``, ``operands`` or ``weights``.
+# The adapter does not say how to read the map from ``PixelAttention.forward``: the
+# source shows that it passes ``q`` and ``k`` to a fused kernel. Where the source is not
+# enough, an adapter overrides ``reading``, ``operands`` or ``weights``.
 
 torch.manual_seed(0)
 model = PixelNet().eval()
@@ -102,9 +103,9 @@ ax = plot.query(maps[1], image.expand(3, -1, -1), query=(2, 3))
 # The contract
 # ------------
 #
-# `anylocal.testing` has the tests that every adapter must pass, for yours to inherit:
-# output equal to the bit, code put back after exceptions, rows that sum to 1, the same
-# maps when compiled, …
+# `anylocal.testing` has tests that every adapter must pass. Inherit them for yours: the
+# output is bit-equal, code is restored after exceptions, rows sum to 1, the maps are
+# the same when compiled, …
 #
 # .. code-block:: python
 #
@@ -124,7 +125,8 @@ ax = plot.query(maps[1], image.expand(3, -1, -1), query=(2, 3))
 # Register it
 # -----------
 #
-# A package that holds its instance as ``adapter`` is found by its entry point:
+# A package whose module has the instance as ``adapter`` is found through its entry
+# point:
 #
 # .. code-block:: toml
 #

@@ -21,7 +21,7 @@ images = torch.randn(2, 3, 64, 64)
 # Compiled
 # --------
 #
-# Any backend will do; this one needs no compiler of C++, which inductor does.
+# Any backend works; this one, unlike inductor, does not need a C++ compiler.
 
 with capture_attention(model) as eager, torch.no_grad():
     model(images)
@@ -33,8 +33,8 @@ for ours, theirs in zip(maps, eager, strict=True):
     print(f"{ours.name}: {(ours.tensor() - theirs.tensor()).abs().max():.0e} apart")
 
 # %%
-# Opening and closing a scope drops what was compiled: the next call compiles again. For
-# many batches keep one scope open, and clear it:
+# Opening and closing a capture drops what was compiled: the next call compiles again.
+# For many batches, keep one capture open and clear it:
 
 from anylocal import capture
 
@@ -45,13 +45,13 @@ with capture(compiled, "q", keep="clone") as cap, torch.no_grad():
         print(len(cap["q"]), "values of q")
 
 # %%
-# A capture costs a compiled model nothing that could be measured: :doc:`/benchmarks`.
+# Capturing a compiled model has no measurable cost: see :doc:`/benchmarks`.
 #
 # DDP
 # ---
 #
-# Capture the wrapper as you capture the model. Here there is one process, which stands
-# for one of ``torchrun``'s, and a tiny BERT, with random weights as well.
+# Capture the wrapper as you capture the model. This page runs a single process, which
+# stands for one of ``torchrun``'s, and a tiny BERT, also with random weights.
 
 import tempfile
 from pathlib import Path
@@ -77,12 +77,12 @@ with anylocal_bert.capture_attention(ddp) as maps, torch.no_grad():
 maps.names, maps[0].rank
 
 # %%
-# Every rank has its own maps. :meth:`~anylocal.attention.AttentionMaps.gather` brings
-# them to rank 0; every rank must call it.
+# Every rank has its own maps. :meth:`~anylocal.attention.AttentionMaps.gather` collects
+# them on rank 0; every rank must call it.
 
 everything = maps.gather()
 distributed.destroy_process_group()
 everything
 
 # %%
-# FSDP, checkpoints, autocast, threads and generation: :doc:`/where-it-runs`.
+# For FSDP, checkpointing, autocast, threads and generation, see :doc:`/where-it-runs`.

@@ -3,8 +3,8 @@ Statistics over a data set
 ==========================
 
 One picture is an anecdote. :mod:`anylocal.metrics` has statistics of attention as
-metrics of torchmetrics: give them the maps of batch after batch. They keep sums only,
-and add up over the ranks of torch.distributed.
+torchmetrics metrics: update them with the maps of each batch. They keep only sums, and
+reduce over the ranks of torch.distributed.
 
 A small ViT that was trained on digits.
 """
@@ -26,7 +26,7 @@ for batch in images.split(32):
         metric.update(maps)
 
 # %%
-# Each is a number for every head of every layer.
+# Each has a number for every head of every layer.
 
 entropy.compute().shape, distance.compute()
 
@@ -37,7 +37,7 @@ ax.set(xlabel="layer", ylabel="mean distance (pixels)", xticks=range(4))
 legend = ax.legend(fontsize="small")
 
 # %%
-# The mean map of each layer is a map like any other, and goes into every recipe.
+# The mean map of each layer is a map like any other, and works with every recipe.
 
 figure = plot.model(mean.compute())
 
@@ -45,22 +45,22 @@ figure = plot.model(mean.compute())
 # A folder of images, a collection of texts
 # -----------------------------------------
 #
-# For whole data sets there is a command. It reads a folder of images (or of texts, a
-# line each), or a data set that Hugging Face's ``datasets`` has saved, and writes a
-# Parquet table and pictures:
+# For whole data sets, use the command line. It reads a folder of images (or of text
+# files, one text per line), or a data set saved by Hugging Face's ``datasets``, and
+# writes a Parquet table and pictures:
 #
 # .. code-block:: console
 #
 #    $ python -m anylocal_vit survey --model vit_small_patch16_224 --data images/
 #    $ python -m anylocal_bert survey --data texts/
 #
-# It needs the extra ``anylocal-vit[survey]`` or ``anylocal-bert[survey]``. Stopped, or
-# killed, and started again, it goes on: no sample counts twice, none is lost. Under
-# torchrun the processes share the work, and the table is the same:
+# It needs the extra ``anylocal-vit[survey]`` or ``anylocal-bert[survey]``. If it is
+# stopped or killed, start it again and it continues: no sample is counted twice, and
+# none is lost. Under torchrun the processes share the work, and the table is the same:
 #
 # .. code-block:: console
 #
 #    $ torchrun --nproc-per-node 8 -m anylocal_vit survey --model … --data images/
 #
-# That this is so for ten thousand images, and that the memory does not grow, is in the
-# :doc:`benchmarks </benchmarks>`.
+# The :doc:`benchmarks </benchmarks>` verify this for ten thousand images, and that
+# memory does not grow.

@@ -2,11 +2,12 @@
 Your own fork of a model
 ========================
 
-A model that was copied and changed is captured as the original is, if its layers show
-how they compute attention: they are torch's own, hand locals to the fused kernel, or
+A model that was copied and changed is captured like the original, if its layers show
+how they compute attention: they are torch's own, pass locals to the fused kernel, or
 assign one softmax of query and key.
 
-Two layers of a fork, with random weights: one that can be read, one that cannot.
+This page has two layers of a fork, with random weights: one that can be read, and one
+that cannot.
 """
 
 import math
@@ -44,8 +45,8 @@ with capture_attention(model) as maps, torch.no_grad():
 maps
 
 # %%
-# Nothing was registered, and no name had to be ``attn``: the source tells. What the
-# positions are it does not tell; label them:
+# Nothing was registered, and no name had to be ``attn``: the source is enough. It does
+# not say what the positions are, so label them:
 
 from anylocal import plot
 from anylocal.attention import Named
@@ -57,11 +58,11 @@ ax = plot.heatmap(maps[0].labelled(queries=axis, keys=axis))
 # What cannot be read
 # -------------------
 #
-# is refused by name, rather than guessed:
+# A layer that cannot be read exactly is refused by name, never guessed:
 
 
 class Unreadable(nn.Module):
-    """Never gives its softmax a name."""
+    """Never assigns its softmax to a variable."""
 
     def __init__(self, width=32, heads=4):
         super().__init__()
@@ -85,7 +86,8 @@ except AnylocalError as error:
     print(f"{type(error).__name__}: {error}")
 
 # %%
-# Name the softmax in your source; or capture what it has, and make the map yourself.
+# Assign the softmax to a variable in your source; or capture the variables that it has,
+# and create the map yourself.
 
 from anylocal import capture
 from anylocal.attention import AttentionMap
@@ -97,6 +99,6 @@ with capture(layer, "q", "k") as cap, torch.no_grad():
 AttentionMap.from_qk(call.values["q"], call.values["k"], scale=1.0, name="layer")
 
 # %%
-# With the decorator, a fork of timm as a whole is marked by its Python module:
-# ``anylocal_vit.install(your_package.vision_transformer)``, then
+# To use the decorator's cache, mark a whole fork of timm by its Python module,
+# ``anylocal_vit.install(your_package.vision_transformer)``, then call
 # :meth:`~anylocal.get_local.activate`.

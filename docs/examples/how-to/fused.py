@@ -2,10 +2,10 @@
 Fused attention
 ===============
 
-A fused kernel computes softmax(q·kᵀ)·v without ever making the softmax. Models run it
-by default. So the map is *recomputed*: from query, key, mask and scale as the kernel
-received them, in float32, and only for the rows that you ask for. The model runs as it
-is.
+A fused kernel computes softmax(q·kᵀ)·v without ever materializing the softmax, and most
+models use one by default. So the map is *recomputed* from query, key, mask and scale as
+the kernel received them, in float32, and only for the rows that you request. The model
+runs unchanged.
 """
 
 import torch
@@ -27,15 +27,15 @@ ax = plot.tokens(maps[5], sample=0, head=11)
 # Is it the same?
 # ---------------
 #
-# The output, captured and not, is the same to the bit:
+# The output with and without the capture is bit-equal:
 
 with torch.no_grad():
     alone = model(**inputs)
 torch.equal(output.last_hidden_state, alone.last_hidden_state)
 
 # %%
-# The model's own maps exist in eager mode only. The greatest difference of any weight
-# of any layer:
+# The model's own maps exist in eager mode only. The largest difference of any weight of
+# any layer:
 
 from transformers import AutoModel
 
@@ -52,37 +52,38 @@ difference = max(
 f"{difference:.0e}"
 
 # %%
-# For every model of both zoos: the column *error* in :doc:`/zoo` and
-# :doc:`/zoo-transformers`, against float64.
+# For the models of both libraries, the column *error* in :doc:`/zoo` and
+# :doc:`/zoo-transformers` compares with float64.
 #
 # What the tolerance means
 # ------------------------
 #
-# - With q and k in bfloat16 or float16 the map is the float32 softmax of those numbers.
-#   A kernel may round in between; which bits it used inside cannot be seen.
-# - In train mode the map is the softmax before dropout.
+# - With q and k in bfloat16 or float16, the map is the float32 softmax of those
+#   numbers. A kernel may round in between; the bits that it used internally cannot be
+#   observed.
+# - In training mode the map is the softmax before dropout.
 # - Where no exact map can be computed, the layer is refused by name, never guessed.
 #
-# Only what is asked for
-# ----------------------
+# Only what you request
+# ---------------------
 #
-# A map of a long input may be too large for the memory. Its rows are not:
+# The map of a long input may be too large for the memory. Its rows are not:
 
 row = maps[5][:, :, 0]  # of the first token only: nothing else is computed
-mean = maps[5].head_mean()  # in blocks of rows: the map of all heads is never there
+mean = maps[5].head_mean()  # in blocks of rows: never holds the map of all heads
 row.shape, mean.shape
 
 # %%
-# How long inputs may be is measured in :doc:`/benchmarks`.
+# :doc:`/benchmarks` has measurements for long inputs.
 #
-# A softmax that is made
-# ----------------------
+# Unfused models
+# --------------
 #
-# :func:`~anylocal.attention.relevance`, and editing ``attn``, need the tensor that a
-# fused kernel never makes. Have the model make it:
+# :func:`~anylocal.attention.relevance` and editing ``attn`` need the tensor that a
+# fused kernel never creates. Turn the fused kernel off:
 #
 # .. code-block:: python
 #
 #    timm.layers.set_fused_attn(False)          # timm, before the model is built
-#    block.attn.fused_attn = False              # timm, each block of one that is there
+#    block.attn.fused_attn = False              # timm, each block of an existing model
 #    AutoModel.from_pretrained(name, attn_implementation="eager")  # transformers

@@ -2,10 +2,11 @@
 Padding and words
 =================
 
-Texts of a batch are padded to one length, and a tokenizer cuts words into pieces. Axes
-know both.
+The texts of a batch are padded to the same length, and a tokenizer splits words into
+subwords. The axes of a map know about both.
 
-A real BERT of 6 layers (``scenes`` loads it; the notebook has it in its second cell).
+The model is a pretrained 6-layer BERT (``scenes`` loads it; the notebook has that
+module in its second cell).
 """
 
 # sphinx_gallery_thumbnail_number = 2
@@ -24,9 +25,8 @@ axis.labels(0), axis.labels(1)
 # Padding
 # -------
 #
-# The mask of the model is in the map: keys that are padding have weight 0. What padding
-# *attends to* is a row of numbers without a meaning; pictures cover it, and statistics
-# leave it out.
+# The map includes the model's mask: keys that are padding have weight 0. What padding
+# *attends to* is meaningless; pictures cover those rows, and statistics leave them out.
 
 axis.is_padding(1)
 
@@ -42,8 +42,9 @@ ax = plot.tokens(maps[2], sample=1)
 # Words
 # -----
 #
-# :func:`~anylocal.attention.merge_words` makes one position of the tokens of a word:
-# what its parts get is added, what they give is averaged, so that rows sum to 1 again.
+# :func:`~anylocal.attention.merge_words` merges the tokens of a word into one position:
+# the attention that they receive is summed, and the attention that they pay is
+# averaged, so that rows still sum to 1.
 
 from anylocal.attention import merge_words
 
@@ -55,6 +56,6 @@ words.keys.labels()
 ax = plot.tokens(maps[2], sample=0, words=True)
 
 # %%
-# Special tokens are set apart from words, where you want to leave them out:
+# Special tokens are marked, in case you want to leave them out:
 
 axis.is_special(0)

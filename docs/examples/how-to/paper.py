@@ -2,10 +2,10 @@
 Save a picture for a paper
 ==========================
 
-Recipes obey matplotlib's settings. Set the width of a column and the size of the
-paper's font, draw, save as PDF or SVG.
+Recipes respect matplotlib's settings. Set the column width and the font size of the
+paper, draw, and save as PDF or SVG.
 
-A real BERT of 6 layers reads a sentence.
+The maps are those of a pretrained 6-layer BERT.
 """
 
 import tempfile
@@ -18,21 +18,21 @@ from anylocal_bert import capture_text, plot
 
 model, tokenizer = minilm()
 maps = capture_text(model, tokenizer, TEXT)
-folder = Path(tempfile.mkdtemp())  # yours: the folder of the paper
+folder = Path(tempfile.mkdtemp())  # use the folder of your paper
 
 # %%
 # One column
 # ----------
 #
-# 3.3 inches, 8 points, as two-column papers have it. Widths in inches are widths on the
-# page, if the picture is included without scaling.
+# 3.3 inches and 8 points, as in two-column papers. Widths in inches are widths on the
+# page if the picture is included without scaling.
 
 style = {
     "figure.figsize": (3.3, 2.9),
     "font.size": 8,
     "font.family": "serif",
     "axes.titlesize": 8,
-    "pdf.fonttype": 42,  # fonts that an editor can open, as publishers ask
+    "pdf.fonttype": 42,  # embed editable fonts, as publishers require
     "svg.fonttype": "none",  # text stays text
 }
 with plt.rc_context(style):
@@ -42,15 +42,15 @@ with plt.rc_context(style):
 sorted(path.name for path in folder.iterdir())
 
 # %%
-# ``dpi`` counts for the matrix inside a PDF or SVG too: text and axes are vectors,
-# weights an image. A matrix of few cells needs no more; for tokens,
-# :func:`~anylocal_bert.plot.lines` is vectors throughout.
+# ``dpi`` also applies to the matrix inside a PDF or SVG: text and axes are vector
+# graphics, the weights an image. That is enough for a matrix of few cells; for tokens,
+# :func:`~anylocal_bert.plot.lines` draws vector graphics only.
 #
 # Several panels, one scale
 # -------------------------
 #
-# Give every panel the same ``norm`` and one of them the colorbar: else equal colours
-# mean different weights.
+# Give every panel the same ``norm`` and one of them the colorbar; otherwise equal
+# colours mean different weights.
 
 from matplotlib.colors import Normalize
 
@@ -62,5 +62,5 @@ with plt.rc_context(style | {"figure.figsize": (6.9, 2.8)}):
     figure.savefig(folder / "layers.pdf", dpi=300)
 
 # %%
-# Print in grey? The default colormap, magma, rises evenly in lightness:
-# :doc:`/explanation/colour`.
+# For greyscale print: the lightness of the default colormap, magma, increases evenly
+# (see :doc:`/explanation/colour`).

@@ -2,11 +2,11 @@
 Rectangular images
 ==================
 
-Maps know the grid of the image that the model saw, square or not. Nothing has to be
-told.
+Maps know the patch grid of the image that the model saw, square or not. You do not have
+to specify anything.
 
-A small ViT that takes images of any size, with **random weights**: the maps are right,
-and say nothing about the image.
+The model is a small ViT for images of any size, with **random weights**: the maps are
+correct, but say nothing about the image.
 """
 
 import numpy as np
@@ -25,18 +25,18 @@ with capture_attention(model) as maps, torch.no_grad():
 maps[0].keys
 
 # %%
-# ``grid`` is rows × columns, ``image_size`` height × width. A query is a row and a
+# ``grid`` is rows × columns, ``image_size`` is height × width. A query is a row and a
 # column:
 
 ax = plot.query(maps[-1], pixels, query=(7, 20))
 
 # %%
-# In one batch, images have one size. Where a model packs images of several sizes into
-# one batch, as timm's NaFlexViT, its axes are
+# All images of a batch have the same size. If a model packs images of several sizes
+# into one batch, as timm's NaFlexViT does, its axes are
 # :class:`~anylocal.attention.PlacedPatches`, which say for each image where its patches
-# lie.
+# are.
 #
-# A picture of a map that you have as a bare tensor needs the axis from you:
+# To draw a map that you have as a plain tensor, provide the axis:
 
 from anylocal.attention import AttentionMap, Patches
 

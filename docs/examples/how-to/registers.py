@@ -2,10 +2,10 @@
 Registers and class tokens
 ==========================
 
-Before the patches of a ViT there may be a class token, and registers: tokens without a
-place in the image. They are called *prefix tokens* here, and have names.
+A ViT may have a class token and registers before its patches: tokens without a place in
+the image. They are called *prefix tokens* here, and have names.
 
-A small model of the DINOv2 kind, with **random weights**: the maps are right, and say
+The model is a small DINOv2 with **random weights**: the maps are correct, but say
 nothing about the image.
 """
 
@@ -26,7 +26,7 @@ maps[-1].keys
 # By name
 # -------
 #
-# Names are queries wherever patches are: in pictures, and in
+# A name can be used as a query wherever a patch can: in pictures, and in
 # :meth:`~anylocal.attention.Patches.position`.
 
 axis = maps[-1].keys
@@ -40,20 +40,20 @@ ax = plot.query(maps[-1], photo.pixels, query="reg2")
 # Patches alone
 # -------------
 #
-# :meth:`~anylocal.attention.Patches.split` takes the prefix off, and gives the patches
-# back their rows and columns. Weights of patches alone do not sum to 1: what is missing
-# went to the prefix.
+# :meth:`~anylocal.attention.Patches.split` separates the prefix, and reshapes the
+# patches into rows and columns. The weights of the patches alone do not sum to 1: the
+# rest went to the prefix.
 
 row = maps[-1][0, :, axis.position("cls")].mean(0)
 prefix, patches = axis.split(row)
 prefix.shape, patches.shape, f"{patches.sum():.2f}"
 
 # %%
-# How much do they take?
-# ----------------------
+# How much attention do they get?
+# -------------------------------
 
 ax = plot.prefix(maps)
 
 # %%
-# In trained models without registers, some patches of the background take that part:
-# see :doc:`/explanation/meaning`.
+# In trained models without registers, some background patches play that role: see
+# :doc:`/explanation/meaning`.

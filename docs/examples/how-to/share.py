@@ -2,11 +2,11 @@
 Share the interactive page
 ==========================
 
-:func:`~anylocal.view.explore` makes a page that shows every head of every layer: choose
-a head, point at a word or a patch, see what it attends to. It is one file, opens in any
-browser, and loads nothing from anywhere: send it, or put it beside a paper.
+:func:`~anylocal.view.explore` creates a page that shows every head of every layer: choose
+a head, point at a word or a patch, and see what it attends to. It is one file, opens in
+any browser, and needs no network: send it to someone, or publish it with a paper.
 
-A real BERT of 6 layers reads a sentence.
+The maps are those of a pretrained 6-layer BERT.
 """
 
 from scenes import TEXT, minilm
@@ -27,15 +27,15 @@ file = page.save(Path(tempfile.mkdtemp()) / "attention.html")
 f"{file.stat().st_size / 1000:.0f} kB"
 
 # %%
-# In a notebook, the page shows as the value of a cell:
+# In a notebook, the page is displayed as the value of a cell:
 
 page
 
 # %%
-# Weights on the page are kept as one byte each. The most that any of them is off:
+# The page stores each weight as one byte. The largest error of any weight:
 
 f"{page.error:.4f}"
 
 # %%
-# Over images, give the pixels as well: ``explore(maps, images=photo.pixels)``. A page
-# of all heads of a large model grows large: choose with ``layers=`` and ``samples=``.
+# For images, pass the pixels as well: ``explore(maps, images=photo.pixels)``. The page
+# of a large model can become large: select with ``layers=`` and ``samples=``.

@@ -24,12 +24,12 @@ loaded = store.load(file)
 loaded
 
 # %%
-# What is loaded draws like what was saved, and needs neither the model nor timm:
+# Loaded maps draw like the saved ones, and need neither the model nor timm:
 
 ax = plot.query(loaded["blocks.3.attn"], pixels, query="cls")
 
 # %%
-# Saving computes the whole maps, of fused layers too. Save less where that is much:
+# Saving computes complete maps, also of fused layers. If that is too much, save fewer:
 
 from anylocal.attention import AttentionMaps
 
@@ -45,4 +45,4 @@ from safetensors.torch import load_file
 {name: tuple(tensor.shape) for name, tensor in load_file(small).items()}
 
 # %%
-# The file format: :doc:`/store-format`.
+# The file format is described in :doc:`/store-format`.

@@ -3,9 +3,9 @@ Swin and other windows
 ======================
 
 A windowed layer attends within windows. Its batch axis is images × windows, and its
-axes say where each patch of each window lies, shifted or not.
+axes say where each patch of each window is in the image, also in shifted windows.
 
-A toy: a Swin of 4 layers, trained on digits for seconds.
+The model is a toy: a 4-layer Swin, trained on digits for seconds.
 """
 
 from scenes import digits_swin, large_digit
@@ -24,19 +24,19 @@ layer.shape, layer.images, layer.windows
 # Which window?
 # -------------
 #
-# :meth:`~anylocal.attention.PlacedPatches.find` tells the window and the position in it
-# of a patch of the image; :meth:`~anylocal.attention.PlacedPatches.cell` goes back.
+# :meth:`~anylocal.attention.PlacedPatches.find` returns the window of a patch and its
+# position in the window; :meth:`~anylocal.attention.PlacedPatches.cell` is the inverse.
 
 window, position = layer.queries.find(5, 6)
 window, position, layer.queries.cell(position, sample=window)
 
 # %%
-# Its row of the map: 16 weights, for the 16 patches of its window.
+# The row of that patch: 16 weights, for the 16 patches of its window.
 
 layer[window, :, position].shape
 
 # %%
-# Pictures do that by themselves. A query is a row and a column in the whole image:
+# Recipes do this for you. A query is a row and a column in the whole image:
 
 ax = plot.query(layer, pixels, query=(5, 6))
 
@@ -46,11 +46,11 @@ ax = plot.query(layer, pixels, query=(5, 6))
 ax = plot.windows(layer, pixels)
 
 # %%
-# What does not go
-# ----------------
+# What does not work
+# ------------------
 #
-# Rollout multiplies layers, which needs the same positions in all of them. It is
-# refused for windows, not approximated:
+# Rollout multiplies layers, which requires the same positions in all of them. For
+# windows it is refused, not approximated:
 
 try:
     maps.rollout()
@@ -58,5 +58,5 @@ except UnsupportedError as error:
     print(error)
 
 # %%
-# Other models have windows of other kinds: strided, in blocks, unrolled, of pooled
+# Other models have other kinds of windows: strided, in blocks, unrolled, with pooled
 # keys. :doc:`/zoo` lists them.

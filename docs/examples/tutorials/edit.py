@@ -6,8 +6,8 @@ Edit a value in the forward pass
 find out what a model *needs* a value for. Here we make the attention of a ViT uniform,
 one head at a time, and see how its predictions change.
 
-``scenes`` is a module with a small ViT that is trained on digits; the notebook writes it
-in its second cell.
+``scenes`` is a module with a small ViT that is trained on digits; the notebook writes
+it in its second cell.
 """
 
 import torch
@@ -36,7 +36,7 @@ next(site for site in find(model) if "attn" in site.names)
 #
 # The function gets the value that is about to be assigned, and returns what to assign
 # instead. ``attn`` is assigned more than once (first the scores, then the softmax, then
-# the output of dropout); the function recognizes the softmax by its rows, which sum to 1.
+# the output of dropout); the function recognizes the softmax: its rows sum to 1.
 
 
 def uniform(head):
@@ -59,7 +59,7 @@ with torch.no_grad():
         edited = model(images)
     after = model(images)
 print(
-    f"predictions that change: {(before.argmax(1) != edited.argmax(1)).float().mean():.0%}"
+    f"changed predictions: {(before.argmax(1) != edited.argmax(1)).float().mean():.0%}"
 )
 print(f"the model is unchanged: {torch.equal(before, after)}")
 

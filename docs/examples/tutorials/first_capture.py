@@ -2,8 +2,8 @@
 First capture in five minutes
 =============================
 
-A BERT reads a sentence. We capture all of its attention maps in one line, look at one of
-them, and then at other values that the model computes along the way.
+A BERT reads a sentence. We capture all of its attention maps in one line, look at one
+of them, and then at other values that the model computes along the way.
 
 You need ``anylocal-bert``. The first lines load the weights from the Hugging Face hub.
 """
@@ -54,8 +54,9 @@ ax = plot.heatmap(maps[5], head=11, queries=["it", "tired", "[CLS]"])
 # Any other value
 # ---------------
 #
-# :func:`~anylocal.capture` records local variables by name. :func:`~anylocal.find` lists
-# the names: here, those that the functions of the first layer's feed-forward block bind.
+# :func:`~anylocal.capture` records local variables by name. :func:`~anylocal.find`
+# lists the names: here, those that the functions of the first layer's feed-forward
+# block bind.
 
 from anylocal import capture, find
 

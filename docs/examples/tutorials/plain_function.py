@@ -14,8 +14,8 @@ import json
 from anylocal import capture, find
 
 # %%
-# Python's own ``json`` module encodes a value in chunks. :func:`~anylocal.find` lists the
-# functions and the names that they bind.
+# Python's own ``json`` module encodes a value in chunks. :func:`~anylocal.find` lists
+# the functions and the names that they bind.
 
 for site in find(json.encoder.JSONEncoder):
     print(site)

@@ -3,9 +3,9 @@ distance: how far heads look
 ============================
 
 The mean distance between a patch and what it attends to, in pixels: a dot for each
-head, a line through their mean (Dosovitskiy et al. 2021, figure 7).
+head, and a line through their mean (Dosovitskiy et al. 2021, figure 7).
 
-A small ViT, trained on digits and with random weights.
+The model is a small ViT, trained on digits and with random weights.
 """
 
 from scenes import digit, digits_vit, untrained_vit
@@ -29,7 +29,7 @@ for ax, (name, maps) in zip(axes, runs.items(), strict=True):
     ax.set_title(name)
 
 # %%
-# The numbers are those of `anylocal.attention.distance`, shape (batch, head):
+# `anylocal.attention.distance` returns the numbers, shape (batch, head):
 
 from anylocal.attention import distance
 

@@ -1,13 +1,13 @@
 """
-prefix: what prefix tokens take
-===============================
+prefix: attention to prefix tokens
+==================================
 
-How much of their attention the patches give to the class token and to registers, layer
-by layer: a dot for each head, a line through their mean. Tokens that take most of it,
-whatever they mean, are called sinks (Xiao et al. 2024); registers are there to be such
-(Darcet et al. 2024).
+How much of their attention the patches pay to the class token and to registers, layer
+by layer: a dot for each head, and a line through their mean. Tokens that receive most
+of the attention regardless of their meaning are called sinks (Xiao et al. 2024);
+registers are meant to be such sinks (Darcet et al. 2024).
 
-A small ViT that was trained on digits.
+The model is a small ViT that was trained on digits.
 """
 
 from scenes import digit, digits_vit
@@ -24,8 +24,7 @@ with capture_attention(model) as maps:
 ax = plot.prefix(maps)
 
 # %%
-# The numbers are those of `anylocal.attention.prefix_mass`, shape (batch, head,
-# prefix):
+# `anylocal.attention.prefix_mass` returns the numbers, shape (batch, head, prefix):
 
 from anylocal.attention import prefix_mass
 

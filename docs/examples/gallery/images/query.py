@@ -2,11 +2,11 @@
 query: what one patch attends to
 ================================
 
-Over the image, exactly where the model saw it. The query is outlined; prefix tokens,
-such as the class token, cover no pixels and are cells beside the image, on the same
-scale.
+The weights of one query over the image, exactly where the model saw the patches. The
+query is outlined; prefix tokens, such as the class token, cover no pixels and are drawn
+as cells beside the image, on the same scale.
 
-A small ViT that was trained on digits.
+The model is a small ViT that was trained on digits.
 """
 
 # sphinx_gallery_thumbnail_number = 2
@@ -45,7 +45,7 @@ for head, ax in enumerate(axes):
     ax.set_title(f"head {head}")
 
 # %%
-# The mean of several queries, along the upper stroke:
+# The mean over several queries, along the upper stroke:
 
 ax = plot.query(maps[-1], pixels, query=[(1, 4), (1, 5), (1, 6)])
 

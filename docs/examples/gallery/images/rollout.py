@@ -2,10 +2,10 @@
 rollout: attention followed through all layers
 ==============================================
 
-One query of the last layer, followed back to the image: layers are multiplied, each
-mixed with the identity for its residual connection (Abnar and Zuidema 2020).
+One query of the last layer, traced back to the image: the layers' maps are multiplied,
+each mixed with the identity for its residual connection (Abnar and Zuidema 2020).
 
-A small ViT that was trained on digits.
+The model is a small ViT that was trained on digits.
 """
 
 from scenes import digit, digits_vit
@@ -26,7 +26,7 @@ plot.rollout(maps, pixels, ax=axes[0])
 plot.query(maps[-1], pixels, query="cls", ax=axes[1])
 
 # %%
-# To the left the rollout, to the right the last layer alone. The rows themselves:
+# Left: the rollout. Right: the last layer alone. The rows themselves:
 
 maps.rollout(queries=0).shape
 

@@ -1,11 +1,11 @@
 """
-windows: a windowed layer in its place
-======================================
+windows: a windowed layer over the image
+========================================
 
-A Swin attends within windows, which every second layer shifts. The recipe puts them
-back where they lie in the image; white lines on black run where windows meet.
+A Swin attends within windows, which every second layer shifts. The recipe puts the
+windows back in their places in the image; white lines on black mark their edges.
 
-A toy: a Swin of 4 layers, trained on digits for seconds.
+The model is a toy: a 4-layer Swin, trained on digits for seconds.
 """
 
 from scenes import digits_swin, large_digit
@@ -20,7 +20,7 @@ maps
 
 # %%
 # The batch of a windowed layer is images × windows. The mean over the queries of each
-# window, in a layer with plain and in one with shifted windows:
+# window, in a layer with regular windows and in one with shifted windows:
 
 import matplotlib.pyplot as plt
 

@@ -1,11 +1,11 @@
 """
-difference: what one map has more than another
-==============================================
+difference: one map minus another
+=================================
 
-Two maps over the same positions, such as one layer before and after training. Grey is
-no difference.
+Two maps over the same positions, such as one layer before and after training. Grey
+means no difference.
 
-A small ViT reads a digit, with random weights and trained.
+The model is a small ViT, with random weights and trained on digits.
 """
 
 from scenes import digit, digits_vit, untrained_vit
@@ -27,7 +27,7 @@ ax = plot.difference(trained[3], untrained[3])
 ax.set_title("last layer: trained − random weights")
 
 # %%
-# Of one head, and some queries only:
+# For one head, and only some queries:
 
 ax = plot.difference(trained[3], untrained[3], head=0, queries=["cls", (3, 3), (4, 4)])
 

@@ -2,9 +2,10 @@
 entropy: how evenly heads spread their attention
 ================================================
 
-A dot for each head, a line through their mean. 0 is one key, ln *n* is *n* keys alike.
+A dot for each head, and a line through their mean. An entropy of 0 means all weight on
+one key; ln *n* means equal weights on *n* keys.
 
-Two models, one picture: a small ViT before and after it was trained on digits.
+The picture compares a small ViT before and after training on digits.
 """
 
 from scenes import digit, digits_vit, untrained_vit
@@ -29,7 +30,7 @@ for ax, (name, maps) in zip(axes, runs.items(), strict=True):
     ax.set_title(name)
 
 # %%
-# The numbers are those of `anylocal.attention.entropy`, shape (batch, head):
+# `anylocal.attention.entropy` returns the numbers, shape (batch, head):
 
 from anylocal.attention import entropy
 

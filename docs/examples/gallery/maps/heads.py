@@ -4,7 +4,7 @@ heads: every head of one map
 
 All heads of a layer and their mean, on one scale, so that panels can be compared.
 
-A real BERT of 6 layers reads a sentence.
+The maps are those of a pretrained 6-layer BERT.
 """
 
 from scenes import TEXT, minilm
@@ -23,7 +23,7 @@ plt.rcParams["figure.figsize"] = (10, 8)
 figure = plot.heads(maps[3])
 
 # %%
-# Fewer in a row, for one column of a paper:
+# Fewer per row, for one column of a paper:
 
 plt.rcParams["figure.figsize"] = (3.5, 8)
 figure = plot.heads(maps[3], columns=3)

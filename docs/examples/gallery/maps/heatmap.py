@@ -2,11 +2,11 @@
 heatmap: one map as a matrix
 ============================
 
-A row for each query, a column for each key. The mean over heads, or one head; all
+A row for each query, a column for each key; the mean over heads, or one head; all
 queries, or some.
 
-A real BERT of 6 layers reads a sentence (``scenes`` loads it; the notebook has it in
-its second cell).
+The maps are those of a pretrained 6-layer BERT (``scenes`` loads it; the notebook has
+that module in its second cell).
 """
 
 from scenes import TEXT, minilm
@@ -22,14 +22,14 @@ maps = capture_text(model, tokenizer, TEXT)
 ax = plot.heatmap(maps[2], head=1)
 
 # %%
-# Some queries, in the order asked for, and a scale of your own:
+# Some queries, in the given order, and your own scale:
 
 ax = plot.heatmap(
     maps[2], head=1, queries=["it", "tired", "[SEP]"], norm="log", cmap="viridis"
 )
 
 # %%
-# The weights are the array of the picture's only image.
+# The weights are the array of the axes' only image.
 
 ax.images[0].get_array().shape
 

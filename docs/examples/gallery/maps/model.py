@@ -2,10 +2,10 @@
 model: every head of every layer
 ================================
 
-A row for each layer, a column for each head, all on one scale: the picture to begin
+A row for each layer, a column for each head, all on one scale: the picture to start
 with.
 
-A real BERT of 6 layers reads a sentence.
+The maps are those of a pretrained 6-layer BERT.
 """
 
 from scenes import TEXT, minilm
@@ -21,8 +21,8 @@ maps = capture_text(model, tokenizer, TEXT)
 figure = plot.model(maps)
 
 # %%
-# A few weights of 1 make all others dark. A scale that is not linear tells these apart,
-# and says so at the colorbar.
+# A few weights near 1 make all others dark. A nonlinear scale distinguishes those, and
+# the colorbar shows it.
 
 from matplotlib.colors import PowerNorm
 

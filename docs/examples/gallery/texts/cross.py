@@ -1,11 +1,11 @@
 """
-cross: what a decoder attends to in its source
-==============================================
+cross: a decoder's attention to its source
+==========================================
 
 A row for each target token, a column for each source token.
 
-A toy: an encoder-decoder of one layer each, trained for seconds to write letters
-backwards. Its cross-attention runs down the other diagonal.
+The model is a toy: an encoder and a decoder of one layer each, trained for seconds to
+reverse a sequence of letters. Its cross-attention follows the antidiagonal.
 """
 
 from scenes import reverser

@@ -2,10 +2,10 @@
 lines: from queries to keys
 ===========================
 
-The queries on the left, the keys on the right, and a line for each weight: the greater,
-the darker and the wider (after Vig 2019). Lines stay lines in PDF and SVG.
+Queries on the left, keys on the right, and a line for each weight: the larger, the
+darker and wider (after Vig 2019). Lines are vector graphics in PDF and SVG.
 
-A real BERT of 6 layers reads a sentence.
+The maps are those of a pretrained 6-layer BERT.
 """
 
 from scenes import TEXT, minilm
@@ -16,12 +16,12 @@ model, tokenizer = minilm()
 maps = capture_text(model, tokenizer, TEXT)
 
 # %%
-# The lines of one token:
+# The lines from one token:
 
 ax = plot.lines(maps[5], head=11, query="it")
 
 # %%
-# The strongest of all:
+# The largest weights of all:
 
 ax = plot.lines(maps[2], head=1, strongest=30)
 

@@ -1,11 +1,11 @@
 """
-rollout: of a text, through all layers
-======================================
+rollout: attention to a text through all layers
+===============================================
 
-A bar for each token: how much of the query's position in the last layer goes back to
-it, through all layers and their residual connections (Abnar and Zuidema 2020).
+A bar for each token: how much of the query's position in the last layer is traced back
+to it, through all layers and their residual connections (Abnar and Zuidema 2020).
 
-A real BERT of 6 layers reads a sentence.
+The maps are those of a pretrained 6-layer BERT.
 """
 
 from scenes import TEXT, minilm

@@ -2,10 +2,10 @@
 tokens: which token attends to which
 ====================================
 
-A matrix with the tokens as labels. Padding is covered in grey: what it attends to means
-nothing.
+A matrix with the tokens as labels. Padding is covered in grey: what it attends to is
+meaningless.
 
-A real BERT of 6 layers reads two sentences of different lengths.
+The maps are those of a pretrained 6-layer BERT, for two sentences of different lengths.
 """
 
 from scenes import TEXT, minilm
@@ -20,7 +20,7 @@ maps = capture_text(model, tokenizer, [TEXT, "It was unbelievably tired."])
 ax = plot.tokens(maps[2], sample=1, head=1)
 
 # %%
-# Words instead of their parts:
+# Words instead of subwords:
 
 ax = plot.tokens(maps[2], sample=1, head=1, words=True)
 
