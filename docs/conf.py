@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_make"))
 
-import hub  # noqa: E402  # it stands in `_make`
+import hub  # noqa: E402  # it is in `_make`
 
-# So small models gain nothing from a second thread, and crawl with it where other work wants the cores.
+# Such small models gain nothing from a second thread, and crawl with it on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"
-# Bars would stand on the pages, as what the code printed.
+# Pages would show progress bars as output of the code.
 os.environ["TQDM_DISABLE"] = "1"
-# Before anything imports huggingface_hub, which reads its settings once.
+# Before anything imports huggingface_hub, which reads its settings at import.
 hub.fill(HERE / "_build" / "hub")
 os.environ.setdefault("SCENES", str(HERE / "_build" / "scenes"))
 
-import front  # noqa: E402  # behind what they read as they are imported
-import live  # noqa: E402  # behind what they read as they are imported
-import notebooks  # noqa: E402  # behind what they read as they are imported
-from docutils import nodes  # noqa: E402  # behind what they read as they are imported
-from sphinx.util import logging  # noqa: E402  # behind what they read as they are imported
+import front  # noqa: E402  # after what it reads at import
+import live  # noqa: E402  # after what it reads at import
+import notebooks  # noqa: E402  # after what it reads at import
+from docutils import nodes  # noqa: E402  # after what it reads at import
+from sphinx.util import logging  # noqa: E402  # after what it reads at import
 
-from anylocal import errors  # noqa: E402  # behind what they read as they are imported
+from anylocal import errors  # noqa: E402  # after what it reads at import
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -59,10 +59,10 @@ extensions = [
 exclude_patterns = ["_build", "_make", "examples"]
 templates_path = ["_templates"]
 nitpicky = True
-# A link where the name is one of ours; code where it is a parameter, an attribute or anything else.
+# A link if the name is one of ours; code if it is a parameter, an attribute or anything else.
 default_role = "autolink"
-# No intersphinx: the site must build without a network. So names that others document are not looked for, and
-# all others must resolve.
+# No intersphinx: the site must build without a network. Names that others document are not looked up; all other
+# names must resolve.
 libraries = ["matplotlib", "numpy", "PIL", "timm", "torch", "transformers"]
 foreign = "|".join(map(re.escape, [*libraries, *sorted(sys.stdlib_module_names)]))
 nitpick_ignore_regex = [
@@ -75,23 +75,23 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
-# The public names of a package are those of its `__all__`, wherever they are defined.
+# The public names of a package are those in its `__all__`, wherever they are defined.
 autosummary_ignore_module_all = False
 autosummary_imported_members = True
-# Where file names know no case, the pages of `capture` and of `Capture` would be one file.
+# On case-insensitive file systems the pages of `capture` and `Capture` would be the same file.
 autosummary_filename_map = {"anylocal.capture": "anylocal.capture-function"}
-# The docstrings say the types in words, and better.
+# The docstrings describe the types in words.
 autodoc_typehints = "none"
-# Only for a look at the site without the heavy environment; `nox -s docs` has them all.
+# For a preview of the site without the heavy environment; `nox -s docs` has them all.
 autodoc_mock_imports = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
 numpydoc_show_class_members = False
 
-# pytest runs the examples of docstrings (`nox -s tests`); the pages mark those that are to be run here.
+# pytest runs the examples in docstrings (`nox -s tests`); pages mark those to run here.
 doctest_test_doctest_blocks = ""
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
-# Every script of a page is run by the build, and is a notebook to download.
+# The build runs the script of every page, and offers it as a notebook.
 sphinx_gallery_conf = {
     "examples_dirs": [f"examples/{room}" for room in ("tutorials", "how-to", "gallery", "explanation")],
     "gallery_dirs": ["tutorials", "how-to", "gallery", "explanation"],
@@ -99,7 +99,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "order.Order",
     "subsection_order": [f"examples/gallery/{part}" for part in ("maps", "images", "texts")],
     "abort_on_example_error": True,
-    # Pages of the reference name the pages that show a recipe.
+    # The reference of a recipe links to the pages that use it.
     "backreferences_dir": "_generated/examples",
     "doc_module": ("anylocal", "anylocal_vit", "anylocal_bert"),
     "image_srcset": ["2x"],
@@ -107,10 +107,10 @@ sphinx_gallery_conf = {
     "first_notebook_cell": (
         "# Needs: anylocal-vit, anylocal-bert, scikit-learn, scikit-image, matplotlib\n%matplotlib inline"
     ),
-    # What matplotlib's own methods return says nothing to a reader.
+    # The return values of matplotlib's methods are of no interest to a reader.
     "ignore_repr_types": r"matplotlib\.",
     "remove_config_comments": True,
-    # The zip files of whole folders hold what each page offers anyway.
+    # Each page offers its own download.
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
@@ -123,7 +123,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "anylocal"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-# The front page leads everywhere by itself.
+# The front page links to all sections itself.
 html_sidebars = {"index": []}
 html_show_sourcelink = False
 html_theme_options = {
@@ -136,7 +136,7 @@ html_theme_options = {
 
 
 def _check_messages(_app: Sphinx, env: BuildEnvironment) -> None:
-    """Warn of every slug that ``messages.md`` does not explain: a message promises an entry."""
+    """Warn of every slug without an entry in ``messages.md``."""
     sections = env.get_doctree("messages").findall(nodes.section)
     known = {name for section in sections for name in section["ids"]}
     for name in errors.__all__:
@@ -146,7 +146,7 @@ def _check_messages(_app: Sphinx, env: BuildEnvironment) -> None:
 
 
 def _check_reference(_app: Sphinx, env: BuildEnvironment) -> None:
-    """Warn of every public module that ``reference.md`` leaves out."""
+    """Warn of every public module that ``reference.md`` does not list."""
     documented = env.domaindata["py"]["modules"]
     for path in Path(__file__).parent.parent.glob("packages/*/src/*/*.py"):
         module = path.parent.name if path.stem == "__init__" else f"{path.parent.name}.{path.stem}"
@@ -165,10 +165,10 @@ def _check_examples(_app: Sphinx, env: BuildEnvironment) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Add our own checks to the build."""
+    """Add our own pages and checks to the build."""
     app.connect("env-check-consistency", _check_messages)
     app.connect("env-check-consistency", _check_reference)
     app.connect("env-check-consistency", _check_examples)
-    # Before the gallery, which takes a picture of it.
+    # Before the gallery is built, which uses its thumbnail.
     app.connect("builder-inited", front.draw, priority=100)
     app.connect("build-finished", live.write)

@@ -1,5 +1,5 @@
-"""Makes the page of all functions that were rewritten; ``nox -s corpus`` notes the counts and runs it."""
-# ruff: noqa: INP001  # `docs` is no package
+"""Create the page of all functions that were rewritten; ``nox -s corpus`` records the counts and runs this."""
+# ruff: noqa: INP001  # `docs` is not a package
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ COLUMNS = {
 }
 HEAD = """# Rewritten functions
 
-Every Python function of these libraries was rewritten, to have all its names recorded and edited, and compared with
-what it was: CPython takes it for a function of the same signature, all its instructions are there in order and stand
-where they stood in the source, jumps and exceptions lead to the same places, and the stack is as deep as it was, along
-every path. The functions were not run. `nox -s corpus` does this and makes the table.
+Every Python function of these libraries was rewritten so that all its names are recorded and edited, and compared with
+the original: CPython accepts it with the same signature, it has all the original instructions in the same order and
+with the same source positions, jumps and exception handlers lead to the same places, and the stack depth is the same
+along every path. The functions were not run. `nox -s corpus` does this and creates the table.
 
-The standard library is counted with its own tests. Of those, some files are written in another version of Python, or in
-none, to test just that: such a file has no functions here. From 3.14 on annotations are functions too, and before 3.12
+The standard library includes its own tests. Some of those files are deliberately written for another version of Python,
+or are not valid Python: such a file counts no functions. From 3.14 on annotations are functions too, and before 3.12
 comprehensions are.
 
 """
 
 
 def page() -> str:
-    """Return the page of all Pythons that were noted."""
+    """Return the page of all Pythons that were recorded."""
     notes = [json.loads(path.read_text("utf-8")) for path in NOTES.glob("*.json")]
     notes.sort(key=lambda note: [int(part) for part in note["python"].split(".")], reverse=True)
     lines = [["python", *COLUMNS.values()], ["---"] * (1 + len(COLUMNS))]

@@ -1,4 +1,4 @@
-"""Notes the result of one row of the version matrix, and makes the page of all rows; ``nox -s matrix`` runs it."""
+"""Record the result of one row of the version matrix, and create the page of all rows; ``nox -s matrix`` runs this."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PAGE = HERE / "support.md"
 LIBRARIES = ("torch", "timm", "transformers", "matplotlib", "bytecode")
 HEAD = """# Supported versions
 
-What the whole test suite was last run with, newest first. `nox -s matrix` runs it and makes this table; a row's tests
-run on a machine without a GPU.
+The versions with which the whole test suite was last run, newest first, on a machine without a GPU. `nox -s matrix`
+runs it and creates this table.
 
 """
 
 
 def note(row: str, report: Path) -> None:
-    """Write what a row's tests came to, with the versions of the environment that runs this."""
+    """Write the result of a row's tests, with the versions of the environment that runs this."""
     suites = [dict(suite.attrib) for suite in ET.parse(report).getroot().iter("testsuite")]  # noqa: S314  # our own
     counts = {key: sum(int(suite[key]) for suite in suites) for key in ("tests", "failures", "errors", "skipped")}
     broken = counts["failures"] + counts["errors"]
@@ -39,7 +39,7 @@ def note(row: str, report: Path) -> None:
 
 
 def page() -> str:
-    """Return the page of all rows that were noted."""
+    """Return the page of all rows that were recorded."""
     notes = [json.loads(path.read_text("utf-8")) for path in NOTES.glob("*.json")]
     columns = ["python", *LIBRARIES, "passed", "failed", "skipped"]
     notes.sort(

@@ -1,5 +1,5 @@
-"""Makes the pages of the models whose maps were checked; ``nox -s zoo`` notes them and runs it."""
-# ruff: noqa: INP001  # `docs` is no package
+"""Create the pages of models whose maps were checked; ``nox -s zoo`` records them and runs this."""
+# ruff: noqa: INP001  # `docs` is not a package
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 NOTES = HERE / "zoo"
-# Their tables take the place of the list of sections beside them.
+# The wide tables use the space of the list of sections.
 WIDE = """---
 html_theme.sidebar_secondary.remove: true
 ---
@@ -18,22 +18,22 @@ html_theme.sidebar_secondary.remove: true
 """
 TIMM = """{wide}# Models of timm
 
-Each row is the smallest model of a family of timm {timm}, run as it comes with torch {torch} on two images, every
-parameter, bias table and norm statistic moved at random until its maps are far from uniform. *Error* is the greatest
-difference of any weight of any map from the softmax that a float64 copy of the layer, which does not run the fused
-kernel, makes of the same input. *Axes* are rows × columns of patches behind prefix tokens, those of queries and of keys
-where they differ; of windows there are as many in each image. *Placed* says how many patches were asked for, and how
-many of them answer when the image changes where they say they lie: in deep layers of convolutional nets others may.
-The model's output is the same to the bit while it is captured, every function has its own code back afterwards, and no
-other layer of it computes a map. `nox -s zoo -- vit_adapter` checks all this and makes the table.
+Each row is the smallest model of a family of timm {timm}, run unmodified with torch {torch} on two images, with every
+parameter, bias table and norm statistic perturbed at random until its maps are far from uniform. *Error* is the largest
+difference of any weight of any map from the softmax that a float64 copy of the layer, without the fused kernel,
+computes from the same input. *Axes* are rows × columns of patches after the prefix tokens, for queries and for keys where they
+differ; windows are counted per image. *Placed* says how many patches were tested, and how many of them respond when the
+image changes at the place that they claim: in deep layers of convolutional networks others may respond instead. The
+model's output is bit-equal while it is captured, every function has its own code back afterwards, and no other layer of
+it computes a map. `nox -s zoo -- vit_adapter` checks all this and creates the table.
 
 """
 TRANSFORMERS = """{wide}# Models of transformers
 
-Every type of transformers {transformers} that `AutoModel` knows, made of a tiny configuration and run as it comes with
-torch {torch}, every parameter and buffer moved at random until the maps are far from uniform. *Error* is the greatest
-difference of any weight of any map from the float64 softmax of what an independent tracer saw the kernel being given,
-or from the softmax that it saw being made. `nox -s zoo -- bert_adapter` checks all this and makes the tables.
+Every type of transformers {transformers} that `AutoModel` knows, built from a tiny configuration and run unmodified
+with torch {torch}, with every parameter and buffer perturbed at random until the maps are far from uniform. *Error* is
+the largest difference of any weight of any map from the float64 softmax of the kernel inputs that an independent tracer
+saw, or from the softmax that it saw. `nox -s zoo -- bert_adapter` checks all this and creates the tables.
 
 """
 
@@ -66,13 +66,13 @@ def transformers() -> str:
 
 def _read(name: str) -> dict[str, Any]:
     note: dict[str, Any] = json.loads((NOTES / f"{name}.json").read_text("utf-8"))
-    # What is behind the version says how it was built, for which machine.
+    # The local part of a version says how torch was built.
     return {key: value.partition("+")[0] if isinstance(value, str) else value for key, value in note.items()}
 
 
 def _family(family: dict[str, Any]) -> list[str]:
     axes = family["axes"].split("; ")
-    listed = "; ".join(axes[:3]) + ("; …" if len(axes) > 3 else "")  # noqa: PLR2004  # so many have room
+    listed = "; ".join(axes[:3]) + ("; …" if len(axes) > 3 else "")  # noqa: PLR2004  # as many as fit into a cell
     counts = [str(family["maps"]), str(family["fused"]), f"{family['error']:.0e}"]
     notes = "; ".join([*([family["note"]] if family["note"] else []), *family["wrong"]])
     return [family["family"], f"`{family['model']}`", *counts, listed, family["placed"], notes]
@@ -84,7 +84,7 @@ def _exact(kind: dict[str, Any]) -> list[str]:
 
 
 def _plain(text: str, most: int = 160) -> str:
-    """Return text that is no markup, and not too long for a cell."""
+    """Return text with markup escaped, short enough for a cell."""
     text = re.sub(r"\s+", " ", text)
     short = text if len(text) <= most else f"{text[:most].rsplit(' ', 1)[0]} …"
     return re.sub(r"([\\`*_{}\[\]<>|$])", r"\\\1", short)

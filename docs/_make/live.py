@@ -1,4 +1,4 @@
-"""The interactive page in the frame of the front page."""
+"""The interactive page that the front page embeds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 TEXT = "The animal didn't cross the street because it was too tired."
 LARGEST = 1_000_000
-"""Bytes: the front page is for phones too."""
+"""In bytes: the front page must load on phones too."""
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:
-    """Write the page into the built site, where the frame looks for it."""
+    """Write the page into the built site, where the front page expects it."""
     if exception is not None or app.builder.format != "html":
         return
     import scenes
@@ -27,5 +27,5 @@ def write(app: Sphinx, exception: Exception | None) -> None:
     page = explore(maps, title="A BERT of 6 layers reads a sentence")
     file = page.save(Path(app.outdir) / "_static" / "live.html")
     if file.stat().st_size > LARGEST:
-        message = f"{file} has {file.stat().st_size} bytes, and the front page shall load no more than {LARGEST}."
+        message = f"{file} has {file.stat().st_size} bytes; the front page may load at most {LARGEST}."
         raise RuntimeError(message)

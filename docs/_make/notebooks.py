@@ -1,7 +1,6 @@
-"""Notebooks that run and read by themselves.
+"""Self-contained notebooks.
 
-What pages import from `scenes` travels in a cell of its own, and references, which lead nowhere from a notebook, become
-the names of what they refer to.
+The module `scenes` is included as a cell, and Sphinx references, which a notebook cannot resolve, become plain names.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _PAGE = re.compile(r":doc:`(?:([^`<]+?)\s+<[^`>]+>|([^`<]+))`")
 def carry_scenes() -> None:
     """Have sphinx-gallery write such notebooks.
 
-    It has a first cell for all notebooks, but none for those that need it, and leaves Sphinx's references as they are.
+    Its own first cell is the same for all notebooks, and it leaves Sphinx's references as they are.
     """
     made = notebook.jupyter_notebook
 
@@ -41,7 +40,7 @@ def carry_scenes() -> None:
 
 
 def _readable(text: str, folder: Path) -> str:
-    """Return the text of a cell with names and titles in the place of references."""
+    """Return the text of a cell with references replaced by names and titles."""
     text = _NAME.sub(lambda found: f"`{found[2].rpartition('.')[2] if found[1] else found[2]}`", text)
     return _PAGE.sub(lambda found: found[1] or f"*{_title(found[2], folder)}*", text)
 

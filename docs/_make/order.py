@@ -1,4 +1,4 @@
-"""The order of the pages: what comes first is read first."""
+"""The order of the pages of the site."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PAGES = [
 
 
 class Order:
-    """Sorts the scripts of a folder as `PAGES` does; sphinx-gallery makes one for each folder."""
+    """Sort the scripts of a folder as in `PAGES`; sphinx-gallery creates one instance per folder."""
 
     def __init__(self, src_dir: str) -> None:
         self.src_dir = src_dir
 
     def __call__(self, filename: str) -> int:
-        """Return the place of a script; one that is not listed is an error."""
+        """Return the index of a script; one that is not listed is an error."""
         return PAGES.index(Path(filename).stem)
 
     def __repr__(self) -> str:

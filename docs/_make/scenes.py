@@ -1,7 +1,6 @@
-"""Models and inputs that several pages look at; each is made once, and small ones are trained where the page runs.
+"""Models and inputs that several pages use; each is created once, and small models are trained when a page runs.
 
-Weights that were trained are kept in the folder that the environment variable ``SCENES`` names, the current one by
-default.
+Trained weights are saved in the folder named by the environment variable ``SCENES``, by default the current one.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @cache
 def digits_vit() -> torch.nn.Module:
-    """Return a ViT of 4 layers, trained on scikit-learn's digits: each is somewhere on a dark ground."""
+    """Return a ViT of 4 layers, trained on scikit-learn's digits, each at a random place on a dark background."""
     return _kept("digits-vit", digits.make(), lambda: digits.train()[0])
 
 
@@ -60,7 +59,7 @@ def digits_swin() -> torch.nn.Module:
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # timm starts them too small for a few hundred images to teach anything.
+            # timm initializes them too small to learn anything from a few hundred images.
             if "relative_position" in name:
                 parameter.mul_(5)
             elif parameter.ndim > 1:
@@ -69,7 +68,7 @@ def digits_swin() -> torch.nn.Module:
 
 
 def _train_swin(model: Any) -> Any:
-    """Train on digits that fill the image: there so small a Swin learns in seconds."""
+    """Train on digits that fill the image: on those such a small Swin learns in seconds."""
     images, labels = digits.load()
     images = (functional.interpolate(images, size=(32, 32), mode="bilinear") - 0.15) / 0.3
     steps = 160
@@ -96,14 +95,14 @@ def large_digit(which: int = 5) -> tuple[torch.Tensor, Any]:
 
 @cache
 def minilm() -> tuple[Any, Any]:
-    """Return a real BERT of 6 layers and its tokenizer."""
+    """Return a pretrained 6-layer BERT and its tokenizer."""
     name = "sentence-transformers/all-MiniLM-L6-v2"
     return AutoModel.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
 
 
 @cache
 def reverser() -> tuple[Any, Any]:
-    """Return a toy: an encoder-decoder that was trained, for seconds, to write letters backwards."""
+    """Return a toy: an encoder-decoder that is trained, for seconds, to reverse a sequence of letters."""
     config = BartConfig(
         vocab_size=len(LETTERS) + 3,
         d_model=64,
@@ -160,7 +159,7 @@ def cat() -> Image.Image:
 
 
 def _kept(name: str, model: Any, train: Any) -> Any:
-    """Return the model with weights that were trained before, else train it and keep them."""
+    """Return the model with weights saved earlier, or train it and save them."""
     file = Path(os.environ.get("SCENES", ".")) / f"{name}.pt"
     if file.exists():
         model.load_state_dict(torch.load(file))

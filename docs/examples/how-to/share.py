@@ -2,9 +2,10 @@
 Share the interactive page
 ==========================
 
-:func:`~anylocal.view.explore` creates a page that shows every head of every layer: choose
-a head, point at a word or a patch, and see what it attends to. It is one file, opens in
-any browser, and needs no network: send it to someone, or publish it with a paper.
+:func:`~anylocal.view.explore` creates a page that shows every head of every layer:
+choose a head, point at a word or a patch, and see what it attends to. It is one file,
+opens in any browser, and needs no network: send it to someone, or publish it with a
+paper.
 
 The maps are those of a pretrained 6-layer BERT.
 """
