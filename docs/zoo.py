@@ -21,11 +21,11 @@ TIMM = """{wide}# Models of timm
 Each row is the smallest model of a family of timm {timm}, run unmodified with torch {torch} on two images, with every
 parameter, bias table and norm statistic perturbed at random until its maps are far from uniform. *Error* is the largest
 difference of any weight of any map from the softmax that a float64 copy of the layer, without the fused kernel,
-computes from the same input. *Axes* are rows × columns of patches after the prefix tokens, for queries and for keys where they
-differ; windows are counted per image. *Placed* says how many patches were tested, and how many of them respond when the
-image changes at the place that they claim: in deep layers of convolutional networks others may respond instead. The
-model's output is bit-equal while it is captured, every function has its own code back afterwards, and no other layer of
-it computes a map. `nox -s zoo -- vit_adapter` checks all this and creates the table.
+computes from the same input. *Axes* are rows × columns of patches after the prefix tokens, for queries and for keys if
+they differ; windows are counted per image. *Placed* says how many patches were tested, and how many of them respond
+when the image changes at the place that they claim: in deep layers of convolutional networks others may respond
+instead. The model's output is bit-equal while it is captured, every function has its own code back afterwards, and no
+other layer of it computes a map. `nox -s zoo -- vit_adapter` checks all this and creates the table.
 
 """
 TRANSFORMERS = """{wide}# Models of transformers

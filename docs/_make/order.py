@@ -25,9 +25,10 @@ class Order:
     def __init__(self, src_dir: str) -> None:
         self.src_dir = src_dir
 
-    def __call__(self, filename: str) -> int:
-        """Return the index of a script; one that is not listed is an error."""
-        return PAGES.index(Path(filename).stem)
+    def __call__(self, filename: str) -> tuple[int, str]:
+        """Return where a script comes; those that are not listed come last, by name."""
+        page = Path(filename).stem
+        return (PAGES.index(page) if page in PAGES else len(PAGES), page)
 
     def __repr__(self) -> str:
         """Return the same in every process: sphinx compares settings by it."""

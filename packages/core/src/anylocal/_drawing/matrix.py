@@ -44,7 +44,15 @@ TITLE = 0.55
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a matrix on paper consists of."""
+    """What `draw_matrix` draws.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from anylocal.drawing import Drawn, draw_matrix, shared_norm
+    >>> drawn = Drawn(np.eye(3), queries=None, keys=None, rows=range(3))
+    >>> ax = draw_matrix(drawn, shared_norm(None, [drawn.weights]), "magma", None, colorbar=True)
+    """
 
     weights: Weights
     queries: Axis | None

@@ -58,6 +58,12 @@ class CaptureSpec(NamedTuple):
         Names whose value is recorded at certain assignments only.
     given : frozenset of str
         Arguments that are recorded as they are at the start.
+
+    Examples
+    --------
+    >>> from anylocal.adapter import CaptureSpec
+    >>> CaptureSpec(("q",)) | CaptureSpec(("k",))
+    CaptureSpec(returned=('q', 'k'), ...)
     """
 
     returned: tuple[str, ...] = ()
