@@ -1,7 +1,7 @@
 """Every check of this repository.
 
-``nox -l`` lists the sessions, ``CONTRIBUTING.md`` tells which to run when. Packages are found by their
-``pyproject.toml`` under ``packages/``: a new one takes part in every session without a word here.
+``nox -l`` lists the sessions, and ``CONTRIBUTING.md`` says which to run when. Packages are found by their
+``pyproject.toml`` under ``packages/``: a new one takes part in every session without a change here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from packaging.specifiers import SpecifierSet
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "typing", "tests"]
 nox.options.reuse_existing_virtualenvs = True
-# Nox turns a missing Python into an error wherever CI is set; one Python must be enough to run the tests.
+# Nox turns a missing Python into an error if CI is set; one Python must be enough to run the tests.
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 
@@ -32,14 +32,14 @@ SETTINGS = nox.project.load_toml(ROOT / "pyproject.toml")
 METADATA = sorted(ROOT.glob("packages/*/pyproject.toml"))
 PACKAGES = {path.parent.name: nox.project.load_toml(path) for path in METADATA}
 PYTHONS = nox.project.python_versions(PACKAGES["core"])
-# Of the Python that runs nox, which also is the stack's: the one that is surely there.
+# The Python that runs nox is also the stack's: it is certain to exist.
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 MINOR = PYTHON.rpartition(".")[0]
 
 # Libraries too big for a light environment; a package that needs one is tested in, or on top of, the stack.
 HEAVY = {"timm", "torch", "transformers"}
 STACK_DISK_GB = 8
-# What users have, from the newest of everything to the oldest that the adapters know: a Python, and what is pinned.
+# From the newest of everything to the oldest that the adapters know: a Python, and pinned requirements.
 MATRIX: dict[str, tuple[str, tuple[str, ...]]] = {
     "3.11": ("3.11", ()),
     "3.12": ("3.12", ()),
@@ -51,7 +51,7 @@ SUPPORT = ROOT / "docs" / "support"
 CORPUS = ROOT / "docs" / "corpus"
 ZOO = ROOT / "docs" / "zoo"
 CONSUMER = "packages/core/tests/consumer.py"
-# Two threads: CI machines have two cores, and torch's default of one thread per core makes busy ones crawl.
+# Two threads: CI machines have two cores, and torch's default of one thread per core slows down busy machines.
 TEST_ENV = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
 
 
@@ -59,8 +59,8 @@ TEST_ENV = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
 def demo(session: nox.Session) -> None:
     """Draw the example pictures into demo/ (arguments after -- go to the demo)."""
     python = _stack(session)
-    advice = "The demo stopped; its last lines above say why. The environment is complete and will be reused."
-    # Arguments are for one of the two: those of a text are known by --text.
+    advice = "The demo failed; its last lines above say why. The environment is complete and will be reused."
+    # Arguments are for one of the two; --text tells which.
     modules = ["anylocal_vit", "anylocal_bert"]
     if session.posargs:
         modules = ["anylocal_bert" if any(a.startswith("--text") for a in session.posargs) else "anylocal_vit"]
@@ -84,13 +84,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def matrix(session: nox.Session) -> None:
-    """Run all tests on each row of the version matrix, and note the result for the docs (-- [row ...])."""
+    """Run all tests on each row of the version matrix, and record the result for the docs (-- [row ...])."""
     _check_rows(session, session.posargs)
     failed = []
     for row in session.posargs or MATRIX:
         version, pins = MATRIX[row]
         if _python(version) is None:
-            session.warn(f"Row {row} is skipped: there is no Python {version} on PATH.")
+            session.warn(f"Row {row} is skipped: no Python {version} on PATH.")
             continue
         python = _stack(session, version=version, pins=pins)
         report = ROOT / ".nox" / f"matrix-{row}.xml"
@@ -107,18 +107,18 @@ def matrix(session: nox.Session) -> None:
 
 def _check_rows(session: nox.Session, rows: list[str]) -> None:
     if unknown := set(rows) - set(MATRIX):
-        session.error(f"No row named {', '.join(sorted(unknown))}. There is: {', '.join(MATRIX)}")
+        session.error(f"No row named {', '.join(sorted(unknown))}. Rows: {', '.join(MATRIX)}")
 
 
 @nox.session(venv_backend="none")
 def corpus(session: nox.Session) -> None:
-    """Rewrite every function of Python itself, torch, timm and transformers, and count them (-- [python ...])."""
+    """Rewrite every function of the standard library, torch, timm and transformers (-- [python ...])."""
     if unknown := set(session.posargs) - set(PYTHONS):
-        session.error(f"No Python {', '.join(sorted(unknown))} is supported. There is: {', '.join(PYTHONS)}")
+        session.error(f"Python {', '.join(sorted(unknown))} is not supported. Supported: {', '.join(PYTHONS)}")
     failed = []
     for version in session.posargs or PYTHONS:
         if _python(version) is None:
-            session.warn(f"Python {version} is skipped: there is none on PATH.")
+            session.warn(f"Python {version} is skipped: it is not on PATH.")
             continue
         python = _stack(session, version=version)
         note = CORPUS / f"{version}.json"
@@ -128,32 +128,32 @@ def corpus(session: nox.Session) -> None:
         if any(counts["failed"] for counts in json.loads(note.read_text("utf-8"))["libraries"].values()):
             failed.append(version)
     if failed:
-        session.error(f"Functions could not be rewritten on Python {', '.join(failed)}; each is named above.")
+        session.error(f"Some functions could not be rewritten on Python {', '.join(failed)}; each is named above.")
 
 
 @nox.session(venv_backend="none")
 def zoo(session: nox.Session) -> None:
-    """Check the maps of every family of a model zoo against float64, and make the table (-- [package] [family ...])."""
+    """Check the maps of every model family against float64, and create the table (-- [package] [family ...])."""
     scripts = {path.parent.parent.name: path for path in sorted(ROOT.glob("packages/*/tests/zoo.py"))}
     chosen = [name for name in session.posargs if name in scripts] or list(scripts)
     families = [name for name in session.posargs if name not in scripts]
     python = _stack(session)
     ZOO.mkdir(exist_ok=True)
     for name in chosen:
-        advice = f"Maps of {name} are not what they should be, or its table could not be made; the lines above say why."
-        # Of a few families there is nothing to note: the table is of all of them.
+        advice = f"Some maps of {name} are wrong, or its table could not be created; the lines above say why."
+        # The table needs all families.
         note = [] if families else [f"--json={ZOO / name}.json"]
         _run(session, advice, python, "-W", "ignore", str(scripts[name]), *families, *note, env=TEST_ENV)
     session.run(python, "docs/zoo.py", external=True)
 
 
 def _core_tests(session: nox.Session) -> None:
-    """Run core's tests on this Python without torch, which must not be needed."""
+    """Run core's tests on this Python without torch, which they must not need."""
     session.install("-e", "packages/core[test]", *nox.project.dependency_groups(SETTINGS, "tests"))
     session.run("python", "-m", "pytest", "packages/core/tests", *session.posargs, env=TEST_ENV)
 
 
-# Named one by one, not by nox's own parametrisation: that would take the name `tests`, which must mean all.
+# Named one by one, not by nox's parametrization: that would take the name `tests`, which must mean all.
 for _version in PYTHONS:
     nox.session(python=_version, name=f"tests-{_version}")(_core_tests)
 
@@ -170,7 +170,7 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format with ruff (-- --fix repairs what can be repaired)."""
+    """Check style and format with ruff (-- --fix fixes what can be fixed)."""
     fix = "--fix" in session.posargs
     session.install("ruff" + SETTINGS["tool"]["ruff"]["required-version"])
     session.run("ruff", "check", *(["--fix"] if fix else []))
@@ -197,7 +197,7 @@ def _check_with_pyright(session: nox.Session, python: str) -> None:
 
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """Build the site into docs/_build/html, every warning an error, run its examples, and look for dead links."""
+    """Build the site into docs/_build/html with warnings as errors, run its examples, and look for dead links."""
     python = _stack(session)
     session.run(python, "docs/rooms.py", external=True)
     # Pages of modules that no longer exist would stay, and fail.
@@ -212,15 +212,15 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Make the tables in benchmarks/ anew, best on a machine with nothing else to do (-- [script ...])."""
+    """Create the tables in benchmarks/ again, best on an idle machine (-- [script ...])."""
     scripts = {path.stem: path for path in sorted(ROOT.glob("benchmarks/[!_]*.py"))}
     if unknown := set(session.posargs) - set(scripts):
-        session.error(f"No script named {', '.join(sorted(unknown))}. There is: {', '.join(scripts)}")
+        session.error(f"No script named {', '.join(sorted(unknown))}. Scripts: {', '.join(scripts)}")
     python = _stack(session)
     peers = _peers(session, python)
     others = [found for version in PYTHONS if version != MINOR and (found := _python(version))]
     for name in session.posargs or scripts:
-        advice = f"benchmarks/{name}.py stopped, its last lines above say why; the table that was there has stayed."
+        advice = f"benchmarks/{name}.py failed, its last lines above say why; the existing table is unchanged."
         options = ("--peers", peers, *(f"--other={other}" for other in others))
         _run(session, advice, python, str(scripts[name]), *options)
 
@@ -231,62 +231,62 @@ def wheels(session: nox.Session) -> None:
     full = "--full" in session.posargs
     chosen = [name for name in session.posargs if name != "--full"] or list(PACKAGES)
     if unknown := set(chosen) - set(PACKAGES):
-        session.error(f"No package named {', '.join(sorted(unknown))}. There is: {', '.join(PACKAGES)}")
+        session.error(f"No package named {', '.join(sorted(unknown))}. Packages: {', '.join(PACKAGES)}")
     session.install(*nox.project.dependency_groups(SETTINGS, "build"))
-    room = Path(session.create_tmp()).resolve()
-    shutil.rmtree(room)
-    room.mkdir()
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder)
+    folder.mkdir()
     for name in PACKAGES:
-        _build(session, name, room / name)
-    session.run("twine", "check", "--strict", *map(str, room.glob("*/*.*")))
+        _build(session, name, folder / name)
+    session.run("twine", "check", "--strict", *map(str, folder.glob("*/*.*")))
     for name in chosen:
-        _test_wheel(session, name, _wheel_environment(session, name, room, full=full), room)
-        # After a failure it stays, to be looked into.
-        shutil.rmtree(room / f"{name}-venv")
+        _test_wheel(session, name, _wheel_environment(session, name, folder, full=full), folder)
+        # After a failure it stays, for inspection.
+        shutil.rmtree(folder / f"{name}-venv")
 
 
 @nox.session(venv_backend="none")
 def stack(session: nox.Session) -> None:
-    """Make the heavy environment that other sessions share (-- --fresh: anew; -- row ...: those of the matrix)."""
+    """Create the heavy environment that other sessions share (-- --fresh: from scratch; -- row ...: for the matrix)."""
     fresh = "--fresh" in session.posargs
     rows = [argument for argument in session.posargs if argument != "--fresh"]
     _check_rows(session, rows)
     for version, pins in [MATRIX[row] for row in rows] or [(MINOR, ())]:
         if _python(version) is None:
-            session.error(f"There is no Python {version} on PATH.")
+            session.error(f"No Python {version} on PATH.")
         session.log(_stack(session, version=version, pins=pins, fresh=fresh))
 
 
 def _stack(session: nox.Session, *, version: str = MINOR, pins: tuple[str, ...] = (), fresh: bool = False) -> str:
-    """Return the interpreter of a heavy environment, and make that environment first if it must be."""
+    """Return the interpreter of a heavy environment, which is created first if necessary."""
     name = "-".join(["stack", version, *(pin.replace("==", "").removesuffix(".*") for pin in pins)])
     home = session.cache_dir.resolve().parent / name
     python = _interpreter(home)
     marker = home / "complete"
     wanted = _stack_key(pins)
-    whole = marker.exists() and python.exists() and not fresh
-    if whole and marker.read_text() == wanted:
+    complete = marker.exists() and python.exists() and not fresh
+    if complete and marker.read_text() == wanted:
         return str(python)
-    if whole:
-        session.log(f"The requirements have changed since {home} was made: bringing it up to date.")
+    if complete:
+        session.log(f"The requirements have changed since {home} was created: updating it.")
         marker.unlink()
     else:
         _make_stack_venv(session, home, version)
     another = next(f"python{other} -m" for other in PYTHONS[1:] if other != version)
     advice = (
-        f"The environment could not be installed; pip's reason is above. Is there a network, and room on the "
-        f"disk? Has every library a wheel for Python {version}? If not, run nox on another Python: "
+        f"The environment could not be installed; pip's reason is above. Is there a network, and space on the "
+        f"disk? Does every library have a wheel for Python {version}? If not, run nox on another Python: "
         f"{another} pip install nox && {another} nox -s {session.name}. "
-        f"The next run starts over, and takes what is already downloaded from pip's cache."
+        f"The next run starts over, and takes what was already downloaded from pip's cache."
     )
     command = (str(python), "-m", "pip", "install", *_stack_requirements(), *pins)
     try:
         session.run(*command, external=True)
     except CommandFailed:
-        # Of so many large files one may break off on its way, which pip does not try again.
-        session.warn("The installation failed, for the reason above; once more.")
+        # Of so many large downloads one may break off, which pip does not retry.
+        session.warn("The installation failed, for the reason above; trying once more.")
         _run(session, advice, *command)
-    # Written last: an installation that was interrupted has none, and is made anew.
+    # Written last: an interrupted installation has none, and is started again.
     marker.write_text(wanted)
     return str(python)
 
@@ -296,20 +296,20 @@ def _make_stack_venv(session: nox.Session, home: Path, version: str) -> None:
     if PYTHON not in SpecifierSet(supported):
         session.error(f"anylocal needs Python {supported}; this nox runs on {PYTHON}")
     if home.exists():
-        session.log(f"Removing {home}, which is incomplete or was asked to be made anew.")
+        session.log(f"Removing {home}, which is incomplete or is to be created from scratch.")
         shutil.rmtree(home)
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < STACK_DISK_GB:
         session.error(f"The environment needs {STACK_DISK_GB} GB of disk, and {ROOT} has {free:.1f} GB free")
     session.log(
-        f"Making {home} (torch, timm, transformers, matplotlib, ...), once. On Linux this downloads about "
-        f"2.5 GB and takes 6 GB of disk, elsewhere less; {free:.0f} GB are free. It takes some minutes."
+        f"Creating {home} (torch, timm, transformers, matplotlib, ...), once. On Linux this downloads about "
+        f"2.5 GB and takes 6 GB of disk, elsewhere less; {free:.0f} GB are free. It takes a few minutes."
     )
     _virtualenv(session, home, "--python", _python(version) or sys.executable)
 
 
 def _python(version: str) -> str | None:
-    """Return an interpreter of that version; pyenv has commands on PATH for versions that it does not show."""
+    """Return an interpreter of that version; pyenv's commands exist on PATH even for versions that are not active."""
     if version == MINOR:
         return sys.executable
     found = shutil.which(f"python{version}")
@@ -327,19 +327,19 @@ def _stack_requirements() -> list[str]:
 
 
 def _stack_key(pins: tuple[str, ...]) -> str:
-    """Change when the requirements do, or the metadata that an editable installation has copied."""
+    """Return a key that changes with the requirements, or with the metadata that an editable installation copies."""
     parts = [*_stack_requirements(), *pins, *(path.read_text("utf-8") for path in METADATA)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _peers(session: nox.Session, stack: str) -> str:
-    """Return the interpreter of an environment that has what we compare with, at its newest, and the stack's torch."""
+    """Return the interpreter of an environment with the newest tools to compare with, and the stack's torch."""
     home = session.cache_dir.resolve().parent / f"bench-{MINOR}"
     python = str(_interpreter(home))
     if not Path(python).exists():
         _virtualenv(session, home, "--no-seed")
     _lend(session, stack, python)
-    # One by one: a table without one of them is a table still, and says what is missing.
+    # One by one: a table without one of them is still useful, and says what is missing.
     for requirement in nox.project.dependency_groups(SETTINGS, "bench"):
         command = (stack, "-m", "pip", "--python", python, "install", "--quiet", "--upgrade", requirement)
         if not _succeeds(session, *command):
@@ -348,30 +348,30 @@ def _peers(session: nox.Session, stack: str) -> str:
 
 
 def _lend(session: nox.Session, lender: str, borrower: str) -> None:
-    """Let one environment import what another one has, its editable installations excepted."""
+    """Let one environment import the packages of another, except its editable installations."""
     (_site_packages(session, borrower) / "stack.pth").write_text(f"{_site_packages(session, lender)}\n")
 
 
 def _build(session: nox.Session, name: str, outdir: Path) -> None:
-    # `build` makes the wheel from the sdist, so that the sdist is known to be whole.
+    # `build` builds the wheel from the sdist, so that the sdist is known to be complete.
     session.run("python", "-m", "build", f"packages/{name}", "--outdir", str(outdir))
 
 
-def _wheel_environment(session: nox.Session, name: str, room: Path, *, full: bool) -> str:
-    """Return the interpreter of an environment that holds the package's wheel and what it needs."""
-    home = room / f"{name}-venv"
+def _wheel_environment(session: nox.Session, name: str, folder: Path, *, full: bool) -> str:
+    """Return the interpreter of an environment with the package's wheel and its dependencies."""
+    home = folder / f"{name}-venv"
     python = str(_interpreter(home))
-    own = _only(room / name, "*.whl")
-    siblings = [] if name == "core" else [_only(room / "core", "*.whl")]
+    own = _only(folder / name, "*.whl")
+    siblings = [] if name == "core" else [_only(folder / "core", "*.whl")]
     if full or not _is_heavy(name):
         _virtualenv(session, home)
         session.run(python, "-m", "pip", "install", f"{own}[test]", *map(str, siblings), external=True)
         return python
-    # A heavy package: a .pth file lends it the stack's libraries, instead of 6 GB more for every package.
-    # Not `--system-site-packages`: a virtual environment made by another one shares the packages of the
-    # Python below both, not those of its maker. The stack's editable installations stay behind: they are .pth
-    # files as well, and Python reads those in its own site directories only. What this cannot see is a
-    # dependency that the package forgot to declare and the stack has: `--full` installs anew, and can.
+    # A heavy package: a .pth file lends it the stack's libraries, instead of another 6 GB for every package.
+    # Not `--system-site-packages`: a virtual environment created from another one shares the packages of the
+    # base Python, not those of its creator. The stack's editable installations are not visible: they are .pth
+    # files as well, and Python reads those in its own site directories only. A dependency that the package
+    # does not declare but the stack has goes unnoticed: `--full` installs everything, and finds it.
     stack = _stack(session)
     _virtualenv(session, home, "--no-seed")
     _lend(session, stack, python)
@@ -380,12 +380,12 @@ def _wheel_environment(session: nox.Session, name: str, room: Path, *, full: boo
     return python
 
 
-def _test_wheel(session: nox.Session, name: str, python: str, room: Path) -> None:
-    """Run the tests of the sdist where its sources are gone, so that only the wheel can be imported."""
-    sdist = _only(room / name, "*.tar.gz")
+def _test_wheel(session: nox.Session, name: str, python: str, folder: Path) -> None:
+    """Run the tests of the sdist after removing its sources, so that only the wheel can be imported."""
+    sdist = _only(folder / name, "*.tar.gz")
     with tarfile.open(sdist) as archive:
-        archive.extractall(room, filter="data")
-    unpacked = room / sdist.name.removesuffix(".tar.gz")
+        archive.extractall(folder, filter="data")
+    unpacked = folder / sdist.name.removesuffix(".tar.gz")
     shutil.rmtree(unpacked / "src")
     module = Path(PACKAGES[name]["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"][0]).name
     with session.chdir(unpacked):
@@ -411,7 +411,7 @@ def _lowest(requirement: str) -> str:
 
 
 def _virtualenv(session: nox.Session, home: Path, *options: str) -> None:
-    # Not `venv`: virtualenv comes with nox, and works where a distribution took `ensurepip` out of Python.
+    # Not `venv`: virtualenv comes with nox, and works where a distribution removed `ensurepip` from Python.
     session.run(sys.executable, "-m", "virtualenv", "--quiet", *options, str(home), external=True)
 
 
@@ -434,7 +434,7 @@ def _succeeds(session: nox.Session, *command: str) -> bool:
 
 
 def _run(session: nox.Session, advice: str, *command: str, env: dict[str, str] | None = None) -> None:
-    """Run a command whose failure deserves more than its exit status."""
+    """Run a command, and add advice to its failure."""
     try:
         session.run(*command, env=env, external=True)
     except CommandFailed:

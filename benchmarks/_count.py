@@ -21,7 +21,7 @@ MARK: Final = "getsid"
 
 
 def run(call: Callable[[Any], object], argument: Any, calls: int) -> None:
-    """Call it so often."""
+    """Call a function that many times."""
     for _ in repeat(None, calls):
         call(argument)
 
@@ -33,7 +33,7 @@ def function(x: Any) -> Any:
 
 
 def run_function(calls: int) -> None:
-    """Call the function from a place that calls nothing else, for which Python makes the call a fast one."""
+    """Call the function from a call site that calls nothing else, which Python specializes."""
     for _ in repeat(None, calls):
         function(calls)
 
@@ -51,12 +51,12 @@ def measure(called: Callable[[int], object], clear: Callable[[], object]) -> Non
 
 
 def mark() -> None:
-    """Call a C function that nothing else calls, and at which callgrind is told to write down its counts."""
+    """Call a C function that nothing else calls, at which callgrind dumps its counts."""
     os.getsid(0)
 
 
 def main() -> None:
-    """Run the function before and after a capture, and be sure that it has its own code back."""
+    """Run the function before and after a capture, and check that it has its own code back."""
     from anylocal import capture
 
     code = function.__code__

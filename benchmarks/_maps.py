@@ -1,4 +1,4 @@
-"""The ways of getting all attention maps of a model that `maps` compares, and the process in which each of them runs.
+"""The methods of getting all attention maps of a model that `maps` compares, and the process in which each runs.
 
 A process runs one way on one model. It tells how much memory the first run needed and whether what it got is right, and
 then runs once whenever it is asked to, and tells the time.
@@ -23,7 +23,7 @@ LAYERS: Final = 12
 PEERS: Final = ("AnyCapture", "nnsight", "torchlens")
 
 Inputs = dict[str, torch.Tensor]
-# What is timed: it returns the model's output, None where the way does not hand it out, and what it holds of the maps.
+# What is timed: returns the model's output, None if the method does not return it, and what it holds of the maps.
 Run = Callable[[], tuple[Any, Any]]
 
 
@@ -67,7 +67,7 @@ class Case:
         return {"input_ids": torch.randint(0, 30_000, (self.batch, self.size), generator=generator)}
 
     def layers(self, model: Any) -> Iterable[Any]:
-        """Give the model's attention modules; of a wrapper of it, theirs."""
+        """Yield the attention modules of the model, or of the model in a wrapper."""
         if self.family == "vit":
             return [block.attn for block in model.blocks]
         return [layer.attention.self for layer in model.encoder.layer]
@@ -95,7 +95,7 @@ def bert(*, fused: bool) -> Any:
     """Return transformers' BERT of base size."""
     from transformers import BertConfig, BertModel
 
-    # Of the settings that every configuration takes, the stubs know none.
+    # The stubs know none of the settings that every configuration takes.
     settings: dict[str, Any] = {"attn_implementation": "sdpa" if fused else "eager"}
     return BertModel(BertConfig(**settings))
 
@@ -112,12 +112,12 @@ CASES: Final = {
 
 
 def alone(_: Case, model: Any, inputs: Inputs) -> Run:
-    """Run the model, and get no map."""
+    """Run the model without getting a map."""
     return lambda: (model(**inputs), [])
 
 
 def captured(case: Case, model: Any, inputs: Inputs) -> Run:
-    """Capture in a scope that is open, as hooks are registered once."""
+    """Capture with one capture kept open, as hooks are registered once."""
     scope = case.capture(model)
     scope.open()
 
@@ -130,7 +130,7 @@ def captured(case: Case, model: Any, inputs: Inputs) -> Run:
 
 
 def captured_anew(case: Case, model: Any, inputs: Inputs) -> Run:
-    """Open and close a scope around each forward."""
+    """Open and close a capture around each forward pass."""
 
     def run() -> tuple[Any, Any]:
         with case.capture(model) as maps:
@@ -141,7 +141,7 @@ def captured_anew(case: Case, model: Any, inputs: Inputs) -> Run:
 
 
 def captured_read(case: Case, model: Any, inputs: Inputs) -> Run:
-    """Capture, and make every map."""
+    """Capture, and compute every map."""
     capture = captured(case, model, inputs)
 
     def run() -> tuple[Any, Any]:
@@ -152,7 +152,7 @@ def captured_read(case: Case, model: Any, inputs: Inputs) -> Run:
 
 
 def captured_rows(case: Case, model: Any, inputs: Inputs) -> Run:
-    """Capture, and make one row of every map."""
+    """Capture, and compute one row of every map."""
     capture = captured(case, model, inputs)
 
     def run() -> tuple[Any, Any]:
@@ -283,7 +283,7 @@ def torchlens_trace(_: Case, model: Any, inputs: Inputs) -> Run:
 
 
 def torchlens_facets(case: Case, model: Any, inputs: Inputs) -> Run:
-    """Trace every operation, and have the fused kernel's maps made anew."""
+    """Trace every operation, and recompute the fused kernel's maps."""
     import torchlens
 
     own = {id(layer) for layer in case.layers(model)}
@@ -315,7 +315,7 @@ def of_maps(held: Any) -> list[torch.Tensor]:
 
 
 def of_operands(held: Any) -> list[torch.Tensor]:
-    """Make the maps of query and key, as one would by hand."""
+    """Compute the maps from query and key, as one would by hand."""
     return [torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1) for q, k in held]
 
 
@@ -354,18 +354,18 @@ class Way:
 
 
 WAYS: Final = {
-    "alone": Way("the model alone", alone, "The fused model as it comes; every ratio is to this one."),
+    "alone": Way("the model alone", alone, "The fused model, the default; every ratio is to this one."),
     "captured": Way(
         "**anylocal**, captured, not read",
         captured,
-        "The scope is opened once, as hooks are registered once. What is held are q and k; the error is that of the"
-        " maps when they are read afterwards.",
+        "The capture is opened once, as hooks are registered once. It holds q and k; the error is that of the maps when"
+        " they are read afterwards.",
         of_scope,
     ),
     "captured_anew": Way(
-        "**anylocal**, captured, not read, a scope for each forward",
+        "**anylocal**, captured, not read, a capture for each forward pass",
         captured_anew,
-        "The same, and each time the model's functions are looked up, replaced and put back as well.",
+        "The same, but each time the model's functions are looked up, replaced and restored as well.",
         of_maps,
     ),
     "captured_rows": Way(
@@ -377,33 +377,33 @@ WAYS: Final = {
     "captured_read": Way(
         "**anylocal**, all maps read",
         captured_read,
-        "The fused forward, and then every map as a whole tensor, all of them kept.",
+        "The fused forward pass, then every map as a complete tensor, all of them kept.",
     ),
     "nnsight_operands": Way(
         "nnsight, `.source`, q and k of the kernel",
         nnsight_operands,
-        "What can be had of a fused kernel: its inputs, in one trace. The softmax is left to the user; it is not in the"
-        " time, and is made here for the error.",
+        "What a trace can get from a fused kernel: its inputs. The softmax is left to the user; it is not part of the"
+        " time, and is computed here for the error.",
         of_operands,
         peer="nnsight",
     ),
     "facets": Way(
         "torchlens, `trace(reconstruction_ready=True)`, facet `pattern`",
         torchlens_facets,
-        "Logs every operation of the forward and reconstructs each map.",
+        "Logs every operation of the forward pass and reconstructs each map.",
         peer="torchlens",
     ),
     "hooks_fused": Way("forward hooks", hooks, "On a fused model the hooks see no map."),
     "extract_hook_fused": Way(
         'timm `AttentionExtract(method="hook")`',
         extract("hook"),
-        "On a fused model it returns an empty dictionary, without a word.",
+        "On a fused model it returns an empty dictionary, without a warning.",
         families=("vit",),
     ),
     "extract_fx_fused": Way(
         'timm `AttentionExtract(method="fx")`',
         extract("fx"),
-        "On a fused model it finds no softmax in the graph, and says so.",
+        "On a fused model it finds no softmax in the graph, and raises.",
         families=("vit",),
     ),
     "output_attentions_fused": Way(
@@ -415,16 +415,16 @@ WAYS: Final = {
     "anycapture_fused": Way(
         "AnyCapture `@get_local`",
         anycapture,
-        "In a fused forward the local is not bound (timm), or is None (transformers).",
+        "In a fused forward pass the local is not bound (timm), or is None (transformers).",
         peer="AnyCapture",
     ),
     "alone_unfused": Way(
-        "the model alone", alone, "The same weights, attention written out: what this alone costs.", fused=False
+        "the model alone", alone, "The same weights with attention written out: the cost of that alone.", fused=False
     ),
     "captured_unfused": Way(
         "**anylocal**, all maps read",
         captured_read,
-        "On an unfused model the maps that it made are recorded, or q and k.",
+        "On an unfused model, the maps that it computed are recorded, or q and k.",
         fused=False,
     ),
     "hooks": Way(
@@ -436,7 +436,7 @@ WAYS: Final = {
     "extract_hook": Way(
         'timm `AttentionExtract(method="hook")`',
         extract("hook"),
-        "Returns the maps, not the output; the output that it is compared by is what the model returned inside.",
+        "Returns the maps, not the output; the compared output is what the model returned internally.",
         families=("vit",),
         fused=False,
     ),
@@ -450,14 +450,14 @@ WAYS: Final = {
     "output_attentions": Way(
         "transformers `output_attentions=True`",
         output_attentions,
-        "What transformers has for it.",
+        "The way transformers provides.",
         families=("bert",),
         fused=False,
     ),
     "anycapture": Way(
         "AnyCapture `@get_local`",
         anycapture,
-        "Copies each map into a NumPy array, as it is made for.",
+        "Copies each map into a NumPy array, as designed.",
         peer="AnyCapture",
         fused=False,
     ),
@@ -471,14 +471,14 @@ WAYS: Final = {
     "record": Way(
         '`torchlens.record(save=torchlens.func("softmax"))`',
         torchlens_record,
-        "Keeps copies of what each softmax returns, and looks at every operation to find them.",
+        "Keeps copies of what each softmax returns, and inspects every operation to find them.",
         peer="torchlens",
         fused=False,
     ),
     "trace": Way(
         '`torchlens.trace(save=torchlens.func("softmax"))`',
         torchlens_trace,
-        "The same, and a log of every operation with its metadata, which is what it is made for.",
+        "The same, plus a log of every operation with its metadata, which is its purpose.",
         peer="torchlens",
         fused=False,
     ),
@@ -495,7 +495,7 @@ def peak() -> float:
 
 
 def forget_peak() -> None:
-    """Let the peak begin at what is held now, where the system can."""
+    """Reset the peak to what is held now, where the system can."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", "ascii")
 
@@ -519,7 +519,7 @@ def first_run(run: Run) -> float:
 def check(way: Way, model: Any, run: Run, reference: dict[str, Any]) -> dict[str, Any]:
     """Return how many maps a way gets, how wrong they are, and what it does to the output."""
     seen: list[Any] = []
-    # Some do not hand out what the model returned.
+    # Some do not return the model's output.
     handle = model.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     output, held = run()
     handle.remove()
@@ -550,14 +550,14 @@ def prepare(case: Case, way: Way, file: str) -> tuple[dict[str, Any], Callable[[
 
 
 def share(model: Any, weights: dict[str, torch.Tensor]) -> None:
-    """Take the weights from the file, which all processes have in common: their own would fill the memory."""
+    """Map the weights from the file that all processes share: copies would fill the memory."""
     for name, parameter in model.named_parameters():
         parameter.data = weights[name]
 
 
 @torch.no_grad()
 def seconds(run: Run) -> float:
-    """Return how long a run takes; what it holds is given back when the clock has stopped."""
+    """Return how long a run takes; what it holds is released after the clock has stopped."""
     start = time.process_time()
     held = run()
     took = time.process_time() - start

@@ -1,4 +1,4 @@
-"""What every table here says of how it was made, and how it is written."""
+"""The facts that every table states about how it was made, and writing the tables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def made(script: str, libraries: Iterable[str]) -> dict[str, str]:
 
 
 def _load() -> dict[str, str]:
-    """Say how busy the machine was, where that is known; a table that was made beside other work is less sure."""
+    """Return the load of the machine, where known; a table made on a busy machine is less certain."""
     if not hasattr(os, "getloadavg"):
         return {}
     return {"load": f"{os.getloadavg()[2]:.1f} processes at work on average in the last 15 minutes, this one included"}
@@ -60,12 +60,12 @@ def _processor() -> str:
 def _commit() -> str:
     git = shutil.which("git")
     if git is None:
-        return "unknown, for git is not there"
+        return "unknown, because git is not installed"
 
     def tell(*arguments: str) -> str:
         return subprocess.run([git, *arguments], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
 
-    # The tables themselves are being changed as this runs.
+    # Only sources count: the tables themselves change while this runs.
     changed = tell("status", "--porcelain", "--", "../packages")
     return (tell("rev-parse", "--short", "HEAD") or "unknown") + (" and uncommitted changes" if changed else "")
 

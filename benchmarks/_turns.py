@@ -1,4 +1,4 @@
-"""Processes that run one thing each, whenever they are asked to: what is compared takes turns."""
+"""Processes that each run one variant on request, so that variants take turns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Failure(Exception):  # noqa: N818  # a result, not an error of a script
 
 
 class Worker:
-    """A process that first tells what it is, and then runs once for each line that it is sent, and tells the seconds.
+    """A process that first describes itself, then runs once for each line that it is sent, and reports the seconds.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Worker:
         )
 
     def answer(self) -> dict[str, Any]:
-        """Return the next thing that it tells.
+        """Return its next answer.
 
         Raises
         ------
@@ -77,19 +77,19 @@ class Worker:
             return f"the process crashed ({signal.Signals(-status).name})"
         self._said.seek(0)
         lines = [line for line in self._said.read().splitlines() if line.strip()]
-        return lines[-1] if lines else f"exit status {status}, without a word"
+        return lines[-1] if lines else f"exit status {status}, without output"
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of every process: one thread, no network, and everybody's timm the same."""
+    """Return the environment of every process: one thread, no network, and the same timm for all."""
     # Ahead of the peers' own packages: AnyCapture's wheel brings an old timm of its own.
     lent = [sysconfig.get_path("purelib"), *map(str, sorted(HERE.parent.glob("packages/*/src")))]
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(lent)}
 
 
 def serve(prepare: Callable[[], tuple[dict[str, Any], Callable[[], float]]]) -> None:
-    """Be the process: tell what `prepare` tells first, and then the seconds of a run for each line that comes."""
-    # What libraries print must not come between the answers.
+    """Run as the process: report what `prepare` returns, then the seconds of a run for each line of input."""
+    # What libraries print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

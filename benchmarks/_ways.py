@@ -1,4 +1,4 @@
-"""The ways of recording one local variable that `engine` compares."""
+"""The methods of recording one local variable that `engine` compares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LAYERS: Final = 32
 MOST_CALLS: Final = 1000
-# Python forgets what it has learned of a code when a profiler comes or goes, and learns it anew.
+# Python discards the specializations of a code object when a profiler is set or removed.
 WARM_CALLS: Final = 150
 
 PLAIN: Final = "plain"
@@ -56,12 +56,12 @@ def forward_by_three_hands(_: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def module(function: Any = forward, decorate: Callable[[Any], Any] = lambda function: function) -> Any:
-    """Return a module of a class of its own, whose code has not learned anything from the calls of others."""
+    """Return a module of its own class, whose code has not been specialized by calls of other modules."""
     own = types.FunctionType(function.__code__.replace(), globals(), "forward")
     own.__qualname__ = "Small.forward"
     small = type("Small", (nn.Module,), {"forward": decorate(own)})()
-    # Sets an attribute, as something does with every module in use: from then on the module has a real `__dict__`,
-    # which is slower to read than none, and which a capture would give it too.
+    # Sets an attribute, as happens to every module in use: from then on the module has a materialized `__dict__`,
+    # which is slower to read, and which a capture would create too.
     return small.eval()
 
 
@@ -80,15 +80,15 @@ class Variant:
     call : callable
         Takes the input; what is timed.
     clear : callable
-        Forgets what was recorded.
+        Discards what was recorded.
     count : callable
-        Says how much was recorded; it must be `each` for a call.
+        Returns how much was recorded; it must be `each` for a call.
     on, off : callable
         Run before and after each batch.
     base : str
         The variant whose time is subtracted.
     share : int
-        Among how many values the rest is divided.
+        The number of values by which the rest is divided.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Variant:
     calls: int = MOST_CALLS
 
     def batch(self, x: torch.Tensor) -> float:
-        """Return the seconds that a call takes, of the processor's time: other processes may have theirs."""
+        """Return the CPU seconds that a call takes."""
         self.on()
         run(self.call, x, min(self.calls, WARM_CALLS))
         self.clear()
@@ -116,7 +116,7 @@ class Variant:
         return took / self.calls
 
     def check(self, x: torch.Tensor) -> None:
-        """Be sure that it records what it is measured for."""
+        """Check that it records what it is measured for."""
         self.on()
         run(self.call, x, 5)
         self.off()
@@ -135,7 +135,7 @@ def argument() -> torch.Tensor:
 
 
 def limits() -> Iterator[Variant]:
-    """Give what each group has: the plain module and the hand-written line."""
+    """Yield what each group has: the plain module and the hand-written line."""
     yield Variant(PLAIN, module())
     yield Variant(HAND, module(forward_by_hand), each=1)
 
@@ -161,7 +161,7 @@ def released() -> Any:
 
 
 def of_anylocal() -> Iterator[Variant]:
-    """Give our own ways, and those of plain PyTorch."""
+    """Yield our own methods, and those of plain PyTorch."""
     from anylocal import capture, get_local
 
     yield from limits()
@@ -191,7 +191,7 @@ def of_anylocal() -> Iterator[Variant]:
 
 
 def of_python() -> Iterator[Variant]:
-    """Give Python's own tracers; a profiler slows down whatever else runs, so it is on in its own batches only."""
+    """Yield Python's own tracers; a profiler slows down everything else, so it is on in its own batches only."""
     yield from limits()
     profiled = module()
     code = type(profiled).forward.__code__
@@ -216,7 +216,7 @@ def of_python() -> Iterator[Variant]:
 
 
 def of_anycapture() -> Iterator[Variant]:
-    """Give AnyCapture's decorator, as its documentation says."""
+    """Yield AnyCapture's decorator, as its documentation says."""
     from anycapture import get_local
 
     yield from limits()
@@ -244,7 +244,7 @@ class Layers(nn.Module):
 
 
 def of_nnsight() -> Iterator[Variant]:
-    """Give nnsight's trace, as its documentation says, one for a call and one for many layers."""
+    """Yield nnsight's trace, as its documentation says, one for a call and one for many layers."""
     from nnsight import NNsight, save
 
     yield from limits()

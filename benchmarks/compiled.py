@@ -1,8 +1,8 @@
-"""Capturing every map of a compiled model: what it costs beside the same compiled model, and how exact it is.
+"""Capturing every map of a compiled model: the cost compared with the same compiled model, and the accuracy.
 
-Both models are compiled with ``fullgraph=True`` by inductor and run in turns in one process. The one without a capture
-is compiled before the other's scope is opened, and kept: opening a scope drops all that dynamo has compiled, which is
-prevented here, so that both can be timed side by side.
+Both models are compiled with ``fullgraph=True`` by inductor and take turns in one process. The one without a capture is
+compiled before the other's capture is opened, and kept: opening a capture normally drops everything that dynamo has
+compiled, which is prevented here so that both can be timed side by side.
 """
 
 from __future__ import annotations
@@ -126,10 +126,10 @@ def main() -> None:
 
 {__doc__.split(chr(10), 1)[1].strip()}
 
-All maps are captured and none is read while the clock runs; the time is the process's own, on one thread, the median
-of {ROUNDS} forwards each. Errors are the largest differences from the eager model's maps and output, in float32, with
-every parameter perturbed. The goal (at most {COST} times the time, maps within {ERROR:.0e}, no graph break) is
-**{"met" if met else "missed"}**.
+All maps are captured and none is read while the clock runs; the time is the process's CPU time, on one thread, the
+median of {ROUNDS} forward passes each. Errors are the largest differences from the eager model's maps and output, in
+float32, with every parameter perturbed. The goal (at most {COST} times the time, maps within {ERROR:.0e}, no graph
+break) is **{"met" if met else "missed"}**.
 
 {table(head, rows)}
 

@@ -1,10 +1,10 @@
-"""What it costs to capture one local variable, per call, beside other ways to get at it.
+"""The cost of capturing one local variable, per call, compared with other ways to get at it.
 
 The variants of a group run in one process, in turns, and each group measures the plain module and the hand-written
-line as well, so that ratios can be compared across groups. Peers have groups of their own: one that is not there, or
-that crashes, takes nothing else with it.
+line as well, so that ratios can be compared across groups. Peers have groups of their own: one that is missing or
+crashes does not affect the others.
 
-``nox -s bench -- engine`` runs this with the peers installed; alone, it says which of them it lacks.
+``nox -s bench -- engine`` runs this with the peers installed; run alone, it reports which of them are missing.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 ROUNDS: Final = 150
-# A batch is long beside the clock's steps and short beside whatever else the machine does.
+# Long compared with the clock's resolution, short compared with whatever else the machine does.
 BATCH_S: Final = 0.008
 PATIENCE_S: Final = 600
-# What the counter makes of nothing: a list that grows, a collection that falls into one run and not into the other.
+# The noise of the counter: a list that grows, a garbage collection that happens in one run and not in the other.
 GRAIN: Final = 1.0
 TWICE: Final = 2.0
 OFF: Final = Path(_count.__file__)
 
 TITLES: Final = {
     PLAIN: "nothing",
-    "another": "nothing, in a second such module: what is measured of no difference",
+    "another": "nothing, in a second such module: the noise of the measurement",
     "released": "nothing, after a capture was closed",
     HAND: "a line in the source: `cache.append(attn.detach())`",
     "hand3": "three such lines",
@@ -70,8 +70,8 @@ TITLES: Final = {
     "get_local": '**anylocal** `@get_local("attn")`, which copies the values',
     "anycapture": 'AnyCapture `@get_local("attn")`',
     "anycapture_off": "AnyCapture, not activated",
-    "monitoring": "`sys.monitoring`, reading `f_locals` as the function returns",
-    "setprofile": "`sys.setprofile`, reading `f_locals` as the function returns",
+    "monitoring": "`sys.monitoring`, reading `f_locals` when the function returns",
+    "setprofile": "`sys.setprofile`, reading `f_locals` when the function returns",
     "nnsight": "nnsight, a trace for each call, `.output`",
     "nnsight_source": "nnsight, a trace for each call, `.source.attn_0.output`",
     "nnsight_layers": f"nnsight, one trace of {LAYERS} layers, `.source.attn_0.output` of each",
@@ -79,33 +79,33 @@ TITLES: Final = {
 GOALS: Final = (
     "at most twice the line in the source",
     "cheaper than a forward hook",
-    "off: not one instruction more",
+    "off: no additional instruction",
 )
 INTRODUCTION: Final = (
-    "For one value of one call: `attn`, a 4 × 4 float32 tensor that requires grad, in the `forward` of a small module"
-    " that is called as `module(x)`. That call alone takes {plain:.2f} µs; the table tells what recording adds to it"
-    " (median, and in brackets the quartiles)."
+    "The cost of one value of one call: `attn`, a 4 × 4 float32 tensor that requires grad, in the `forward` of a small"
+    " module that is called as `module(x)`. That call alone takes {plain:.2f} µs; the table shows what recording adds"
+    " (medians, with quartiles in parentheses)."
 )
 WHY_MORE: Final = (
-    "The first goal is missed. The line in the source makes a tensor and puts it into a list. A capture does the same,"
-    " and keeps books in Python: the function calls the recorder twice, as it starts and as it returns, and each time"
-    " it is asked whether a compiler is tracing and whether this is one of the objects that are captured; at the start"
-    " also whether a backward pass is making the call once more. Recorded with the value are the module, the line, the"
-    " thread, and torch's count of in-place changes, which tells later whether the value was overwritten; and"
-    " every now and then what has been recorded is held against the memory limit."
+    "The first goal is missed. The line in the source creates a tensor and appends it to a list. A capture does the"
+    " same, plus bookkeeping in Python: the function calls the recorder twice, when it starts and when it returns, and"
+    " each time the recorder checks whether a compiler is tracing and whether this object is captured; at the start it"
+    " also checks whether a backward pass is repeating the call. With the value it records the module, the line, the"
+    " thread, and the tensor's version counter, which shows later whether the value was overwritten; and from time to"
+    " time it compares what has been recorded with the memory limit."
 )
 WHY_OFF: Final = (
-    "The third goal is met where Python lets it be met. From 3.13 on it makes no fast call any more of a function whose"
-    " `__code__` was ever set, whoever set it and to whatever; a function that was never captured costs nothing."
+    "The third goal is met where Python allows it. From 3.13 on, CPython no longer makes fast calls of a function whose"
+    " `__code__` was ever set, by whatever means; a function that was never captured costs nothing."
 )
 HOW_TIMED: Final = (
-    f"{ROUNDS} rounds; in each a batch of every variant, in shuffled turns, of at most {MOST_CALLS} calls and about"
-    f" {BATCH_S * 1e3:.0f} ms of this process's own time on the processor, in one thread, with garbage collection. The"
-    " plain module's time is subtracted, and ratios are taken, within each round."
+    f"{ROUNDS} rounds; each has a batch of every variant, in shuffled order, of at most {MOST_CALLS} calls and about"
+    f" {BATCH_S * 1e3:.0f} ms of CPU time, in one thread, with garbage collection. The plain module's time is"
+    " subtracted, and ratios are taken, within each round."
 )
 HOW_SHARED: Final = (
-    "one for anylocal and PyTorch, one for Python's tracers, one for AnyCapture, one for nnsight. Each measures the"
-    " plain module and the line in the source too, and its ratios are to those."
+    "one for anylocal and PyTorch, one for Python's tracers, one for AnyCapture, one for nnsight. Each also measures"
+    " the plain module and the line in the source, and its ratios are to those."
 )
 
 
@@ -296,14 +296,14 @@ def time_table(groups: dict[str, Any]) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Write a median with its quartiles, to three digits."""
+    """Return a median with its quartiles, to three digits."""
     digits = max(0, 2 - len(str(int(abs(values[1]))).lstrip("0")) + 1)
     low, middle, high = (f"{value:.{min(2, digits)}f}".replace("-", "−") for value in values)
     return f"{middle} ({low} … {high})"
 
 
 def missing(groups: dict[str, Any]) -> Iterator[str]:
-    """Say what is not in the table, and why."""
+    """Yield what is not in the table, and why."""
     for name, group in groups.items():
         if "failure" in group:
             yield f"{name} is missing: {group['failure']}"
@@ -328,7 +328,7 @@ def goals(own: dict[str, Any], counts: dict[str, Any]) -> str:
 
 
 def verdict(quartiles_: list[float], most: float) -> str:
-    """Write whether a goal is met; on a machine that is too busy, nobody knows."""
+    """Return whether a goal is met; on a machine that is too busy it is unclear."""
     low, _, high = quartiles_
     return "yes" if high <= most else "**no**" if low > most else "unclear"
 
@@ -339,12 +339,12 @@ def off(counts: dict[str, Any]) -> dict[str, float]:
 
 
 def signed(value: float) -> str:
-    """Write a difference; one that is nothing as nothing."""
+    """Return a difference as text; noise is 0."""
     return f"{value:+.1f}".replace("-", "−") if abs(value) >= GRAIN else "0"
 
 
 def instruction_tables(counts: dict[str, Any]) -> Iterator[str]:
-    """Give the tables of instructions, or why there are none."""
+    """Yield the tables of instructions, or why there are none."""
     if "failure" in counts:
         yield f"Not counted: {counts['failure']}."
         return
@@ -355,15 +355,14 @@ def instruction_tables(counts: dict[str, Any]) -> Iterator[str]:
         more = each[name] - each[PLAIN]
         rows.append((TITLES[name], f"{each[name]:,.0f}", f"{more:,.0f}", f"{more / hand:.2f}"))
     yield (
-        f"Of one call of the same modules, counted by callgrind ({counts['version']}): the difference of runs of"
-        f" {_count.LONG:,} and {_count.SHORT:,} calls, median of {_count.REPEATS}."
+        f"Instructions of one call of the same modules, counted by callgrind ({counts['version']}): the difference"
+        f" between runs of {_count.LONG:,} and {_count.SHORT:,} calls, median of {_count.REPEATS}."
     )
     yield _report.table(("what records `attn`", "instructions", "more", "× the line in the source"), rows)
     yield (
-        "Off: one and the same function, before it was captured and after its capture was closed, when it has its own"
-        f" code object back (`is`). Less than {GRAIN:.0f} in a call is the grain of the counting. For a module torch's"
-        " allocator takes some more or less each time, so the last row counts one that was never captured, at the same"
-        " two times."
+        "Off: the same function, before it was captured and after its capture was closed, when it has its own code"
+        f" object back (`is`). Differences below {GRAIN:.0f} per call are noise. In a module, torch's allocator needs a"
+        " varying number of instructions; the last row counts a module that was never captured, at the same two times."
     )
     rows_off = [
         (f"a function of two lines, Python {python}", f"{n['before']:,.1f}", f"{n['after']:,.1f}")

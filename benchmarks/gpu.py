@@ -1,14 +1,14 @@
-"""Capturing every map on an accelerator: what it costs beside the same model without, and how exact it is.
+"""Capturing every map on an accelerator: what it costs compared with the same model, and how exact it is.
 
-The model is timm's ViT-S/16 with 64 images, in bfloat16, every parameter perturbed, without gradients; fused attention
-is a flash kernel there. It runs eagerly, compiled by inductor, and compiled with CUDA graphs
+The model is timm's ViT-S/16 with 64 images, in bfloat16, with every parameter perturbed, without gradients; fused
+attention is a flash kernel there. It runs eagerly, compiled by inductor, and compiled with CUDA graphs
 (`mode="reduce-overhead"`), with and without its 12 maps captured, none of them read while the clock runs; and unfused,
 with hooks that keep the maps.
 
-Each way is a process of its own; they run one after the other, in turns. The time is that between CUDA events. The
-memory is the most that a forward needed beyond the loaded model. Errors are the largest differences from the softmax in
-float64 of the queries and keys that the eager fused model's kernel was given: compiled or unfused, a model comes to
-slightly other ones in bfloat16. The output is compared with that of the eager fused model.
+Each variant has its own process; the processes take turns. Time is measured between CUDA events. Memory is the peak of
+a forward pass beyond the loaded model. Errors are the largest differences from the float64 softmax of the queries and
+keys that the eager fused model's kernel received: compiled or unfused, a model computes slightly different ones in
+bfloat16. The output is compared with that of the eager fused model.
 """
 
 from __future__ import annotations
@@ -251,15 +251,15 @@ def main() -> None:
     found = measure()
     described = made("gpu", ["torch", "timm"]) | {"accelerator": torch.cuda.get_device_name()}
     described["CUDA"] = str(torch.version.cuda)
-    head = ["way", "ms", "× without", "MB at most, besides the model", "largest error", "output", "maps"]
+    head = ["way", "ms", "× without", "peak MB beyond the model", "largest error", "output", "maps"]
     page = f"""# On an accelerator
 
 {(__doc__ or "").split(chr(10), 1)[1].strip()}
 
 {table(head, [row(found, key) for key in WAYS])}
 
-{ROUNDS} rounds; of ratios the median, and in brackets the quartiles, to the same model in the same mode without a
-capture, in the same round. The unfused model is compared with the fused one. Goals: {verdict(found)}.
+{ROUNDS} rounds; medians of ratios, with quartiles in parentheses, to the same model in the same mode without a capture,
+in the same round. The unfused model is compared with the fused one. Goals: {verdict(found)}.
 
 {facts(described)}
 """

@@ -1,9 +1,9 @@
-"""What it takes to import anylocal, and what a marked function costs that is not activated.
+"""What it costs to import anylocal, and to call a marked function that is not activated.
 
-Each import is a process of its own, in turns with the others; the time is the process's own, on warm files. *Of its
-own* is the time spent in anylocal's modules themselves, without what they import of others: `python -X importtime`
-tells it, by the clock on the wall, and makes an import a little slower, so that it is measured apart; on a busy machine
-it can exceed the time of the whole.
+Each import runs in its own process, taking turns with the others; the time is the process's CPU time, with warm file
+caches. *Own time* is spent in anylocal's modules themselves, without what they import from other packages. It is
+measured separately with `python -X importtime`, which reports wall-clock time and slows imports down a little; on a
+busy machine it can exceed the total.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def row(name: str, numbers: dict[str, Any]) -> list[str]:
 
 def page(numbers: dict[str, dict[str, Any]], calls: dict[str, Any], described: dict[str, str]) -> str:
     """Return the page."""
-    head = ["what", "ms", "of its own, ms", "own modules", "what is there after it, too"]
+    head = ["what", "ms", "own time, ms", "own modules", "also imported"]
     low, middle, high = calls["quartiles"]
     return f"""# What an import costs
 
@@ -136,14 +136,14 @@ def page(numbers: dict[str, dict[str, Any]], calls: dict[str, Any], described: d
 
 {table(head, [row(name, each) for name, each in numbers.items()])}
 
-Medians of {ROUNDS} imports, and in brackets the quartiles.
+Medians of {ROUNDS} imports, with quartiles in parentheses.
 
 ## Marked, and not activated
 
-A function under `@get_local("y")` is the function that was written, with its own code object: this script stops where
-either is not so (`is`). A call of it takes {middle:.3f} ({low:.3f} … {high:.3f}) times as long as one of another
-function with the same two lines: {BATCHES} batches of {CALLS:,} calls of each, in turns. What is left of a capture that
-was activated and closed is counted in instructions by `nox -s bench -- engine`.
+A function decorated with `@get_local("y")` is the function that was written, with its own code object; this script
+verifies both (`is`). A call takes {middle:.3f} ({low:.3f} … {high:.3f}) times as long as a call of another function
+with the same two lines: {BATCHES} batches of {CALLS:,} calls of each, in turns. `nox -s bench -- engine` counts the
+instructions that remain after a capture was opened and closed.
 
 {facts(described)}
 """

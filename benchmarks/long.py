@@ -1,10 +1,11 @@
-"""Maps of images of 1,024 to 16,384 patches: what reading rows, means and rollout of them needs.
+"""Maps of images of 1,024 to 16,384 patches: the cost of reading rows, means and rollout.
 
-A ViT-S/16 with an image of 2048 × 2048 pixels makes 12 maps of 6 heads and 16,385 × 16,385 values. A model that makes
-its maps would hold them all to return them. Captured from the fused model, a map is q and k until rows are asked for.
+A ViT-S/16 on an image of 2048 × 2048 pixels has 12 maps of 6 heads and 16,385 × 16,385 values. A model that computes
+its maps would have to hold them all to return them. Captured from the fused model, a map is stored as q and k until
+rows are requested.
 
-Each cell is a process of its own, whose peak is that of the process less what it held with the model loaded. Seconds
-are the process's own, on one thread, so that other processes may have theirs; reading includes the forward before it.
+Each cell is measured in its own process. Memory is the peak of the process minus what it held with the model loaded.
+Seconds are CPU time on one thread; reading includes the forward pass before it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ PATCH: Final = 16
 LAYERS: Final = 12
 HEADS: Final = 6
 WHAT: Final = {
-    "forward": "the forward alone",
-    "capture": "the forward, its 12 maps captured",
-    "row": "… and one row of each map, all heads",
-    "mean": "… and the mean over heads of 64 rows of each map",
-    "rollout": "… and the rollout of the class token through all layers",
-    "eager": "the same forward unfused, hooks keeping its 12 maps",
+    "forward": "the forward pass alone",
+    "capture": "the forward pass with its 12 maps captured",
+    "row": "… plus one row of each map, all heads",
+    "mean": "… plus the mean over heads of 64 rows of each map",
+    "rollout": "… plus the rollout of the class token through all layers",
+    "eager": "the forward pass unfused, with hooks that keep its 12 maps",
 }
 EAGER_MOST: Final = 1024
 """The longest side at which the unfused model is run: the maps of a longer one fill the memory of most machines."""
@@ -125,12 +126,12 @@ def main() -> None:
     numbers = run_all()
     described = made("long", ["torch", "timm"])
     rows = [row(words, numbers[what]) for what, words in WHAT.items()]
-    eager = ["all maps at once in float32, as an eager model returns them (computed, not run)"]
+    eager = ["all maps at once in float32, as an eager model returns them (calculated, not run)"]
     for side in SIDES:
         eager += [f"{gigabytes(side):.2f}", ""]
     head = ["what"]
     for side in SIDES:
-        head += [f"{length(side):,} patches: GB at most, besides the model", "seconds"]
+        head += [f"{length(side):,} patches: peak GB beyond the model", "seconds"]
     page = f"""# Long inputs
 
 {__doc__.split(chr(10), 1)[1].strip()}

@@ -1,15 +1,15 @@
-"""All attention maps of a model, by every way that we know of: what it costs, and how right they are.
+"""All attention maps of a model, by every method that we know of: cost and accuracy.
 
-The models are timm's ViT-S/16 (`vit_small_patch16_224`) and transformers' BERT of base size, every parameter of theirs
-perturbed, in eval mode, without gradients, in float32, on one thread of the processor. *Fused* is the model as it
-comes: its attention is one kernel that never makes the map. *Unfused* is the same model with attention written out
-(`timm.layers.set_fused_attn(False)` before it is built, `attn_implementation="eager"`), which those ways need that can
-only see what the model makes. All ratios are to the fused model alone, in the same round.
+The models are timm's ViT-S/16 (`vit_small_patch16_224`) and transformers' base-size BERT, with every parameter
+perturbed, in eval mode, without gradients, in float32, on one CPU thread. *Fused* is the model by default: its
+attention is one kernel that never computes the map. *Unfused* is the same model with attention written out
+(`timm.layers.set_fused_attn(False)` before it is built, `attn_implementation="eager"`), which is needed by methods that
+can only see what the model computes. All ratios are to the fused model alone, in the same round.
 
-Each way is a process of its own, so that one that changes torch or crashes takes nothing else with it. They run one
-after the other, in turns. The time is the process's own. The memory is what the first forward needed at most beyond the
-loaded model. Errors are the largest differences from the maps of the same weights in float64, unfused. The output is
-compared, bit by bit, with that of the fused model alone.
+Each method has its own process, so that one that changes torch or crashes does not affect the others. The processes
+take turns. Time is CPU time. Memory is the peak of the first forward pass beyond the loaded model. Errors are the
+largest differences from the maps of the same weights in float64, unfused. The output is compared, bit by bit, with that
+of the fused model alone.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ STARTING: Final = 3
 """How many processes load their models at once; only one runs while the clock does."""
 
 SPREAD: Final = (
-    "Of the ratios the median is given, and in brackets the quartiles. The peers are the newest that could be installed"
-    " into an environment of their own, which borrows the torch, timm and transformers of the others."
+    "Ratios are medians, with quartiles in parentheses. The peers are the newest versions that could be installed into"
+    " an environment of their own, which shares torch, timm and transformers with the others."
 )
-HEAD: Final = ("way", "× the model alone", "MB at most, besides the model", "largest error", "output", "maps")
+HEAD: Final = ("method", "× the model alone", "peak MB beyond the model", "largest error", "output", "maps")
 
 
 def work(case: str, way: str, file: Path, python: str) -> Worker:
@@ -109,7 +109,7 @@ def section(case: Case, found: dict[str, dict[str, Any]]) -> str:
     """Return the tables of a case."""
     alone = statistics.median(found["alone"]["times"])
     parts = [f"## {case.title}", f"The fused model alone takes {alone * 1000:.0f} ms; {case.rounds} rounds."]
-    for words, fused in (("The fused model, as it comes:", True), ("The unfused model:", False)):
+    for words, fused in (("The fused model, the default:", True), ("The unfused model:", False)):
         keys = [key for key in found if WAYS[key].fused is fused]
         parts += [words, table(HEAD, [row(found, key, WAYS[key]) for key in keys])]
     return "\n\n".join(parts)
@@ -157,12 +157,12 @@ def versions(numbers: dict[str, dict[str, dict[str, Any]]]) -> dict[str, str]:
 def page(numbers: dict[str, dict[str, dict[str, Any]]], described: dict[str, str]) -> str:
     """Return the page."""
     paragraphs = [
-        "# All maps of a model, by every way",
+        "# All maps of a model, by every method",
         (__doc__ or "").split("\n", 1)[1].strip(),
         *(section(CASES[name], found) for name, found in numbers.items()),
         "## Goals",
         goals(numbers),
-        "## What each way computes",
+        "## What each method computes",
         notes(),
         "## How it was made",
         SPREAD,

@@ -1,10 +1,10 @@
-"""The interactive page beside BertViz's head view: how large the file is, and how long until it is drawn.
+"""The interactive page compared with BertViz's head view: the size of the file, and the time until it is drawn.
 
-The maps are those of a BERT of base size, 12 layers of 12 heads, with every parameter perturbed, for texts of 32 to 512
-tokens. Both make one HTML file, which Chromium opens without a window. The time is that of the clock on the wall, from
-the address to the first picture: in ours the mark that it sets when all is drawn, in BertViz the first line between two
-tokens. They take turns. BertViz loads d3, jQuery and RequireJS from a network; here it is handed npm's copies from the
-disk, so that no network is in its time.
+The maps are those of a base-size BERT, 12 layers of 12 heads, with every parameter perturbed, for texts of 32 to 512
+tokens. Both tools create one HTML file, which headless Chromium opens. The time is wall-clock time from navigation to
+the picture: in ours the mark that the page sets when everything is drawn, in BertViz the first line between two tokens.
+They take turns. BertViz loads d3, jQuery and RequireJS from the network; here it gets npm's copies from disk, so that
+its time includes no network.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LENGTHS: Final = (32, 128, 197, 512)
 ROUNDS: Final = 3
 PATIENCE: Final = 120
-"""Seconds after which a page is said not to be drawn."""
+"""Seconds after which a page counts as not drawn."""
 
 GOAL: Final = {197: 2.0, 512: 6.0}
 SCRIPTS: Final = {"d3": "d3@5.7.0", "jquery": "jquery@2.2.4", "require": "requirejs@2.3.6"}
@@ -38,7 +38,7 @@ SCRIPTS: Final = {"d3": "d3@5.7.0", "jquery": "jquery@2.2.4", "require": "requir
 
 @torch.no_grad()
 def maps_of(length: int) -> Any:
-    """Return the maps of a text of so many tokens."""
+    """Return the maps of a text with that number of tokens."""
     from transformers import BertConfig, BertModel
 
     from anylocal.testing import perturb
@@ -173,12 +173,12 @@ def main() -> None:
         folder = Path(name)
         served = scripts(folder)
         if not served:
-            print("npm cannot be had: BertViz will not find its scripts, unless it finds the network.")
+            print("npm is not available: BertViz will not find its scripts without a network.")
         for length in LENGTHS:
             print(f"{length} tokens …", flush=True)
             numbers[length] = measure(length, folder, served)
     described = made("page", ["torch", "transformers", "bertviz", "playwright"])
-    head = ["page", "tokens", "MB", "seconds to make", "seconds until drawn, median (least … most)"]
+    head = ["page", "tokens", "MB", "seconds to make", "seconds until drawn, median (min … max)"]
     lines = [line for length, built in numbers.items() for line in row(length, built)]
     page = f"""# The interactive page
 
@@ -186,7 +186,7 @@ def main() -> None:
 
 {table(head, lines)}
 
-Each is opened {ROUNDS} times, in a browser of its own. Goals: {verdict(numbers)}.
+Each is opened {ROUNDS} times, in a new browser. Goals: {verdict(numbers)}.
 
 {facts(described)}
 """

@@ -1,9 +1,9 @@
-"""A survey of 10,000 images: the same by one process and by two, after a kill, and in the memory of a thousand images.
+"""A survey of 10,000 images: equal results by one process and by two that were killed, in the memory of 1,000 images.
 
-The images are 48 × 48 pixels of noise in ten folders, the model is timm's `test_vit` with random weights, on the CPU.
-First one process does the survey. Then two do it under torchrun; when half of the pieces are there they are killed
-(SIGKILL, both of them and torchrun), and started again. Memory is what the operating system says that the single
-process holds (VmRSS), whenever another piece is there.
+The images are 48 × 48 pixels of noise in ten folders; the model is timm's `test_vit` with random weights, on the CPU.
+First one process runs the survey. Then two processes run it under torchrun; when half of the shards are written they
+are killed (SIGKILL, both of them and torchrun) and started again. Memory is the resident memory of the single process
+(VmRSS), read after each shard.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def command(data: Path, out: Path, *launcher: str) -> list[str]:
 
 
 def pieces(out: Path) -> int:
-    """Return how many pieces are done."""
+    """Return how many shards are done."""
     return len(list((out / "pieces").glob("*.safetensors")))
 
 
@@ -86,7 +86,7 @@ def alone(data: Path, out: Path) -> dict[int, float]:
 
 
 def killed(data: Path, out: Path) -> tuple[int, int]:
-    """Do the survey by two processes, killed half-way; return the pieces that were there, and those of the end."""
+    """Run the survey with two processes, killed half-way; return the number of shards at that time and in the end."""
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
     process = start(command(data, out, *launcher))
     while pieces(out) < COUNT // PIECE // 2:
@@ -138,11 +138,11 @@ def main() -> None:
     lines = [
         ["images in the result of one process", f"{numbers[0]:,}"],
         ["images in the result of two, killed and started again", f"{numbers[1]:,}"],
-        ["pieces done when they were killed, and in the end", f"{before} of {after}"],
+        ["shards done when they were killed, of all", f"{before} of {after}"],
         ["rows of the table", f"{len(one):,}"],
-        ["both tables are equal to the last bit", "yes" if same else "NO"],
+        ["both tables are bit-equal", "yes" if same else "NO"],
         [f"memory after {first:,} images", f"{memory[first]:.0f} MB"],
-        ["most memory from there to the end, as a share of it", f"{growth:.3f}"],
+        ["peak memory from there to the end, as a multiple of that", f"{growth:.3f}"],
     ]
     met = same and numbers == (COUNT, COUNT) and growth <= GROWTH
     page = f"""# A survey of {COUNT:,} images
@@ -156,7 +156,7 @@ on) is **{"met" if met else "missed"}**.
 
 {facts(described)}
 """
-    results = {"equal": same, "images": numbers, "pieces": [before, after], "growth": growth}
+    results = {"equal": same, "images": numbers, "shards": [before, after], "growth": growth}
     write("survey", page, {"made": described, **results, "MB": {str(done): value for done, value in memory.items()}})
 
 
