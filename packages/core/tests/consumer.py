@@ -27,6 +27,7 @@ from anylocal.attention import (
     Patches,
     PlacedPatches,
     Tokens,
+    capture_attention,
     distance,
     entropy,
     head_agreement,
@@ -141,6 +142,7 @@ def attention(model: torch.nn.Module) -> AttentionMaps:
     assert_type(maps.rollout(), torch.Tensor)
     assert_type(maps.relevance(torch.ones(1)), torch.Tensor)
     assert_type(scope.maps, AttentionMaps)
+    assert_type(capture_attention(model), AttentionCapture)
     unsupported: dict[str, str] = dict(maps.unsupported)
     return AttentionMaps(list(maps), unsupported=unsupported)
 

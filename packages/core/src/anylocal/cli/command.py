@@ -30,10 +30,10 @@ def run(command: Callable[[], Iterable[Path]]) -> int:
     try:
         files = list(command())
     except AnylocalError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  # a command prints
+        print(f"error: {error}", file=sys.stderr)
         return 1
     for file in files:
-        print(file)  # noqa: T201  # a command prints
+        print(file)
     return 0
 
 

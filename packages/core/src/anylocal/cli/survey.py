@@ -277,7 +277,7 @@ def _finish(job: Job, out: Path, shards: Sequence[int]) -> list[Path]:
     if skipped:
         with atomic_write(out / "skipped.txt") as path:
             path.write_text("".join(f"{job.names(number)}\n" for number in skipped), "utf-8")
-        print(f"{len(skipped)} of {len(job)} samples could not be read; they are named in skipped.txt.")  # noqa: T201  # a command prints
+        print(f"{len(skipped)} of {len(job)} samples could not be read; they are named in skipped.txt.")
         files.append(out / "skipped.txt")
     return files
 
