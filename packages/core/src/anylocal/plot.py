@@ -18,11 +18,21 @@ from anylocal.errors import DependencyError, OptionError
 try:
     from matplotlib import cm
 
-    from anylocal._drawing.figure import add_colorbar, width_of
-    from anylocal._drawing.grid import draw_grid, fit_height, laid_out, row_names, thumbnail
+    from anylocal._drawing.figure import add_colorbar, bar_options, width_of
+    from anylocal._drawing.grid import draw_grid, fit_height, laid_out, row_names, thumbnail, write_tops
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
-    from anylocal._drawing.matrix import difference_of, draw_matrix, draw_panels, drawn_of, figure_for, of_map
-    from anylocal._drawing.scale import CMAP, DIVERGING, LEGEND, centred_scale, colormap_of, scale_of
+    from anylocal._drawing.matrix import MOST, difference_of, draw_matrix, draw_panels, drawn_of, figure_for, of_map
+    from anylocal._drawing.panel import checked_reduce, smaller
+    from anylocal._drawing.scale import (
+        CMAP,
+        DIVERGING,
+        centred_scale,
+        clipped,
+        colormap_of,
+        legend_of,
+        scale_of,
+        scales_of,
+    )
     from anylocal._drawing.select import image_of, layer_name, map_of, mean_of, sample_name, sample_of
     from anylocal._drawing.ticks import printable
 except ModuleNotFoundError as error:
@@ -38,7 +48,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from anylocal._drawing.scale import Cmap, Norm, Weights
+    from anylocal._drawing.panel import Reduce
+    from anylocal._drawing.scale import Cmap, Norm, Share, Weights
     from anylocal._maps.indexing import Queries
     from anylocal._maps.map import AttentionMap
 
@@ -107,14 +118,16 @@ def heatmap(
     ((2, 4), 'key token')
     """
     drawn = drawn_of(attention, "heatmap", sample, head, queries)
-    return draw_matrix(drawn, scale_of(norm, [drawn.weights]), cmap, ax, colorbar=colorbar)
+    return draw_matrix(drawn, scale_of(norm, [drawn.counted]), cmap, ax, colorbar=colorbar)
 
 
 def heads(
     attention: AttentionMap,
     *,
     sample: int | None = None,
-    norm: Norm = None,
+    norm: Norm = "sqrt",
+    share: Share = "head",
+    reduce: Reduce = "max",
     cmap: Cmap = CMAP,
     columns: int | None = None,
     figure: Figure | None = None,
@@ -170,12 +183,15 @@ def heads(
     at = sample_of(attention, sample)
     panels = [replace(of_map(attention, at, head), title=f"head {head}") for head in range(attention.shape[1])]
     panels.append(replace(panels[0], weights=mean_of(panel.weights for panel in panels), title="mean"))
-    scale = scale_of(norm, [panel.weights for panel in panels])
-    colours = colormap_of(cmap)
+    made = [smaller(panel.weights, *panel.flags, MOST, checked_reduce(reduce)) for panel in panels]
+    scales, colours = scales_of(norm, [panel.counted for panel in made], share), colormap_of(cmap)
     figure, columns = figure_for(figure, columns, panels)
-    axes = draw_panels(figure, columns, panels, scale, colours)
+    cells = [panel.weights for panel in made]
+    axes = draw_panels(figure, columns, list(zip(panels, cells, scales, strict=True)), colours)
     figure.suptitle("\n".join([*layer_name(attention), *sample_name(attention, at)]))
-    figure.colorbar(cm.ScalarMappable(scale, colours), ax=axes, label=LEGEND, fraction=0.06, pad=0.02)
+    scale, label = legend_of(norm, scales)
+    options = bar_options(scale, label, clipped(scales, cells))
+    figure.colorbar(cm.ScalarMappable(scale, colours), ax=axes, fraction=0.06, pad=0.02, **options)
     return figure
 
 
@@ -183,7 +199,9 @@ def model(
     maps: Iterable[AttentionMap],
     *,
     sample: int | None = None,
-    norm: Norm = None,
+    norm: Norm = "sqrt",
+    share: Share = "head",
+    reduce: Reduce = "max",
     cmap: Cmap = CMAP,
     figure: Figure | None = None,
 ) -> Figure:
@@ -243,21 +261,25 @@ def model(
     layers = layers_of(maps, "model")
     images = [image_of(layer, sample) for layer in layers]
     rows = [
-        [thumbnail(layer, image, head) for head in range(layer.shape[1])]
+        [thumbnail(layer, image, head, checked_reduce(reduce)) for head in range(layer.shape[1])]
         for layer, image in zip(layers, images, strict=True)
     ]
-    scale = scale_of(norm, [weights for row in rows for weights in row])
-    colours = colormap_of(cmap)
+    panels = [panel for row in rows for panel in row]
+    numbers = [number for number, row in enumerate(rows) for _ in row]
+    scales, colours = scales_of(norm, [panel.counted for panel in panels], share, numbers), colormap_of(cmap)
     drawn = laid_out(figure)
     columns = max(map(len, rows))
     names, common = row_names(layers, width_of(drawn), columns)
     if figure is None:
         fit_height(drawn, len(rows), columns, names)
     ax = drawn.add_subplot()
-    draw_grid(ax, rows, names, scale, colours)
+    draw_grid(ax, [[panel.weights for panel in row] for row in rows], names, scales, colours)
     one = f"sample {images[0]}" if layers[0].images > 1 else ""
     ax.set_title("\n".join(filter(None, [printable(common, len(common)), one])))
-    add_colorbar(ax.images[0], ax)
+    scale, label = legend_of(norm, scales)
+    if len(set(map(id, scales))) > 1:
+        write_tops(ax, drawn, names)
+    add_colorbar(cm.ScalarMappable(scale, colours), ax, label, clipped(scales, [panel.weights for panel in panels]))
     return drawn
 
 
@@ -314,7 +336,7 @@ def difference(
     [[0.5, -0.5], [-0.5, 0.5]]
     """
     drawn = difference_of(attention, other, sample, head, queries)
-    scale = centred_scale(norm, drawn.weights)
+    scale = centred_scale(norm, drawn.counted)
     return draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label="difference of\nattention weights")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
@@ -51,6 +52,11 @@ def height_of(figure: Figure) -> float:
     return figure.bbox.height / figure.figure.dpi
 
 
+def interpolation() -> str:
+    """Return how matrices are drawn: averaged where cells share a dot, or as they are where the rcParams say "none"."""
+    return "none" if rcParams["image.interpolation"] == "none" else "antialiased"
+
+
 class Settled(ConstrainedLayoutEngine):
     """Constrained layout, repeated until nothing moves any more.
 
@@ -70,10 +76,11 @@ class Settled(ConstrainedLayoutEngine):
 
 def add_colorbar(mappable: ScalarMappable, ax: Axes, label: str = LEGEND, extend: Extend | None = None) -> Colorbar:
     """Put the legend of a scale to the right of the axes, with a triangle at an end beyond which there are weights."""
-    drawn = mappable.get_array()
+    drawn, scale = mappable.get_array(), mappable.norm
+    assert isinstance(scale, Normalize)
     if extend is None:
-        extend = "neither" if drawn is None else clipped([mappable.norm], [drawn])
-    options = bar_options(mappable.norm, label, extend)
+        extend = "neither" if drawn is None else clipped([scale], [drawn])
+    options = bar_options(scale, label, extend)
     if ax.figure.get_layout_engine() is None:
         # Nobody would make room for an inset: it is taken from the axes.
         return ax.figure.colorbar(mappable, ax=ax, **options)

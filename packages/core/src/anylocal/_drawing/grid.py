@@ -5,18 +5,17 @@ The thumbnails are images of one axes: as many axes as a model has heads would t
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib import rcParams
 
-from anylocal._drawing.figure import Settled, lay_out, new_figure
-from anylocal._drawing.select import array_of, mean_of
+from anylocal._drawing.figure import Settled, height_of, interpolation, lay_out, new_figure, width_of
+from anylocal._drawing.panel import Panel, Reduce, size_of_top, smaller, write_top
+from anylocal._drawing.select import array_of, counted_of, mean_of, place_of
 from anylocal._drawing.ticks import DIGIT, name_positions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
@@ -36,21 +35,28 @@ SIDE = 0.94
 """Of the distance from one thumbnail to the next, what it fills."""
 
 
-def thumbnail(attention: AttentionMap, image: int, head: int) -> Weights:
+def thumbnail(attention: AttentionMap, image: int, head: int, reduce: Reduce) -> Panel:
     """Return the weights of a head, no longer than `MOST` either way: of a windowed layer, the mean of its windows."""
     windows = range(image * attention.windows, (image + 1) * attention.windows)
-    weights = mean_of(array_of(attention[window, head]) for window in windows)
-    return shortened(shortened(weights).T).T
+    text = place_of(attention, windows[0])
+    flags = [
+        counted_of(axis, range(length), text)
+        for axis, length in zip((attention.queries, attention.keys), attention.shape[2:], strict=True)
+    ]
+    return smaller(mean_of(array_of(attention[window, head]) for window in windows), *flags, MOST, reduce)
 
 
-def draw_grid(ax: Axes, rows: Sequence[Sequence[Weights]], names: Sequence[str], scale: Normalize, cmap: Cmap) -> None:
+def draw_grid(
+    ax: Axes, rows: Sequence[Sequence[Weights]], names: Sequence[str], scales: Iterable[Normalize], cmap: Cmap
+) -> None:
     """Draw a row of thumbnails for each layer, the first on top."""
+    each = iter(scales)
     for layer, row in enumerate(rows):
         for head, weights in enumerate(row):
             left, top = head - SIDE / 2, layer - SIDE / 2
             place = (left, left + SIDE, top + SIDE, top)
-            # The rcParams may have the origin below, and no interpolation, which would drop rows and columns.
-            ax.imshow(weights, cmap=cmap, norm=scale, extent=place, origin="upper", interpolation="antialiased")
+            # The rcParams may have the origin below.
+            ax.imshow(weights, cmap=cmap, norm=next(each), extent=place, origin="upper", interpolation=interpolation())
     columns = max(map(len, rows))
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(len(rows) - 0.5, -0.5), aspect="equal")
     ax.grid(visible=False)
@@ -59,6 +65,17 @@ def draw_grid(ax: Axes, rows: Sequence[Sequence[Weights]], names: Sequence[str],
     _name_rows(ax, names)
     name_positions(ax.xaxis, "", None, range(columns), text=0, longest=10)
     ax.set(xlabel="head", ylabel="layer")
+
+
+def write_tops(ax: Axes, figure: Figure, names: Sequence[str]) -> None:
+    """Write into each thumbnail where its scale ends, if there is room."""
+    bounds = ax.get_xlim()[1], ax.get_ylim()[0]
+    columns, rows = (round(bound + 0.5) for bound in bounds)
+    wide = (width_of(figure) - _around() - _labels(names)) / columns
+    size = size_of_top(min(wide, (height_of(figure) - 1.1 * _inch()) / rows))
+    for image in ax.images if size else ():
+        _, right, _, top = image.get_extent()
+        write_top(ax, (right - 0.03, top + 0.03), image.norm, size, ax.transData)
 
 
 def laid_out(figure: Figure | None) -> Figure:
@@ -123,16 +140,3 @@ def _shared(names: Sequence[Sequence[str]]) -> int:
     """Return how many parts all names begin with."""
     same = (len(set(parts)) == 1 for parts in zip(*names, strict=False))
     return next((number for number, alike in enumerate(same) if not alike), min(map(len, names)))
-
-
-def shortened(weights: Weights, most: int = MOST) -> Weights:
-    """Average neighbouring rows until there are at most so many."""
-    length = len(weights)
-    together = math.ceil(length / most)
-    if together == 1:
-        return weights
-    number = math.ceil(length / together)
-    # Nearly as many in each: a rest by itself at the end would outshine the averages.
-    starts = np.arange(number) * length // number
-    sums: Weights = np.add.reduceat(weights, starts, axis=0)
-    return sums / np.diff([*starts, length])[:, None]

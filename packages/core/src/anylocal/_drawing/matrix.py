@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib import rcParams
 
-from anylocal._drawing.figure import add_colorbar, height_of, lay_out, new_axes, new_figure, width_of
+from anylocal._drawing.figure import add_colorbar, height_of, interpolation, lay_out, new_axes, new_figure, width_of
+from anylocal._drawing.panel import size_of_top, write_top
 from anylocal._drawing.scale import LEGEND, colormap_of
 from anylocal._drawing.select import (
     array_of,
     caption,
+    counted_of,
     is_map,
     layer_name,
     map_of,
@@ -32,8 +35,13 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
     from anylocal._drawing.scale import Cmap, Weights
+    from anylocal._drawing.select import Flags
     from anylocal._maps.map import AttentionMap
     from anylocal._maps.positions import Axis
+
+MOST = 260
+"""Most rows and columns of a panel, about one a dot where a column of a paper has three of them: more would make large
+files of vector formats."""
 
 LONG = 4
 """A matrix that is longer by this than it is wide fills the axes; others have square cells."""
@@ -62,6 +70,17 @@ class Drawn:
     text: int = 0
     """By which number the axes know the sample: which text of the batch it is, or which window of an image."""
     title: str = ""
+
+    @property
+    def flags(self) -> tuple[Flags, Flags]:
+        """Which rows and which columns the scale is for."""
+        keys = range(self.weights.shape[1])
+        return counted_of(self.queries, self.rows, self.text), counted_of(self.keys, keys, self.text)
+
+    @property
+    def counted(self) -> Weights:
+        """The weights that the scale is for."""
+        return self.weights[np.ix_(*self.flags)]
 
 
 def drawn_of(attention: Any, recipe: str, sample: int | None, head: int | None, queries: Any = None) -> Drawn:
@@ -147,15 +166,23 @@ def _of_array(matrix: Any, sample: int | None, head: int | None, queries: Any) -
     return Drawn(weights[rows], None, None, rows)
 
 
-def show(drawn: Drawn, ax: Axes, scale: Normalize, cmap: Cmap, longest: int = 10) -> AxesImage:
-    """Draw a matrix, and name its positions."""
+def show(drawn: Drawn, ax: Axes, scale: Normalize, cmap: Cmap, cells: Weights | None = None) -> AxesImage:
+    """Draw a matrix, or the `cells` that it was made smaller to, and name its positions."""
+    rows, columns = drawn.weights.shape
     # The rcParams may have the origin below and a grid: here the first query is on top, as in a matrix.
     image = ax.imshow(
-        drawn.weights, cmap=cmap, norm=scale, aspect="equal" if _near_square(drawn.weights) else "auto", origin="upper"
+        drawn.weights if cells is None else cells,
+        cmap=cmap,
+        norm=scale,
+        aspect="equal" if _near_square(drawn.weights) else "auto",
+        origin="upper",
+        extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
+        interpolation=interpolation(),
     )
     ax.grid(visible=False)
+    longest = 10 if cells is None else 8
     name_positions(ax.yaxis, "query", drawn.queries, drawn.rows, text=drawn.text, longest=longest)
-    name_positions(ax.xaxis, "key", drawn.keys, range(len(drawn.weights[0])), text=drawn.text, longest=longest)
+    name_positions(ax.xaxis, "key", drawn.keys, range(columns), text=drawn.text, longest=longest)
     return image
 
 
@@ -203,25 +230,33 @@ def _shape(weights: Weights) -> float:
     return height / width if _near_square(weights) else 1.0
 
 
-def draw_panels(figure: Figure, columns: int, panels: Sequence[Drawn], scale: Normalize, cmap: Cmap) -> list[Axes]:
+def draw_panels(
+    figure: Figure, columns: int, panels: Sequence[tuple[Drawn, Weights, Normalize]], cmap: Cmap
+) -> list[Axes]:
     """Draw matrices in rows, and say what their positions are once."""
     rows = math.ceil(len(panels) / columns)
-    fill = _panel_width(figure, columns, panels) / (TITLE * _inch())
+    width = _panel_width(figure, columns, [drawn for drawn, _, _ in panels])
+    fill = width / (TITLE * _inch())
     # Beside a panel that is narrower than its title stand other titles, or the bar: they get less of the width, for a
     # long row has many gaps. Half a font can still be read in print.
     share = 1.0 if round(fill, 3) >= 1 else max(0.5, 0.8 * fill)
     grid = figure.add_gridspec(rows, columns)
     axes = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(panels))]
-    for number, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
-        show(panel, ax, scale, cmap, longest=8)
-        ax.set_title(panel.title, fontsize=share * rcParams["font.size"])
+    top = size_of_top(width) if len({id(scale) for _, _, scale in panels}) > 1 else 0
+    for number, (ax, (drawn, cells, scale)) in enumerate(zip(axes, panels, strict=True)):
+        show(drawn, ax, scale, cmap, cells)
+        if top:
+            write_top(ax, (0.97, 0.97), scale, top, ax.transAxes)
+        ax.set_title(drawn.title, fontsize=share * rcParams["font.size"])
         # Labels at the outer edge only. Below a panel that has none under it, they would push the last row away.
         ax.tick_params(labelleft=number % columns == 0, labelbottom=number // columns == rows - 1)
-    # What the positions are is said once, not at every panel.
-    figure.supxlabel(axes[0].get_xlabel(), fontsize=rcParams["axes.labelsize"])
-    figure.supylabel(axes[0].get_ylabel(), fontsize=rcParams["axes.labelsize"])
+    # What the positions are is said once, at the panel in the lower left corner, which has others beside and above it.
+    corner = axes[(rows - 1) * columns]
     for ax in axes:
-        ax.set(xlabel="", ylabel="")
+        if ax is not corner:
+            ax.set(xlabel="", ylabel="")
+    corner.xaxis.set_label_text(corner.get_xlabel(), x=0, horizontalalignment="left")
+    corner.yaxis.set_label_text(corner.get_ylabel(), y=0, horizontalalignment="left")
     return axes
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 
 from anylocal._drawing.ticks import printable
 from anylocal._engine.tensors import to_numpy
@@ -17,9 +18,12 @@ from anylocal._maps.bounds import inside
 from anylocal.errors import ChoiceError, OptionError, PositionError
 
 if TYPE_CHECKING:
-    from anylocal._drawing.scale import Weights
+    from anylocal._drawing.norms import Weights
     from anylocal._maps.map import AttentionMap
     from anylocal._maps.positions import Axis
+
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 
 def is_map(attention: object) -> TypeGuard[AttentionMap]:
@@ -94,6 +98,20 @@ def mean_of(matrices: Iterable[Weights]) -> Weights:
     for matrix in rest:
         total, count = total + matrix, count + 1
     return total / count
+
+
+def counted_of(axis: Axis | None, positions: Sequence[int], text: int = 0) -> Flags:
+    """Return which positions the scale is for: patches and words.
+
+    Prefix tokens, and those that a tokenizer added, rest a head that has found nothing: they may take nearly all of the
+    attention. If there are no others, they count.
+    """
+    count = np.ones(len(positions), bool)
+    if hasattr(axis, "is_special"):
+        count = ~(axis.is_special(text) | axis.is_padding(text))[list(positions)]
+    elif prefix := getattr(axis, "prefix", ()):
+        count = np.asarray(positions) >= len(prefix)
+    return count if count.any() else np.ones(len(positions), bool)
 
 
 def positions_of(queries: Any, axis: Axis | None, length: int, sample: int = 0) -> list[int]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anylocal._drawing.grid import shortened
+from anylocal._drawing.panel import shortened, starts_of
 from anylocal._drawing.select import array_of
 from anylocal.errors import OptionError
 
@@ -131,4 +131,5 @@ def _heads(attention: AttentionMap, window: int) -> Iterable[Weights]:
 
 
 def _thumb(weights: Weights) -> Weights:
-    return shortened(shortened(weights, THUMB).T, THUMB).T
+    rows, columns = (starts_of(np.ones(length, bool), THUMB) for length in weights.shape)
+    return shortened(shortened(weights, rows).T, columns).T
