@@ -110,7 +110,7 @@ def test_model(heads: int, size: tuple[float, float]) -> None:
 def test_heatmap_in_subplots(axis: Any, size: tuple[float, float]) -> None:
     """Six heatmaps in a figure that makes room for labels keep apart."""
     figure = empty(size, layout="constrained")
-    attention = make(6, axis)
+    attention = make(6, axis, "encoder.layer.11.attention.self")
     for head, ax in enumerate(figure.subplots(2, 3).flat):
         plot.heatmap(attention, head=head, ax=ax)
     assert not overlaps(figure)

@@ -18,7 +18,7 @@ from anylocal.errors import DependencyError, OptionError
 try:
     from matplotlib import cm
 
-    from anylocal._drawing.figure import add_colorbar, bar_options, width_of
+    from anylocal._drawing.figure import add_colorbar, bar_options, fit, height_of, width_of
     from anylocal._drawing.grid import draw_grid, fit_height, laid_out, row_names, thumbnail, write_tops
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
     from anylocal._drawing.matrix import MOST, difference_of, draw_matrix, draw_panels, drawn_of, figure_for, of_map
@@ -191,7 +191,8 @@ def heads(
     figure.suptitle("\n".join([*layer_name(attention), *sample_name(attention, at)]))
     scale, label = legend_of(norm, scales)
     options = bar_options(scale, label, clipped(scales, cells))
-    figure.colorbar(cm.ScalarMappable(scale, colours), ax=axes, fraction=0.06, pad=0.02, **options)
+    bar = figure.colorbar(cm.ScalarMappable(scale, colours), ax=axes, fraction=0.06, pad=0.03, **options)
+    fit(bar.ax.yaxis.label, 0.5 * height_of(figure))
     return figure
 
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import YAxis
     from matplotlib.cm import ScalarMappable
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     from anylocal._drawing.scale import Extend
 
 from anylocal._drawing.norms import Rank
 from anylocal._drawing.scale import LEGEND, clipped, short
+from anylocal._drawing.ticks import LINE
 
 
 def new_axes(ax: Axes | None) -> Axes:
@@ -55,6 +59,17 @@ def height_of(figure: Figure) -> float:
 def interpolation() -> str:
     """Return how matrices are drawn: averaged where cells share a dot, or as they are where the rcParams say "none"."""
     return "none" if rcParams["image.interpolation"] == "none" else "antialiased"
+
+
+SMALLEST = 0.5
+"""The smallest type, as a share of the usual."""
+
+LETTER = 0.58
+"""Width of a letter, in font sizes; it is less in most fonts."""
+
+
+WORDY = re.compile(r"^attention (?=weight)| (token|position|\(row, column\))$")
+"""What the labels of small axes do without."""
 
 
 class Settled(ConstrainedLayoutEngine):
@@ -96,11 +111,60 @@ def bar_options(scale: Normalize, label: str, extend: Extend) -> dict[str, Any]:
         options |= {"extend": extend, "extendfrac": 0.04}
     if type(scale) in {Normalize, PowerNorm}:
         # As many by default as have room; but more of them are longer ones, and take that room (see `Spaced`).
-        options["ticks"] = MaxNLocator(4)
+        options["ticks"] = Apart(scale, MaxNLocator(4))
     if isinstance(scale, Rank):
-        options["ticks"] = FixedLocator(scale.inverse(np.linspace(0, 1, 5)).tolist())
+        options["ticks"] = Apart(scale, FixedLocator(scale.inverse(np.linspace(0, 1, 5)).tolist()))
         options["format"] = FuncFormatter(lambda weight, _: short(weight))
     return options
+
+
+class Apart(Locator):
+    """The ticks of another locator, without those whose labels would touch a higher one's on a short colorbar."""
+
+    def __init__(self, scale: Normalize, ticks: Locator) -> None:
+        self.scale = scale
+        self.ticks = ticks
+
+    def __call__(self) -> list[float]:
+        """Return the ticks within the view."""
+        assert self.axis is not None
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        """Return the ticks between two values."""
+        bar = cast("YAxis", self.axis)
+        height = bar.axes.bbox.height / bar.axes.figure.dpi * 72
+        apart = LINE * float(bar.get_major_ticks(1)[0].label1.get_fontsize()) / max(1.0, height)
+        kept: list[float] = []
+        for tick in reversed(self.ticks.tick_values(vmin, vmax)):
+            if vmin <= tick <= vmax and all(self.scale(other) - self.scale(tick) >= apart for other in kept):
+                kept.append(float(tick))
+        return kept[::-1]
+
+
+def type_share(ax: Axes) -> float:
+    """Return how large type is to be in axes that may be one of many, as a share of the usual."""
+    return min(
+        1.0, min(ax.bbox.width / 2.2, ax.bbox.height / 1.7) / ax.figure.dpi / (float(rcParams["font.size"]) / 10)
+    )
+
+
+def shrink(ax: Axes, share: float) -> None:
+    """Make the labels of axes smaller, down to a half, which print can show, and beyond shorter."""
+    for ruler in (ax.xaxis, ax.yaxis) if share < 1 else ():
+        ruler.set_tick_params(labelsize=max(SMALLEST, share) * ruler.get_major_ticks(1)[0].label1.get_fontsize())
+        ruler.label.set_fontsize(max(SMALLEST, share) * ruler.label.get_fontsize())
+        if share < SMALLEST + 0.1:
+            ruler.set_label_text(
+                re.sub(r"^attention (?=weight)|\b (token|position|\(row, column\))$", "", ruler.label.get_text())
+            )
+
+
+def fit(text: Text, room: float) -> None:
+    """Make a text smaller, down to a half, until its longest line is about as long as the room, in inches."""
+    longest = max(map(len, text.get_text().split("\n")))
+    size = float(text.get_fontsize())
+    text.set_fontsize(min(size, max(SMALLEST * size, 72 * room / (LETTER * max(1, longest)))))
 
 
 def beside(ax: Axes, start: float, width: float, bottom: float = 0.0, height: float = 1.0) -> Axes:

@@ -10,11 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import rcParams
 
-from anylocal._drawing.figure import add_colorbar, height_of, interpolation, lay_out, new_axes, new_figure, width_of
+from anylocal._drawing.figure import (
+    LETTER,
+    SMALLEST,
+    add_colorbar,
+    fit,
+    height_of,
+    interpolation,
+    lay_out,
+    new_axes,
+    new_figure,
+    shrink,
+    type_share,
+    width_of,
+)
 from anylocal._drawing.panel import size_of_top, write_top
 from anylocal._drawing.scale import LEGEND, colormap_of
 from anylocal._drawing.select import (
     array_of,
+    broken,
     caption,
     counted_of,
     is_map,
@@ -102,10 +116,17 @@ def draw_matrix(
     """Draw one matrix with its title and the legend of its scale."""
     colours = colormap_of(cmap)
     ax = new_axes(ax)
+    share, width = type_share(ax), ax.bbox.width / ax.figure.dpi
     image = show(drawn, ax, scale, colours)
-    ax.set_title(drawn.title)
-    if colorbar:
-        add_colorbar(image, ax, label)
+    size = max(SMALLEST, share) * ax.title.get_fontsize()
+    # The colorbar and the labels of rows leave room beside the axes.
+    room = 1.3 * width
+    lines = [part for line in drawn.title.split("\n") for part in broken(line, int(72 * room / (LETTER * size)))]
+    # The label of the first row reaches above the axes, where a wide title would meet it.
+    fit(ax.set_title("\n".join(lines), fontsize=size, pad=rcParams["axes.titlepad"] + 2), room)
+    bar = add_colorbar(image, ax, label) if colorbar else None
+    for each in [ax, *([bar.ax] if bar else [])]:
+        shrink(each, share)
     return ax
 
 
@@ -239,7 +260,7 @@ def draw_panels(
     fill = width / (TITLE * _inch())
     # Beside a panel that is narrower than its title stand other titles, or the bar: they get less of the width, for a
     # long row has many gaps. Half a font can still be read in print.
-    share = 1.0 if round(fill, 3) >= 1 else max(0.5, 0.8 * fill)
+    share = 1.0 if round(fill, 3) >= 1 else max(0.45, 0.75 * fill)
     grid = figure.add_gridspec(rows, columns)
     axes = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(panels))]
     top = size_of_top(width) if len({id(scale) for _, _, scale in panels}) > 1 else 0

@@ -162,12 +162,16 @@ def head_name(attention: AttentionMap, head: int | None) -> str:
 
 def layer_name(attention: AttentionMap, most: int = 32) -> list[str]:
     """Return the name of the layer, broken at a dot where it is too long for the width of a column of a paper."""
+    return [printable(line, len(line)) for line in broken(attention.name, most) if line]
+
+
+def broken(name: str, most: int) -> list[str]:
+    """Return a name in lines, broken at dots where it is longer than so many characters."""
     lines: list[str] = []
-    rest = attention.name
-    while len(rest) > most and "." in rest[:most]:
-        end = rest.rindex(".", 0, most) + 1
-        lines, rest = [*lines, rest[:end]], rest[end:]
-    return [printable(line, len(line)) for line in [*lines, rest] if line]
+    while len(name) > most and "." in name[:most]:
+        end = name.rindex(".", 0, most) + 1
+        lines, name = [*lines, name[:end]], name[end:]
+    return [*lines, name]
 
 
 def sample_name(attention: AttentionMap, sample: int) -> list[str]:
