@@ -125,7 +125,7 @@ ax = plot.query(maps[1], image.expand(3, -1, -1), query=(2, 3))
 # Register it
 # -----------
 #
-# A package whose module has the instance as ``adapter`` is found through its entry point,
+# A package whose module has the instance as ``adapter`` is found by its entry point,
 # which is named after the library:
 #
 # .. code-block:: toml

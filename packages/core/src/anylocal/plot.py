@@ -380,11 +380,11 @@ def entropy(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes
     [0.69, 1.39, 2.08]
     """
     layers = layers_of(maps, "entropy")
-    from anylocal import attention
+    from anylocal._maps.statistics import entropy as entropies
 
     return draw_layers(
         ax,
-        {"mean of heads": by_layer(layers, attention.entropy, sample)},
+        {"mean of heads": by_layer(layers, entropies, sample)},
         ylabel="entropy (nats)",
         title=of_samples(layers, sample),
     )

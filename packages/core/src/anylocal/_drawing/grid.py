@@ -130,7 +130,7 @@ def _labels(names: Sequence[str]) -> float:
 
 
 def _name_rows(ax: Axes, names: Sequence[str]) -> None:
-    from anylocal.attention import Named
+    from anylocal._maps.positions import Named
 
     longest = max(map(len, names))
     name_positions(ax.yaxis, "", Named(tuple(names)), range(len(names)), text=0, longest=longest)

@@ -285,7 +285,7 @@ def _same_positions(one: Axis | None, other: Axis | None, text: int) -> bool:
     """Tell whether two axes name their positions alike; one that only counts goes with any."""
     if one is None or other is None:
         return True
-    from anylocal.attention import Axis
+    from anylocal._maps.positions import Axis
 
     return Axis in {type(one), type(other)} or one.labels(text) == other.labels(text)
 

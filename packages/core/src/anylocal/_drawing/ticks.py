@@ -142,7 +142,9 @@ def _kinds(axis: Axis | None) -> tuple[bool, bool]:
     """Tell whether the positions are patches, and whether they are tokens."""
     if axis is None:
         return False, False
-    from anylocal.attention import Patches, PlacedPatches, Tokens
+    from anylocal._maps.patches import Patches
+    from anylocal._maps.placed import PlacedPatches
+    from anylocal._maps.tokens import Tokens
 
     return isinstance(axis, Patches | PlacedPatches), isinstance(axis, Tokens)
 
