@@ -42,7 +42,7 @@ def close_figures() -> Iterator[None]:
 
 def look(**changes: Any) -> Look:
     options: dict[str, Any] = {"norm": None, "cmap": "plasma", "alpha": OPACITY, "share": "head"} | changes
-    return Look(KEYS, PIXELS, **options)
+    return Look(PIXELS, **options)
 
 
 def test_opacity_grows_with_the_weight() -> None:
@@ -137,7 +137,7 @@ def test_a_threshold_leaves_out_the_rest() -> None:
     ]
 
 
-ROWS = [Panel(ROW * factor, f"head {number}", layer=number // 2) for number, factor in enumerate((1, 0.5, 0.1, 0.2))]
+ROWS = [Panel(ROW * factor, KEYS, f"head {number}", layer=number // 2) for number, factor in enumerate((1, 0.5, 0.1, 0.2))]
 
 
 def overlapping(figure: Figure) -> list[tuple[str, str]]:
@@ -162,7 +162,7 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
 def test_nothing_overlaps(heads: int, size: tuple[float, float]) -> None:
     """Titles, panels, the heading and the colorbar keep apart, and inside the figure."""
     figure = plt.figure(figsize=size)
-    panels = [Panel(ROW, f"head {number}") for number in range(heads)]
+    panels = [Panel(ROW, KEYS, f"head {number}") for number in range(heads)]
     draw_panels(panels, look(), figure, fit_height=False, heading="blocks.11.attn, query cls")
     assert overlapping(figure) == []
     renderer = figure.canvas.get_renderer()

@@ -9,10 +9,14 @@ from anylocal.errors import DependencyError
 
 try:
     from anylocal._drawing.figure import add_colorbar, bar_options, beside, new_axes, new_figure
-    from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, grey, pixels_of
+    from anylocal._drawing.grid import row_names
+    from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, grey, pixels_of, seen
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
     from anylocal._drawing.matrix import Drawn, draw_matrix, of_map
     from anylocal._drawing.norms import Norm, Rank, Weights
+    from anylocal._drawing.overlay import BACKGROUND, OPACITY, OVER_IMAGE, Overlay, draw_overlay, overlay_colormap
+    from anylocal._drawing.panels import Look, Panel, draw_panels
+    from anylocal._drawing.photograph import Photograph, photograph
     from anylocal._drawing.scale import (
         CMAP,
         LEGEND,
@@ -50,14 +54,21 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = [
+    "BACKGROUND",
     "CMAP",
     "LEGEND",
     "LINE",
+    "OPACITY",
+    "OVER_IMAGE",
     "Cmap",
     "Drawn",
     "Extend",
     "ImageLike",
+    "Look",
     "Norm",
+    "Overlay",
+    "Panel",
+    "Photograph",
     "Pixels",
     "Rank",
     "Share",
@@ -74,6 +85,8 @@ __all__ = [
     "colormap_of",
     "draw_layers",
     "draw_matrix",
+    "draw_overlay",
+    "draw_panels",
     "grey",
     "head_name",
     "image_of",
@@ -88,14 +101,18 @@ __all__ = [
     "new_figure",
     "of_map",
     "of_samples",
+    "overlay_colormap",
+    "photograph",
     "pixels_of",
     "place_of",
     "printable",
+    "row_names",
     "rows_of",
     "sample_name",
     "sample_of",
     "scale_of",
     "scales_of",
+    "seen",
     "short",
     "top_of",
 ]

@@ -11,10 +11,10 @@ AttentionMap('blocks.1.attn', batch=1, heads=3, queries=197, keys=197, fused)
 torch.Size([197, 197])
 """
 
+from anylocal.drawing import Photograph, photograph
 from anylocal.view import explore
 from anylocal_vit import plot
 from anylocal_vit._adapter import adapter
-from anylocal_vit._photograph import Photograph, photograph
 
 capture_attention = adapter.capture_attention
 install = adapter.install

@@ -122,7 +122,8 @@ def clearest_head(attention: AttentionMap, position: int) -> int:
 
 
 def _large(draw: Callable[[Any], Figure], maps: Any, options: Mapping[str, Any] | None = None) -> Figure:
-    with plt.rc_context({"figure.figsize": (12, 9), **(options or {})}):
+    settings: dict[Any, Any] = {"figure.figsize": (12, 9), **(options or {})}
+    with plt.rc_context(settings):
         return draw(maps)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,12 +18,13 @@ def _banded(call: Call, softmax: torch.Tensor) -> torch.Tensor:
 
     The rows of global queries, which see every key, are another map of the layer; here they are 0.
     """
-    reach: int = call.module.one_sided_attn_window_size  # type: ignore[union-attr,assignment]  # a Longformer's layer
+    layer: Any = call.module
+    reach: int = layer.one_sided_attn_window_size
     to_global, band = softmax.transpose(1, 2).split([softmax.shape[-1] - 2 * reach - 1, 2 * reach + 1], -1)
     batch, heads, length, width = band.shape
     rows = band.new_zeros(batch, heads, length, length + 2 * reach)
     keys = torch.arange(length, device=band.device)[:, None] + torch.arange(width, device=band.device)
-    made = rows.scatter(3, keys.expand(batch, heads, -1, -1), band)[..., reach : reach + length]
+    made: torch.Tensor = rows.scatter(3, keys.expand(batch, heads, -1, -1), band)[..., reach : reach + length]
     empty = call.values["is_index_masked"]
     if call.values["is_global_attn"]:
         is_global = call.values["is_index_global_attn"]

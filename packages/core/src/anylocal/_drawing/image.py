@@ -1,9 +1,10 @@
-"""The picture below the weights: whatever form an image comes in, grey pixels between 0 and 1."""
+"""The picture below the weights: whatever form an image comes in, pixels between 0 and 1 as the model saw them."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -11,11 +12,13 @@ import numpy.typing as npt
 import torch
 from PIL.Image import Image as PillowImage
 
-from anylocal.errors import OptionError, ShapeError
+from anylocal._drawing.photograph import Photograph, photograph
+from anylocal._maps.patches import Patches
+from anylocal._maps.placed import PlacedPatches
+from anylocal.errors import OptionError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
-    from anylocal._maps.patches import Patches
-    from anylocal._maps.placed import PlacedPatches
+    from anylocal._maps.map import AttentionMap
 
 Pixels: TypeAlias = npt.NDArray[np.floating[Any]]
 """Shape (height, width), or (height, width, 3) in colour; between 0 and 1."""
@@ -23,7 +26,8 @@ Pixels: TypeAlias = npt.NDArray[np.floating[Any]]
 Statistics: TypeAlias = float | Sequence[float] | torch.Tensor | None
 """A number for each colour, or one for all."""
 
-ImageLike: TypeAlias = torch.Tensor | npt.NDArray[Any] | PillowImage | Any
+ImageLike: TypeAlias = Any
+"""A `Photograph`, path, PIL image, array or tensor."""
 
 # Luma of ITU-R BT.601, as in Pillow's mode "L".
 LUMA = (0.299, 0.587, 0.114)
@@ -83,6 +87,56 @@ def as_seen(pixels: Pixels, axes: Iterable[Patches | PlacedPatches]) -> Pixels:
         return pixels
     down, right = lying[0].image_padding
     return np.pad(pixels, ((0, down), (0, right), (0, 0))[: pixels.ndim], constant_values=_MIDDLE)
+
+
+def seen(
+    attention: AttentionMap, image: ImageLike, sample: int, mean: Statistics, std: Statistics
+) -> tuple[Patches, Pixels]:
+    """Return all patches of the image, with the keys' prefix tokens, and the image as the model saw it.
+
+    A file, or a photograph of another size than the model saw, is prepared by the model's own preprocessing; what the
+    model pads, is padded.
+
+    Raises
+    ------
+    ShapeError, UnsupportedError
+        If the keys are not patches of the image, or the image is not what the model saw and cannot be prepared.
+    """
+    keys = attention.keys
+    if attention.windows > 1 and not isinstance(keys, PlacedPatches):
+        msg = f"{attention!r} attends within windows, and its keys are not the whole image; draw it by heatmap."
+        raise UnsupportedError(msg)
+    if not isinstance(keys, Patches | PlacedPatches):
+        msg = (
+            f"The keys of {attention!r} are {keys!r}, not patches that could be drawn over an image; draw it by "
+            "heatmap, or make the map with keys=Patches(grid=(rows, columns), ...)."
+        )
+        raise ShapeError(msg)
+    if isinstance(image, str | PathLike):
+        image = _prepared(attention, keys, image, f"{str(image)!r} is a file")
+    pixels = pixels_of(image, sample=sample, batch=attention.images, mean=mean, std=std)
+    whole = as_seen(pixels, [keys])
+    if keys.image_size not in {None, whole.shape[:2]}:
+        seen_size = "{} × {}".format(*keys.image_size)
+        why = "The image is {} × {} pixels, and the model saw {}".format(*pixels.shape[:2], seen_size)
+        whole = as_seen(pixels_of(_prepared(attention, keys, image, why)), [keys])
+    height, width = whole.shape[:2]
+    return Patches(grid=keys.grid, prefix=keys.prefix, image_size=(height, width)), whole
+
+
+def _prepared(attention: AttentionMap, keys: Patches | PlacedPatches, image: ImageLike, why: str) -> Photograph:
+    """Return a photograph as the model saw it, if it is one that has not been prepared and the model is known."""
+    model = attention.model
+    original = isinstance(image, str | PathLike | PillowImage) or (
+        isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)
+    )
+    if model is None or not original:
+        msg = f"{why}; give what the model was given, such as anylocal_vit.photograph(model, file)."
+        raise ShapeError(msg)
+    size = keys.image_size
+    if size is not None:
+        size = size[0] - keys.image_padding[0], size[1] - keys.image_padding[1]
+    return photograph(model, image, size=size)
 
 
 def _read(image: ImageLike) -> tuple[npt.NDArray[Any], bool]:

@@ -65,12 +65,13 @@ SLIT: Final = 0.012
 """Gap between the image and the prefix cells, as a share of the image's longer side."""
 
 
-def overlay_colormap(cmap: Cmap, opacity: float = OPACITY, *, least: float = 0.0) -> Colormap:
+def overlay_colormap(cmap: Cmap, opacity: float = OPACITY, *, threshold: float | None = None) -> Colormap:
     """Return a colormap whose opacity grows with the weight: ``least + (opacity - least) * weight ** GAMMA``.
 
-    The opacity is in the colormap, not in the image: the colorbar has it as well, and interpolation between patches
-    interpolates weights, never colours.
+    `least` is 0, and more where a `threshold` leaves out most patches. The opacity is in the colormap, not the image:
+    the colorbar has it as well, and interpolation between patches interpolates weights, never colours.
     """
+    least = 0.0 if threshold is None else min(LEAST_OF_SET, opacity)
     steps = np.linspace(0.0, 1.0, 256)
     colours = np.asarray(colormap_of(cmap)(steps))
     colours[:, 3] *= least + (opacity - least) * steps**GAMMA
@@ -275,7 +276,7 @@ def _draw_cells(ax: Axes, prefix: Weights, keys: Patches, scale: Normalize, colo
         colour = grey * (1 - opacity) + np.array([red, green, blue]) * opacity
         box.set(facecolor=colour, edgecolor="white", linewidth=0.8)
         ax.add_patch(box)
-        light = bool(colour @ np.array([0.299, 0.587, 0.114]) > 0.5)  # noqa: PLR2004  # the middle between black and white
+        light = bool(colour @ np.array([0.299, 0.587, 0.114]) > 0.5)  # noqa: PLR2004  # the middle
         name = FittedText(
             box,
             (0.94, 0.95),

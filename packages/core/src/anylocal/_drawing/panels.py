@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
 
 from anylocal._drawing.figure import height_of, width_of
-from anylocal._drawing.overlay import BACKGROUND, LEAST_OF_SET, bottom_of, draw_overlay, overlay_colormap
+from anylocal._drawing.overlay import BACKGROUND, bottom_of, draw_overlay, overlay_colormap
 from anylocal._drawing.scale import Share, clipped, legend_of, scales_of, short
 from anylocal.errors import OptionError
 
@@ -51,6 +51,7 @@ class Panel:
     """One row of weights over the image."""
 
     row: Weights
+    keys: Patches
     title: str = ""
     layer: int = 0
     """Panels of one layer have one scale where layers share."""
@@ -62,7 +63,6 @@ class Panel:
 class Look:
     """What all panels of a figure share."""
 
-    keys: Patches
     pixels: Pixels
     norm: Norm
     cmap: Cmap
@@ -118,9 +118,9 @@ def draw_panels(
         Those of the panels, in order.
     """
     # The scale is that of the patches: a class token may have fifty times as much.
-    patches = [look.keys.split(panel.row)[1] for panel in panels]
+    patches = [panel.keys.split(panel.row)[1] for panel in panels]
     scales = scales_of(look.norm, patches, look.share, [panel.layer for panel in panels])
-    colours = overlay_colormap(look.cmap, look.alpha, least=0.0 if look.threshold is None else LEAST_OF_SET)
+    colours = overlay_colormap(look.cmap, look.alpha, threshold=look.threshold)
     wide, high = width_of(figure), height_of(figure)
     font = _font(wide)
     line = 1.4 * font / 72
@@ -128,7 +128,7 @@ def draw_panels(
     left = GAP + (max((text_width(name, font) for name in names), default=0) + 0.06 if names else 0)
     right = 0.25 + text_width("0.000", font) + 1.6 * line
     top = GAP + (line if heading else 0) + (line if sides is not None else 0)
-    aspect = panel_aspect(look.keys)
+    aspect = max(bottom_of(panel.keys) for panel in panels) / look.pixels.shape[1]
     titled = sides is None and any(panel.title for panel in panels)
     room = wide - left - right, (math.inf if fit_height else high) - top - GAP
     plan = _plan(len(panels), room, aspect, titled=titled, columns=columns)
@@ -167,12 +167,6 @@ def draw_panels(
     return axes
 
 
-def panel_aspect(keys: Patches) -> float:
-    """Return height over width of an overlay with its prefix cells."""
-    assert keys.image_size is not None
-    return bottom_of(keys) / keys.image_size[1]
-
-
 def _plan(count: int, room: tuple[float, float], aspect: float, *, titled: bool, columns: int | None) -> _Plan:
     """Return where panels go: in as many columns as make them largest."""
     wide, high = room
@@ -192,7 +186,7 @@ def _plan(count: int, room: tuple[float, float], aspect: float, *, titled: bool,
             width = min((wide - (number - 1) * GAP) / number, fitting)
         plans.append(_Plan(number, rows, width, width * aspect, title, font))
     best = max(plans, key=lambda plan: plan.width * (1 - 0.02 * (plan.columns * plan.rows - count)))
-    if best.width <= 0.05:  # noqa: PLR2004  # inches in which nothing can be seen
+    if best.width <= 0.05:  # noqa: PLR2004  # inches
         msg = f"{count} panels do not fit into {wide:.1f} × {high:.1f} inches; give a larger figure, or fewer panels."
         raise OptionError(msg)
     return best
@@ -204,7 +198,7 @@ def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
     drawn = draw_overlay(
         ax,
         panel.row,
-        look.keys,
+        panel.keys,
         look.pixels,
         scale=scale,
         colours=colours,
@@ -217,8 +211,7 @@ def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
             drawn.outline(axis, *place)
     if numbered and plan.width >= NUMBERS_FROM:
         assert scale.vmax is not None
-        assert look.keys.image_size is not None
-        height, width = look.keys.image_size
+        height, width = look.pixels.shape[:2]
         ax.annotate(
             short(float(scale.vmax)),
             (width, height),

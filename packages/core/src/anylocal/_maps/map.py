@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Unpack
@@ -64,6 +65,8 @@ class AttentionMap:
     >>> attention[0, 4].shape, attention[:, :, 0].shape
     (torch.Size([197, 197]), torch.Size([2, 12, 197]))
     """
+
+    _model: weakref.ref[torch.nn.Module] | None = None
 
     @with_labels
     def __init__(self, rows: Rows, **labels: Unpack[LabelOptions]) -> None:
@@ -160,6 +163,15 @@ class AttentionMap:
                 [0.2689, 0.7311]])
         """
         return cls(LazyRows(q, k, mask, scale, causal), **labels)
+
+    @property
+    def model(self) -> torch.nn.Module | None:
+        """The captured model, while it lives: recipes prepare photographs as it does. Copies in files have none."""
+        return None if self._model is None else self._model()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: all but the reference to the model."""
+        return {name: value for name, value in vars(self).items() if name != "_model"}
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

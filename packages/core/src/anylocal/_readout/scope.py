@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -72,6 +73,7 @@ class AttentionCapture:
         self._adapter = adapter
         self._model = model
         self._about = about
+        self._reference = weakref.ref(model)
         resolution = resolve(model)
         chosen = resolution if modules is None else only(resolution, modules)
         chosen = with_late_functions(
@@ -229,7 +231,9 @@ class AttentionCapture:
                 queries, keys, windows = self._adapter.axes(call, made.shape, self._context)
                 # Only maps make a forward pass: observed functions may be called between two of them.
                 forward = self._forward_passes.of(call)
-                yield made.labelled(queries=queries, keys=keys, windows=windows, forward=forward, rank=call.rank)
+                labelled = made.labelled(queries=queries, keys=keys, windows=windows, forward=forward, rank=call.rank)
+                labelled._model = self._reference  # noqa: SLF001  # no label: a copy in a file has none
+                yield labelled
 
     def _calls(self, records: Sequence[Record]) -> Iterator[Call]:
         """Yield each call while its forward pass is the current one."""

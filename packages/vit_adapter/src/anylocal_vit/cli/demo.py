@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from anylocal import store
 from anylocal.attention import AttentionMap, AttentionMaps, Patches, PlacedPatches
 from anylocal.cli.command import summary, write
+from anylocal.drawing import photograph
 from anylocal.errors import OptionError, ShapeError
 from anylocal.plot import entropy, heads
 from anylocal.view import explore
 from anylocal_vit import plot
 from anylocal_vit._adapter import adapter
-from anylocal_vit._photograph import photograph
 from anylocal_vit.cli import digits
 from anylocal_vit.cli.models import load_model
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from anylocal.cli import survey
+from anylocal.drawing import photograph
 from anylocal.errors import DependencyError, OptionError
 from anylocal_vit._adapter import adapter
-from anylocal_vit._photograph import photograph
 from anylocal_vit.cli.models import add_options, load_model
 
 if TYPE_CHECKING:
