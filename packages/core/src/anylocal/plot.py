@@ -18,10 +18,19 @@ from anylocal.errors import DependencyError, OptionError
 try:
     from matplotlib import cm
 
-    from anylocal._drawing.figure import add_colorbar, bar_options, fit, height_of, width_of
+    from anylocal._drawing.figure import add_colorbar, width_of
     from anylocal._drawing.grid import draw_grid, fit_height, laid_out, row_names, thumbnail, write_tops
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
-    from anylocal._drawing.matrix import MOST, difference_of, draw_matrix, draw_panels, drawn_of, figure_for, of_map
+    from anylocal._drawing.matrix import (
+        MOST,
+        add_common_colorbar,
+        difference_of,
+        draw_matrix,
+        draw_panels,
+        drawn_of,
+        figure_for,
+        of_map,
+    )
     from anylocal._drawing.panel import checked_reduce, smaller
     from anylocal._drawing.scale import (
         CMAP,
@@ -190,9 +199,7 @@ def heads(
     axes = draw_panels(figure, columns, list(zip(panels, cells, scales, strict=True)), colours)
     figure.suptitle("\n".join([*layer_name(attention), *sample_name(attention, at)]))
     scale, label = legend_of(norm, scales)
-    options = bar_options(scale, label, clipped(scales, cells))
-    bar = figure.colorbar(cm.ScalarMappable(scale, colours), ax=axes, fraction=0.06, pad=0.03, **options)
-    fit(bar.ax.yaxis.label, 0.5 * height_of(figure))
+    add_common_colorbar(figure, axes, cm.ScalarMappable(scale, colours), label, clipped(scales, cells))
     return figure
 
 

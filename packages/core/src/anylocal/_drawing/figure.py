@@ -100,7 +100,8 @@ def add_colorbar(mappable: ScalarMappable, ax: Axes, label: str = LEGEND, extend
         # Nobody would make room for an inset: it is taken from the axes.
         return ax.figure.colorbar(mappable, ax=ax, **options)
     # An inset is as high as what is drawn, also where that does not fill the axes' place.
-    return ax.figure.colorbar(mappable, cax=beside(ax, 0.06, 0.12), **options)
+    share = max(SMALLEST, type_share(ax))
+    return ax.figure.colorbar(mappable, cax=beside(ax, 0.06 * share, 0.12 * share), **options)
 
 
 def bar_options(scale: Normalize, label: str, extend: Extend) -> dict[str, Any]:
@@ -151,13 +152,18 @@ def type_share(ax: Axes) -> float:
 
 def shrink(ax: Axes, share: float) -> None:
     """Make the labels of axes smaller, down to a half, which print can show, and beyond shorter."""
+    small = max(SMALLEST, share)
     for ruler in (ax.xaxis, ax.yaxis) if share < 1 else ():
-        ruler.set_tick_params(labelsize=max(SMALLEST, share) * ruler.get_major_ticks(1)[0].label1.get_fontsize())
-        ruler.label.set_fontsize(max(SMALLEST, share) * ruler.label.get_fontsize())
+        major = f"{ruler.axis_name}tick.major"
+        ruler.set_tick_params(
+            labelsize=small * ruler.get_major_ticks(1)[0].label1.get_fontsize(),
+            length=small * rcParams[f"{major}.size"],
+            pad=small * rcParams[f"{major}.pad"],
+        )
+        ruler.label.set_fontsize(small * ruler.label.get_fontsize())
+        ruler.labelpad *= small
         if share < SMALLEST + 0.1:
-            ruler.set_label_text(
-                re.sub(r"^attention (?=weight)|\b (token|position|\(row, column\))$", "", ruler.label.get_text())
-            )
+            ruler.set_label_text(WORDY.sub("", ruler.label.get_text()))
 
 
 def fit(text: Text, room: float) -> None:

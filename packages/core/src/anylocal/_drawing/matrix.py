@@ -14,6 +14,7 @@ from anylocal._drawing.figure import (
     LETTER,
     SMALLEST,
     add_colorbar,
+    bar_options,
     fit,
     height_of,
     interpolation,
@@ -44,11 +45,12 @@ from anylocal.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from anylocal._drawing.scale import Cmap, Weights
+    from anylocal._drawing.scale import Cmap, Extend, Weights
     from anylocal._drawing.select import Flags
     from anylocal._maps.map import AttentionMap
     from anylocal._maps.positions import Axis
@@ -216,15 +218,15 @@ def figure_for(figure: Figure | None, columns: int | None, panels: Sequence[Draw
         figure.set_layout_engine("compressed")
     else:
         lay_out(figure, "compressed")
-    inch, free = _inch(), _free(figure)
+    number = len(panels)
+    if columns is None and given:
+        columns = max(range(1, number + 1), key=lambda columns: _panel_width(figure, columns, panels))
     if columns is None:
-        even = math.ceil(len(panels) / max(1, round(math.sqrt(len(panels) / 1.6))))
-        columns = max(1, min(even, int(free / (TITLE * inch))))
-        if given and _panel_width(figure, columns, panels) < TITLE * inch:
-            columns = max(range(1, len(panels) + 1), key=lambda number: _panel_width(figure, number, panels))
+        even = math.ceil(number / max(1, round(math.sqrt(number / 1.6))))
+        columns = max(1, min(even, int(_free(figure, number) / (TITLE * _inch()))))
     if not given:
-        panel = free / columns * _shape(panels[0].weights)
-        figure.set_figheight(1.2 * inch + math.ceil(len(panels) / columns) * (panel + 0.3 * inch))
+        panel = _free(figure, number) / columns * _shape(panels[0].weights)
+        figure.set_figheight(1.2 * _inch() + math.ceil(number / columns) * (panel + 0.3 * _inch()))
     return figure, columns
 
 
@@ -233,22 +235,38 @@ def _inch() -> float:
     return float(rcParams["font.size"]) / 10
 
 
-def _free(figure: Figure) -> float:
+def _share(figure: Figure, number: int) -> float:
+    """Return how large the type around so many panels is, as a share of the usual."""
+    each = math.sqrt(width_of(figure) * height_of(figure) / number)
+    return min(1.0, max(SMALLEST, each / (1.6 * _inch())))
+
+
+def _free(figure: Figure, number: int) -> float:
     """Return what the width of a figure leaves for panels, in inches."""
-    return max(0.1, width_of(figure) - 1.7 * _inch())
+    return max(0.1, width_of(figure) - 1.7 * _inch() * _share(figure, number))
 
 
 def _panel_width(figure: Figure, columns: int, panels: Sequence[Drawn]) -> float:
     """Return about how wide a panel is in a figure, in inches: its height may leave less than its width does."""
-    rows = math.ceil(len(panels) / columns)
-    high = (height_of(figure) - 1.2 * _inch()) / rows - 0.3 * _inch()
-    return min(_free(figure) / columns, high / _shape(panels[0].weights))
+    rows, inch = math.ceil(len(panels) / columns), _inch() * _share(figure, len(panels))
+    high = (height_of(figure) - 1.2 * inch) / rows - 0.3 * inch
+    return min(_free(figure, len(panels)) / columns, high / _shape(panels[0].weights))
 
 
 def _shape(weights: Weights) -> float:
     """Return the height of a panel as a share of its width."""
     height, width = weights.shape
     return height / width if _near_square(weights) else 1.0
+
+
+def add_common_colorbar(
+    figure: Figure, axes: Sequence[Axes], mappable: ScalarMappable, label: str, extend: Extend
+) -> None:
+    """Put one colorbar beside all panels."""
+    options = bar_options(mappable.norm, label, extend)  # type: ignore[arg-type]  # its setter takes more than its getter gives
+    bar = figure.colorbar(mappable, ax=axes, fraction=0.06, pad=0.03, **options)
+    shrink(bar.ax, _share(figure, len(axes)))
+    fit(bar.ax.yaxis.label, 0.5 * height_of(figure))
 
 
 def draw_panels(
@@ -261,6 +279,7 @@ def draw_panels(
     # Beside a panel that is narrower than its title stand other titles, or the bar: they get less of the width, for a
     # long row has many gaps. Half a font can still be read in print.
     share = 1.0 if round(fill, 3) >= 1 else max(0.45, 0.75 * fill)
+    share = min(share, _share(figure, len(panels)))
     grid = figure.add_gridspec(rows, columns)
     axes = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(panels))]
     top = size_of_top(width) if len({id(scale) for _, _, scale in panels}) > 1 else 0
@@ -271,13 +290,14 @@ def draw_panels(
         ax.set_title(drawn.title, fontsize=share * rcParams["font.size"])
         # Labels at the outer edge only. Below a panel that has none under it, they would push the last row away.
         ax.tick_params(labelleft=number % columns == 0, labelbottom=number // columns == rows - 1)
-    # What the positions are is said once, at the panel in the lower left corner, which has others beside and above it.
-    corner = axes[(rows - 1) * columns]
+    # What the positions are is said once, in the middle of the lower and the left edge.
+    below, left = axes[(rows - 1) * columns :], axes[::columns]
+    names = {"x": below[(len(below) - 1) // 2], "y": left[len(left) // 2]}
     for ax in axes:
-        if ax is not corner:
-            ax.set(xlabel="", ylabel="")
-    corner.xaxis.set_label_text(corner.get_xlabel(), x=0, horizontalalignment="left")
-    corner.yaxis.set_label_text(corner.get_ylabel(), y=0, horizontalalignment="left")
+        for ruler in (ax.xaxis, ax.yaxis):
+            if ax is not names[ruler.axis_name]:
+                ruler.set_label_text("")
+        shrink(ax, _share(figure, len(panels)))
     return axes
 
 
