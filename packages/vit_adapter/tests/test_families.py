@@ -1,4 +1,4 @@
-"""What is said of single families, and what importing the package imports."""
+"""The files of families, and the modules that importing the package imports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anylocal_vit import families
 
 NAMES = [module.name for module in pkgutil.iter_modules(families.__path__)]
 
-# Of families that timm has under other names.
+# The names of classes that timm has renamed.
 OF_FORKS = {"E_MHSA"}
 
 
@@ -29,10 +29,10 @@ def known() -> set[str]:
     return {name for module in modules for name, value in vars(module).items() if isinstance(value, type)}
 
 
-@pytest.mark.skipif(Version(timm.__version__) < Version("1.0.26"), reason="older timm has not all of them")
+@pytest.mark.skipif(Version(timm.__version__) < Version("1.0.26"), reason="older timm lacks some")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_family_speaks_of_what_timm_has(name: str) -> None:
-    """A file is named after timm's, and a misspelt class would never be found."""
+def test_a_family_names_classes_of_timm(name: str) -> None:
+    """A file is named after timm's, and a misspelt class would never match."""
     importlib.import_module(f"timm.models.{name}")
     family = importlib.import_module(f"anylocal_vit.families.{name}").FAMILY
     tables = [getattr(family, each.name) for each in fields(family)]
@@ -47,8 +47,8 @@ def test_every_family_is_collected() -> None:
 
 
 def test_two_families_may_have_blocks_of_one_name() -> None:
-    """SAM's and TNT's blocks are told apart by an attribute; other classes are spoken of once."""
-    assert {windows.having for windows in families.said("windows", "Block")} == {"window_size", "attn_in"}
+    """An attribute distinguishes the blocks of SAM and TNT; all other names have one entry."""
+    assert {windows.having for windows in families.entries("windows", "Block")} == {"window_size", "attn_in"}
     once = {"readings", "layouts", "mixed", "keys", "unsupported"}
     keys = [(table, key) for table in once for family in families.FAMILIES for key in getattr(family, table)]
     assert len(keys) == len(set(keys))

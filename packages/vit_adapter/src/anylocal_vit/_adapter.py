@@ -15,7 +15,7 @@ from anylocal_vit._axes import INPUTS, SIZES, LayerAxes, seen_shape, windows_of
 from anylocal_vit._layout import BATCH, four_axes
 from anylocal_vit._models import is_model
 from anylocal_vit._unsupported import computes_no_map, unsupported_layers
-from anylocal_vit.families import FAMILIES, said
+from anylocal_vit.families import FAMILIES, entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -86,13 +86,13 @@ class TimmAdapter(Adapter):
 
     def weights(self, call: Call, softmax: torch.Tensor) -> torch.Tensor:
         """Return a softmax, or an operand, with a batch and a head axis."""
-        layouts = said("layouts", call.function.__qualname__)
+        layouts = entries("layouts", call.function.__qualname__)
         arranged: torch.Tensor = layouts[0](softmax, call.module) if layouts else four_axes(call, softmax)
         return arranged
 
     def mixed(self, call: Call, reading: Reading, made: AttentionMap) -> Mixed:
         """Return what the layer made of its softmax; where it was fused, a function that computes it on demand."""
-        computing = said("mixed", call.function.__qualname__) if made.fused else ()
+        computing = entries("mixed", call.function.__qualname__) if made.fused else ()
         computed: Mixed = computing[0](call, made) if computing else None
         return super().mixed(call, reading, made) if computed is None else computed
 
@@ -102,7 +102,7 @@ class TimmAdapter(Adapter):
 
 
 def _reading_of_family(function: types.FunctionType) -> Reading | None:
-    for reading in said("readings", function.__qualname__):
+    for reading in entries("readings", function.__qualname__):
         # A fork may have other locals in a function of the same name.
         if {*reading.locals, *(result.name for result in reading.spec.resulted)} <= {*function.__code__.co_varnames}:
             found: Reading = reading

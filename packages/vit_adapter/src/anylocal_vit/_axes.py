@@ -14,7 +14,7 @@ from anylocal.adapter import MapAxes, module_names
 from anylocal.attention import Axis, Named, Patches, PlacedPatches
 from anylocal_vit._family import Block, Grid, Partition, Windows, grid_of, pair
 from anylocal_vit._models import is_model, is_of_timm, is_of_torch, patch_sizes, prefix_names
-from anylocal_vit.families import FAMILIES, said
+from anylocal_vit.families import FAMILIES, entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -134,7 +134,7 @@ class LayerAxes:
         return given if given is not None and self.shape[2:] == (len(given), len(given)) else None
 
     def _named_keys(self) -> Axis | None:
-        rules = said("keys", type(self.module).__name__)
+        rules = entries("keys", type(self.module).__name__)
         grid = self._grid(self.shape[2], of_queries=True) if rules else None
         return None if grid is None else rules[0](self.module, grid, self.shape[3])
 
@@ -204,7 +204,7 @@ class LayerAxes:
 
 def windows_of(module: torch.nn.Module) -> list[Windows]:
     """Return how a module may divide its input into windows."""
-    found = said("windows", type(module).__name__)
+    found = entries("windows", type(module).__name__)
     return [windows for windows in found if not windows.having or hasattr(module, windows.having)]
 
 

@@ -21,7 +21,7 @@ Grid: TypeAlias = tuple[int, int]
 Places: TypeAlias = npt.NDArray[np.int64]
 """Shape (windows, patches): row * columns + column, -1 for padding."""
 
-# What several families have in place of a map.
+# Kinds of attention without a map, in several families.
 CHANNELS: Final = "attention of channels with channels, which has no map of positions"
 LINEAR: Final = "linear attention, which never relates a query to a key"
 GATE: Final = "a gate, which weighs channels or positions without a query"
@@ -63,30 +63,30 @@ class Windows(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What one family needs said, by the names of its classes and functions, which forks keep.
+    """Knowledge of one family, by the names of its classes and functions, which forks keep.
 
     Attributes
     ----------
     readings : mapping of str to Reading
-        By function, such as ``"Attention.forward"``: how its map is read, where its source does not tell.
+        By function, such as ``"Attention.forward"``: how its map is read, if its source does not tell.
     layouts : mapping of str to callable
         By function: from a tensor and the module to an operand as (batch, head, position, feature), or a softmax as
         (batch, head, query, key).
     mixed : mapping of str to callable
-        By function: what a fused layer makes of its maps, None where that cannot be computed.
+        By function: what a fused layer makes of its maps, None if that cannot be computed.
     windows : mapping of str to Windows
         By class of a block: how it divides a grid of patches into windows.
     keys : mapping of str to callable
         By class of a layer: from the module, the grid of its queries and the number of its keys to the axis of its
-        keys, where they are no grid; None where they are one.
+        keys, None if they are a grid.
     positions : callable, optional
-        From inputs and prefix tokens to the positions of patches that the model was given; None where it was not.
+        From inputs and prefix tokens to the places of patches that the model was given, None if it was not.
     inputs : tuple of str
         The names of these inputs.
     locals : tuple of str
-        Locals of attention functions that the above look at.
+        Locals of attention functions that the entries above read.
     unsupported : mapping of str to str
-        By class: what it is instead, if it is called attention and has no map.
+        By class of an attention layer without a map: what it is instead.
     """
 
     readings: Mapping[str, Reading] = field(default_factory=dict)

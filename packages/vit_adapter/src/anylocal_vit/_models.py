@@ -1,4 +1,4 @@
-"""What modules tell of images: which take one, into what patches they cut it, and which prefix tokens they add."""
+"""Modules that take images: their patches, and their prefix tokens."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from anylocal.adapter import module_names, source_up_to_softmax
 from anylocal_vit._family import CHANNELS
-from anylocal_vit.families import said
+from anylocal_vit.families import entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ def unsupported_layers(model: torch.nn.Module) -> Iterator[tuple[str, str]]:
     """Yield the names of attention layers that compute no map, and what they are instead."""
     for name, module in module_names(model):
         cls = type(module)
-        kinds = said("unsupported", cls.__name__)
+        kinds = entries("unsupported", cls.__name__)
         if kinds:
             yield name, kinds[0]
         elif relates_channels(getattr(cls, "forward", None)):
@@ -29,7 +29,7 @@ def unsupported_layers(model: torch.nn.Module) -> Iterator[tuple[str, str]]:
 
 def computes_no_map(function: types.FunctionType) -> bool:
     """Return whether a function belongs to a class that computes no map, though it calls softmax."""
-    return bool(said("unsupported", function.__qualname__.rpartition(".")[0])) or relates_channels(function)
+    return bool(entries("unsupported", function.__qualname__.rpartition(".")[0])) or relates_channels(function)
 
 
 _PATTERN: Final = re.compile(r"'([^'>]*) -> ([^'>]*)'")

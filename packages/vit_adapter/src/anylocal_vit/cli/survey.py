@@ -26,17 +26,7 @@ _METRICS = ("entropy", "distance", "prefix", "agreement")
 
 
 class Images(Dataset[Any]):
-    """Images from files, or from rows of a data set that Hugging Face's `datasets` has saved.
-
-    Parameters
-    ----------
-    source : sequence
-        Files, or rows.
-    prepare : callable
-        From a file or an image to the model's input.
-    column : str, optional
-        The column of rows that holds the image.
-    """
+    """Images from files, or from a column of rows that Hugging Face's `datasets` has saved, as the model's inputs."""
 
     def __init__(self, source: Sequence[Any], prepare: Callable[[Any], torch.Tensor], column: str | None) -> None:
         self.source = source

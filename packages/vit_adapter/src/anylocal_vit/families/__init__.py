@@ -1,6 +1,6 @@
-"""What must be said of single families of timm: one file for each, named after timm's, that holds its `FAMILY`.
+"""Knowledge of single families of timm: each file is named after timm's own, and holds one `FAMILY`.
 
-Families whose source tells all that is needed have no file.
+Families whose maps and axes can be read without it have no file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,6 @@ FAMILIES: Final[tuple[Family, ...]] = tuple(
 
 
 @cache
-def said(table: str, name: str) -> tuple[Any, ...]:
-    """Return what families say of a class or function, in their tables of one kind."""
+def entries(table: str, name: str) -> tuple[Any, ...]:
+    """Return the entries of all families for a class or function, in the table of this name."""
     return tuple(getattr(family, table)[name] for family in FAMILIES if name in getattr(family, table))

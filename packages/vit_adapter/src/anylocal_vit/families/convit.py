@@ -5,7 +5,7 @@ from anylocal_vit._family import Family
 
 FAMILY = Family(
     readings={
-        # A second softmax is that of positions; the gated sum of both is divided by its own sum.
+        # A second softmax is over positions; the gated sum of both is normalised again.
         "GPSA.get_attention": Reading(
             operands=None,
             weights=Assignment("patch_score", "softmax", "patch_score = softmax(…)"),

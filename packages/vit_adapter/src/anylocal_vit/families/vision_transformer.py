@@ -7,7 +7,7 @@ from anylocal.adapter import Assignment, Mixed, Operand, Reading
 from anylocal.attention import AttentionMap
 from anylocal_vit._family import Family
 
-# The fused branch multiplies each of the two maps by the values, so the difference of the maps is never made.
+# The fused branch multiplies each of the two maps by the values, so their difference is never computed.
 _DIFFERENCE = Reading(
     operands={
         "query": Operand("q"),
