@@ -58,7 +58,7 @@ def test_a_scripted_model_has_no_python_code() -> None:
     with pytest.raises(TargetError) as caught:
         capture(scripted, "y")
     assert str(caught.value) == (
-        "RecursiveScriptModule was compiled by TorchScript: it runs without Python, so there are no locals to capture."
+        "RecursiveScriptModule was compiled by TorchScript: it runs without Python and has no locals to capture."
         " Capture the module that it was scripted from. [target]"
     )
 

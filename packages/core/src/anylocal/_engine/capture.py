@@ -66,8 +66,6 @@ class Capture(Recording):
             for request in self._requests
         )
         self._finalizer: weakref.finalize[..., Any] | None = None
-        # Records know their subscription, and that its log: without this they would wait for the garbage collector.
-        weakref.finalize(self, self._log.raw.clear).atexit = False
 
     # Opening and closing
 
