@@ -137,7 +137,9 @@ def test_a_threshold_leaves_out_the_rest() -> None:
     ]
 
 
-ROWS = [Panel(ROW * factor, KEYS, f"head {number}", layer=number // 2) for number, factor in enumerate((1, 0.5, 0.1, 0.2))]
+ROWS = [
+    Panel(ROW * factor, KEYS, f"head {number}", layer=number // 2) for number, factor in enumerate((1, 0.5, 0.1, 0.2))
+]
 
 
 def overlapping(figure: Figure) -> list[tuple[str, str]]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from anylocal.errors import DependencyError
 
 try:
-    from anylocal._drawing.figure import add_colorbar, bar_options, beside, new_axes, new_figure
+    from anylocal._drawing.figure import add_colorbar, bar_options, beside, new_axes, new_figure, shrink, type_share
     from anylocal._drawing.grid import row_names
     from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, grey, pixels_of, seen
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
-    from anylocal._drawing.matrix import Drawn, draw_matrix, of_map
+    from anylocal._drawing.matrix import Drawn, draw_matrix, of_map, set_title
     from anylocal._drawing.norms import Norm, Rank, Weights
     from anylocal._drawing.overlay import BACKGROUND, OPACITY, OVER_IMAGE, Overlay, draw_overlay, overlay_colormap
     from anylocal._drawing.panels import Look, Panel, draw_panels
@@ -113,6 +113,9 @@ __all__ = [
     "scale_of",
     "scales_of",
     "seen",
+    "set_title",
     "short",
+    "shrink",
     "top_of",
+    "type_share",
 ]

@@ -29,6 +29,9 @@ from anylocal.drawing import (
     sample_of,
     scale_of,
     seen,
+    set_title,
+    shrink,
+    type_share,
 )
 from anylocal.errors import ChoiceError, OptionError, PositionError, StateError
 from anylocal_vit._windows import (
@@ -361,19 +364,21 @@ def _row(
 ) -> tuple[Axes, Overlay]:
     """Draw weights over the image, and outline queries: an axis, and (position, sample) pairs on it."""
     # The scale is that of the patches: a class token may have fifty times as much.
-    scale = scale_of(options.norm, [keys.split(row)[1]])
+    scale = scale_of(options.norm, [keys.split(row)[1].ravel()])
     colours = overlay_colormap(options.cmap, options.alpha, threshold=options.threshold)
     ax = new_axes(options.ax)
+    share, width = type_share(ax), ax.bbox.width / ax.figure.dpi
     drawn = draw_overlay(
         ax, row, keys, pixels, scale=scale, colours=colours, smooth=options.smooth, threshold=options.threshold
     )
     axis, places = marked
     for place in places:
         drawn.outline(axis, *place)
-    ax.set_title("\n".join(title))
+    set_title(ax, title, share, width)
     if options.colorbar:
         bar = add_colorbar(drawn.heat, ax, options.label, extend=clipped([scale], [row]))
         bar.ax.set_facecolor(BACKGROUND)
+        shrink(bar.ax, share)
     return ax, drawn
 
 

@@ -120,16 +120,21 @@ def draw_matrix(
     ax = new_axes(ax)
     share, width = type_share(ax), ax.bbox.width / ax.figure.dpi
     image = show(drawn, ax, scale, colours)
-    size = max(SMALLEST, share) * ax.title.get_fontsize()
-    # The colorbar and the labels of rows leave room beside the axes.
-    room = 1.3 * width
-    lines = [part for line in drawn.title.split("\n") for part in broken(line, int(72 * room / (LETTER * size)))]
-    # The label of the first row reaches above the axes, where a wide title would meet it.
-    fit(ax.set_title("\n".join(lines), fontsize=size, pad=rcParams["axes.titlepad"] + 2), room)
+    set_title(ax, drawn.title.split("\n"), share, width)
     bar = add_colorbar(image, ax, label) if colorbar else None
     for each in [ax, *([bar.ax] if bar else [])]:
         shrink(each, share)
     return ax
+
+
+def set_title(ax: Axes, lines: Sequence[str], share: float, width: float) -> None:
+    """Write a title above axes that may be one of many: broken and smaller, so that it stays above them."""
+    size = max(SMALLEST, share) * float(ax.title.get_fontsize())
+    # The colorbar and the labels of rows leave room beside the axes.
+    room = 1.3 * width
+    shown = [part for line in lines for part in broken(line, int(72 * room / (LETTER * size)))]
+    # The label of the first row reaches above the axes, where a wide title would meet it.
+    fit(ax.set_title("\n".join(shown), fontsize=size, pad=rcParams["axes.titlepad"] + 2), room)
 
 
 def difference_of(attention: Any, other: Any, sample: int | None, head: int | None, queries: Any = None) -> Drawn:

@@ -118,7 +118,7 @@ def draw_panels(
         Those of the panels, in order.
     """
     # The scale is that of the patches: a class token may have fifty times as much.
-    patches = [panel.keys.split(panel.row)[1] for panel in panels]
+    patches = [panel.keys.split(panel.row)[1].ravel() for panel in panels]
     scales = scales_of(look.norm, patches, look.share, [panel.layer for panel in panels])
     colours = overlay_colormap(look.cmap, look.alpha, threshold=look.threshold)
     wide, high = width_of(figure), height_of(figure)
