@@ -139,15 +139,7 @@ class Budget:
         return fits
 
     def surely_fits(self, values: Sequence[Any], count: int) -> bool:
-        """Return whether the last records are far below the limit, if each is as large as this one.
-
-        Parameters
-        ----------
-        values : sequence
-            The values of the record.
-        count : int
-            The number of records.
-        """
+        """Return whether the last `count` records are far below the limit, if each has values as large as these."""
         if self.limit is None:
             return True
         size = 0

@@ -70,16 +70,8 @@ class Copy:
 
     Containers are made by built-in constructors alone: lists, tuples, dicts, and of their subclasses named tuples,
     `OrderedDict`, `defaultdict` and ordered dicts that are dataclasses, as transformers' `ModelOutput` is. Others stay
-    as they are, with all their items; and so do containers of numbers and texts only.
-
-    Parameters
-    ----------
-    function : callable
-        Makes the new part of an old one.
-    kinds : tuple of type
-        The types of the parts to replace.
-    whole : bool
-        Whether to look beyond the first items of long containers.
+    as they are, with all their items; and so do containers of numbers and texts only. `function` makes a new part of
+    each old one of the `kinds`, beyond the first items of long containers only if the `whole` is to be read.
     """
 
     def __init__(self, function: Callable[[Any], Any], kinds: tuple[type, ...], *, whole: bool) -> None:

@@ -30,17 +30,7 @@ def tracing() -> bool:
 
 
 class LinkedRecord:
-    """One record, in front of those before.
-
-    Parameters
-    ----------
-    before : LinkedRecord or None
-        The one before.
-    subscription : Subscription
-        Whose `receive` takes the record.
-    record : tuple
-        Its arguments.
-    """
+    """One record, in front of those `before`: the arguments of its subscription's `receive`."""
 
     # dynamo makes an instance without running `__init__`.
     before: LinkedRecord | None = None
@@ -97,13 +87,7 @@ def is_pending() -> bool:
 
 
 def leave(subscription: Any, *record: Any) -> None:
-    """Leave a record, from traced code.
-
-    Raises
-    ------
-    UnsupportedError
-        If torch.export is tracing, whose graph cannot hold it.
-    """
+    """Leave a record, from traced code, unless torch.export is tracing, whose graph cannot hold it."""
     refuse_export()
     # In this order, which is also that of the replay: the tick must find the record in its place.
     top.last = LinkedRecord(top.last, subscription, record)
@@ -179,14 +163,8 @@ def refuse_to_retain_gradient(value: object, message: Callable[[], Exception]) -
 def code_changed(*, captured: bool, variants: int = 0) -> None:
     """Make compiled models notice that the code of a function was replaced.
 
-    dynamo does not guard on the code of functions that it has inlined, so all that it compiled is dropped.
-
-    Parameters
-    ----------
-    captured : bool
-        Whether any function is captured now.
-    variants : int
-        The number of modules for which one function may have to be compiled separately.
+    dynamo does not guard on the code of functions that it has inlined, so all that it compiled is dropped. `captured`
+    says whether any function is captured now, `variants` for how many modules one may have to be compiled separately.
     """
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is None:

@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 
 class IdentityFilter:
-    """A filter of calls on behalf of some objects, by identity.
-
-    Parameters
-    ----------
-    objects : iterable
-        The objects.
-    """
+    """A filter of calls on behalf of some objects, by identity."""
 
     def __init__(self, objects: Iterable[object]) -> None:
         kept = list(objects)

@@ -97,14 +97,7 @@ class Log:
         """Compare the records with the limit, and set how many more may come before the next check.
 
         Records over the limit are dropped, and recording stops. While much less than the limit is held, one record
-        stands for all since the last check.
-
-        Parameters
-        ----------
-        values : sequence
-            The values of the last record.
-        length : int
-            Its length in the log.
+        stands for all since the last check: the last one, by its values and its length in the log.
         """
         with lock:
             fresh = len(self.raw) - self._estimated

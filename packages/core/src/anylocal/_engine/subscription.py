@@ -26,18 +26,9 @@ OTHER_THREADS: Final = "in other threads than the one that opened the capture"
 
 
 class Subscription:
-    """A request of an open capture, and the state of the calls that it is about.
+    """A request of a capture, and the state of the calls that it selects.
 
-    Parameters
-    ----------
-    request : Request
-        What to record, in which function, and from whose calls.
-    log : Log
-        Where records go.
-    keep : callable
-        Makes of a value what is recorded of it.
-    edits : mapping of str to callable
-        The new value of a name from the value that would be assigned.
+    `keep` maps a value to the recorded one, and each of `edits`, by name, the value about to be assigned to a new one.
     """
 
     __slots__ = (
@@ -162,7 +153,7 @@ class Subscription:
     ) -> None:
         if kind == "returned":
             self.last_line = line
-        # Not by isinstance, which would run the `__class__` of an object that is somebody else's.
+        # Not by isinstance, which would run the `__class__` of an object of the user's.
         module = owner if issubclass(type(owner), tensors.module_base() or ()) else None
         # In one step, for other threads record as well.
         log = self.log
@@ -192,7 +183,7 @@ class Subscription:
     def _no_gradient(self) -> UnsupportedError:
         return UnsupportedError(
             f"{self.function.__qualname__} was compiled by AOTAutograd, which differentiates a graph as a whole: there"
-            " is no gradient with respect to a value inside of it. Run the model eagerly, or compile it with"
+            " is no gradient with respect to a value inside it. Run the model eagerly, or compile it with"
             ' backend="eager".'
             " What is computed from the value has gradients with respect to the parameters all the same."
         )

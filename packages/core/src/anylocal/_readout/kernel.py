@@ -32,16 +32,19 @@ def why_unbound(function: types.FunctionType) -> str:
     )
 
 
+def _arguments(call: ast.Call) -> dict[str, ast.expr]:
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
+    return dict(zip(_PARAMETERS, call.args, strict=False)) | keywords
+
+
 def written_arguments(call: ast.Call) -> str:
     """Return the source of the arguments that decide the map."""
-    given = dict(zip(_PARAMETERS, call.args, strict=False))
-    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
+    given = _arguments(call)
     return ", ".join(f"{name}={ast.unparse(given[name])}" for name in _DECISIVE if name in given)
 
 
 def operands_of(call: ast.Call, definition: ast.AST, where: str) -> dict[str, Operand]:
-    given = dict(zip(_PARAMETERS, call.args, strict=False))
-    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
+    given = _arguments(call)
     unknown = set(given) - set(_PARAMETERS)
     for keyword in call.keywords:
         if keyword.arg is None:

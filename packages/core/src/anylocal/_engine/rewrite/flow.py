@@ -70,11 +70,6 @@ def _join_slots(a: Saved | None, b: Saved | None) -> Saved | None:
 class Flow:
     """The control flow of one code object.
 
-    Parameters
-    ----------
-    code : types.CodeType
-        The code object.
-
     Attributes
     ----------
     elements : Bytecode

@@ -25,23 +25,10 @@ _MOST_TEMPLATES: Final = 16
 
 
 def rewrite(code: types.CodeType, number: int, spec: CaptureSpec, holding: bool = False) -> types.CodeType:  # noqa: FBT001, FBT002  # part of a key
-    """Return `code` with the calls of the recorder in it.
+    """Return new code with the calls of the recorder, and the same names, arguments, free variables, flags and lines.
 
-    Parameters
-    ----------
-    code : types.CodeType
-        The code of any Python function, generator or coroutine.
-    number : int
-        The number of the rewriting.
-    spec : CaptureSpec
-        What to record and to edit. Names that the function does not have are ignored.
-    holding : bool
-        Whether names that may be unbound at a return hold `UNBOUND` from the start, where the function cannot tell.
-
-    Returns
-    -------
-    types.CodeType
-        New code with the same names, arguments, free variables, flags and lines.
+    Names of the spec that the function does not have are ignored. If `holding`, names that may be unbound at a return
+    hold `UNBOUND` from the start, where the function cannot tell.
     """
     kept = _templates.get(id(code))
     if kept is None:

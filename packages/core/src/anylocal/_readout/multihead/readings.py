@@ -41,15 +41,7 @@ if TYPE_CHECKING:
 
 
 class MultiHead:
-    """All modules of a model that run torch's multi-head attention.
-
-    Parameters
-    ----------
-    resolution : Resolution
-        The model.
-    chosen : Resolution
-        The model with the captured modules only.
-    """
+    """All modules of a model that run torch's multi-head attention, of which the `chosen` are captured."""
 
     def __init__(self, resolution: Resolution, chosen: Resolution) -> None:
         self.chosen = {id(module) for module in chosen.modules.values()}
