@@ -113,7 +113,7 @@ def test_a_model_whose_adapter_is_missing_names_it(monkeypatch: pytest.MonkeyPat
 
 def test_what_is_no_model_is_refused() -> None:
     """As by the adapters themselves."""
-    with pytest.raises(TargetError, match=r"no nn\.Module"):
+    with pytest.raises(TargetError, match=r"not an nn\.Module"):
         capture_attention("bert")  # type: ignore[arg-type]  # the mistake
 
 
@@ -130,3 +130,23 @@ def test_only_the_adapter_that_is_needed_is_imported(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(one_door, "load", load)
     capture_attention(model)
     assert loaded == ["transformers"]
+
+
+def test_an_adapter_refuses_a_model_of_another_library() -> None:
+    """It would record nothing; the message names the import that does."""
+    model = timm_model()
+    bert()
+    from anylocal_bert import capture_attention as of_bert
+
+    with pytest.raises(TargetError, match=r"VisionTransformer is a model of timm.*anylocal_vit\.capture_attention"):
+        of_bert(model)
+
+
+def test_the_other_adapter_refuses_a_model_of_transformers() -> None:
+    """A Hugging Face model given to the adapter of timm."""
+    timm_model()
+    model = bert()
+    from anylocal_vit import capture_attention as of_vit
+
+    with pytest.raises(TargetError, match=r"BertModel is a model of transformers.*anylocal_bert\.capture_attention"):
+        of_vit(model)

@@ -21,6 +21,7 @@ from anylocal._engine.resolve import resolve
 from anylocal._engine.rewrite import may_be_unbound
 from anylocal._engine.spec import CaptureSpec, is_attribute
 from anylocal._maps.map import AttentionMap
+from anylocal._readout.library import check_library
 from anylocal._readout.scope import AttentionCapture
 from anylocal._readout.softmax import reading_of
 from anylocal.errors import OverlookedWarning, TargetError, UnsupportedError, VersionError
@@ -165,7 +166,7 @@ class Adapter(ABC):
         VersionError
             If the installed version of the zoo is not known.
         TargetError
-            If the model computes no attention map.
+            If the model computes no attention map, or is of another library that has an adapter of its own.
         UnsupportedError
             If it computes one in a way that cannot be read exactly.
 
@@ -183,6 +184,7 @@ class Adapter(ABC):
         >>> maps["self_attn"].shape
         (1, 2, 5, 5)
         """
+        check_library(model, self.zoo, self.distribution)
         self.check_version(any_version=any_version)
         return AttentionCapture(self, model, about=about, **options)
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from torch import nn
 
 from anylocal._readout.adapter import Adapter
 from anylocal._readout.context import InputContext, MapAxes
-from anylocal._readout.registry import entry_points, load
+from anylocal._readout.library import DISTRIBUTIONS, entry_points, library_of
+from anylocal._readout.registry import load
 from anylocal.errors import DependencyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from anylocal._engine.calls import Call
     from anylocal._readout.scope import AttentionCapture
-
-_DISTRIBUTIONS: Final = {"timm": "anylocal-vit", "transformers": "anylocal-bert"}
-"""The adapters that a message can name when they are not installed."""
 
 _CONVOLUTIONS: Final = (nn.Conv2d, nn.Conv3d)
 
@@ -93,9 +88,9 @@ def adapter_for(model: object) -> Adapter:
     """
     installed = entry_points()
     # What is no model is refused by whichever adapter captures it.
-    library = library_of(model, {*installed, *_DISTRIBUTIONS}) if isinstance(model, nn.Module) else None
+    library = library_of(model, {*installed, *DISTRIBUTIONS}) if isinstance(model, nn.Module) else None
     if library is not None and library not in installed:
-        distribution = _DISTRIBUTIONS[library]
+        distribution = DISTRIBUTIONS[library]
         msg = (
             f"{type(model).__qualname__} is a model of {library}, which {distribution} reads:"
             f" pip install {distribution}."
@@ -106,27 +101,3 @@ def adapter_for(model: object) -> Adapter:
         preferred = ("timm", "transformers") if has_convolutions else ("transformers", "timm")
         library = next((name for name in preferred if name in installed), None)
     return _TorchAdapter() if library is None else load(installed[library])
-
-
-def library_of(model: nn.Module, libraries: set[str]) -> str | None:
-    """Return the library that a model is of: that of its class or its bases, else that of most submodules."""
-    for module in _unwrapped(model):
-        found = _of_class(type(module), libraries)
-        if found is not None:
-            return found
-    counts = Counter(found for module in model.modules() if (found := _of_class(type(module), libraries)) is not None)
-    return counts.most_common(1)[0][0] if counts else None
-
-
-def _unwrapped(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield a model, and what ``torch.compile`` and data parallelism wrap."""
-    yield model
-    for name in ("_orig_mod", "module"):
-        inner = getattr(model, name, None)
-        if isinstance(inner, nn.Module):
-            yield from _unwrapped(inner)
-
-
-def _of_class(cls: type, libraries: set[str]) -> str | None:
-    packages = (base.__module__.partition(".")[0] for base in cls.__mro__)
-    return next((package for package in packages if package in libraries), None)

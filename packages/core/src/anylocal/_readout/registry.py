@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 
 from anylocal._engine.functions import functions_in
 from anylocal._readout.adapter import Adapter
+from anylocal._readout.library import entry_points
 from anylocal._readout.softmax import reading_of
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
     import types
     from collections.abc import Iterator
-from typing import Final
-
-_GROUP: Final = "anylocal.adapters"
-"""The entry points: each name is a library, each value the module that holds an `Adapter` called ``adapter``."""
 
 
 def attention_functions(*candidates: object) -> Iterator[types.FunctionType]:
@@ -57,11 +54,6 @@ def adapters() -> dict[str, Adapter]:
     {...}
     """
     return {library: load(entry) for library, entry in entry_points().items()}
-
-
-def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    """Return where the adapters are, by the library that each reads; nothing is imported."""
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=_GROUP)}
 
 
 def load(entry: importlib.metadata.EntryPoint) -> Adapter:

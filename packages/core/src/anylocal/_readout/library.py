@@ -1,0 +1,71 @@
+"""The library that a model is of, and the adapter registered for it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from torch import nn
+
+from anylocal.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_GROUP: Final = "anylocal.adapters"
+"""The entry points: each name is a library, each value the module that holds an `Adapter` called ``adapter``."""
+
+DISTRIBUTIONS: Final = {"timm": "anylocal-vit", "transformers": "anylocal-bert"}
+"""The adapters that a message can name, also when they are not installed."""
+
+
+def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    """Return where the adapters are, by the library that each reads; nothing is imported."""
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=_GROUP)}
+
+
+def library_of(model: nn.Module, libraries: set[str]) -> str | None:
+    """Return the library that a model is of: that of its class or its bases, else that of most submodules."""
+    for module in _unwrapped(model):
+        found = _of_class(type(module), libraries)
+        if found is not None:
+            return found
+    counts = Counter(found for module in model.modules() if (found := _of_class(type(module), libraries)) is not None)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _unwrapped(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield a model, and what ``torch.compile`` and data parallelism wrap."""
+    yield model
+    for name in ("_orig_mod", "module"):
+        inner = getattr(model, name, None)
+        if isinstance(inner, nn.Module):
+            yield from _unwrapped(inner)
+
+
+def _of_class(cls: type, libraries: set[str]) -> str | None:
+    packages = (base.__module__.partition(".")[0] for base in cls.__mro__)
+    return next((package for package in packages if package in libraries), None)
+
+
+def check_library(model: object, zoo: str, distribution: str) -> None:
+    """Refuse a model of another adapter's library, of which this one would read nothing, or not all.
+
+    Raises
+    ------
+    TargetError
+        If the model's class is of another library that has an adapter. A model of one's own may have parts of any.
+    """
+    others = {*entry_points(), *DISTRIBUTIONS} - {zoo}
+    if not isinstance(model, nn.Module):
+        return
+    for module in _unwrapped(model):
+        if _of_class(type(module), {zoo}) is None and (library := _of_class(type(module), others)) is not None:
+            own = DISTRIBUTIONS.get(library, "")
+            adapter = f" with {own.replace('-', '_')}.capture_attention, or" if own else ""
+            msg = (
+                f"{type(module).__qualname__} is a model of {library}, and {distribution} reads those of {zoo}. Capture"
+                f" it{adapter} with capture_attention of anylocal.attention, which picks the adapter by itself."
+            )
+            raise TargetError(msg)
