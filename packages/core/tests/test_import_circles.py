@@ -37,13 +37,6 @@ def test_no_module_imports_itself_through_others(wing: str) -> None:
     tuple(TopologicalSorter(graph).static_order())
 
 
-def test_the_readout_imports_the_engine_and_the_maps_only() -> None:
-    """Not the doors, nor what draws maps."""
-    allowed = ("anylocal._engine", "anylocal._maps", "anylocal._readout", "anylocal.errors")
-    for name, imported in modules("_readout").items():
-        assert not [other for other in imported if not other.startswith(allowed)], name
-
-
 @pytest.mark.parametrize("word", ["scaled_dot_product", "anylocal_vit", "anylocal_bert", "_readout"])
 def test_the_engine_knows_no_attention(word: str) -> None:
     """What explains an empty capture of a fused layer is registered from outside."""
