@@ -22,6 +22,7 @@ from matplotlib.colors import BoundaryNorm, CenteredNorm, LogNorm, NoNorm, Norma
 from matplotlib.figure import Figure
 
 from anylocal import plot
+from anylocal._drawing.scale import FRACTION, short
 from anylocal.attention import AttentionMap, AttentionMaps, Patches, Tokens
 from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError
 
@@ -164,10 +165,12 @@ class TestScale:
     """One scale, which the colorbar explains."""
 
     def test_default(self) -> None:
-        """The scale goes from 0 to the greatest weight drawn."""
+        """The scale goes from 0 to the greatest weight on a patch, and says that those of prefix tokens are clipped."""
         attention = make()
-        norm = plot.heatmap(attention, head=0, queries=[0, 1], ax=empty()).images[0].norm
-        assert limits(norm) == (0, float(attention[0, 0, :2].max()))
+        image = plot.heatmap(attention, head=0, queries=[0, 1], ax=empty()).images[0]
+        assert limits(image.norm) == (0, float(attention[0, 0, :2, 2:].max()))
+        assert image.colorbar is not None
+        assert image.colorbar.extend == "max"
 
     def test_given(self) -> None:
         """A given scale is used as it is."""
@@ -367,14 +370,43 @@ class TestHeads:
         np.testing.assert_allclose(attention.head_mean()[1], drawn(mean), rtol=1e-6)
         assert [ax.get_title() for ax in figure.axes] == ["head 0", "head 1", "head 2", "mean", ""]
 
-    def test_one_scale(self) -> None:
-        """All panels and the only colorbar share one scale, up to the greatest weight of any head."""
+    def test_own_scales(self) -> None:
+        """Each panel has its own scale, whose top is written into it, and the colorbar is in fractions of that."""
         attention = make()
-        *panels, bar = plot.heads(attention, figure=Figure()).axes
+        *panels, bar = plot.heads(attention, norm="linear", figure=Figure((9, 5))).axes
+        tops = [ax.images[0].norm.vmax for ax in panels]
+        patches = np.asarray(attention[0])[:, 2:, 2:]
+        assert tops == pytest.approx([*patches.max((1, 2)), patches.mean(0).max()])
+        assert [[text.get_text() for text in ax.texts] for ax in panels] == [[short(top)] for top in tops]
+        assert bar.get_ylabel() == FRACTION
+        np.testing.assert_allclose(bar.get_ylim(), (0, 1))
+
+    def test_structure_is_visible(self) -> None:
+        """By default weights are drawn by their root, which shows the weak among the strong."""
+        norm = plot.heads(make(), figure=Figure()).axes[0].images[0].norm
+        assert norm(norm.vmax / 4) == pytest.approx(0.5)
+
+    @pytest.mark.parametrize("share", ["all", "layer"])
+    def test_one_scale(self, share: Any) -> None:
+        """All panels and the only colorbar can share one scale, up to the greatest weight of any head on a patch."""
+        attention = make()
+        *panels, bar = plot.heads(attention, norm="linear", share=share, figure=Figure((9, 5))).axes
         (norm,) = {ax.images[0].norm for ax in panels}
-        assert limits(norm) == (0, float(attention[...].max()))
+        assert limits(norm) == (0, float(attention[0, :, 2:, 2:].max()))
         assert bar.get_ylabel() == "attention weight"
         np.testing.assert_allclose(bar.get_ylim(), limits(norm))
+        assert not any(ax.texts for ax in panels)
+
+    @pytest.mark.parametrize(("reduce", "name"), [("max", "amax"), ("mean", "mean")])
+    def test_long_maps_are_reduced(self, reduce: Any, name: str) -> None:
+        """Of more than 260 positions, the maximum or the mean of neighbours is drawn, and prefix tokens stay alone."""
+        attention = make(heads=1, axis=Patches(grid=(20, 20), prefix=("cls",)))
+        ax = plot.heads(attention, reduce=reduce, figure=Figure()).axes[0]
+        weights = np.asarray(attention[0, 0])
+        assert drawn(ax).shape == (201, 201)
+        assert drawn(ax)[0, 0] == weights[0, 0]
+        assert drawn(ax)[1, 3] == pytest.approx(getattr(np, name)(weights[1:3, 5:7]))
+        assert ax.images[0].get_extent() == [-0.5, 400.5, 400.5, -0.5]
 
     def test_given_scale_and_colormap(self) -> None:
         """A scale without limits gets those of all heads, not of the first."""
@@ -382,7 +414,8 @@ class TestHeads:
         *panels, _ = plot.heads(attention, norm=norm, cmap="cividis", figure=Figure()).axes
         assert {norm} == {ax.images[0].norm for ax in panels}
         assert {"cividis"} == {ax.images[0].get_cmap().name for ax in panels}
-        assert limits(norm) == (float(attention[...].min()), float(attention[...].max()))
+        patches = attention[:, :, 2:, 2:]
+        assert limits(norm) == (float(patches.min()), float(patches.max()))
 
     def test_title(self) -> None:
         """The figure is titled by the layer, and by the sample where there are several."""
@@ -455,8 +488,8 @@ class TestHeads:
             for ax in figure.axes[:4]
         ]
         assert shown == [(True, False), (False, False), (True, True), (False, True)]
-        assert (figure.get_supxlabel(), figure.get_supylabel()) == ("key (row, column)", "query (row, column)")
-        assert {""} == {ax.get_xlabel() + ax.get_ylabel() for ax in figure.axes[:4]}
+        assert [ax.get_xlabel() for ax in figure.axes[:4]] == ["", "", "key (row, column)", ""]
+        assert [ax.get_ylabel() for ax in figure.axes[:4]] == ["", "", "query (row, column)", ""]
 
     def test_saves(self) -> None:
         """The picture is saved as SVG without a warning."""

@@ -19,6 +19,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from anylocal import plot
+from anylocal._drawing.scale import FRACTION, short
 from anylocal.attention import AttentionMap, AttentionMaps
 from anylocal.errors import ChoiceError, OptionError, PositionError, StateError
 
@@ -112,10 +113,21 @@ class TestThumbnails:
     def test_long_maps_are_averaged(self) -> None:
         """Of a map that is larger than a thumbnail can show, neighbours are averaged, at the end too."""
         weights = torch.rand(101, 151, generator=torch.Generator().manual_seed(0))
-        (array,) = arrays(plot.model([AttentionMap.from_weights(weights)], figure=empty()))
+        (array,) = arrays(plot.model([AttentionMap.from_weights(weights)], reduce="mean", figure=empty()))
         assert array.shape == (51, 51)
         assert array[3, 5] == pytest.approx(weights[5:7, 14:17].mean().item())
         assert array[-1, -1] == pytest.approx(weights[99:, 148:].mean().item())
+
+    def test_by_maximum(self) -> None:
+        """By default a block of neighbours is drawn as its maximum, in which a narrow line stays as strong as it is."""
+        weights = torch.rand(101, 151, generator=torch.Generator().manual_seed(0))
+        (array,) = arrays(plot.model([AttentionMap.from_weights(weights)], figure=empty()))
+        assert array[3, 5] == weights[5:7, 14:17].max()
+
+    def test_unknown_reduction(self) -> None:
+        """Another way to make a map small is refused with those that there are."""
+        with pytest.raises(OptionError, match='reduce=\'min\' is unknown; give "max" or "mean"'):
+            plot.model(layers(1), reduce="min", figure=empty())  # type: ignore[arg-type]  # wrong on purpose
 
     def test_64_tokens_are_drawn_as_they_are(self) -> None:
         """What a thumbnail can show is not averaged."""
@@ -133,12 +145,28 @@ class TestThumbnails:
 class TestScale:
     """One scale, with its legend."""
 
-    def test_shared(self) -> None:
-        """All thumbnails have one scale, from 0 to the greatest weight of all."""
+    def test_own(self) -> None:
+        """Each thumbnail has its own scale by default, whose top is written into it."""
         maps = layers(3, 2)
-        images = grid(plot.model(maps, figure=empty())).images
-        (scale,) = {image.norm for image in images}
+        ax = grid(plot.model(maps, figure=empty()))
+        tops = [layer[0, head].max().item() for layer in maps for head in range(layer.shape[1])]
+        assert [image.norm.vmax for image in ax.images] == tops
+        assert [text.get_text() for text in ax.texts] == [short(top) for top in tops]
+
+    def test_layers(self) -> None:
+        """The heads of a layer can share a scale."""
+        maps = layers(3, 2)
+        images = grid(plot.model(maps, share="layer", figure=empty())).images
+        tops = [layer.tensor().max().item() for layer in maps]
+        assert [image.norm.vmax for image in images] == [tops[0]] * 3 + [tops[1]] * 2
+
+    def test_shared(self) -> None:
+        """All thumbnails can share a scale, from 0 to the greatest weight of all."""
+        maps = layers(3, 2)
+        ax = grid(plot.model(maps, share="all", figure=empty()))
+        (scale,) = {image.norm for image in ax.images}
         assert (scale.vmin, scale.vmax) == (0, max(layer.tensor().max().item() for layer in maps))
+        assert not ax.texts
 
     def test_chosen(self) -> None:
         """A given scale and colormap are those of all thumbnails."""
@@ -148,10 +176,10 @@ class TestScale:
 
     def test_legend(self) -> None:
         """There is one colorbar, and it says what its numbers are."""
-        figure = plot.model(layers(3, 2), figure=empty())
-        figure.draw_without_rendering()
-        labels = [inset.get_ylabel() for ax in figure.axes for inset in ax.child_axes]
-        assert labels == ["attention weight"]
+        for share, label in (("head", FRACTION), ("all", "attention weight")):
+            figure = plot.model(layers(3, 2), share=share, figure=empty())  # type: ignore[arg-type]  # it is one of the words
+            figure.draw_without_rendering()
+            assert [inset.get_ylabel() for ax in figure.axes for inset in ax.child_axes] == [label]
 
 
 class TestNames:

@@ -43,6 +43,7 @@ try:
         scales_of,
     )
     from anylocal._drawing.select import image_of, layer_name, map_of, mean_of, sample_name, sample_of
+    from anylocal._drawing.style import style
     from anylocal._drawing.ticks import printable
 except ModuleNotFoundError as error:
     if error.name not in {"matplotlib", "numpy"}:
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from anylocal._maps.indexing import Queries
     from anylocal._maps.map import AttentionMap
 
-__all__ = ["difference", "entropy", "heads", "heatmap", "model"]
+__all__ = ["difference", "entropy", "heads", "heatmap", "model", "style"]
 
 
 def heatmap(

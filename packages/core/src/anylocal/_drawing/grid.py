@@ -28,6 +28,9 @@ MOST = 64
 """Most rows and columns of a thumbnail: as many as it has dots in a column of a paper. More would need much memory for
 all heads of a long text, and a scale that reaches to weights that no dot shows."""
 
+PRINTED = 48
+"""The same where a file of vectors holds each of them."""
+
 SMALLEST, LARGEST = 0.3, 0.6
 """Inches of a cell, at the usual size of font: where names of modules take room from it, and at most."""
 
@@ -43,7 +46,8 @@ def thumbnail(attention: AttentionMap, image: int, head: int, reduce: Reduce) ->
         counted_of(axis, range(length), text)
         for axis, length in zip((attention.queries, attention.keys), attention.shape[2:], strict=True)
     ]
-    return smaller(mean_of(array_of(attention[window, head]) for window in windows), *flags, MOST, reduce)
+    most = MOST if interpolation() == "antialiased" else PRINTED
+    return smaller(mean_of(array_of(attention[window, head]) for window in windows), *flags, most, reduce)
 
 
 def draw_grid(

@@ -228,9 +228,9 @@ def figure_for(figure: Figure | None, columns: int | None, panels: Sequence[Draw
         columns = max(range(1, number + 1), key=lambda columns: _panel_width(figure, columns, panels))
     if columns is None:
         even = math.ceil(number / max(1, round(math.sqrt(number / 1.6))))
-        columns = max(1, min(even, int(_free(figure, number) / (TITLE * _inch()))))
+        columns = max(1, min(even, int(_free(figure, 1) / (TITLE * _inch()))))
     if not given:
-        panel = _free(figure, number) / columns * _shape(panels[0].weights)
+        panel = _free(figure, 1) / columns * _shape(panels[0].weights)
         figure.set_figheight(1.2 * _inch() + math.ceil(number / columns) * (panel + 0.3 * _inch()))
     return figure, columns
 
