@@ -374,7 +374,7 @@ class TestHeads:
         """Each panel has its own scale, whose top is written into it, and the colorbar is in fractions of that."""
         attention = make()
         *panels, bar = plot.heads(attention, norm="linear", figure=Figure((9, 5))).axes
-        tops = [ax.images[0].norm.vmax for ax in panels]
+        tops = [limits(ax.images[0].norm)[1] for ax in panels]
         patches = np.asarray(attention[0])[:, 2:, 2:]
         assert tops == pytest.approx([*patches.max((1, 2)), patches.mean(0).max()])
         assert [[text.get_text() for text in ax.texts] for ax in panels] == [[short(top)] for top in tops]
@@ -383,7 +383,7 @@ class TestHeads:
 
     def test_structure_is_visible(self) -> None:
         """By default weights are drawn by their root, which shows the weak among the strong."""
-        norm = plot.heads(make(), figure=Figure()).axes[0].images[0].norm
+        norm: Any = plot.heads(make(), figure=Figure()).axes[0].images[0].norm
         assert norm(norm.vmax / 4) == pytest.approx(0.5)
 
     @pytest.mark.parametrize("share", ["all", "layer"])
@@ -406,7 +406,7 @@ class TestHeads:
         assert drawn(ax).shape == (201, 201)
         assert drawn(ax)[0, 0] == weights[0, 0]
         assert drawn(ax)[1, 3] == pytest.approx(getattr(np, name)(weights[1:3, 5:7]))
-        assert ax.images[0].get_extent() == [-0.5, 400.5, 400.5, -0.5]
+        assert tuple(ax.images[0].get_extent()) == (-0.5, 400.5, 400.5, -0.5)
 
     def test_given_scale_and_colormap(self) -> None:
         """A scale without limits gets those of all heads, not of the first."""

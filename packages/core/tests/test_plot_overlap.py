@@ -22,7 +22,6 @@ from anylocal.attention import AttentionMap, Patches, Tokens
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from matplotlib.axes import Axes
     from matplotlib.transforms import Bbox
 
 SIZES = [(4, 3), (7, 5), (12, 8)]
@@ -48,7 +47,7 @@ def empty(size: tuple[float, float], **options: Any) -> Figure:
     return figure
 
 
-def boxes(figure: Figure) -> Iterator[tuple[str, Bbox, Axes | None]]:
+def boxes(figure: Figure) -> Iterator[tuple[str, Bbox, object]]:
     """Yield what is drawn and where: axes and texts, and the axes in which a text is to be."""
     figure.draw_without_rendering()
     axes = [*figure.axes, *(inset for ax in figure.axes for inset in ax.child_axes)]

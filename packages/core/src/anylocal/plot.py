@@ -1,8 +1,8 @@
 """Recipes: pictures of a map, whatever its positions are.
 
 Each is a function of the map in matplotlib's own conventions: it draws into the axes given by `ax`, else into a new
-figure, obeys the rcParams, never shows anything by itself, and returns what it drew into. Everything in one picture
-is on one scale, whose legend says what it means. Give an axes of yours a figure with ``layout="constrained"``, which
+figure, obeys the rcParams, never shows anything by itself, and returns what it drew into. The scale of a panel ends
+where its patches or words do, not where a sink does (see `heatmap`), and its legend says what it means. Give an axes of yours a figure with ``layout="constrained"``, which
 makes room for labels, and `savefig` the resolution of your printer, which counts for the images in PDF and SVG too.
 
 Needs the extra ``anylocal[plot]``.
@@ -58,8 +58,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from anylocal._drawing.norms import Norm, Weights
     from anylocal._drawing.panel import Reduce
-    from anylocal._drawing.scale import Cmap, Norm, Share, Weights
+    from anylocal._drawing.scale import Cmap, Share
     from anylocal._maps.indexing import Queries
     from anylocal._maps.map import AttentionMap
 
@@ -92,8 +93,10 @@ def heatmap(
     queries : int, slice, str or sequence, optional
         Which rows, in which order; all by default. Names and, in a sequence, (row, column) pairs mean what the
         map's axis makes of them: ``["cls", (3, 4)]``.
-    norm : matplotlib.colors.Normalize or str, optional
-        The scale, from 0 to the greatest weight drawn by default.
+    norm : {"linear", "sqrt", "log", "rank"}, other str or matplotlib.colors.Normalize, optional
+        How the scale runs, from 0 to its top (see Notes): evenly by default; by the square root, which shows the weak
+        among the strong; by the logarithm, from a thousandth of the top; or by the rank of the weights among those
+        drawn. Another name that matplotlib knows, such as "symlog", and an object without limits get the extremes.
     cmap : str or matplotlib.colors.Colormap
         "magma" by default: its lightness rises evenly, so it reads the same in grey and with any colour vision.
     ax : matplotlib.axes.Axes, optional
@@ -115,6 +118,16 @@ def heatmap(
     ShapeError, OptionError
         Where a plain array is no matrix, a sample or a head of one is asked for, there is no such scale or colormap, or
         the scale has no place for the weights: a logarithmic one where all are 0.
+
+    Notes
+    -----
+    The top of the scale is that of the weights on patches or words, in whose rows and columns prefix tokens, special
+    tokens and padding are left out: `[CLS]`, or a register, may take nearly all of the attention. Of fewer than 49 keys
+    it is the maximum; else the 99.5th percentile, but at most twice the 98th, and not below the mean, so that a few
+    sinks do not make all others black. Where weights lie above it, the colorbar ends in a triangle, and they have the
+    colour of its tip. ``norm=matplotlib.colors.Normalize(0, 1)`` clips nothing.
+
+    Where several cells share a dot of the screen, matplotlib draws their average.
 
     Examples
     --------
@@ -142,15 +155,25 @@ def heads(
     columns: int | None = None,
     figure: Figure | None = None,
 ) -> Figure:
-    """Draw every head of one map and their mean, all on one scale.
+    """Draw every head of one map and their mean, each on its own scale.
+
+    The colormap runs from 0 to the top that is written small into each panel, and the colorbar is in fractions of it.
+    Where weights lie above a top, the colorbar ends in a triangle.
 
     Parameters
     ----------
     attention : AttentionMap
     sample : int, optional
         Which sample of the batch; a batch of one needs none.
-    norm : matplotlib.colors.Normalize or str, optional
-        The scale of all panels, from 0 to the greatest weight of any head by default.
+    norm : {"sqrt", "linear", "log", "rank"}, other str or matplotlib.colors.Normalize, optional
+        How the scale runs, from 0 to its top; see `heatmap`. By default by the square root: it shows what heads that
+        attend to little do beside it. An object, or a name of matplotlib's, is one scale for all.
+    share : {"head", "layer", "all"}
+        Which panels share a scale, whose colorbar is then in weights: none by default, for a scale that one head needs
+        may leave another black. "layer" and "all" are the same here.
+    reduce : {"max", "mean"}
+        Which weight is drawn for a block of neighbours, where there are more than 260 queries or keys: by default
+        the maximum, in which a narrow line stays as strong as it is. Prefix and special tokens are no part of a block.
     cmap : str or matplotlib.colors.Colormap
         "magma" by default; see `heatmap`.
     columns : int, optional
@@ -214,9 +237,10 @@ def model(
     cmap: Cmap = CMAP,
     figure: Figure | None = None,
 ) -> Figure:
-    """Draw every head of every layer in one picture: a row for each layer, a column for each head, all on one scale.
+    """Draw every head of every layer in one picture: a row for each layer, a column for each head.
 
-    Each map fills a square, its first query on top and its first key to the left. Layers of fewer heads leave the rest
+    Each map fills a square, its first query on top and its first key to the left, and has a scale of its own, from 0 to
+    the top that is written into it where there is room; the colorbar is in fractions of that. Layers of fewer heads leave the rest
     of their row empty.
 
     Parameters
@@ -225,8 +249,14 @@ def model(
         The layers of one forward, first layer first.
     sample : int, optional
         Which sample of the batch (of a windowed layer, which image); a batch of one needs none.
-    norm : matplotlib.colors.Normalize or str, optional
-        The scale of all maps, from 0 to the greatest weight drawn by default.
+    norm : {"sqrt", "linear", "log", "rank"}, other str or matplotlib.colors.Normalize, optional
+        How the scale runs, from 0 to its top; see `heatmap`. By default by the square root: it shows what heads that
+        attend to little do beside it. An object, or a name of matplotlib's, is one scale for all.
+    share : {"head", "layer", "all"}
+        Which maps share a scale; see `heads`.
+    reduce : {"max", "mean"}
+        Which weight is drawn for a block of neighbours, where there are more than 64 queries or keys: by default
+        the maximum, in which a narrow line stays as strong as it is.
     cmap : str or matplotlib.colors.Colormap
         "magma" by default; see `heatmap`.
     figure : matplotlib.figure.Figure or SubFigure, optional
@@ -249,10 +279,9 @@ def model(
 
     Notes
     -----
-    Of maps with more than 64 queries or keys, neighbours are averaged, and the scale is that of the averages. Those
-    that share a dot of the picture are averaged by matplotlib. A narrow line is weaker here than in `heatmap`; where
-    few weights outshine all others, ``norm=matplotlib.colors.PowerNorm(0.5)`` tells these apart. A windowed layer is
-    drawn as the mean of the windows of the image.
+    The top of a scale is that of what is drawn, blocks of neighbours where a map is large (48 a side are left of it
+    inside `style`). Blocks that share a dot of the picture are averaged by matplotlib. A windowed layer is drawn as the
+    mean of the windows of the image.
 
     Rows are numbered as the names of the modules are, ``blocks.4.attn`` by 4, and the title tells the rest of the name.
     Where names differ in more than one number, rows are counted from 0, and where there is room what differs is behind.
@@ -287,7 +316,7 @@ def model(
     ax.set_title("\n".join(filter(None, [printable(common, len(common)), one])))
     scale, label = legend_of(norm, scales)
     if len(set(map(id, scales))) > 1:
-        write_tops(ax, drawn, names)
+        write_tops(ax, drawn, names, scales)
     add_colorbar(cm.ScalarMappable(scale, colours), ax, label, clipped(scales, [panel.weights for panel in panels]))
     return drawn
 
@@ -312,8 +341,9 @@ def difference(
         Of one shape, and over the same positions.
     sample, head, queries
         Which sample and head of both, and which rows; see `heatmap`.
-    norm : matplotlib.colors.Normalize or str, optional
-        The scale; by default 0 is in its middle, and it reaches to the greatest difference on either side.
+    norm : {"linear", "sqrt"}, other str or matplotlib.colors.Normalize, optional
+        The scale; by default 0 is in its middle, and it reaches to the top of the differences' sizes on either side
+        (see `heatmap`; the colorbar has triangles where more lies beyond). "sqrt" is the root of the size.
     cmap : str or matplotlib.colors.Colormap
         "coolwarm" by default: red where `attention` has more, blue where `other` has, grey where they agree. Its
         colours change evenly and can be told apart with any colour vision.

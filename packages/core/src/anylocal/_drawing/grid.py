@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    from anylocal._drawing.scale import Cmap, Weights
+    from anylocal._drawing.norms import Weights
+    from anylocal._drawing.scale import Cmap
     from anylocal._maps.map import AttentionMap
 
 MOST = 64
@@ -42,12 +43,10 @@ def thumbnail(attention: AttentionMap, image: int, head: int, reduce: Reduce) ->
     """Return the weights of a head, no longer than `MOST` either way: of a windowed layer, the mean of its windows."""
     windows = range(image * attention.windows, (image + 1) * attention.windows)
     text = place_of(attention, windows[0])
-    flags = [
-        counted_of(axis, range(length), text)
-        for axis, length in zip((attention.queries, attention.keys), attention.shape[2:], strict=True)
-    ]
+    queries = counted_of(attention.queries, range(attention.shape[2]), text)
+    keys = counted_of(attention.keys, range(attention.shape[3]), text)
     most = MOST if interpolation() == "antialiased" else PRINTED
-    return smaller(mean_of(array_of(attention[window, head]) for window in windows), *flags, most, reduce)
+    return smaller(mean_of(array_of(attention[window, head]) for window in windows), queries, keys, most, reduce)
 
 
 def draw_grid(
@@ -71,15 +70,15 @@ def draw_grid(
     ax.set(xlabel="head", ylabel="layer")
 
 
-def write_tops(ax: Axes, figure: Figure, names: Sequence[str]) -> None:
+def write_tops(ax: Axes, figure: Figure, names: Sequence[str], scales: Sequence[Normalize]) -> None:
     """Write into each thumbnail where its scale ends, if there is room."""
     bounds = ax.get_xlim()[1], ax.get_ylim()[0]
     columns, rows = (round(bound + 0.5) for bound in bounds)
     wide = (width_of(figure) - _around() - _labels(names)) / columns
     size = size_of_top(min(wide, (height_of(figure) - 1.1 * _inch()) / rows))
-    for image in ax.images if size else ():
+    for image, scale in zip(ax.images, scales, strict=True) if size else ():
         _, right, _, top = image.get_extent()
-        write_top(ax, (right - 0.03, top + 0.03), image.norm, size, ax.transData)
+        write_top(ax, (right - 0.03, top + 0.03), scale, size, ax.transData)
 
 
 def laid_out(figure: Figure | None) -> Figure:

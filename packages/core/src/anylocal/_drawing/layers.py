@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-    from anylocal._drawing.scale import Weights
+    from anylocal._drawing.norms import Weights
     from anylocal._maps.map import AttentionMap
 
 ByLayer: TypeAlias = Sequence["Weights | None"]

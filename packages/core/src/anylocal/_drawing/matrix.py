@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from anylocal._drawing.scale import Cmap, Extend, Weights
+    from anylocal._drawing.norms import Weights
+    from anylocal._drawing.scale import Cmap, Extend
     from anylocal._drawing.select import Flags
     from anylocal._maps.map import AttentionMap
     from anylocal._maps.positions import Axis
