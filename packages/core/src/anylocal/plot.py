@@ -2,8 +2,9 @@
 
 Each is a function of the map in matplotlib's own conventions: it draws into the axes given by `ax`, else into a new
 figure, obeys the rcParams, never shows anything by itself, and returns what it drew into. The scale of a panel ends
-where its patches or words do, not where a sink does (see `heatmap`), and its legend says what it means. Give an axes of yours a figure with ``layout="constrained"``, which
-makes room for labels, and `savefig` the resolution of your printer, which counts for the images in PDF and SVG too.
+where its patches or words do, not where a sink does (see `heatmap`), and its legend says what it means. Give an axes of
+yours a figure with ``layout="constrained"``, which makes room for labels. `style` sets matplotlib for a paper; without
+it, give `savefig` the resolution of your printer, which counts for the images in PDF and SVG too.
 
 Needs the extra ``anylocal[plot]``.
 """
@@ -240,8 +241,8 @@ def model(
     """Draw every head of every layer in one picture: a row for each layer, a column for each head.
 
     Each map fills a square, its first query on top and its first key to the left, and has a scale of its own, from 0 to
-    the top that is written into it where there is room; the colorbar is in fractions of that. Layers of fewer heads leave the rest
-    of their row empty.
+    the top that is written into it where there is room; the colorbar is in fractions of that. Layers of fewer heads
+    leave the rest of their row empty.
 
     Parameters
     ----------

@@ -152,15 +152,15 @@ def type_share(ax: Axes) -> float:
 
 def shrink(ax: Axes, share: float) -> None:
     """Make the labels of axes smaller, down to a half, which print can show, and beyond shorter."""
-    small = max(SMALLEST, share)
+    small, settings = max(SMALLEST, share), cast("dict[str, float]", rcParams)
     for ruler in (ax.xaxis, ax.yaxis) if share < 1 else ():
         major = f"{ruler.axis_name}tick.major"
         ruler.set_tick_params(
-            labelsize=small * ruler.get_major_ticks(1)[0].label1.get_fontsize(),
-            length=small * rcParams[f"{major}.size"],
-            pad=small * rcParams[f"{major}.pad"],
+            labelsize=small * float(ruler.get_major_ticks(1)[0].label1.get_fontsize()),
+            length=small * settings[f"{major}.size"],
+            pad=small * settings[f"{major}.pad"],
         )
-        ruler.label.set_fontsize(small * ruler.label.get_fontsize())
+        ruler.label.set_fontsize(small * float(ruler.label.get_fontsize()))
         ruler.labelpad *= small
         if share < SMALLEST + 0.1:
             ruler.set_label_text(WORDY.sub("", ruler.label.get_text()))

@@ -83,7 +83,8 @@ def shortened(weights: Weights, starts: Iterable[int], reduce: Reduce = "mean") 
         found: Weights = np.maximum.reduceat(weights, starts, axis=0)
         return found
     sums: Weights = np.add.reduceat(weights, starts, axis=0)
-    return sums / np.diff([*starts, len(weights)])[:, None]
+    means: Weights = sums / np.diff([*starts, len(weights)])[:, None]
+    return means
 
 
 def size_of_top(width: float) -> float:

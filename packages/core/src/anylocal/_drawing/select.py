@@ -107,8 +107,9 @@ def counted_of(axis: Axis | None, positions: Sequence[int], text: int = 0) -> Fl
     attention. If there are no others, they count.
     """
     count = np.ones(len(positions), bool)
-    if hasattr(axis, "is_special"):
-        count = ~(axis.is_special(text) | axis.is_padding(text))[list(positions)]
+    special, padding = (getattr(axis, name, None) for name in ("is_special", "is_padding"))
+    if special is not None and padding is not None:
+        count = ~(special(text) | padding(text))[list(positions)]
     elif prefix := getattr(axis, "prefix", ()):
         count = np.asarray(positions) >= len(prefix)
     return count if count.any() else np.ones(len(positions), bool)

@@ -78,5 +78,5 @@ def style(name: Style, *, columns: int = 1) -> Iterator[None]:
         "pdf.fonttype": 42,
         "svg.fonttype": "none",
     }
-    with rc_context(settings):
+    with rc_context(settings):  # type: ignore[arg-type]  # its keys are typed as literals
         yield
