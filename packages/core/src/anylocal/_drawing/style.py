@@ -49,7 +49,7 @@ def style(name: Style, *, columns: int = 1) -> Iterator[None]:
     >>> attention = AttentionMap.from_weights(torch.rand(1, 3, 4, 4).softmax(-1))
     >>> with plot.style("paper", columns=2):
     ...     figure = plot.heads(attention)
-    >>> figure.get_figwidth()
+    >>> float(figure.get_figwidth())
     6.75
     """
     if name != "paper":
