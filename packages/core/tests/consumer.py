@@ -205,6 +205,8 @@ def pictures(maps: AttentionMaps, ax: Axes, figure: Figure) -> None:
     assert_type(plot.model(maps, figure=figure), Figure)
     assert_type(plot.entropy(maps, sample=0), Axes)
     assert_type(plot.difference(maps[0], maps[1]), Axes)
+    with plot.style("paper", columns=2):
+        assert_type(plot.heads(maps[0], share="all", norm="sqrt", reduce="mean"), Figure)
     page = view.explore(maps, layers=[0, "blocks.1.attn"], title="maps")
     assert_type(page, view.Page)
     assert_type(page.save("attention.html"), Path)
