@@ -6,7 +6,6 @@ message; ``docs/messages.md`` has one entry for each slug.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -103,6 +102,9 @@ class NameNotFoundError(AnylocalError, KeyError):
     ) -> None:
         self.name = name
         self.available = tuple(dict.fromkeys(available))
+        # Only a mistake needs it, and it takes as long to import as this whole file.
+        import difflib
+
         nearest = difflib.get_close_matches(name, self.available, n=1)
         suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
         listing = f" It has: {_listing(self.available)}." if self.available else " It has none at all."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import tensors
@@ -70,7 +69,7 @@ def available() -> int:
 
 def _meminfo() -> int | None:
     try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        text = _content("/proc/meminfo")
     except OSError:
         return None
     match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
@@ -80,11 +79,18 @@ def _meminfo() -> int | None:
 def _cgroup() -> int | None:
     """Return the bytes left of a container's own limit (cgroup v2), which /proc/meminfo ignores."""
     try:
-        most = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii").strip()
+        most = _content("/sys/fs/cgroup/memory.max")
+        used = _content("/sys/fs/cgroup/memory.current")
     except OSError:
         return None
     return max(0, int(most) - int(used)) if most.isdigit() else None
+
+
+def _content(file: str) -> str:
+    # Imported when a capture opens: it takes as long as all of the engine.
+    from pathlib import Path
+
+    return Path(file).read_text(encoding="ascii").strip()
 
 
 class Budget:

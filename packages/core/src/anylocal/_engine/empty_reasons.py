@@ -6,7 +6,6 @@ captured function that returns the end of a sentence, or an empty string. It is 
 
 from __future__ import annotations
 
-import pkgutil
 import warnings
 from typing import TYPE_CHECKING, Final
 
@@ -82,8 +81,11 @@ def _reason(subscriptions: list[Subscription], names: list[str]) -> str:
 
 
 def _unbound(subscription: Subscription, names: list[str]) -> str:
+    # Here only: a warning can wait for it, every import of anylocal could not.
+    from pkgutil import resolve_name
+
     function, line = subscription.function, subscription.last_line
     them = "it" if len(names) == 1 else "them"
-    more = next(filter(None, (pkgutil.resolve_name(name)(function) for name in _explainers)), "")
+    more = next(filter(None, (resolve_name(name)(function) for name in _explainers)), "")
     ending = f": {more}." if more else "."
     return f"{function.__qualname__} returned at line {line} on a path that never binds {them}{ending}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os.path
 import sys
 import types
-from pathlib import Path
 from threading import get_ident
 from typing import Final
 
@@ -22,7 +22,10 @@ _RECORDING_MODULES: Final = (
     "subscription",
     "tensors",
 )
-_RECORDING_FILES: Final = frozenset(str(Path(__file__).with_name(f"{name}.py")) for name in _RECORDING_MODULES)
+_RECORDING_FILES: Final = frozenset(
+    os.path.join(os.path.dirname(__file__), f"{name}.py")  # noqa: PTH118, PTH120  # pathlib takes long to import
+    for name in _RECORDING_MODULES
+)
 
 
 def is_recording_code(code: types.CodeType) -> bool:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import sys
 import types
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from anylocal._engine import tensors
@@ -191,7 +189,9 @@ def _module(name: str, dotted: str) -> object:
 
 def _importable(name: str) -> bool:
     try:
-        return importlib.util.find_spec(name) is not None
+        from importlib.util import find_spec
+
+        return find_spec(name) is not None
     except (ImportError, ValueError):
         return False
 
@@ -204,6 +204,8 @@ def _attribute(owner: object, name: str, dotted: str) -> object:
     try:
         return getattr(owner, name)  # a lazily importing module makes its attributes in __getattr__
     except AttributeError as error:
+        from difflib import get_close_matches
+
         nearest = get_close_matches(name, dir(owner), n=1)
         suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
         msg = f"{_label(owner)} has no attribute {name!r} (target {dotted!r}).{suggestion}"

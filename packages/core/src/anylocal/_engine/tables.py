@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -29,6 +28,9 @@ def text(title: str, rows: Sequence[Row], more: Sequence[str] = ()) -> str:
 
 def markup(titles: Row, rows: Sequence[Row], caption: str = "") -> str:
     """Return a table for a notebook; its cells are text, whatever they hold."""
+    # Only notebooks need it.
+    import html
+
     cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in short(rows)]
     head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
     body = "".join(f"<tr>{cell}</tr>" for cell in cells)
