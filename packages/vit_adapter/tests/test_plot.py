@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -20,7 +20,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import anylocal.plot
+from anylocal._drawing.overlay import LEGIBLE
 from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, Tokens
+from anylocal.drawing import BACKGROUND, short
 from anylocal.errors import (
     ChoiceError,
     NameNotFoundError,
@@ -34,7 +36,7 @@ from anylocal.store import load, save
 from anylocal_vit import plot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 PATCHES = Patches(grid=(3, 4), prefix=("cls", "reg1", "reg2"), image_size=(48, 80))
@@ -84,16 +86,41 @@ def heat(ax: Axes) -> Any:
     return ax.images[1]
 
 
-def strip(ax: Axes) -> Any:
-    """Return the axes of the prefix cells."""
-    return ax.child_axes[0]
+def cells(ax: Axes) -> list[Any]:
+    """Return the prefix cells."""
+    return [each for each in ax.patches if each.get_fill()]
+
+
+def frames(ax: Axes) -> list[Any]:
+    """Return the outlines of queries."""
+    return [each for each in ax.patches if not each.get_fill()]
+
+
+def box_of(rectangle: Any) -> tuple[float, float, float, float]:
+    """Return (left, top, right, bottom) in pixels of the image."""
+    left, top = rectangle.get_xy()
+    return left, top, left + rectangle.get_width(), top + rectangle.get_height()
 
 
 def outline(ax: Axes) -> tuple[float, float, float, float]:
     """Return (left, top, right, bottom) of the only frame."""
-    (frame,) = ax.patches
-    (left, top), width, height = frame.get_xy(), frame.get_width(), frame.get_height()  # type: ignore[attr-defined]  # more is known here than is typed
-    return left, top, left + width, top + height
+    (frame,) = frames(ax)
+    return box_of(frame)
+
+
+def on_grey(ax: Axes, weights: Any) -> np.ndarray[Any, Any]:
+    """Return the colours of weights on the grey that prefix cells are on."""
+    colours = heat(ax).get_cmap()(heat(ax).norm(np.asarray(weights)))
+    return colours[..., :3] * colours[..., 3:] + np.array(to_rgb(BACKGROUND)) * (1 - colours[..., 3:])
+
+
+def check_cells(ax: Axes, names: Sequence[str], weights: Any) -> None:
+    """Check the names, the numbers and the colours of the prefix cells."""
+    assert [text.get_text() for text in ax.texts] == [
+        f"{name} {short(float(weight))}" for name, weight in zip(names, weights, strict=True)
+    ]
+    drawn = [to_rgb(cell.get_facecolor()) for cell in cells(ax)]
+    np.testing.assert_allclose(drawn, on_grey(ax, weights), atol=1e-6)
 
 
 class TestQuery:
@@ -121,27 +148,27 @@ class TestQuery:
         assert ax.get_title() == "blocks.3.attn\nsample 1, head 0\nquery cls"
 
     def test_prefix_cells(self) -> None:
-        """Prefix tokens are cells beside the image, in order, with their names."""
+        """Prefix tokens are cells below the image, in order, with their names, numbers and colours."""
         attention = make()
         ax = plot.query(attention, IMAGE, query=5, head=0, ax=empty(figsize=(6, 6)))
-        figure_of(ax).draw_without_rendering()
-        np.testing.assert_array_equal(attention[0, 0, 5, :3, None], values(strip(ax).images[0]))
-        assert [label.get_text() for label in strip(ax).get_yticklabels()] == ["cls", "reg1", "reg2"]
-        assert strip(ax).get_yticks() == [0, 1, 2]
+        check_cells(ax, PATCHES.prefix, attention[0, 0, 5, :3])
 
-    def test_prefix_cells_lie_beside_the_image(self) -> None:
-        """The cells lie to the left, no higher than the image, and end at its top."""
+    def test_prefix_cells_lie_below_the_image(self) -> None:
+        """The cells lie inside the axes, side by side below the image, as wide as it is together."""
         ax = plot.query(make(), IMAGE, query=5, ax=empty())
         figure_of(ax).draw_without_rendering()
-        cells, image = strip(ax).get_window_extent(), ax.get_window_extent()
-        assert cells.x1 < image.x0
-        assert cells.y0 >= image.y0
-        assert cells.y1 == pytest.approx(image.y1)
+        drawn = [cell.get_window_extent() for cell in cells(ax)]
+        axes = ax.get_window_extent()
+        _, image_bottom = ax.transData.transform((0, 48))
+        assert all(axes.y0 - 1e-6 <= cell.y0 < cell.y1 < image_bottom for cell in drawn)
+        assert all(left.x1 <= right.x0 + 1e-6 for left, right in pairwise(drawn))
+        assert (drawn[0].x0, drawn[-1].x1) == (pytest.approx(axes.x0), pytest.approx(axes.x1))
 
     def test_no_prefix(self) -> None:
-        """Without prefix tokens there are no cells."""
+        """Without prefix tokens there are no cells, and the axes end with the image."""
         ax = plot.query(make(axis=BARE), IMAGE, query=0, colorbar=False, ax=empty())
-        assert not ax.child_axes
+        assert not [*ax.child_axes, *cells(ax), *ax.texts]
+        assert ax.get_ylim() == (48, 0)
 
     def test_title(self) -> None:
         """The title names the layer, the heads and the query."""
@@ -174,11 +201,12 @@ class TestRegistration:
             np.testing.assert_allclose((xs[0], ys[0], xs[1], ys[1]), axis.box((row, column)))
 
     def test_image_and_weights_share_the_pixels(self) -> None:
-        """Image, weights and view end at the edges of the image, and pixels are square."""
+        """Image and weights end at the edges of the image, the view below the cells, and pixels are square."""
         with mpl.rc_context({"image.aspect": "auto"}):
             ax = plot.query(make(), IMAGE, query=0, ax=empty())
         assert [[0, 80, 48, 0]] * 2 == [list(image.get_extent()) for image in ax.images]
-        assert (ax.get_xlim(), ax.get_ylim(), ax.get_aspect()) == ((0, 80), (48, 0), 1)
+        bottom = max(box_of(cell)[3] for cell in cells(ax))
+        assert (ax.get_xlim(), ax.get_ylim(), ax.get_aspect()) == ((0, 80), (pytest.approx(bottom), 0), 1)
 
     @pytest.mark.parametrize("origin", ["upper", "lower"])
     @pytest.mark.parametrize("cell", [(0, 0), (0, 3), (2, 1), (2, 3)])
@@ -273,17 +301,15 @@ class TestOutline:
         """The frame is the box of the query patch."""
         ax = plot.query(make(), IMAGE, query=cell, ax=empty())
         np.testing.assert_allclose(outline(ax), PATCHES.box(cell))
-        assert not strip(ax).patches
 
     def test_prefix(self) -> None:
         """A prefix token has the frame around its cell."""
         ax = plot.query(make(), IMAGE, query="reg2", ax=empty())
-        assert outline(strip(ax)) == (-0.5, 1.5, 0.5, 2.5)
-        assert not ax.patches
+        assert outline(ax) == box_of(cells(ax)[2])
 
     def test_visible_on_dark_and_light(self) -> None:
         """The frame is black on white, visible without colour."""
-        (frame,) = plot.query(make(), IMAGE, query=(1, 1), ax=empty()).patches
+        (frame,) = frames(plot.query(make(), IMAGE, query=(1, 1), ax=empty()))
         (stroke,) = frame.get_path_effects()
         assert (to_rgb(frame.get_edgecolor()), frame.get_fill()) == ((0, 0, 0), False)
         assert stroke._gc == {"linewidth": 3, "foreground": "white"}  # type: ignore[attr-defined]  # more is known here than is typed
@@ -295,7 +321,7 @@ class TestOutline:
         attention = AttentionMap.from_weights(weights, queries=Tokens(["a", "cat"]), keys=PATCHES)
         ax = plot.query(attention, IMAGE, query="cat", ax=empty())
         assert ax.get_title() == "head 0\nquery cat"
-        assert not [*ax.patches, *strip(ax).patches]
+        assert not frames(ax)
 
     def test_prefix_that_is_no_key(self) -> None:
         """A prefix query that is not a key has no cell to frame."""
@@ -304,29 +330,55 @@ class TestOutline:
 
 
 class TestScale:
-    """One scale for patches and prefix tokens, which the colorbar explains."""
+    """One scale, that of the patches, which the colorbar explains."""
 
     @pytest.mark.parametrize("key", [0, 7])
     def test_default(self, key: int) -> None:
-        """The scale goes from 0 to the greatest weight, be it a patch's or a prefix token's."""
+        """The scale of few patches goes from 0 to the greatest of their weights."""
         attention = make()
         ax = plot.query(attention, IMAGE, query=key, head=1, ax=empty())
         norm = heat(ax).norm
-        assert norm is strip(ax).images[0].norm
-        assert (norm.vmin, norm.vmax) == (0, attention[0, 1, key].max())
+        assert (norm.vmin, norm.vmax) == (0, attention[0, 1, key, 3:].max())
 
-    def test_prefix_counts(self) -> None:
-        """A prefix token that takes all attention leaves the patches dark."""
+    def test_prefix_does_not_count(self) -> None:
+        """A prefix token that takes nearly all attention leaves the scale to the patches, and has its number."""
+        weights = torch.full((15, 15), 0.001)
+        weights[:, 0] = 0.986
+        attention = AttentionMap.from_weights(weights, queries=PATCHES, keys=PATCHES)
+        ax = plot.query(attention, IMAGE, query=(0, 0), ax=empty())
+        assert heat(ax).norm.vmax == pytest.approx(0.001)
+        assert ax.texts[0].get_text() == "cls .99"
+        assert heat(ax).colorbar.extend == "max"
+
+    def test_no_weight_on_patches(self) -> None:
+        """A prefix token that takes all attention leaves the image bare."""
         ax = plot.query(one_hot(1), IMAGE, query=(0, 0), ax=empty())
         assert (heat(ax).norm.vmax, values(heat(ax)).max()) == (1, 0)
+
+    def test_robust(self) -> None:
+        """One sink among many patches does not take the whole scale; the colorbar has a triangle."""
+        axis = Patches(grid=(14, 14), image_size=(48, 80))
+        weights = torch.rand(1, 197, 197, generator=torch.Generator().manual_seed(0))
+        weights[..., 50] = 100
+        attention = AttentionMap.from_weights(weights / weights.sum(-1, keepdim=True), queries=axis, keys=axis)
+        ax = plot.query(attention, IMAGE, query="cls", ax=empty())
+        patches = np.sort(values(heat(ax)).ravel())
+        assert patches[-3] <= heat(ax).norm.vmax < patches[-1] / 50
+        assert heat(ax).colorbar.extend == "max"
+
+    def test_nothing_clipped(self) -> None:
+        """Where no weight is beyond the scale, the colorbar has no triangle."""
+        ax = plot.query(make(axis=BARE), IMAGE, query=0, ax=empty())
+        assert heat(ax).colorbar.extend == "neither"
 
     def test_given(self) -> None:
         """A given scale and colormap hold for patches and prefix tokens."""
         norm = Normalize(0, 0.25)
-        ax = plot.query(make(), IMAGE, query=0, norm=norm, cmap="cividis", ax=empty())
-        for image in (heat(ax), strip(ax).images[0]):
-            assert image.norm is norm
-            assert image.get_cmap().name == "cividis"
+        attention = make()
+        ax = plot.query(attention, IMAGE, query=0, norm=norm, cmap="cividis", ax=empty())
+        assert heat(ax).norm is norm
+        np.testing.assert_allclose(heat(ax).get_cmap()(1.0)[:3], mpl.colormaps["cividis"](1.0)[:3])
+        check_cells(ax, PATCHES.prefix, attention.head_mean(0)[0, :3])
         assert (norm.vmin, norm.vmax) == (0, 0.25)
 
     def test_by_name(self) -> None:
@@ -338,20 +390,23 @@ class TestScale:
         """The one colorbar belongs to the weights, and has a label."""
         ax = plot.query(make(), IMAGE, query=0, ax=empty())
         assert heat(ax).colorbar.ax.get_ylabel() == "attention weight"
-        assert ax.child_axes == [strip(ax), heat(ax).colorbar.ax]
+        assert ax.child_axes == [heat(ax).colorbar.ax]
 
     def test_colours_are_the_same_everywhere(self) -> None:
         """Cells and colorbar are on middle grey, with the opacity of the weights over the image."""
-        ax = plot.query(make(), IMAGE, query=0, alpha=0.4, ax=empty())
+        attention = make()
+        ax = plot.query(attention, IMAGE, query=0, alpha=0.4, ax=empty())
         bar = heat(ax).colorbar
-        assert [0.4] * 3 == [heat(ax).get_alpha(), strip(ax).images[0].get_alpha(), bar.alpha]
-        assert [(0.5, 0.5, 0.5)] * 2 == [to_rgb(other.get_facecolor()) for other in (strip(ax), bar.ax)]
+        assert bar.cmap is heat(ax).get_cmap()
+        assert [bar.cmap(weight)[3] for weight in (0.0, 1.0)] == [0, pytest.approx(0.4)]
+        assert to_rgb(bar.ax.get_facecolor()) == to_rgb(BACKGROUND)
+        check_cells(ax, PATCHES.prefix, attention.head_mean(0)[0, :3])
 
     def test_no_colorbar(self) -> None:
-        """Without a colorbar only the prefix cells are beside the image."""
+        """Without a colorbar nothing is beside the image."""
         ax = plot.query(make(), IMAGE, query=0, colorbar=False, ax=empty())
         assert heat(ax).colorbar is None
-        assert ax.child_axes == [strip(ax)]
+        assert not ax.child_axes
 
 
 class TestAxes:
@@ -382,22 +437,32 @@ class TestAxes:
             ax = plot.query(make(), IMAGE, query=0, ax=empty())
         figure_of(ax).draw_without_rendering()
         assert not [*ax.get_xticks(), *ax.get_yticks()]
-        assert not any(line.get_visible() for line in strip(ax).get_ygridlines())
+        assert not any(line.get_visible() for line in [*ax.get_xgridlines(), *ax.get_ygridlines()])
 
     @pytest.mark.parametrize("registers", [1, 4, 16])
     @pytest.mark.parametrize("grid", [(14, 14), (7, 14), (14, 7)])
     @pytest.mark.parametrize("size", [(3.4, 2.6), (2.5, 4)])
     def test_labels_keep_apart(self, size: tuple[float, float], grid: tuple[int, int], registers: int) -> None:
-        """In a column of a paper, the names of prefix tokens do not overlap, and nothing is cut off."""
+        """In a column of a paper, the names of prefix tokens stay in their cells, and nothing is cut off."""
         names = ("cls", *(f"reg{n}" for n in range(1, registers + 1)))
         axis = Patches(grid=grid, prefix=names, image_size=(grid[0] * 16, grid[1] * 16))
         with mpl.rc_context({"figure.figsize": size}):
             ax = plot.rollout([make(axis=axis)] * 3, np.zeros(axis.image_size or ()), query=(1, 1))
         figure_of(ax).draw_without_rendering()
-        box, labels = figure_of(ax).get_tightbbox(), strip(ax).get_yticklabels()
-        boxes = [label.get_window_extent() for label in labels]
-        assert len(boxes) == len(names) or (registers == 16 or size[0] < 3)
-        assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))
+        box, renderer = figure_of(ax).get_tightbbox(), figure_of(ax).canvas.get_renderer()  # type: ignore[attr-defined]  # Agg's
+        assert len(ax.texts) == len(cells(ax)) == len(names)
+        for text, cell in zip(ax.texts, cells(ax), strict=True):
+            inner, outer = text.get_window_extent(renderer), cell.get_window_extent()
+            if text.get_fontsize() < LEGIBLE:
+                # Not drawn; only where cells are tiny.
+                assert registers == 16 or size[0] < 3
+                continue
+            assert outer.x0 <= inner.x0 < inner.x1 <= outer.x1
+            assert outer.y0 <= inner.y0 < inner.y1 <= outer.y1
+        assert not any(
+            one.get_window_extent().overlaps(other.get_window_extent().padded(-1))
+            for one, other in combinations(cells(ax), 2)
+        )
         assert min(box.x0, box.y0, size[0] - box.x1, size[1] - box.y1) >= 0
 
     def test_vector_formats_look_the_same(self) -> None:
@@ -410,7 +475,11 @@ class TestAxes:
             for data in re.findall(r'xlink:href="data:image/png;base64,([^"]*)"', file.getvalue().decode())
         ]
         opacities = [np.asarray(picture.convert("RGBA"))[..., 3] for picture in pictures]
-        assert [(255, 255), (153, 153), (153, 153)] == [(int(array.min()), int(array.max())) for array in opacities]
+        assert (opacities[0].min(), opacities[1].max()) == (255, 153)
+        expected = 255 * heat(ax).get_cmap()(heat(ax).norm(values(heat(ax))))[..., 3]
+        # Upside down or not.
+        assert opacities[1].shape == expected.shape
+        np.testing.assert_allclose(np.sort(opacities[1], None), np.sort(expected, None), atol=1.5)
 
     def test_saves_as_pdf(self) -> None:
         """The picture is saved as PDF without a warning."""
@@ -432,7 +501,7 @@ class TestRollout:
         row = maps.rollout(residual=0.25)[1, PATCHES.index(1, 1)]
         prefix, picture = PATCHES.split(row)
         np.testing.assert_allclose(values(heat(ax)), picture, rtol=1e-5)
-        np.testing.assert_allclose(values(strip(ax).images[0]), prefix[:, None], rtol=1e-5)
+        check_cells(ax, PATCHES.prefix, prefix)
         np.testing.assert_allclose(outline(ax), PATCHES.box((1, 1)))
 
     def test_default_query(self) -> None:
@@ -459,7 +528,7 @@ class TestRollout:
         ax, norm = empty(), Normalize(0, 2)
         options: dict[str, Any] = {"norm": norm, "cmap": "gray", "alpha": 0.3, "colorbar": False}
         assert plot.rollout(self.layers(), IMAGE, ax=ax, **options) is ax
-        assert (heat(ax).norm, heat(ax).get_cmap().name, heat(ax).get_alpha()) == (norm, "gray", 0.3)
+        assert (heat(ax).norm, heat(ax).get_cmap()(1.0)) == (norm, (1, 1, 1, pytest.approx(0.3)))
         assert heat(ax).colorbar is None
 
     def test_plain_list(self) -> None:
@@ -488,8 +557,8 @@ class TestRefusals:
     def test_image_of_another_size(self) -> None:
         """The image must have the size of the model's input, and the message says how to get it."""
         message = (
-            r"The image is 50 × 80 pixels, and the model saw 48 × 80; give the model's input, such as "
-            r"anylocal_vit\.photograph\(model, file\)\.pixels\."
+            r"The image is 50 × 80 pixels, and the model saw 48 × 80; give what the model was given, such as "
+            r"anylocal_vit\.photograph\(model, file\)\."
         )
         with pytest.raises(ShapeError, match=message):
             plot.query(make(), np.zeros((50, 80, 3)), query=0)

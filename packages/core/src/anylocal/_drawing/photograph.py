@@ -238,7 +238,7 @@ def _opened(source: Source) -> Image.Image:
             what = repr(source)
             reason = "" if isinstance(error, UnidentifiedImageError) else f" that can be read ({error})"
         expected = "an image file, a PIL image, or an array (height, width, 3) of uint8"
-        msg = f"{what} is no photograph{reason}: give {expected}."
+        msg = f"{what} is not a photograph{reason}: give {expected}."
         raise ShapeError(msg) from error
 
 
