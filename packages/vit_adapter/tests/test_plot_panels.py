@@ -111,7 +111,7 @@ class TestOverHeads:
     def test_sample(self) -> None:
         """The chosen sample and its image are drawn, and named."""
         attention = make(batch=2)
-        images = np.stack([np.zeros((48, 80)), np.ones((48, 80))])
+        images = torch.stack([torch.zeros(3, 48, 80), torch.ones(3, 48, 80)])
         figure = plot.over_heads(attention, images, sample=1, figure=empty())
         np.testing.assert_allclose(values(panels(figure)[2]), picture(attention[1, 2, 0]), rtol=1e-6)
         assert all(ax.images[0].get_array().min() == 1 for ax in panels(figure))
@@ -400,7 +400,7 @@ class TestAll:
     def test_no_room(self, recipe: str) -> None:
         """Rather refused than drawn as dots."""
         maps = model(12, heads=16)
-        with pytest.raises(OptionError, match="do not fit into 0.8 × 0.6 inches; give a larger figure"):
+        with pytest.raises(OptionError, match=r"do not fit into a figure of 0\.8 × 0\.6 inches; give a larger figure"):
             drawn(recipe, maps, figure=empty((0.8, 0.6)))
 
 
@@ -411,7 +411,7 @@ class TestMaps:
     def test_several_forward_passes(self, recipe: str) -> None:
         """The maps must be of one forward pass."""
         with pytest.raises(ChoiceError, match="forward pass"):
-            drawn(recipe, [*model(), *model()])
+            drawn(recipe, [make(0, forward=0), make(1, forward=1)])
 
     def test_no_map(self, recipe: str) -> None:
         """An empty list is refused."""

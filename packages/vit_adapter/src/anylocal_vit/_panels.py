@@ -21,6 +21,7 @@ from anylocal.drawing import (
     row_names,
     seen,
 )
+from anylocal.errors import OptionError
 from anylocal_vit._over_image import queries_of, query_name
 from anylocal_vit._windows import asked, mean_row
 
@@ -300,10 +301,16 @@ def _drawn(
     columns: int | None = None,
     sides: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> Figure:
-    drawn = figure
-    if drawn is None:
-        drawn = new_figure()
+    drawn = new_figure() if figure is None else figure
+    if figure is None:
         # Everything is placed here.
         drawn.set_layout_engine("none")
-    draw_panels(panels, look, drawn, fit_height=figure is None, heading=heading, columns=columns, sides=sides)
+    try:
+        draw_panels(panels, look, drawn, fit_height=figure is None, heading=heading, columns=columns, sides=sides)
+    except OptionError:
+        if figure is None:
+            from matplotlib.pyplot import close
+
+            close(drawn)
+        raise
     return drawn

@@ -96,11 +96,13 @@ def add_colorbar(mappable: ScalarMappable, ax: Axes, label: str = LEGEND, extend
     if extend is None:
         extend = "neither" if drawn is None else clipped([scale], [drawn])
     options = bar_options(scale, label, extend)
-    if ax.figure.get_layout_engine() is None:
-        # Nobody would make room for an inset: it is taken from the axes.
-        return ax.figure.colorbar(mappable, ax=ax, **options)
-    # An inset is as high as what is drawn, also where that does not fill the axes' place.
     share = max(SMALLEST, type_share(ax))
+    if ax.figure.get_layout_engine() is None:
+        # Nobody would make room for an inset: it is taken from the axes, with room for five digits and the label.
+        room = share * (0.25 + (5 * LETTER + 2 * LINE) * rcParams["font.size"] / 72)
+        fraction = min(0.5, max(0.15, room / (ax.bbox.width / ax.figure.dpi)))
+        return ax.figure.colorbar(mappable, ax=ax, fraction=fraction, **options)
+    # An inset is as high as what is drawn, also where that does not fill the axes' place.
     return ax.figure.colorbar(mappable, cax=beside(ax, 0.06 * share, 0.12 * share), **options)
 
 

@@ -132,6 +132,10 @@ def draw_panels(
     titled = sides is None and any(panel.title for panel in panels)
     room = wide - left - right, (math.inf if fit_height else high) - top - GAP
     plan = _plan(len(panels), room, aspect, titled=titled, columns=columns)
+    if plan.width <= 0.05:  # noqa: PLR2004  # inches
+        size = f"{wide:.1f} × {high:.1f} inches"
+        msg = f"{len(panels)} panels do not fit into a figure of {size}; give a larger figure, or fewer panels."
+        raise OptionError(msg)
     block_high = plan.rows * (plan.height + plan.title + GAP) - GAP
     if fit_height:
         high = max(top + block_high + GAP, 1.6)
@@ -185,11 +189,7 @@ def _plan(count: int, room: tuple[float, float], aspect: float, *, titled: bool,
             fitting = ((high - (rows - 1) * GAP) / rows - title) / aspect
             width = min((wide - (number - 1) * GAP) / number, fitting)
         plans.append(_Plan(number, rows, width, width * aspect, title, font))
-    best = max(plans, key=lambda plan: plan.width * (1 - 0.02 * (plan.columns * plan.rows - count)))
-    if best.width <= 0.05:  # noqa: PLR2004  # inches
-        msg = f"{count} panels do not fit into {wide:.1f} × {high:.1f} inches; give a larger figure, or fewer panels."
-        raise OptionError(msg)
-    return best
+    return max(plans, key=lambda plan: plan.width * (1 - 0.02 * (plan.columns * plan.rows - count)))
 
 
 def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
@@ -237,9 +237,12 @@ def _draw_bar(  # noqa: PLR0917  # as above
     """Draw the colorbar: in weights where all panels have one scale, else in fractions of each panel's maximum."""
     (x, y, width, height), (wide, high) = place, size
     scale, label = legend_of(look.norm, scales)
-    # Not longer than its label needs in a high figure, and inside the figure in a low one.
-    length = min(height, max(2.6, text_width(label, font)))
+    # Not longer than its label needs in a high figure; in a low one, the labels of both ends are inside the figure.
+    length = min(max(height / 2, height - font / 72), max(2.6, *(text_width(line, font) for line in label.split("\n"))))
     y += (height - length) / 2
+    # The label is centred on the bar, which need not be in the middle of the figure.
+    room = 2 * min(y + length / 2, high - y - length / 2) - 2 * GAP
+    label = "\n".join(fitted(line, room, font) for line in label.split("\n"))
     ax = figure.add_axes((x / wide, 1 - (y + length) / high, width / wide, length / high), label="colorbar")
     ax.set_facecolor(BACKGROUND)
     bar = figure.colorbar(ScalarMappable(scale, colours), cax=ax, extend=beyond, extendfrac=0.06)
@@ -249,7 +252,7 @@ def _draw_bar(  # noqa: PLR0917  # as above
     if scale not in scales:
         bar.set_ticks([0, 0.5, 1], labels=["0", ".5", "1"])
     ax.tick_params(labelsize=font, length=2, pad=1.5)
-    bar.set_label(fitted(label, high - 2 * GAP, font), fontsize=font, labelpad=2)
+    bar.set_label(label, fontsize=font, labelpad=2)
 
 
 def _font(wide: float) -> float:
