@@ -20,6 +20,7 @@ pytest.importorskip("jinja2")
 
 import torch
 
+from anylocal._drawing.scale import top_of
 from anylocal.attention import AttentionMap, AttentionMaps, Named, Patches, PlacedPatches, Tokens
 from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError, StateError
 from anylocal.view import Page, explore
@@ -189,11 +190,31 @@ def test_thumbnails_are_means_of_the_map() -> None:
     """A thumbnail of a long map averages neighbouring rows and columns, to no more than 40 of each."""
     attention = make(shape=(1, 1, 80, 80))
     page = explore(attention)
-    assert content(page)["layers"][0]["thumb"] == [40, 40]
+    assert [thumbs["shape"] for thumbs in content(page)["layers"][0]["thumbs"]] == [[40, 40]]
     buffer = gzip.decompress(base64.b64decode(scripts(page)["thumbs"]))
     scale = np.frombuffer(buffer, "<f4", 1)[0]
     thumb = scale * (np.frombuffer(buffer, np.uint8, offset=4).reshape(40, 40) / 255.0) ** 2
     assert np.allclose(thumb, attention.numpy()[0, 0].reshape(40, 2, 40, 2).mean((1, 3)), atol=scale / 255)
+
+
+def test_prefix_tokens_have_cells_of_their_own_in_thumbnails() -> None:
+    """The scale of a thumbnail is that of the patches, whatever the class token takes."""
+    axis = Patches((9, 9))
+    rows = torch.rand(1, 1, 82, 82)
+    rows[..., 0] = 1000
+    page = explore(AttentionMap.from_weights(rows, queries=axis, keys=axis), samples=0)
+    (thumbs,) = content(page)["layers"][0]["thumbs"]
+    assert thumbs["shape"] == [28, 28]
+    assert 0 < thumbs["tops"][0] < 1
+    assert content(page)["tops"] == thumbs["tops"]
+
+
+def test_a_shared_scale_ends_at_the_top_of_all_heads() -> None:
+    """The layer's scale is the recipes' rule for all its heads, each sample by itself, without the class token."""
+    axis = Patches((9, 9))
+    attention = make(shape=(2, 3, 82, 82), queries=axis, keys=axis)
+    expected = [top_of(*attention.numpy()[sample, :, 1:, 1:]) for sample in (0, 1)]
+    assert content(explore(attention))["layers"][0]["tops"] == pytest.approx(expected)
 
 
 def test_thumbnails_of_windows_are_their_mean() -> None:

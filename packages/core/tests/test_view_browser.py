@@ -21,6 +21,9 @@ import torch
 from PIL import Image
 
 from anylocal import plot
+from anylocal._drawing.norms import Rank
+from anylocal._drawing.overlay import OVER_IMAGE, overlay_colormap
+from anylocal._drawing.scale import top_of
 from anylocal.attention import AttentionMap, AttentionMaps, Patches, PlacedPatches, Tokens, merge_words
 from anylocal.testing import browser
 from anylocal.view import Page, explore
@@ -76,6 +79,10 @@ class Opened:
         """The listed strongest keys and their weights."""
         rows = [text.rsplit(None, 1) for text in self.tab.locator("#list li").all_text_contents()]
         return {label.strip(): float(weight) for label, weight in rows}
+
+    def top(self, name: str) -> float:
+        """Return where the scale of the row or of the map ends."""
+        return float(self.tab.locator(f"#{name}-ramp").get_attribute("data-top") or "nan")
 
     def colours(self, selector: str) -> np.ndarray[Any, Any]:
         """Return the pixels of a canvas: (height, width, 4)."""
@@ -211,19 +218,107 @@ def test_rows_kept_as_differences_are_put_together(show: Any) -> None:
 def test_the_map_is_painted_with_the_colours_of_matplotlib(show: Any) -> None:
     """Each cell has the colormap's colour for its weight relative to the greatest."""
     attention = make(shape=(1, 1, 6, 6))
-    page = explore(attention, cmap="viridis")
-    found = show(page).colours("#map")[..., :3].astype(int)
+    opened = show(explore(attention, cmap="viridis"))
     weights = attention.numpy()[0, 0]
-    expected = np.asarray(mpl.colormaps["viridis"](weights / weights.max(), bytes=True))[..., :3].astype(int)
+    assert_painted(opened, mpl.colormaps["viridis"](np.sqrt(weights / weights.max()), bytes=True))
+    opened.set("norm", "linear")
+    assert_painted(opened, mpl.colormaps["viridis"](weights / weights.max(), bytes=True))
+
+
+def test_a_scale_by_rank_is_that_of_the_recipes(show: Any) -> None:
+    """The colour is the share of smaller weights."""
+    weights = torch.randperm(36, generator=torch.Generator().manual_seed(0)).reshape(6, 6) / 35
+    opened = show(explore(AttentionMap.from_weights(weights**2), cmap="viridis"))
+    opened.set("norm", "rank")
+    assert_painted(opened, mpl.colormaps["viridis"](Rank(weights.numpy())(weights.numpy()), bytes=True))
+
+
+def assert_painted(opened: Opened, expected: np.ndarray[Any, Any]) -> None:
+    found = opened.colours("#map")[..., :3].astype(int)
     # A weight that is off by less than half a percent is a colour or two further.
-    assert np.abs(found - expected).max() <= 6
+    assert np.abs(found - expected[..., :3].astype(int)).max() <= 6
+
+
+SINK = 0.9
+
+
+def with_sink(side: int) -> tuple[Patches, AttentionMap]:
+    """Return maps of patches with unequal weights, whose class token takes nearly all of it."""
+    axis = Patches((side, side), image_size=(8 * side, 8 * side))
+    weights = make(shape=(1, 2, len(axis), len(axis)), seed=3).tensor() * (1 - SINK)
+    weights[..., 0] += SINK
+    return axis, AttentionMap.from_weights(weights, name="layer", queries=axis, keys=axis)
+
+
+@pytest.mark.parametrize("side", [5, 9])
+def test_scales_end_where_those_of_the_recipes_do(show: Any, side: int) -> None:
+    """Of a row and of a map, few and many patches, one head and the mean; the class token does not count."""
+    axis, attention = with_sink(side)
+    page = explore(attention, images=torch.rand(3, *axis.image_size or ()))
+    opened = show(page)
+    for head, weights in (("0", attention[0, 0]), ("mean", attention[0].mean(0))):
+        opened.set("head", head)
+        assert opened.top("map") == pytest.approx(top_of(weights[1:, 1:].numpy()), abs=page.error)
+        for query in (0, 4, side * side):
+            opened.ask(query)
+            assert opened.top("row") == pytest.approx(top_of(weights[query, 1:].numpy()), abs=page.error)
+
+
+def test_the_legend_says_what_is_clipped(show: Any) -> None:
+    """Beyond the top of the scale there are greater weights, and the greatest is named."""
+    _, attention = with_sink(9)
+    opened = show(explore(attention))
+    opened.set("head", "0")
+    opened.ask(4)
+    legend = opened.tab.locator("#row-most").text_content()
+    assert re.fullmatch(r"≥ 0\.0\d+ \(maximum 0\.[89]\d+\)", legend), legend
+    clear = show(explore(make()))
+    assert "≥" not in clear.tab.locator("#row-most").text_content()
+
+
+def test_a_class_token_has_its_number(show: Any) -> None:
+    """Its cell may be beyond the scale, and says how great the weight is."""
+    axis, attention = with_sink(5)
+    opened = show(explore(attention, images=torch.rand(3, *axis.image_size or ())))
+    opened.ask(4)
+    cell = opened.tab.locator("#to .token")
+    assert cell.evaluate("node => getComputedStyle(node, '::after').content") != "none"
+    expected = float(attention[0, :, 4, 0].mean())
+    assert float(cell.get_attribute("data-weight")) == pytest.approx(expected, abs=5e-4)
+
+
+def test_the_image_keeps_its_colours_where_there_is_no_weight(show: Any) -> None:
+    """Opacity is none without weight, and grows with it."""
+    axis = Patches((1, 3), prefix=(), image_size=(20, 60))
+    weights = torch.tensor([[0.0, 0.3, 0.7]]).expand(3, 3)
+    image = torch.tensor([0.1, 0.6, 0.3])[:, None, None].expand(3, 20, 60)
+    opened = show(explore(AttentionMap.from_weights(weights, queries=axis, keys=axis), images=image))
+    opened.set("strongest", 0)
+    opened.ask(2)
+    pixels = opened.colours("#to canvas")[..., :3].astype(float)
+    height, width, _ = pixels.shape
+    ground = 255 * np.array([0.1, 0.6, 0.3])
+    bare, middle, full = (pixels[height // 2, int(width * share)] for share in (0.17, 0.5, 0.83))
+    assert bare == pytest.approx(ground, abs=2)
+    for share, found in ((0.3 / 0.7, middle), (1.0, full)):
+        *colour, opacity = overlay_colormap(OVER_IMAGE)(share)
+        assert found == pytest.approx(opacity * 255 * np.array(colour) + (1 - opacity) * ground, abs=4)
+
+
+def test_a_shared_scale_ends_where_that_of_the_layer_does(show: Any) -> None:
+    """The page takes it from Python, for the map and the row."""
+    _, attention = with_sink(9)
+    opened = show(explore(attention))
+    opened.set("scale", "one")
+    expected = top_of(*attention[0, :, 1:, 1:].numpy())
+    assert [opened.top(name) for name in ("map", "row")] == pytest.approx([expected] * 2, rel=1e-4)
 
 
 def test_a_logarithmic_scale_shows_the_small_weights(show: Any) -> None:
-    """The log scale starts four decades below the maximum, and two below is its middle."""
-    attention = AttentionMap.from_weights(torch.tensor([[1.0, 1e-2], [1e-6, 1.0]]))
+    """The log scale starts three decades below its top, as that of the recipes."""
+    attention = AttentionMap.from_weights(torch.tensor([[1.0, 10**-1.5], [1e-6, 1.0]]))
     opened = show(explore(attention))
-    opened.set("colours", "log")
+    opened.set("norm", "log")
     table = (255 * mpl.colormaps["magma"](np.arange(256))[:, :3]).round().astype(int)
     found = opened.colours("#map")[..., :3].astype(int)
     steps = np.abs(found[:, :, None] - table).sum(-1).argmin(-1)
@@ -383,7 +478,7 @@ def test_all_of_it_is_reached_by_the_keyboard(show: Any) -> None:
             opened.tab.wait_for_function("() => document.getElementById('heading').textContent === 'blocks.0, head 1'")
         if reached[-1] == "map":
             opened.tab.keyboard.press("ArrowUp")
-    assert {"theme", "layer", "head", "query", "strongest", "colours", "scale", "grid", "map", "copy", "png"} <= set(
+    assert {"theme", "layer", "head", "query", "strongest", "norm", "scale", "grid", "map", "copy", "png"} <= set(
         reached
     )
     assert opened.tab.locator("#asked").text_content() == "What c attends to"
@@ -393,7 +488,7 @@ def test_controls_have_names_for_screen_readers(show: Any) -> None:
     """Every control that is shown has an accessible name, and the strongest keys are announced."""
     opened = show(explore(make(queries=Tokens(EVIL), keys=Tokens(EVIL))))
     for role, name in [
-        *(("combobox", name) for name in ("Layer", "Head", "Colours", "Scale")),
+        *(("combobox", name) for name in ("Layer", "Head", "Norm", "Scale")),
         *(("slider", "Query"), ("spinbutton", "Strongest"), ("button", "Copy"), ("button", "Save PNG")),
     ]:
         assert opened.tab.get_by_role(role, name=name, exact=True).count() == 1, name

@@ -24,7 +24,6 @@ try:
     from tqdm import tqdm
 
     from anylocal._drawing.layers import layers_of
-    from anylocal._drawing.scale import CMAP
     from anylocal._engine.budget import parse_size
     from anylocal._engine.files import atomic_write
     from anylocal._maps.bounds import inside
@@ -33,7 +32,7 @@ try:
     from anylocal._maps.maps import AttentionMaps
     from anylocal._maps.tokens import Tokens
     from anylocal._page.describe import colours_of, describe, named, sources_of, tokens_of
-    from anylocal._page.payload import compressed, pack
+    from anylocal._page.payload import compressed, pack, quantise
 except ModuleNotFoundError as error:
     if error.name not in {"jinja2", "markupsafe", "matplotlib", "numpy", "PIL", "torch", "tqdm"}:
         raise
@@ -128,7 +127,7 @@ def explore(
     samples: int | Sequence[int] | None = None,
     mean: Statistics = None,
     std: Statistics = None,
-    cmap: Cmap = CMAP,
+    cmap: Cmap | None = None,
     title: str | None = None,
     limit: int | str | None = "64MiB",
 ) -> Page:
@@ -154,8 +153,8 @@ def explore(
         Samples of the batch to show (images, for windowed layers); all by default.
     mean, std : float or sequence of float, optional
         Normalisation of the images: a number for each channel, or one for all.
-    cmap : str or matplotlib.colors.Colormap
-        "magma" by default.
+    cmap : str or matplotlib.colors.Colormap, optional
+        "magma" by default, and "plasma" over images.
     title : str, optional
         Title of the page.
     limit : int, str or None
@@ -184,6 +183,9 @@ def explore(
     matrix with greatest weight m is off by at most about sqrt(w · m) / 255; `Page.error` and the last line of the page
     report the largest error. Words are merged as in `anylocal.attention.merge_words`.
 
+    Scales end where those of `anylocal.plot` do: at a robust maximum of the patches or words. Greater weights, which
+    class and special tokens often have, are clipped; the legend shows how great they are.
+
     Examples
     --------
     >>> import torch
@@ -205,7 +207,7 @@ def explore(
     packed = _packed(chosen, numbers, limit, sum(map(len, sources)))
     data = describe(given, places, chosen, numbers, packed)
     data |= {"images": sources, "colours": colours_of(cmap), "error": max(layer.error for layer in packed)}
-    thumbs = [head for layer in packed for sample in layer.thumbs for head in sample]
+    thumbs = [quantise(head.weights) for layer in packed for sample in layer.thumbs for head in sample]
     blobs = [("thumbs", compressed(thumbs)), *((f"layer-{at}", layer.text) for at, layer in enumerate(packed))]
     return _page(title or _title(chosen), data, blobs)
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.colors import Colormap
 from PIL import Image
 
 from anylocal._drawing.grid import row_names
 from anylocal._drawing.image import as_seen, pixels_of
+from anylocal._drawing.norms import DECADES, KNOTS
+from anylocal._drawing.overlay import BACKGROUND, OVER_IMAGE, overlay_colormap
+from anylocal._drawing.scale import CMAP, FEW_KEYS, FEW_VALUES, colormap_of, top_of
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.patches import Patches
 from anylocal._maps.placed import PlacedPatches
@@ -37,12 +39,13 @@ def describe(
     places: Sequence[int],
     layers: Sequence[AttentionMap],
     samples: Sequence[int],
-    packed: Iterable[Layer],
+    packed: Sequence[Layer],
 ) -> dict[str, Any]:
     """Return what the script needs to know about the layers, at their places among those given, and their axes."""
     axes: dict[tuple[Axis, int], int] = {}
     shorts, _ = row_names(layers, float("inf"), 1)
     ambiguous = {name for name, count in Counter(layer.name for layer in given).items() if count > 1 or not name}
+    by_sample = zip(*(pack.thumbs for pack in packed), strict=True)
     rows = []
     for at, layer, short, pack in zip(places, layers, shorts, packed, strict=True):
         queries, keys = (axes.setdefault((axis, layer.windows), len(axes)) for axis in (layer.queries, layer.keys))
@@ -55,13 +58,20 @@ def describe(
                 "shape": (len(samples), layer.windows, *layer.shape[1:]),
                 "queries": queries,
                 "keys": keys,
-                "most": pack.most,
+                "tops": pack.tops,
                 "differences": pack.differences,
-                "thumb": pack.thumbs[0][0].levels.shape,
+                "thumbs": [
+                    {"shape": heads[0].weights.shape, "tops": [top_of(head.counted) for head in heads]}
+                    for heads in pack.thumbs
+                ],
             }
         )
     return {
         "layers": rows,
+        "tops": [top_of(*(head.counted for heads in thumbs for head in heads)) for thumbs in by_sample],
+        "few": {"keys": FEW_KEYS, "values": FEW_VALUES},
+        "decades": math.log10(DECADES),
+        "knots": KNOTS,
         "axes": [_describe_axis(axis, samples, windows) for axis, windows in axes],
         "samples": list(samples),
         "batch": layers[0].images,
@@ -144,10 +154,18 @@ def _flags(given: Tokens, known: Tokens, of: Callable[[Tokens, int], list[Any]])
     return own if any(item is not None and item is not False for row in own for item in row) else before
 
 
-def colours_of(cmap: Cmap) -> str:
-    """Return the colours of a colormap, as base64 of red, green and blue bytes."""
-    table = (cmap if isinstance(cmap, Colormap) else colormaps[cmap])(np.linspace(0, 1, _COLOURS), bytes=True)
-    return base64.b64encode(np.asarray(table)[:, :3].tobytes()).decode("ascii")
+def colours_of(cmap: Cmap | None) -> dict[str, Any]:
+    """Return the colours of matrices and over images, as base64 of red, green, blue and opacity bytes."""
+    tables = {
+        "map": colormap_of(CMAP if cmap is None else cmap),
+        "image": overlay_colormap(OVER_IMAGE if cmap is None else cmap),
+    }
+    steps = np.linspace(0, 1, _COLOURS)
+    found = {
+        name: base64.b64encode(np.asarray(table(steps, bytes=True)).tobytes()).decode("ascii")
+        for name, table in tables.items()
+    }
+    return found | {"background": round(255 * float(BACKGROUND))}
 
 
 def sources_of(

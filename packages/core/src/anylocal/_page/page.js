@@ -3,13 +3,13 @@
 (() => {
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
-  const DECADES = 4;
   // Decoded layers are cached up to this many bytes, the most recently used ones.
   const KEPT = 256 * 2 ** 20;
   // A weight is (byte / 255)² times the greatest of its matrix.
   const SQUARES = Float32Array.from({ length: 256 }, (_, byte) => (byte / 255) ** 2);
-  const TABLE = bytesOf(data.colours);
-  const state = { layer: 0, head: 0, sample: 0, window: 0, query: 0, strongest: 5, colours: "linear", scale: "own", padding: true, special: false, words: false };
+  // Red, green, blue and opacity of each of 256 steps.
+  const TABLES = { map: bytesOf(data.colours.map), image: bytesOf(data.colours.image) };
+  const state = { layer: 0, head: 0, sample: 0, window: 0, query: 0, strongest: 5, norm: "default", scale: "own", padding: true, special: false, words: false };
 
   // --- bytes ---------------------------------------------------------------------------------------------------
 
@@ -135,25 +135,104 @@
     return whole;
   }
 
+  // Positions that the scale is for: patches and words. If there are no others, special tokens and padding count.
+  function countedOf(axis, groups) {
+    const counted = [...groups.keys()].filter((at) => groups[at].positions.some((position) => !isSpecial(axis, position) && !isPadding(axis, position)));
+    return counted.length ? counted : [...groups.keys()];
+  }
+
   const greatest = (values) => values.reduce((most, value) => (value > most ? value : most), 0);
   const rounded = (value) => (value === 0 ? "0" : value >= 0.001 ? value.toFixed(3) : value.toExponential(1));
 
-  // Index of a weight's colour, of 256.
-  function step(value, most) {
-    const share = most > 0 ? value / most : 0;
-    const level = state.colours === "log" ? 1 + Math.log10(Math.max(share, 1e-12)) / DECADES : share;
-    return Math.round(255 * Math.min(1, Math.max(0, level)));
-  }
-  const colour = (at) => [TABLE[3 * at], TABLE[3 * at + 1], TABLE[3 * at + 2]];
+  // --- scales: those of anylocal.plot ------------------------------------------------------------------------------
 
-  function imageOf(values, width, height, most, alpha = 255) {
+  function quantile(sorted, share) {
+    const at = share * (sorted.length - 1);
+    const low = sorted[Math.floor(at)];
+    return low + (at % 1) * (sorted[Math.ceil(at)] - low);
+  }
+
+  // Where the scale of weights at a number of keys ends: see anylocal._drawing.scale.top_of.
+  function topOf(sorted, keys) {
+    if (!sorted.length) return 1;
+    const mean = sorted.reduce((sum, value) => sum + value, 0) / sorted.length;
+    const few = keys < data.few.keys && sorted.length < data.few.values;
+    const top = few ? sorted[sorted.length - 1] : Math.max(Math.min(quantile(sorted, 0.995), 2 * quantile(sorted, 0.98)), mean);
+    return top > 0 ? top : 1;
+  }
+
+  // The share of smaller weights: see anylocal._drawing.norms.Rank.
+  function rankOf(sorted) {
+    const count = Math.min(sorted.length, data.knots);
+    const known = Float32Array.from({ length: count }, (_, at) => sorted[Math.floor((at * (sorted.length - 1)) / Math.max(1, count - 1))]);
+    const first = [...known.keys()].filter((at) => at === 0 || known[at] > known[at - 1]);
+    const [knots, ranks] = first.length > 1 ? [first.map((at) => known[at]), first.map((at) => at / first[first.length - 1])] : [[0, known[0] || 1], [0, 1]];
+    return (value) => {
+      let [low, high] = [0, knots.length - 1];
+      while (high - low > 1) {
+        const middle = (low + high) >> 1;
+        if (knots[middle] <= value) low = middle;
+        else high = middle;
+      }
+      return ranks[low] + ((ranks[high] - ranks[low]) * (value - knots[low])) / (knots[high] - knots[low]);
+    };
+  }
+
+  // The scale for the counted weights of a picture whose greatest is `most`; `top` if it is shared with others.
+  function scaleOf(counted, keys, most, norm, top = null) {
+    const ranked = norm === "rank";
+    const sorted = top === null || ranked ? Float32Array.from(counted).sort() : null;
+    const end = ranked ? greatest(sorted) : top ?? topOf(sorted, keys);
+    const level = {
+      linear: (value) => value / end,
+      sqrt: (value) => Math.sqrt(value / end),
+      log: (value) => 1 + Math.log10(Math.max(value / end, 1e-12)) / data.decades,
+      rank: ranked ? rankOf(sorted) : null,
+    }[norm];
+    return {
+      top: end,
+      least: norm === "log" ? `≤ ${rounded(end / 10 ** data.decades)}` : "0",
+      most: most > 1.0001 * end ? `≥ ${rounded(end)} (maximum ${rounded(most)})` : rounded(end),
+      isClipped: most > 1.0001 * end,
+      // Index of a weight's colour, of 256.
+      step: (value) => Math.round(255 * Math.min(1, Math.max(0, level(value)))),
+    };
+  }
+
+  const normOf = (usual) => (state.norm === "default" ? usual : state.norm);
+  const sharedTop = () => (state.scale === "one" ? layer().tops[state.sample] : null);
+
+  // The colour of a step as it is on a grey ground, if it lets light through.
+  function colour(table, step) {
+    const opacity = table[4 * step + 3] / 255;
+    return [0, 1, 2].map((channel) => Math.round(opacity * table[4 * step + channel] + (1 - opacity) * data.colours.background));
+  }
+
+  function imageOf(values, width, height, scale, table) {
     const image = new ImageData(width, height);
     for (let at = 0; at < values.length; at++) {
-      image.data.set(colour(step(values[at], most)), 4 * at);
       // NaN where no window holds a patch.
-      image.data[4 * at + 3] = Number.isNaN(values[at]) ? 0 : alpha;
+      if (Number.isNaN(values[at])) continue;
+      const step = 4 * scale.step(values[at]);
+      image.data.set(table.subarray(step, step + 4), 4 * at);
     }
     return image;
+  }
+
+  // Draws the legend of a scale; a triangle at its end stands for greater weights.
+  function drawLegend(name, scale, table) {
+    const [width, height, tip] = [128, 9, scale.isClipped ? 8 : 0];
+    const drawing = sized($(`${name}-ramp`), width, height);
+    drawing.beginPath();
+    for (const [x, y] of [[0, 0], [width - tip, 0], [width, height / 2], [width - tip, height], [0, height]]) drawing.lineTo(x, y);
+    drawing.clip();
+    for (let x = 0; x < width; x++) {
+      drawing.fillStyle = `rgb(${colour(table, Math.min(255, Math.round((255 * x) / (width - tip)))).join(" ")})`;
+      drawing.fillRect(x, 0, 1.5, height);
+    }
+    $(`${name}-least`).textContent = scale.least;
+    $(`${name}-most`).textContent = scale.most;
+    $(`${name}-ramp`).dataset.top = String(scale.top);
   }
 
   function canvasOf(image) {
@@ -183,19 +262,18 @@
   const overview = { cell: 0, left: 0, top: 16, thumbs: null };
 
   function readThumbs(buffer) {
-    const samples = data.samples.length;
-    const count = data.layers.reduce((sum, { shape }) => sum + samples * shape[2], 0);
+    const count = data.layers.reduce((sum, { shape }) => sum + data.samples.length * shape[2], 0);
     const { scales, bytes } = split(buffer, count);
     let block = 0;
     let start = 0;
-    overview.thumbs = data.layers.map(({ shape, thumb: [rows, columns] }) =>
-      Array.from({ length: samples }, () =>
-        Array.from({ length: shape[2] }, () => {
+    overview.thumbs = data.layers.map(({ thumbs }) =>
+      thumbs.map(({ shape: [rows, columns], tops }) =>
+        tops.map((top) => {
           const values = new Float32Array(rows * columns);
           for (let at = 0; at < values.length; at++) values[at] = scales[block] * SQUARES[bytes[start + at]];
           block += 1;
           start += values.length;
-          return { values, rows, columns, most: greatest(values) };
+          return { values, rows, columns, top };
         })));
   }
 
@@ -213,19 +291,21 @@
     drawing.textAlign = "center";
     const every = Math.ceil(18 / overview.cell);
     for (let head = 0; head < columns; head += every) drawing.fillText(String(head), overview.left + (head + 0.5) * overview.cell, 11);
-    const all = overview.thumbs.flatMap((samples) => samples[state.sample].map(({ most }) => most));
-    data.layers.forEach((_, number) => drawRow(drawing, number, Math.max(...all)));
+    data.layers.forEach((_, number) => drawRow(drawing, number));
     markGrid(drawing);
-    $("grid-note").textContent = `One row per layer, one column per head; colours from 0 to ${state.scale === "one" ? `${rounded(Math.max(...all))} in all maps` : "the maximum of each map"}.`;
+    const norm = normOf("sqrt");
+    const ends = norm === "rank" ? "by rank in each map" : `(${norm}) from 0 to ${state.scale === "one" ? `${rounded(data.tops[state.sample])} in all maps` : "a robust maximum of each map"}`;
+    $("grid-note").textContent = `One row per layer, one column per head; colours ${ends}.`;
   }
 
-  function drawRow(drawing, number, most) {
+  function drawRow(drawing, number) {
     const { cell, left, top, thumbs } = overview;
     drawing.fillStyle = css("--quiet");
     drawing.textAlign = "right";
     drawing.fillText(data.layers[number].short, left - 5, top + (number + 0.5) * cell + 4);
     thumbs[number][state.sample].forEach((thumb, head) => {
-      const image = canvasOf(imageOf(thumb.values, thumb.columns, thumb.rows, state.scale === "one" ? most : thumb.most));
+      const scale = scaleOf(thumb.values, thumb.columns, 0, normOf("sqrt"), state.scale === "one" ? data.tops[state.sample] : thumb.top);
+      const image = canvasOf(imageOf(thumb.values, thumb.columns, thumb.rows, scale, TABLES.map));
       drawing.imageSmoothingEnabled = thumb.columns > cell;
       drawing.drawImage(image, left + head * cell, top + number * cell, cell - 2, cell - 2);
     });
@@ -247,24 +327,6 @@
     image.src = source;
     return image;
   });
-  const greys = new Map();
-
-  function greyOf(picture) {
-    if (!greys.has(picture)) {
-      const canvas = document.createElement("canvas");
-      [canvas.width, canvas.height] = [picture.naturalWidth, picture.naturalHeight];
-      const context = canvas.getContext("2d");
-      context.drawImage(picture, 0, 0);
-      const image = context.getImageData(0, 0, canvas.width, canvas.height);
-      for (let at = 0; at < image.data.length; at += 4) {
-        // Luma of ITU-R BT.601.
-        image.data.fill(0.299 * image.data[at] + 0.587 * image.data[at + 1] + 0.114 * image.data[at + 2], at, at + 3);
-      }
-      context.putImageData(image, 0, 0);
-      greys.set(picture, canvas);
-    }
-    return greys.get(picture);
-  }
 
   class Panel {
     constructor(root, title) {
@@ -326,23 +388,33 @@
       }
     }
 
+    get picture() {
+      return this.axis.kind === "patches" ? pictures[state.sample % Math.max(1, pictures.length)] : null;
+    }
+
+    get table() {
+      return this.picture ? TABLES.image : TABLES.map;
+    }
+
     // Weights of the groups, in their order, or null for positions without weights; `chosen` is one position.
-    paint(weights, most, chosen) {
+    paint(weights, scale, chosen) {
       this.spans.forEach((span, at) => {
         const index = this.axis.kind === "patches" ? this.groups.findIndex(({ positions }) => String(positions[0]) === span.dataset.positions) : at;
-        const shade = weights ? colour(step(weights[index], most)) : null;
+        const shade = weights ? colour(this.table, scale.step(weights[index])) : null;
         span.style.background = shade ? `rgb(${shade.join(" ")})` : "";
         // Black or white text, by the luma of the background.
         span.style.color = shade ? (0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] > 140 ? "#000" : "#fff") : "";
         span.classList.toggle("chosen", span.dataset.positions.split(" ").includes(String(chosen)));
         span.title = weights ? `${span.textContent}: ${rounded(weights[index])}` : "";
+        // Cells beside an image are too few to compare by colour, and often beyond the scale.
+        if (weights && this.axis.kind === "patches") span.dataset.weight = rounded(weights[index]);
       });
-      if (this.axis.kind === "patches") this.paintImage(weights, most, chosen);
+      if (this.axis.kind === "patches") this.paintImage(weights, scale, chosen);
     }
 
-    paintImage(weights, most, chosen) {
+    paintImage(weights, scale, chosen) {
       const [rows, columns] = this.axis.grid;
-      const picture = pictures[state.sample % Math.max(1, pictures.length)];
+      const { picture } = this;
       const [high, wide] = this.axis.size ?? (picture ? [picture.naturalHeight, picture.naturalWidth] : [rows, columns]);
       const most_wide = Math.min(460, this.root.clientWidth || 460);
       const width = Math.min(most_wide, (460 * wide) / high);
@@ -350,7 +422,7 @@
       const drawing = sized(this.canvas, width, height);
       drawing.fillStyle = css("--empty");
       drawing.fillRect(0, 0, width, height);
-      if (picture?.naturalWidth) drawing.drawImage(greyOf(picture), 0, 0, width, height);
+      if (picture?.naturalWidth) drawing.drawImage(picture, 0, 0, width, height);
       if (weights) {
         const cells = new Float32Array(rows * columns).fill(NaN);
         this.groups.forEach(({ positions: [position] }, at) => {
@@ -358,7 +430,7 @@
           if (place >= 0) cells[place] = weights[at];
         });
         drawing.imageSmoothingEnabled = false;
-        drawing.drawImage(canvasOf(imageOf(cells, columns, rows, most, picture ? 153 : 255)), 0, 0, width, height);
+        drawing.drawImage(canvasOf(imageOf(cells, columns, rows, scale, this.table)), 0, 0, width, height);
       }
       const place = chosen === null ? -1 : placeOf(this.axis, chosen);
       if (place < 0) return;
@@ -397,15 +469,18 @@
 
   function drawMap() {
     const whole = wholeOf(maps, rows, columns);
-    const most = greatest(whole);
+    const [down, across] = [countedOf(queries(), rows), countedOf(keys(), columns)];
+    const counted = new Float32Array(down.length * across.length);
+    down.forEach((row, y) => across.forEach((column, x) => { counted[y * across.length + x] = whole[row * columns.length + column]; }));
+    const scale = scaleOf(counted, across.length, greatest(whole), normOf("sqrt"), sharedTop());
     const canvas = $("map");
     [canvas.width, canvas.height] = [columns.length, rows.length];
     // Cells are square, unless one side of the map is more than four times the other.
     canvas.style.aspectRatio = String(Math.min(4, Math.max(0.25, columns.length / rows.length)));
-    canvas.getContext("2d").putImageData(imageOf(whole, columns.length, rows.length, state.scale === "one" ? layer().most : most), 0, 0);
+    canvas.getContext("2d").putImageData(imageOf(whole, columns.length, rows.length, scale, TABLES.map), 0, 0);
     Object.assign(drawMap, { whole });
     drawLabels();
-    $("map-most").textContent = rounded(state.scale === "one" ? layer().most : most);
+    drawLegend("map", scale, TABLES.map);
     const count = layer().shape[2];
     const together = count > 1 && (state.head === "mean" || state.head === "max");
     const heads = together ? `${state.head} of ${count} heads` : `head ${count > 1 ? state.head : 0}`;
@@ -449,13 +524,15 @@
   function drawQuery() {
     const group = rows.find(({ positions }) => positions.includes(state.query)) ?? { label: labelOf(queries(), state.query), positions: [state.query] };
     const weights = merged(maps, group.positions, columns);
-    const most = state.scale === "one" ? layer().most : greatest(weights);
+    const most = greatest(weights);
+    const counted = countedOf(keys(), columns);
+    const scale = scaleOf(counted.map((at) => weights[at]), counted.length, most, normOf("linear"), sharedTop());
     $("asked").textContent = `What ${group.label} attends to`;
-    to.paint(weights, most, isShared() ? state.query : null);
-    if (!isShared()) from.paint(null, 0, state.query);
-    $("row-most").textContent = rounded(most);
+    to.paint(weights, scale, isShared() ? state.query : null);
+    if (!isShared()) from.paint(null, null, state.query);
+    drawLegend("row", scale, to.table);
     const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, state.strongest);
-    drawLines(order, weights, greatest(weights));
+    drawLines(order, weights, most);
     listStrongest(order, weights, group);
     markRow();
     $("query").value = String(state.query);
@@ -518,10 +595,9 @@
     const windows = layer().shape[1];
     const image = data.samples[state.sample];
     const matrix = image * windows + state.window;
-    if (state.head === "max") return `plot.heatmap(${map}[${matrix}].amax(0))`;
-    const rest = [];
-    if (state.head !== "mean") rest.push(`head=${state.head}`);
-    if (state.colours === "log") rest.push('norm="log"');
+    const norm = ["default", "linear"].includes(state.norm) ? [] : [`norm="${state.norm}"`];
+    if (state.head === "max") return `plot.heatmap(${map}[${matrix}].amax(0), norm="${normOf("sqrt")}")`;
+    const rest = [...(state.head === "mean" ? [] : [`head=${state.head}`]), ...norm];
     const options = [...(data.batch > 1 ? [`sample=${image}`] : []), ...rest];
     if (keys().kind === "patches" && data.images.length && queries().kind === "patches") {
       const label = labelOf(queries(), state.query);
@@ -592,9 +668,6 @@
     to.title.hidden = isShared();
     if (!isShared()) from.show(queries(), rows, choose);
     to.show(keys(), columns, isShared() ? choose : null);
-    const stops = Array.from({ length: 17 }, (_, at) => `rgb(${colour(Math.round((255 * at) / 16)).join(" ")})`);
-    for (const ramp of document.querySelectorAll(".ramp")) ramp.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
-    for (const low of document.querySelectorAll(".legend > :first-child")) low.textContent = state.colours === "log" ? "maximum × 10⁻⁴" : "0";
     drawGrid();
     drawMap();
     drawQuery();
@@ -603,7 +676,7 @@
 
   function listen() {
     const number = (text) => (/^\d+$/.test(text) ? Number(text) : text);
-    for (const id of ["layer", "head", "sample", "colours", "scale", "window", "strongest"]) {
+    for (const id of ["layer", "head", "sample", "norm", "scale", "window", "strongest"]) {
       $(id).addEventListener("input", () => {
         if ($(id).value === "") return;
         state[id] = number($(id).value);
@@ -699,17 +772,13 @@
     drawing.fillStyle = css("--paper");
     drawing.fillRect(0, 0, wide, high);
     const boxOf = (node) => { const box = node.getBoundingClientRect(); return [box.left - left, box.top - top, box.width, box.height]; };
-    for (const node of document.querySelectorAll("#stage .panel canvas:not([hidden]), #frame canvas:not([hidden])")) {
+    for (const node of document.querySelectorAll("#stage .panel canvas:not([hidden]), #frame canvas:not([hidden]), .ramp")) {
       drawing.imageSmoothingEnabled = node.id !== "map";
       drawing.drawImage(node, ...boxOf(node));
     }
     for (const node of document.querySelectorAll("#stage .token")) printToken(drawing, node, boxOf(node));
     drawing.drawImage($("lines"), ...boxOf($("lines")));
     for (const node of document.querySelectorAll("main [data-print], .panel h3:not([hidden])")) printText(drawing, node, boxOf(node), css("--ink"));
-    for (const node of document.querySelectorAll(".ramp")) {
-      const [x, y, w, h] = boxOf(node);
-      for (let at = 0; at < 256; at++) { drawing.fillStyle = `rgb(${colour(at).join(" ")})`; drawing.fillRect(x + (at * w) / 256, y, w / 256 + 0.5, h); }
-    }
     const link = document.createElement("a");
     link.href = canvas.toDataURL("image/png");
     link.download = "attention.png";
@@ -730,7 +799,7 @@
     drawing.fillStyle = ink;
     drawing.textAlign = "left";
     drawing.textBaseline = "middle";
-    drawing.fillText(node.textContent, x, y + h / 2);
+    drawing.fillText([node.textContent, node.dataset.weight ?? ""].join(" ").trimEnd(), x, y + h / 2);
   }
 
   function report(error) {

@@ -16,19 +16,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anylocal._drawing.panel import shortened, starts_of
-from anylocal._drawing.select import array_of
+from anylocal._drawing.panel import Panel, smaller
+from anylocal._drawing.scale import top_of
+from anylocal._drawing.select import array_of, counted_of, place_of
 from anylocal.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from anylocal._drawing.norms import Weights
+    from anylocal._drawing.select import Flags
     from anylocal._maps.map import AttentionMap
 
 STEPS = 255
 THUMB = 40
-"""Most rows and columns of a thumbnail: about its size in pixels on a screen."""
+"""Most rows and columns of a thumbnail, about its size in pixels on a screen; class tokens and others that do not count
+have rows and columns of their own."""
 
 # Little-endian on every machine, as the page's script expects.
 _FLOAT = np.dtype("<f4")
@@ -53,19 +56,19 @@ class Layer:
         Base64 of gzip of the scales, then the levels, of (sample, window, head, query, key).
     differences : bool
         Whether the levels are differences from the row above, modulo 256.
-    thumbs : list of list of Quantised
+    thumbs : list of list of Panel
         By sample and head.
     error : float
         The largest difference between a weight read from the bytes and the map's.
-    most : float
-        The greatest weight.
+    tops : list of float
+        Where a scale that all heads share ends, for each sample.
     """
 
     text: str
     differences: bool
-    thumbs: list[list[Quantised]]
+    thumbs: list[list[Panel]]
     error: float
-    most: float
+    tops: list[float]
 
 
 def quantise(weights: Weights) -> Quantised:
@@ -87,21 +90,28 @@ def quantise(weights: Weights) -> Quantised:
 def pack(attention: AttentionMap, samples: Sequence[int]) -> Layer:
     """Return the matrices of some samples in bytes, computed one at a time."""
     matrices: list[Quantised] = []
-    thumbs: list[list[Quantised]] = []
+    thumbs: list[list[Panel]] = []
+    tops: list[float] = []
     for sample in samples:
         sums: dict[int, Weights] = {}
-        for window in range(sample * attention.windows, (sample + 1) * attention.windows):
+        counted: list[Weights] = []
+        windows = range(sample * attention.windows, (sample + 1) * attention.windows)
+        for window in windows:
+            flags = np.ix_(*_flags(attention, window))
             for head, weights in enumerate(_heads(attention, window)):
                 matrices.append(quantise(weights))
+                counted.append(weights[flags])
                 sums[head] = sums[head] + weights if head in sums else weights
-        thumbs.append([quantise(_thumb(total / attention.windows)) for total in sums.values()])
+        tops.append(top_of(*counted))
+        flags_of_first = _flags(attention, windows[0])
+        thumbs.append([smaller(total / len(windows), *flags_of_first, THUMB, "mean") for total in sums.values()])
     differences = _is_smooth(matrices[len(matrices) // 2].levels)
     return Layer(
         compressed(matrices, differences=differences),
         differences,
         thumbs,
         max((matrix.error for matrix in matrices), default=0.0),
-        max((matrix.scale for matrix in matrices), default=0.0),
+        tops,
     )
 
 
@@ -130,6 +140,9 @@ def _heads(attention: AttentionMap, window: int) -> Iterable[Weights]:
             yield array_of(attention[window, head])
 
 
-def _thumb(weights: Weights) -> Weights:
-    rows, columns = (starts_of(np.ones(length, bool), THUMB) for length in weights.shape)
-    return shortened(shortened(weights, rows).T, columns).T
+def _flags(attention: AttentionMap, window: int) -> tuple[Flags, Flags]:
+    """Return which queries and which keys the scale is for."""
+    text = place_of(attention, window)
+    return counted_of(attention.queries, range(attention.shape[2]), text), counted_of(
+        attention.keys, range(attention.shape[3]), text
+    )
