@@ -61,8 +61,7 @@ def describe(
                 "tops": pack.tops,
                 "differences": pack.differences,
                 "thumbs": [
-                    {"shape": heads[0].weights.shape, "tops": [top_of(head.counted) for head in heads]}
-                    for heads in pack.thumbs
+                    {"shape": heads[0].weights.shape, "tops": [head.top for head in heads]} for heads in pack.thumbs
                 ],
             }
         )

@@ -225,11 +225,17 @@
     const drawing = sized($(`${name}-ramp`), width, height);
     drawing.beginPath();
     for (const [x, y] of [[0, 0], [width - tip, 0], [width, height / 2], [width - tip, height], [0, height]]) drawing.lineTo(x, y);
+    drawing.closePath();
+    drawing.save();
     drawing.clip();
     for (let x = 0; x < width; x++) {
       drawing.fillStyle = `rgb(${colour(table, Math.min(255, Math.round((255 * x) / (width - tip)))).join(" ")})`;
       drawing.fillRect(x, 0, 1.5, height);
     }
+    drawing.restore();
+    // Or the light end of the colours would be lost on light paper, and the dark one on dark paper.
+    drawing.strokeStyle = css("--quiet");
+    drawing.stroke();
     $(`${name}-least`).textContent = scale.least;
     $(`${name}-most`).textContent = scale.most;
     $(`${name}-ramp`).dataset.top = String(scale.top);
@@ -294,7 +300,7 @@
     data.layers.forEach((_, number) => drawRow(drawing, number));
     markGrid(drawing);
     const norm = normOf("sqrt");
-    const ends = norm === "rank" ? "by rank in each map" : `(${norm}) from 0 to ${state.scale === "one" ? `${rounded(data.tops[state.sample])} in all maps` : "a robust maximum of each map"}`;
+    const ends = norm === "rank" ? "by rank in each map" : `(${norm}) up to ${state.scale === "one" ? `${rounded(data.tops[state.sample])} in all maps` : "a robust maximum of each map"}`;
     $("grid-note").textContent = `One row per layer, one column per head; colours ${ends}.`;
   }
 

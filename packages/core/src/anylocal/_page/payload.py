@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import torch
 
 from anylocal._drawing.panel import Panel, smaller
 from anylocal._drawing.scale import top_of
-from anylocal._drawing.select import array_of, counted_of, place_of
+from anylocal._drawing.select import array_of, counted_of, mean_of, place_of
 from anylocal.errors import OptionError
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ class Quantised:
 
 
 @dataclass(frozen=True, eq=False)
+class Thumb(Panel):
+    """A head made smaller, and where its scale ends."""
+
+    top: float
+
+
+@dataclass(frozen=True, eq=False)
 class Layer:
     """A layer's matrices, compressed, and a thumbnail of each head for each sample.
 
@@ -56,7 +64,7 @@ class Layer:
         Base64 of gzip of the scales, then the levels, of (sample, window, head, query, key).
     differences : bool
         Whether the levels are differences from the row above, modulo 256.
-    thumbs : list of list of Panel
+    thumbs : list of list of Thumb
         By sample and head.
     error : float
         The largest difference between a weight read from the bytes and the map's.
@@ -66,7 +74,7 @@ class Layer:
 
     text: str
     differences: bool
-    thumbs: list[list[Panel]]
+    thumbs: list[list[Thumb]]
     error: float
     tops: list[float]
 
@@ -90,21 +98,18 @@ def quantise(weights: Weights) -> Quantised:
 def pack(attention: AttentionMap, samples: Sequence[int]) -> Layer:
     """Return the matrices of some samples in bytes, computed one at a time."""
     matrices: list[Quantised] = []
-    thumbs: list[list[Panel]] = []
+    thumbs: list[list[Thumb]] = []
     tops: list[float] = []
     for sample in samples:
-        sums: dict[int, Weights] = {}
-        counted: list[Weights] = []
         windows = range(sample * attention.windows, (sample + 1) * attention.windows)
-        for window in windows:
-            flags = np.ix_(*_flags(attention, window))
-            for head, weights in enumerate(_heads(attention, window)):
-                matrices.append(quantise(weights))
-                counted.append(weights[flags])
-                sums[head] = sums[head] + weights if head in sums else weights
-        tops.append(top_of(*counted))
-        flags_of_first = _flags(attention, windows[0])
-        thumbs.append([smaller(total / len(windows), *flags_of_first, THUMB, "mean") for total in sums.values()])
+        flags = [_flags(attention, window) for window in windows]
+        weights = [list(_heads(attention, window)) for window in windows]
+        matrices += [quantise(head) for heads in weights for head in heads]
+        counted = [[head[np.ix_(*each)] for head in heads] for heads, each in zip(weights, flags, strict=True)]
+        tops.append(top_of(*itertools.chain.from_iterable(counted)))
+        # By head, of all windows.
+        pairs = zip(zip(*weights, strict=True), zip(*counted, strict=True), strict=True)
+        thumbs.append([_thumb(head, flags[0], top_of(*each)) for head, each in pairs])
     differences = _is_smooth(matrices[len(matrices) // 2].levels)
     return Layer(
         compressed(matrices, differences=differences),
@@ -138,6 +143,13 @@ def _heads(attention: AttentionMap, window: int) -> Iterable[Weights]:
     with torch.no_grad():
         for head in range(attention.shape[1]):
             yield array_of(attention[window, head])
+
+
+def _thumb(windows: Sequence[Weights], flags: tuple[Flags, Flags], top: float) -> Thumb:
+    """Return the thumbnail of a head whose scale ends at `top`."""
+    panel = smaller(mean_of(windows), *flags, THUMB, "mean")
+    # A sink of one column is wider in a thumbnail: wider, perhaps, than what its scale would leave out.
+    return Thumb(panel.weights, panel.counted, min(top, top_of(panel.counted)))
 
 
 def _flags(attention: AttentionMap, window: int) -> tuple[Flags, Flags]:
