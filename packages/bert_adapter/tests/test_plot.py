@@ -185,3 +185,61 @@ def test_a_sample_that_is_no_number(sample: Any, words: bool) -> None:
         PositionError, match=r"Sample index '?1.* of AttentionMap\(.*\) is not an integer; give one below 2"
     ):
         plot.tokens(attention(), sample=sample, words=words)
+
+
+def sentence(length: int = 14) -> AttentionMap:
+    """Return a map in which every token rests on "[CLS]"."""
+    axis = Tokens(["[CLS]", *(f"word{n}" for n in range(length)), "[SEP]"], special=[1, *[0] * length, 1])
+    weights = torch.rand(len(axis), len(axis), generator=torch.Generator().manual_seed(0)) / 100
+    weights[:, 0] = 0.9
+    return AttentionMap.from_weights(weights, queries=axis, keys=axis)
+
+
+def axes(width: float, height: float) -> mpl.axes.Axes:
+    return Figure((width, height), layout="constrained").subplots()
+
+
+def test_special_tokens_do_not_rule_the_scale() -> None:
+    """The scale is for words, and a triangle on the colorbar shows that others lie beyond it."""
+    ax = plot.tokens(sentence(), ax=axes(7, 5))
+    image = ax.images[0]
+    assert image.norm.vmax == pytest.approx(sentence()[0, 0, 1:-1, 1:-1].max().item())
+    assert image.colorbar is not None
+    assert image.colorbar.extend == "max"
+
+
+def test_covered_weights_are_not_beyond_the_scale() -> None:
+    """Attention from padding, which is covered, puts no triangle on the colorbar."""
+    weights = torch.full((2, 1, 4, 4), 0.25)
+    weights[1, :, 3] = torch.tensor([1.0, 0, 0, 0])
+    batch = AttentionMap.from_weights(weights, queries=AXIS, keys=AXIS)
+    colorbar = plot.tokens(batch, sample=1, ax=axes(7, 5)).images[0].colorbar
+    assert colorbar is not None
+    assert colorbar.extend == "neither"
+
+
+@pytest.mark.parametrize(("rows", "length"), [(1, 14), (1, 126), (3, 126)])
+def test_rows_of_a_strip_are_low(rows: int, length: int) -> None:
+    """A few rows do not fill the axes, and the colorbar is high enough for its numbers."""
+    ax = plot.tokens(sentence(length), queries=slice(rows), ax=axes(7, 5))
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+    row = ax.get_window_extent().height / 100 / rows
+    assert 0.25 < row < 0.45
+    colorbar = ax.images[0].colorbar
+    assert colorbar is not None
+    assert colorbar.ax.get_window_extent().height > 80
+
+
+def test_a_new_figure_of_a_strip_is_low() -> None:
+    """A new figure is as high as one row needs."""
+    figure = plot.tokens(sentence(), queries="word3").figure
+    assert isinstance(figure, Figure)
+    assert figure.get_figheight() < 3
+
+
+def test_every_token_of_a_sentence_is_labelled() -> None:
+    """In a column of a paper, labels become smaller before any is left out."""
+    ax = plot.tokens(sentence(), ax=axes(4, 3))
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+    assert [len(ruler.get_majorticklocs()) for ruler in (ax.xaxis, ax.yaxis)] == [16, 16]
+    assert ax.yaxis.get_majorticklabels()[0].get_fontsize() >= 4.5

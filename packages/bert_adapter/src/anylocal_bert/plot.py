@@ -1,4 +1,8 @@
-"""Recipes: pictures of the attention of tokens, and the recipes of `anylocal.plot`."""
+"""Recipes: pictures of the attention of tokens, and the recipes of `anylocal.plot`.
+
+`queries=` chooses any number of rows, `query=` the one token that a picture is about. Scales are for words: special
+tokens, on which most heads rest, may go beyond them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from anylocal.drawing import (
     Drawn,
     array_of,
     caption,
+    clipped,
     colormap_of,
     draw_matrix,
     map_of,
@@ -27,12 +32,23 @@ from anylocal.drawing import (
     sample_name,
     sample_of,
     scale_of,
+    shrink,
+    type_share,
 )
 from anylocal.errors import OptionError, PositionError, ShapeError, StateError
 from anylocal.plot import difference, entropy, heads, heatmap, model
-from anylocal_bert._columns import LONGEST, add_legend, draw_bars, draw_lines, name_columns, name_lines, tall_axes
+from anylocal_bert._columns import (
+    LONGEST,
+    add_legend,
+    draw_bars,
+    draw_lines,
+    name_columns,
+    name_lines,
+    tall_axes,
+)
 from anylocal_bert._columns import strongest as strongest_of
 from anylocal_bert._sides import attends_across, real, tokens_of
+from anylocal_bert._sizes import add_bar, axes_for, fit_matrix_labels, lower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,7 +86,8 @@ def tokens(
     """Draw which tokens attend to which: a row for each query, a column for each key, padding in grey.
 
     Attention from padding is meaningless, and padding gets none: its rows and columns are covered and do not count for
-    the scale. A thin line marks the start of a further sentence, if the tokens have `segments`.
+    the scale. A thin line marks the start of a further sentence, if the tokens have `segments`. A few rows of a long
+    text are no higher than a line of text.
 
     Parameters
     ----------
@@ -83,7 +100,8 @@ def tokens(
     queries : str, int, slice or sequence, optional
         Which rows, by token or position; all by default.
     norm : matplotlib.colors.Normalize or str, optional
-        The scale, from 0 to the greatest weight that is not covered by default.
+        The scale, as in `heatmap`: "linear", "sqrt", "log", "rank", or a scale of your own. It is for words; attention
+        to special tokens, or from them, may lie beyond its top, which a triangle on the colorbar shows.
     cmap : str or matplotlib.colors.Colormap
         "magma" by default.
     ax : matplotlib.axes.Axes, optional
@@ -370,11 +388,19 @@ def rollout(
 
 
 def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, colorbar: bool) -> Axes:
-    """Draw a matrix with the rows and columns of padding covered, on a scale for the others."""
+    """Draw a matrix with the rows and columns of padding covered, on a scale for the words."""
     columns = _hidden(drawn.keys, range(drawn.weights.shape[1]), drawn.text)
     rows = _hidden(drawn.queries, drawn.rows, drawn.text)
-    visible = drawn.weights[np.ix_(~rows, ~columns)]
-    ax = draw_matrix(drawn, scale_of(norm, [visible]), cmap, ax, colorbar=colorbar)
+    counted = [flags & ~hidden for flags, hidden in zip(drawn.flags, (rows, columns), strict=True)]
+    scale, colours = scale_of(norm, [drawn.weights[np.ix_(*counted)]]), colormap_of(cmap)
+    ax = axes_for(ax, drawn.weights)
+    share = type_share(ax)
+    draw_matrix(drawn, scale, colours, ax, colorbar=False)
+    lower(ax, ax.images[0], drawn.weights)
+    fit_matrix_labels(ax, drawn)
+    if colorbar:
+        beyond = clipped([scale], [drawn.weights[np.ix_(~rows, ~columns)]])
+        shrink(add_bar(ax.images[0], ax, LEGEND, beyond).ax, share)
     _cover(ax, columns, axis="x")
     _cover(ax, rows, axis="y")
     return ax

@@ -1,0 +1,119 @@
+"""The size of a matrix of tokens on paper: rows of a long text that stay low, and labels that all have room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib import rcParams
+from matplotlib.transforms import ScaledTranslation
+
+from anylocal.drawing import LINE, add_colorbar, bar_options, new_figure, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.image import AxesImage
+
+    from anylocal.drawing import Drawn, Extend, Weights
+
+LONG = 4
+"""A matrix that is wider by this than it is high is a strip: its cells are not square, as they would be too low."""
+
+ROW, BAR = 2.4, 8.0
+"""Heights of a row of a strip, and at least of its colorbar, in font sizes."""
+
+AROUND = 15.0
+"""What title, labels and ticks take of the height of a figure, in font sizes."""
+
+LETTER = 0.58
+"""Width of a letter, in font sizes."""
+
+LEAST = 0.45
+"""The smallest type, as a share of the usual: where labels would have to be smaller, some are left out instead."""
+
+SLOT = 1.2
+"""What a layout engine gives to axes and their labels, as a share of the axes before."""
+
+
+def is_strip(weights: Weights) -> bool:
+    """Return whether a matrix has few rows for its columns."""
+    return weights.shape[0] * LONG < weights.shape[1]
+
+
+def axes_for(ax: Axes | None, weights: Weights) -> Axes:
+    """Return the axes, or those of a new figure, which a strip makes low."""
+    if ax is not None:
+        return ax
+    figure = new_figure()
+    if is_strip(weights):
+        high = (len(weights) * ROW + AROUND) * _font()
+        figure.set_figheight(min(figure.get_figheight(), high))
+    return figure.add_subplot()
+
+
+def lower(ax: Axes, image: AxesImage, weights: Weights) -> None:
+    """Keep the rows of a strip as low as a line of text, or as its columns are wide."""
+    width, height = ax.bbox.width, ax.bbox.height
+    rows, columns = weights.shape
+    high = rows * max(ROW * _font() * ax.figure.dpi, width / columns)
+    if is_strip(weights) and high < height:
+        ax.set_box_aspect(high / width)
+        if width > columns and image.get_interpolation() != "none":
+            # Averaging columns that are few dots wide would blur the rows as well.
+            image.set_interpolation("nearest")
+
+
+def add_bar(mappable: ScalarMappable, ax: Axes, label: str, extend: Extend) -> Colorbar:
+    """Put the legend of the scale to the right of a matrix, higher than one of very few rows."""
+    aspect = ax.get_box_aspect()
+    high = BAR * _font()
+    if ax.figure.get_layout_engine() is None or aspect is None or aspect * ax.bbox.width >= high * ax.figure.dpi:
+        return add_colorbar(mappable, ax, label, extend)
+    # From the middle of the right edge, in inches. `transAxes` is affine, which its stub does not say.
+    middle = ScaledTranslation(1, 0.5, ax.transAxes)  # type: ignore[arg-type]  # a transform is right
+    inset = ax.inset_axes((0.06, -high / 2, 0.12, high), transform=ax.figure.dpi_scale_trans + middle)
+    return ax.figure.colorbar(mappable, cax=inset, **bar_options(mappable.norm, label, extend))  # type: ignore[arg-type]  # its setter takes more than its getter gives
+
+
+def fit_matrix_labels(ax: Axes, drawn: Drawn) -> None:
+    """Make the labels of a matrix so small that all have room, if they can be read then."""
+    rows, columns = drawn.weights.shape
+    across = LETTER * _longest(drawn.queries, drawn.rows, drawn.text)
+    upwards = LETTER * _longest(drawn.keys, range(columns), drawn.text)
+    sizes = {
+        ax.xaxis: room(ax.bbox.width, ax, 7.5) / (columns * LINE + across),
+        ax.yaxis: room(ax.bbox.height, ax, 6.5) / (rows * LINE + upwards),
+    }
+    if ax.get_aspect() != "auto":
+        sizes = dict.fromkeys(sizes, min(sizes.values()))
+    for ruler, size in sizes.items():
+        fit_labels(ruler, size)
+
+
+def room(pixels: float, ax: Axes, around: float) -> float:
+    """Return about what a layout leaves to axes and their tick labels, in points, besides so many font sizes."""
+    points = pixels / ax.figure.dpi * 72
+    return points if ax.figure.get_layout_engine() is None else SLOT * points - around * _font() * 72
+
+
+def fit_labels(ruler: XAxis | YAxis, size: float) -> None:
+    """Make tick labels smaller, if they can be read then; else they are thinned out when they are drawn."""
+    usual = float(ruler.get_major_ticks(1)[0].label1.get_fontsize())
+    if LEAST * rcParams["font.size"] <= size < usual:
+        ruler.set_tick_params(labelsize=size)
+
+
+def _font() -> float:
+    """Return the usual size of type, in inches."""
+    return float(rcParams["font.size"]) / 72
+
+
+def _longest(axis: object, shown: Sequence[int], text: int) -> int:
+    """Return the number of letters of the longest label."""
+    if axis is None:
+        return len(str(max(shown, default=0)))
+    return max((len(printable(axis.label(position, text), 10)) for position in shown), default=0)  # type: ignore[attr-defined]
