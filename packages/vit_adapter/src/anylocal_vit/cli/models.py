@@ -45,8 +45,8 @@ def load_model(options: Namespace) -> torch.nn.Module:
         raise WeightsError(
             f"The weights of {options.model!r} could not be loaded: {reason[0] if reason else type(error).__name__}."
             " The Hugging Face hub has them, which needs a network once; then they are cached. Offline, give a file"
-            " with --checkpoint FILE, take an untrained model with --random-weights, or leave --model out to train the"
-            " small ViT of the demo."
+            " with --checkpoint FILE, take an untrained model with --random-weights, or leave --model out: the"
+            " demo's own needs no hub."
         ) from error
     return model.eval()
 
