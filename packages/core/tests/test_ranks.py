@@ -122,5 +122,5 @@ def test_maps_are_gathered_on_one_rank(tmp_path: Path) -> None:
 
 def test_without_other_ranks_there_is_nothing_to_gather() -> None:
     """The one process has all its maps."""
-    with pytest.raises(StateError, match="no other ranks"):
+    with pytest.raises(StateError, match="No other ranks"):
         AttentionMaps([AttentionMap.from_weights(torch.eye(2))]).gather()
