@@ -423,7 +423,7 @@ def test_a_patch_is_asked_by_the_mouse(show: Any) -> None:
 
 
 def test_weights_lie_over_their_patches(show: Any) -> None:
-    """The patch with all the attention is the bright one, where it lies in the image, over the grey picture."""
+    """The patch with all the attention is the bright one, where it lies in the image, over the picture."""
     axis = Patches((2, 2), prefix=())
     weights = torch.zeros(4, 4)
     weights[:, 1] = 1.0
