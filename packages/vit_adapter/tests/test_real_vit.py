@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import timm
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from anylocal.attention import AttentionMaps
+    from anylocal.attention import AttentionMap, AttentionMaps
 
 data = pytest.importorskip("skimage.data", reason="the photographs are in scikit-image")
 pytest.importorskip("onnx", reason="the weights are read with onnx")
@@ -176,37 +177,32 @@ def test_a_tensor_of_another_size() -> None:
         drawn(maps, torch.zeros(3, 300, 451))
 
 
-class Tiny:
-    """A model of this size has everything but the weights of the real one."""
-
-    @staticmethod
-    def looked() -> tuple[Any, AttentionMaps]:
-        import timm
-
-        model = timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=0).eval()
-        return model, look(model, photograph(model, source("chelsea")))
+def tiny() -> tuple[Any, AttentionMap]:
+    """Return a model with random weights, which nothing else refers to, and its only map."""
+    model = timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=0).eval()
+    return model, look(model, photograph(model, source("chelsea")))[0]
 
 
-def test_the_maps_do_not_keep_the_model() -> None:
+def test_a_map_does_not_keep_the_model() -> None:
     """When the model is gone, a file cannot be prepared any more, and the message says what to give."""
-    model, maps = Tiny.looked()
+    model, attention = tiny()
     there = weakref.ref(model)
-    assert maps[0].model is model
+    assert attention.model is model
     del model
     gc.collect()
     assert there() is None
-    assert maps[0].model is None
+    assert attention.model is None
     message = r"The image is 300 × 451 pixels, .*; give what the model was given, such as anylocal_vit\.photograph\("
     with pytest.raises(ShapeError, match=message):
-        plot.query(maps[0], source("chelsea"), query="cls")
+        plot.query(attention, source("chelsea"), query="cls")
     with pytest.raises(ShapeError, match=r"'cat\.png' is a file; give what the model was given"):
-        plot.query(maps[0], "cat.png", query="cls")
+        plot.query(attention, "cat.png", query="cls")
 
 
 def test_maps_from_a_file_know_no_model(tmp_path: Path) -> None:
     """Their pictures need the image as the model saw it."""
-    model, maps = Tiny.looked()
-    (loaded,) = load(save(maps, tmp_path / "maps.safetensors"))
+    model, attention = tiny()
+    (loaded,) = load(save(attention, tmp_path / "maps.safetensors"))
     assert loaded.model is None
     with pytest.raises(ShapeError, match="give what the model was given"):
         plot.query(loaded, source("chelsea"), query="cls")
@@ -222,12 +218,12 @@ def pickled(attention: Any) -> Any:
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
 def test_copies_of_a_map_refer_to_no_model(duplicate: Any) -> None:
     """A weak reference cannot be pickled: a copy has none, and all else."""
-    model, maps = Tiny.looked()
-    assert maps[0].model is model
-    other = duplicate(maps[0])
+    model, attention = tiny()
+    assert attention.model is model
+    other = duplicate(attention)
     assert other.model is None
-    assert (other.name, other.keys) == (maps[0].name, maps[0].keys)
-    torch.testing.assert_close(other[0, 0], maps[0][0, 0])
+    assert (other.name, other.keys) == (attention.name, attention.keys)
+    torch.testing.assert_close(other[0, 0], attention[0, 0])
 
 
 def test_a_photograph_for_transformers() -> None:

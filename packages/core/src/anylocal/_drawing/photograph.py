@@ -22,6 +22,10 @@ Source: TypeAlias = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 
 _IMAGENET: Final = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+_OF_IMAGENET: Final = {"dinov2", "dinov2_with_registers"}
+"""Types of transformers' models whose image processor has CLIP's statistics by default, and ImageNet's in every
+checkpoint."""
+
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
@@ -185,7 +189,8 @@ def _processor_of(model: Any) -> Any:
             " model was given, in its own size."
         )
         raise ShapeError(msg)
-    return kind()
+    of_imagenet = getattr(model.config, "model_type", "") in _OF_IMAGENET
+    return kind(image_mean=_IMAGENET[0], image_std=_IMAGENET[1]) if of_imagenet else kind()
 
 
 def _image_size(config: Any) -> tuple[int, int] | None:
