@@ -363,7 +363,8 @@ class TestAll:
     def test_nothing_overlaps(self, recipe: str, heads: int, size: tuple[float, float]) -> None:
         """Titles, panels, names, the heading and the colorbar keep apart, inside the figure."""
         axis = Patches(grid=(4, 4), prefix=("cls", "reg1", "reg2", "reg3", "reg4"), image_size=(56, 56))
-        maps = model(12, heads=heads, axis=axis)
+        layers = {"over_heads": 1, "over_layers": heads, "grid": 12 if heads <= 6 else 2}[recipe]
+        maps = model(layers, heads=1 if recipe == "over_layers" else heads, axis=axis)
         figure = empty(size)
         image = np.zeros((56, 56))
         getattr(plot, recipe)(maps[0] if recipe == "over_heads" else maps, image, query=(1, 1), figure=figure)
