@@ -62,5 +62,23 @@ with plt.rc_context(style | {"figure.figsize": (6.9, 2.8)}):
     figure.savefig(folder / "layers.pdf", dpi=300)
 
 # %%
+# Over a photograph
+# -----------------
+#
+# The patches stay sharp at any size; ``dpi`` is that of the photograph below them.
+
+from scenes import photo_scene
+
+from anylocal_vit import capture_attention
+from anylocal_vit import plot as over
+
+vit, photo = photo_scene()
+with capture_attention(vit, modules="blocks.11.attn") as last:
+    vit(photo.tensor)
+with plt.rc_context(style | {"figure.figsize": (6.9, 4)}):
+    figure = over.over_heads(last[0], photo, query="cls")
+    figure.savefig(folder / "heads.pdf", dpi=300)
+
+# %%
 # For greyscale print: the lightness of the default colormap, magma, increases evenly
 # (see :doc:`/explanation/colour`).

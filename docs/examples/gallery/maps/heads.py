@@ -2,7 +2,8 @@
 heads: every head of one map
 ============================
 
-All heads of a layer and their mean, on one scale, so that panels can be compared.
+All heads of a layer and their mean, each on a scale of its own; with ``share="all"`` on
+one, so that panels can be compared.
 
 The maps are those of a pretrained 6-layer BERT.
 """

@@ -2,8 +2,8 @@
 model: every head of every layer
 ================================
 
-A row for each layer, a column for each head, all on one scale: the picture to start
-with.
+A row for each layer, a column for each head, each on a scale of its own: the picture to
+start with.
 
 The maps are those of a pretrained 6-layer BERT.
 """
@@ -21,12 +21,9 @@ maps = capture_text(model, tokenizer, TEXT)
 figure = plot.model(maps)
 
 # %%
-# A few weights near 1 make all others dark. A nonlinear scale distinguishes those, and
-# the colorbar shows it.
+# On one scale, so that equal colours are equal weights:
 
-from matplotlib.colors import PowerNorm
-
-figure = plot.model(maps, norm=PowerNorm(0.5))
+figure = plot.model(maps, share="all")
 
 # %%
 # Large maps are made smaller, by the maximum of the cells that a pixel covers; the
