@@ -2,10 +2,10 @@
 Save a picture for a paper
 ==========================
 
-Recipes respect matplotlib's settings. Set the column width and the font size of the
-paper, draw, and save as PDF or SVG.
+Recipes respect matplotlib's settings. Set those of the paper, draw, and save as PDF or
+SVG.
 
-The maps are those of a pretrained 6-layer BERT.
+The maps are those of a pretrained 6-layer BERT, and of a vision transformer.
 """
 
 import tempfile
@@ -24,48 +24,41 @@ folder = Path(tempfile.mkdtemp())  # use the folder of your paper
 # One column
 # ----------
 #
-# 3.3 inches and 8 points, as in two-column papers. Widths in inches are widths on the
-# page if the picture is included without scaling.
+# :func:`anylocal.plot.style` sets matplotlib for a two-column paper: figures are 3.25
+# inches wide, type has 8 points, text stays text, and cells of matrices are crisp at any
+# zoom. Widths in inches are widths on the page if the picture is included without
+# scaling. Draw and save inside the block.
 
-style = {
-    "figure.figsize": (3.3, 2.9),
-    "font.size": 8,
-    "font.family": "serif",
-    "axes.titlesize": 8,
-    "pdf.fonttype": 42,  # embed editable fonts, as publishers require
-    "svg.fonttype": "none",  # text stays text
-}
-with plt.rc_context(style):
+from anylocal.plot import style
+
+with style("paper"):
     ax = plot.heatmap(maps[5], head=11)
     for ending in ("pdf", "svg"):
-        ax.figure.savefig(folder / f"head.{ending}", dpi=300)
+        ax.figure.savefig(folder / f"head.{ending}")
 sorted(path.name for path in folder.iterdir())
 
 # %%
-# ``dpi`` also applies to the matrix inside a PDF or SVG: text and axes are vector
-# graphics, the weights an image. That is enough for a matrix of few cells; for tokens,
+# Text and axes are vector graphics, the weights an image of one dot per cell. For tokens,
 # :func:`~anylocal_bert.plot.lines` draws vector graphics only.
 #
 # Several panels, one scale
 # -------------------------
 #
 # Give every panel the same ``norm`` and one of them the colorbar; otherwise equal
-# colours mean different weights.
+# colours mean different weights. ``columns=2`` makes figures as wide as the page.
 
 from matplotlib.colors import Normalize
 
-with plt.rc_context(style | {"figure.figsize": (6.9, 2.8)}):
-    figure, axes = plt.subplots(1, 3, layout="constrained")
+with style("paper", columns=2):
+    figure, axes = plt.subplots(1, 3, figsize=(6.75, 2.8), layout="constrained")
     for layer, ax in zip((0, 2, 5), axes, strict=True):
         plot.heatmap(maps[layer], ax=ax, norm=Normalize(0, 0.5), colorbar=layer == 5)
         ax.set(title=f"layer {layer}", ylabel="query token" if layer == 0 else "")
-    figure.savefig(folder / "layers.pdf", dpi=300)
+    figure.savefig(folder / "layers.pdf")
 
 # %%
 # Over a photograph
 # -----------------
-#
-# The patches stay sharp at any size; ``dpi`` is that of the photograph below them.
 
 from scenes import photo_scene
 
@@ -75,10 +68,10 @@ from anylocal_vit import plot as over
 vit, photo = photo_scene()
 with capture_attention(vit, modules="blocks.11.attn") as last:
     vit(photo.tensor)
-with plt.rc_context(style | {"figure.figsize": (6.9, 4)}):
+with style("paper", columns=2):
     figure = over.over_heads(last[0], photo, query="cls")
-    figure.savefig(folder / "heads.pdf", dpi=300)
+    figure.savefig(folder / "heads.pdf")
 
 # %%
-# For greyscale print: the lightness of the default colormap, magma, increases evenly
-# (see :doc:`/explanation/colour`).
+# For greyscale print: the lightness of the default colormaps, magma and over photographs
+# plasma, increases evenly (see :doc:`/explanation/colour`).

@@ -14,8 +14,8 @@ You need ``anylocal-vit``, scikit-image for the photograph, and the weights:
 # The model
 # ---------
 #
-# DINOv2 ViT-S/14 was trained on photographs without labels (Oquab et al. 2023). `scenes`
-# loads it by `anylocal_vit.dinov2`, which needs no model hub; with one,
+# DINOv2 ViT-S/14 was trained on photographs without labels (Oquab et al. 2023).
+# ``scenes`` loads it by `anylocal_vit.dinov2`, which needs no model hub; with one,
 # ``timm.create_model(NAME, pretrained=True)`` loads any other.
 
 import torch
@@ -54,8 +54,8 @@ maps[-1].keys
 # Plot
 # ----
 #
-# What the class token attends to in the last layer, head by head. Each panel has its own
-# scale, whose top is written in it.
+# What the class token attends to in the last layer, head by head. Each panel has its
+# own scale, whose top is written in it.
 
 figure = plot.over_heads(maps[-1], photo, query="cls")
 
