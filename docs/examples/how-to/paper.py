@@ -25,8 +25,8 @@ folder = Path(tempfile.mkdtemp())  # use the folder of your paper
 # ----------
 #
 # :func:`anylocal.plot.style` sets matplotlib for a two-column paper: figures are 3.25
-# inches wide, type has 8 points, text stays text, and cells of matrices are crisp at any
-# zoom. Widths in inches are widths on the page if the picture is included without
+# inches wide, type has 8 points, text stays text, and cells of matrices are crisp at
+# any zoom. Widths in inches are widths on the page if the picture is included without
 # scaling. Draw and save inside the block.
 
 from anylocal.plot import style
@@ -38,8 +38,8 @@ with style("paper"):
 sorted(path.name for path in folder.iterdir())
 
 # %%
-# Text and axes are vector graphics, the weights an image of one dot per cell. For tokens,
-# :func:`~anylocal_bert.plot.lines` draws vector graphics only.
+# Text and axes are vector graphics, the weights an image of one dot per cell. For
+# tokens, :func:`~anylocal_bert.plot.lines` draws vector graphics only.
 #
 # Several panels, one scale
 # -------------------------
@@ -73,5 +73,5 @@ with style("paper", columns=2):
     figure.savefig(folder / "heads.pdf")
 
 # %%
-# For greyscale print: the lightness of the default colormaps, magma and over photographs
-# plasma, increases evenly (see :doc:`/explanation/colour`).
+# For greyscale print: the lightness of the default colormaps, magma and over
+# photographs plasma, increases evenly (see :doc:`/explanation/colour`).
