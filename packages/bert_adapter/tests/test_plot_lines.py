@@ -184,6 +184,17 @@ def test_a_given_scale() -> None:
     assert np.max(found.get_linewidth()) == 2.4
 
 
+@pytest.mark.parametrize("size", [(6.4, 4.8), (3.3, 2.5)])
+@pytest.mark.parametrize("layout", [None, "tight", "constrained"])
+def test_the_legend_is_below_the_lines(layout: Any, size: tuple[float, float]) -> None:
+    """The legend covers no line, in any layout of the figure."""
+    ax = plot.lines(attention(), sample=0, ax=Figure(size, layout=layout).subplots())
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+    bar = collection(ax).colorbar
+    assert bar is not None
+    assert bar.ax.get_window_extent().y1 < ax.get_window_extent().y0
+
+
 def test_without_a_legend() -> None:
     """The legend of the scale may be left out."""
     assert collection(plot.lines(attention(), sample=0, colorbar=False, ax=axes())).colorbar is None
@@ -299,3 +310,45 @@ def test_positions_that_are_no_tokens() -> None:
     """A map without tokens is refused with the recipe that draws it."""
     with pytest.raises(ShapeError, match=r"queries of 'layer.0' are not tokens.*heatmap"):
         plot.lines(AttentionMap.from_weights(torch.eye(3), name="layer.0"))
+
+
+def sentence(length: int = 14) -> AttentionMap:
+    """Return a map in which every token rests on "[CLS]"."""
+    axis = Tokens(["[CLS]", *(f"word{n}" for n in range(length)), "[SEP]"], special=[1, *[0] * length, 1])
+    weights = torch.rand(len(axis), len(axis), generator=torch.Generator().manual_seed(0)) / 100
+    weights[:, 0] = 0.9
+    return AttentionMap.from_weights(weights, queries=axis, keys=axis)
+
+
+def test_lines_between_words() -> None:
+    """Without a query, lines between words are drawn, and those of special tokens in grey behind them."""
+    ax = plot.lines(sentence(), strongest=20, ax=axes())
+    found, behind = ax.collections
+    assert isinstance(found, LineCollection)
+    assert isinstance(behind, LineCollection)
+    rows, columns = np.array(found.get_segments())[:, :, 1].T
+    assert set(rows) | set(columns) <= set(range(1, 15))
+    assert found.norm.vmax == pytest.approx(sentence()[0, 0, 1:-1, 1:-1].max().item())
+    assert {(0.0, 0.0), (5.0, 0.0)} < {(a, b) for a, b in np.array(behind.get_segments())[:, :, 1]}
+    assert behind.get_zorder() < found.get_zorder()
+    assert ax.get_title() == "head 0\n20 strongest of 196 weights between words"
+    assert found.colorbar is not None
+    assert found.colorbar.ax.get_xlabel() == "attention weight (grey: special tokens)"
+
+
+def test_the_line_of_a_query_to_a_special_token() -> None:
+    """All lines of a query are drawn, on a scale for words, and a triangle shows what lies beyond."""
+    found = collection(plot.lines(sentence(), query="word3", ax=axes()))
+    assert len(found.get_segments()) == 16
+    assert found.norm.vmax == pytest.approx(sentence()[0, 0, 4, 1:-1].max().item())
+    assert found.colorbar is not None
+    assert found.colorbar.extend == "max"
+
+
+def test_every_token_of_a_sentence_is_labelled() -> None:
+    """In a column of a paper, labels become smaller before any is left out, and are alike on both sides."""
+    ax = plot.lines(sentence(), query="word3", ax=axes(4, 3))
+    assert [len(side) for side in labels(ax)] == [16, 16]
+    sizes = {float(one.yaxis.get_majorticklabels()[0].get_fontsize()) for one in (ax, ax.child_axes[0])}
+    assert len(sizes) == 1
+    assert min(sizes) >= 4.5

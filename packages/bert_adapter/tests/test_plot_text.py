@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 
 import anylocal.attention
 from anylocal.attention import AttentionMap, AttentionMaps, Tokens
+from anylocal.drawing import scale_of
 from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError, StateError
 from anylocal_bert import plot
 
@@ -176,23 +177,47 @@ class TestRollout:
         one = AttentionMap.from_weights(torch.eye(3), queries=left, keys=left)
         assert plot.rollout([one], ax=axes()).get_title() == "rollout of 1 layer\nquery [CLS]"
 
-    def test_colours(self) -> None:
-        """A bar has the colour of its value, on a scale from 0 to the greatest, and the legend has the same one."""
-        ax = plot.rollout(layers(), sample=0, ax=axes())
-        row = layers().rollout(queries=0)[0].numpy()
-        colours = ScalarMappable(Normalize(0, row.max()), "magma_r").to_rgba(row)
-        drawn = [bar.get_facecolor() for bar in ax.containers[0]]
-        np.testing.assert_allclose(drawn, colours, atol=1e-6)
-        bar = ax.figure.axes[1]
-        assert bar.get_xlabel() == "attention rollout"
-        assert bar.get_xlim() == pytest.approx((0, row.max()))
+    @pytest.mark.parametrize(("options", "color"), [({}, "C0"), ({"color": "0.2"}, "0.2")])
+    def test_one_colour(self, options: dict[str, Any], color: str) -> None:
+        """The length alone tells the value: bars have one colour, and there is no colorbar."""
+        ax = plot.rollout(layers(), sample=0, ax=axes(), **options)
+        assert {to_hex(bar.get_facecolor()) for bar in ax.containers[0]} == {to_hex(color)}
+        assert ax.figure.axes == [ax]
+
+    def test_special_tokens_do_not_rule_the_scale(self) -> None:
+        """The axis ends at the greatest value of a word, and the value of a longer bar is written beside it."""
+        axis = Tokens(["[CLS]", "a", "b"], special=[1, 0, 0])
+        weights = torch.tensor([[0.9, 0.06, 0.04]]).expand(3, 3)
+        ax = plot.rollout([AttentionMap.from_weights(weights, queries=axis, keys=axis)], query=0, ax=axes())
+        row = [bar.get_width() for bar in ax.containers[0]]
+        assert row == pytest.approx([0.95, 0.03, 0.02])
+        assert ax.get_xlim() == pytest.approx((0, 1.02 * 0.03))
+        assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [(".95", 0)]
 
     def test_a_given_scale(self) -> None:
-        """A given scale applies to colours, and cuts off no bar."""
-        ax = plot.rollout(layers(), sample=0, norm=Normalize(0, 0.01), cmap="cividis", ax=axes())
-        (colour,) = {to_hex(bar.get_facecolor()) for bar in ax.containers[0]}
-        assert colour == to_hex(mpl.colormaps["cividis"](1.0))
-        assert ax.get_xlim()[1] > max(layers().rollout(queries=0)[0].tolist())
+        """A given scale is that of the axis, and the values beyond it are written."""
+        ax = plot.rollout(layers(), sample=0, norm=Normalize(0, 0.01), ax=axes())
+        assert ax.get_xlim() == pytest.approx((0, 0.0102))
+        assert len(ax.texts) == 4
+
+    @pytest.mark.parametrize("norm", ["sqrt", "log", "rank"])
+    def test_named_scales(self, norm: str) -> None:
+        """The scales of other recipes are scales of lengths here."""
+        ax = plot.rollout(layers(), sample=0, norm=norm, ax=axes())
+        ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+        row = layers().rollout(queries=0)[0].numpy()
+        ends = ax.transData.transform([(value, 0) for value in row])[:, 0]
+        shares = (ends - ax.bbox.x0) / ax.bbox.width
+        np.testing.assert_allclose(shares, np.ma.filled(scale_of(norm, [row])(row)), atol=1e-3)
+
+    def test_numbers_keep_apart(self) -> None:
+        """In a column of a paper, the numbers along the axis do not touch."""
+        axis = Tokens([f"word{number}" for number in range(126)])
+        even = AttentionMap.from_weights(torch.full((126, 126), 1 / 126), queries=axis, keys=axis)
+        ax = plot.rollout([even], residual=0.0, ax=Figure((4, 3), layout="constrained").subplots())
+        ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+        boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
+        assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
 
     def test_no_number_at_all(self) -> None:
         """Maps of NaN are drawn, without bars."""
@@ -204,13 +229,7 @@ class TestRollout:
         """Each bar has its token."""
         ax = plot.rollout(layers(), sample=0, ax=axes())
         assert labels(ax.yaxis) == ["guten", "Tag", "!", "</s>"]
-        assert (ax.get_ylabel(), ax.get_xlabel()) == ("token", "")
-
-    def test_without_a_legend(self) -> None:
-        """Without the legend, its label is at the axis."""
-        ax = plot.rollout(layers(), sample=0, colorbar=False, ax=axes())
-        assert ax.figure.axes == [ax]
-        assert ax.get_xlabel() == "attention rollout"
+        assert (ax.get_ylabel(), ax.get_xlabel()) == ("token", "attention rollout")
 
     @pytest.mark.parametrize("sample", [1, -1])
     def test_padding(self, sample: int) -> None:
@@ -230,22 +249,10 @@ class TestRollout:
         assert ax.get_title() == f"rollout of 1 layer\nquery {name}"
         ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
 
-    @pytest.mark.parametrize("size", [(6.4, 4.8), (3.3, 2.5)])
-    @pytest.mark.parametrize("layout", [None, "tight", "constrained"])
-    def test_the_legend_is_below_the_numbers(self, layout: Any, size: tuple[float, float]) -> None:
-        """The legend covers no tick label, in any layout of the figure."""
-        ax = plot.rollout(layers(), sample=0, ax=Figure(size, layout=layout).subplots())
-        ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
-        (bar,) = [other for other in [*ax.figure.axes, *ax.child_axes] if other is not ax]
-        numbers = ax.xaxis.get_tightbbox()
-        assert numbers is not None
-        assert bar.get_window_extent().y1 < numbers.y0
-
-    @pytest.mark.parametrize("options", [{"norm": "foo"}, {"cmap": "foo"}])
-    def test_no_figure_of_a_mistake(self, options: dict[str, Any]) -> None:
-        """A refused scale or colormap leaves no empty figure."""
-        with pytest.raises(OptionError, match=r"'foo' is no (scale|colormap)"):
-            plot.rollout(layers(), sample=0, **options)
+    def test_no_figure_of_a_mistake(self) -> None:
+        """A refused scale leaves no empty figure."""
+        with pytest.raises(OptionError, match="'foo' is no scale"):
+            plot.rollout(layers(), sample=0, norm="foo")
         assert plt.get_fignums() == []
 
     def test_a_text_that_is_all_padding(self) -> None:

@@ -6,26 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rcParams
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
-from matplotlib.layout_engine import ConstrainedLayoutEngine, TightLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.layout_engine import TightLayoutEngine
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-from anylocal.drawing import LINE, name_positions, new_figure
+from anylocal.drawing import LINE, name_positions, new_figure, short
+from anylocal_bert._sizes import fit_labels, room
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.axis import YAxis
+    from matplotlib.cm import ScalarMappable
 
     from anylocal.attention import Tokens
-    from anylocal.drawing import Cmap, Weights
+    from anylocal.drawing import Cmap, Extend, Weights
 
 THINNEST, WIDEST = 0.4, 2.4
 """Widths of a line at the two ends of the scale, in points."""
+
+BEHIND = "0.75"
+"""The grey of lines that are no part of the scale."""
 
 LONGEST = 14
 """Most characters of a label."""
@@ -72,6 +76,12 @@ def draw_lines(
     return lines
 
 
+def draw_behind(ax: Axes, drawn: Sequence[tuple[int, int]], lefts: Sequence[int]) -> None:
+    """Draw thin grey lines behind all others."""
+    ends = [[(0.0, float(lefts[row])), (1.0, float(column))] for row, column in drawn]
+    ax.add_collection(LineCollection(ends, colors=BEHIND, linewidths=THINNEST, zorder=1.5), autolim=False)
+
+
 def name_columns(
     ax: Axes, left: tuple[Tokens, Sequence[int]], right: tuple[Tokens, Sequence[int]], sample: int
 ) -> None:
@@ -81,46 +91,52 @@ def name_columns(
     ax.spines[:].set_visible(False)
     other = ax.secondary_yaxis("right")
     other.spines[:].set_visible(False)
-    name_lines(ax.yaxis, "query", *left, sample)
-    name_lines(other.yaxis, "key", *right, sample)
+    size = room(ax.bbox.height, ax, 10) / (max(len(left[1]), len(right[1])) * LINE)
+    name_lines(ax.yaxis, "query", *left, sample, size=size)
+    name_lines(other.yaxis, "key", *right, sample, size=size)
 
 
-def name_lines(ruler: YAxis, name: str, axis: Tokens, shown: Sequence[int], sample: int) -> None:
-    """Label each line with its token."""
+def name_lines(ruler: YAxis, name: str, axis: Tokens, shown: Sequence[int], sample: int, *, size: float) -> None:
+    """Label each line with its token, in type of that size if it can be read."""
     name_positions(ruler, name, axis, shown, text=sample, longest=LONGEST)
     ruler.set_tick_params(length=0)
+    fit_labels(ruler, size)
 
 
-def draw_bars(ax: Axes, values: Weights, scale: Normalize, cmap: Cmap) -> ScalarMappable:
-    """Draw a bar for each token, from the top downwards, in the colour of its value."""
-    colours = ScalarMappable(scale, cmap)
-    # With a thin edge, as the colour of the least value may be that of the paper.
-    ax.barh(range(len(values)), values, color=colours.to_rgba(values), edgecolor="0.5", linewidth=0.4, height=0.8)
-    # Up to the longest bar, whatever the scale of colours.
-    ax.set(xlim=(0, 1.02 * (np.nan_to_num(values).max() or 1.0)), ylim=(len(values) - 0.5, -0.5))
+def draw_bars(ax: Axes, values: Weights, scale: Normalize, color: str | None) -> None:
+    """Draw a bar for each token, from the top downwards; beside one that is longer than the scale, write its value."""
+    assert scale.vmin is not None
+    assert scale.vmax is not None
+    ax.barh(range(len(values)), values, color=color, height=0.8)
+    end = scale.vmax
+    if isinstance(scale, LogNorm):
+        ax.set_xscale("log")
+    elif type(scale) is not Normalize:
+        ax.set_xscale("function", functions=(scale, scale.inverse))
+        ax.xaxis.set_major_locator(FixedLocator(scale.inverse(np.linspace(0, 1, 5)).tolist()))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    else:
+        end += 0.02 * (end - scale.vmin)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.set(xlim=(scale.vmin, end), ylim=(len(values) - 0.5, -0.5))
     ax.grid(visible=False)
-    return colours
+    for place in np.flatnonzero(values > end):
+        edge = ax.get_yaxis_transform()
+        ax.text(1.01, place, short(float(values[place])), transform=edge, va="center", fontsize="small", gid="beyond")
 
 
-def add_legend(mappable: ScalarMappable, ax: Axes, label: str) -> None:
+def add_legend(mappable: ScalarMappable, ax: Axes, label: str, extend: Extend) -> None:
     """Draw the legend of the scale below the axes, as beside them are tokens or no room."""
     # Other scales have their own tick locators, such as powers of ten.
     options: dict[str, Any] = {"label": label, "ticks": MaxNLocator(4) if type(mappable.norm) is Normalize else None}
+    if extend != "neither" and not hasattr(mappable.norm, "extend"):
+        options |= {"extend": extend, "extendfrac": 0.03}
     engine = ax.figure.get_layout_engine()
     if isinstance(engine, TightLayoutEngine):
         # A tight layout shrinks the axes, and with them a gap that is a share of their height; an inset keeps its gap.
-        inset = _under(ax, _below(ax) + 0.1, 0.12)
-        ax.figure.colorbar(mappable, cax=inset, orientation="horizontal", **options)
+        ax.figure.colorbar(mappable, cax=_under(ax, 0.1, 0.12), orientation="horizontal", **options)
         return
-    # Only the constrained layout makes room for the tick labels between.
-    room = 0.0 if isinstance(engine, ConstrainedLayoutEngine) else _below(ax) * ax.figure.dpi / ax.bbox.height
-    ax.figure.colorbar(mappable, ax=ax, location="bottom", fraction=0.05, aspect=30, pad=0.04 + room, **options)
-
-
-def _below(ax: Axes) -> float:
-    """Return how far the tick labels reach below the axes, in inches."""
-    numbers = ax.xaxis.get_tightbbox()
-    return 0.0 if numbers is None else max(0.0, ax.bbox.y0 - numbers.y0) / ax.figure.dpi
+    ax.figure.colorbar(mappable, ax=ax, location="bottom", fraction=0.05, aspect=30, pad=0.04, **options)
 
 
 def _under(ax: Axes, start: float, height: float) -> Axes:

@@ -11,6 +11,9 @@ from anylocal.errors import ShapeError
 from anylocal_bert._sources import is_cross
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anylocal.adapter import Flags
     from anylocal.attention import AttentionMap
 
 
@@ -46,3 +49,9 @@ def attends_across(attention: AttentionMap) -> bool:
 def real(axis: Tokens, sample: int) -> list[int]:
     """Return the positions of a text that are not padding."""
     return [int(position) for position in np.flatnonzero(~axis.is_padding(sample))]
+
+
+def words_of(axis: Tokens, positions: Sequence[int], text: int) -> Flags:
+    """Return which of the positions are words, neither special tokens nor padding; all of them if none is."""
+    flags: Flags = ~(axis.is_special(text) | axis.is_padding(text))[list(positions)]
+    return flags if flags.any() else np.ones(len(positions), bool)

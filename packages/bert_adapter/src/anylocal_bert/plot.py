@@ -18,6 +18,7 @@ from anylocal.attention import rollout as follow
 from anylocal.drawing import (
     CMAP,
     LEGEND,
+    LINE,
     Drawn,
     array_of,
     caption,
@@ -32,6 +33,7 @@ from anylocal.drawing import (
     sample_name,
     sample_of,
     scale_of,
+    set_title,
     shrink,
     type_share,
 )
@@ -41,14 +43,15 @@ from anylocal_bert._columns import (
     LONGEST,
     add_legend,
     draw_bars,
+    draw_behind,
     draw_lines,
     name_columns,
     name_lines,
     tall_axes,
 )
 from anylocal_bert._columns import strongest as strongest_of
-from anylocal_bert._sides import attends_across, real, tokens_of
-from anylocal_bert._sizes import add_bar, axes_for, fit_matrix_labels, lower
+from anylocal_bert._sides import attends_across, real, tokens_of, words_of
+from anylocal_bert._sizes import add_bar, axes_for, fit_matrix_labels, lower, room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -65,7 +68,7 @@ PADDING = "0.6"
 """The grey of padding, in matplotlib's notation; the default colormap does not contain it."""
 
 PAPER = "magma_r"
-"""The default colormap of lines and bars, from the white of paper for low weights to dark for high ones."""
+"""The default colormap of lines, from the white of paper for low weights to dark for high ones."""
 
 STRONGEST = 60
 """How many lines a picture of all queries has by default; the eye cannot follow more."""
@@ -223,8 +226,9 @@ def lines(
 ) -> Axes:
     """Draw weights as lines, from the queries in a column on the left to the keys on the right.
 
-    The greater a weight, the darker and wider its line; strong lines lie on top. Padding is left out. Lines remain
-    vectors in PDF and SVG.
+    The greater a weight, the darker and wider its line; strong lines lie on top. Padding is left out. Without a query,
+    the lines are those between words: special tokens, on which most heads rest, have thin grey ones behind them. Lines
+    remain vectors in PDF and SVG.
 
     Parameters
     ----------
@@ -234,11 +238,13 @@ def lines(
         The token, or its position, whose lines are drawn; those of all tokens by default.
     strongest : int, optional
         How many lines are drawn at most: those of the greatest weights. By default all of a query, and 60 if no query
-        is given. The title tells how many of how many are drawn. Weights of 0 have no line.
+        is given. The title tells how many of how many are drawn. Weights of 0 have no line. Grey lines do not count:
+        they are those of weights as great as the least of these.
     sample, head
         See `tokens`.
     norm : matplotlib.colors.Normalize or str, optional
-        The scale of colours and widths, from 0 to the greatest weight drawn by default.
+        The scale of colours and widths, as in `heatmap`, for the weights drawn between words: that of a special token
+        may lie beyond its top.
     cmap : str or matplotlib.colors.Colormap
         "magma_r" by default, whose lightness falls evenly with the weight: low weights are pale on white paper. On a
         dark background, use "magma".
@@ -251,7 +257,7 @@ def lines(
     -------
     matplotlib.axes.Axes
         The lines are ``ax.collections[0]``, the strongest last: ``get_segments()`` go from (0, row of the query) to
-        (1, row of the key), and ``get_array()`` holds the weights.
+        (1, row of the key), and ``get_array()`` holds the weights. Grey ones are ``ax.collections[1]``.
 
     Raises
     ------
@@ -288,17 +294,27 @@ def lines(
     left, right = _all_real(queries, text), _all_real(keys, text)
     asked = left if query is None else [_real_query(queries, query, text)]
     weights = rows_of(attention, at, head, asked)[:, right]
+    counted = np.logical_and.outer(words_of(queries, asked, text), words_of(keys, right, text))
+    candidates = counted if query is None else np.ones_like(counted)
     most = STRONGEST if strongest is None and query is None else strongest
-    drawn = strongest_of(weights, most)
-    scale, colours = scale_of(norm, [weights]), colormap_of(cmap)
+    drawn = strongest_of(np.where(candidates, weights, 0), most)
+    # With 0, from which a scale given without limits starts.
+    scale = scale_of(norm, [np.array([0.0, *(weights[place] for place in drawn if counted[place])])])
+    colours = colormap_of(cmap)
     ax = tall_axes(ax, max(len(left), len(right)))
-    found = draw_lines(ax, weights, drawn, [left.index(position) for position in asked], norm=scale, cmap=colours)
-    name_columns(ax, (queries, left), (keys, right), text)
+    share, width = type_share(ax), ax.bbox.width / ax.figure.dpi
+    lefts = [left.index(position) for position in asked]
+    found = draw_lines(ax, weights, drawn, lefts, norm=scale, cmap=colours)
     chosen = [] if query is None else [_query_name(queries, asked[0], text)]
-    number = f"{len(drawn)} strongest of {weights.size} weights"
-    ax.set_title("\n".join([*caption(attention, at, head), ", ".join([*chosen, number])]))
+    number, label = f"{len(drawn)} strongest of {candidates.sum()} weights", LEGEND
+    if not candidates.all():
+        least = weights[drawn[0]] if drawn else 0
+        draw_behind(ax, strongest_of(np.where(candidates | (weights < least), 0, weights), None), lefts)
+        number, label = f"{number} between words", f"{LEGEND} (grey: special tokens)"
+    name_columns(ax, (queries, left), (keys, right), text)
+    set_title(ax, [*caption(attention, at, head), ", ".join([*chosen, number])], share, width)
     if colorbar:
-        add_legend(found, ax, LEGEND)
+        add_legend(found, ax, label, clipped([scale], [found.get_array()]))
     return ax
 
 
@@ -309,13 +325,13 @@ def rollout(
     sample: int | None = None,
     residual: float = 0.5,
     norm: Norm = None,
-    cmap: Cmap = PAPER,
+    color: str | None = None,
     ax: Axes | None = None,
-    colorbar: bool = True,
 ) -> Axes:
     """Draw the attention rollout from one query of the last layer to the input: a bar for each token.
 
-    Padding is covered in grey.
+    The axis ends at the greatest value of a word. A longer bar, such as that of ``[CLS]``, is cut off there and its
+    value written beside it. Padding is covered in grey.
 
     Parameters
     ----------
@@ -328,10 +344,10 @@ def rollout(
     residual : float, default 0.5
         The share of the residual connection; see `anylocal.attention.rollout`.
     norm : matplotlib.colors.Normalize or str, optional
-        The scale of colours, from 0 to the greatest value by default; bars are as long as their values.
-    cmap : str or matplotlib.colors.Colormap
-        "magma_r" by default; see `lines`.
-    ax, colorbar
+        The scale of lengths, as in `heatmap`.
+    color : str, optional
+        The colour of the bars, the first of the rcParams' cycle by default.
+    ax
         See `lines`.
 
     Returns
@@ -349,8 +365,8 @@ def rollout(
     PositionError, NameNotFoundError
         If the text or query does not exist, or the query or the whole text is padding.
     OptionError, StateError, UnsupportedError
-        If an item is not a map, `residual` is not between 0 and 1, `heatmap` would refuse the scale or the colormap, no
-        map was given, or a layer attends within windows.
+        If an item is not a map, `residual` is not between 0 and 1, `heatmap` would refuse the scale, no map was
+        given, or a layer attends within windows.
 
     Examples
     --------
@@ -372,18 +388,18 @@ def rollout(
     text = place_of(last, at)
     position = _all_real(axis, text)[0] if query is None else _real_query(axis, query, text)
     row: Weights = array_of(follow(layers, residual=residual, queries=position)[at])
-    scale, colormap = scale_of(norm, [row]), colormap_of(cmap)
+    scale = scale_of(norm, [row[words_of(axis, range(len(row)), text)]])
     ax = tall_axes(ax, len(row))
-    colours = draw_bars(ax, row, scale, colormap)
-    name_lines(ax.yaxis, "key", axis, range(len(row)), text)
-    # The legend labels the axis as well.
-    ax.set(xlabel="" if colorbar else "attention rollout", ylabel="token")
+    share, width = type_share(ax), ax.bbox.width / ax.figure.dpi
+    draw_bars(ax, row, scale, color)
+    size = room(ax.bbox.height, ax, 7) / (len(row) * LINE)
+    name_lines(ax.yaxis, "key", axis, range(len(row)), text, size=size)
+    ax.set(xlabel="attention rollout", ylabel="token")
     for place in np.flatnonzero(axis.is_padding(text)):
         ax.axhspan(place - 0.5, place + 0.5, facecolor=PADDING, edgecolor="none", gid="padding")
     number = f"rollout of {len(layers)} layer{'s' * (len(layers) > 1)}"
-    ax.set_title("\n".join([", ".join([number, *sample_name(last, at)]), _query_name(axis, position, text)]))
-    if colorbar:
-        add_legend(colours, ax, "attention rollout")
+    lines = [", ".join([number, *sample_name(last, at)]), _query_name(axis, position, text)]
+    set_title(ax, lines, share, width)
     return ax
 
 
