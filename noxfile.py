@@ -47,11 +47,9 @@ DISK_GB = {"stack": 8, "demo": 7}
 CONTENTS = {
     "stack": "torch, timm, transformers, matplotlib, tools. On Linux this downloads 3 GB and takes 7 GB of disk,"
     " elsewhere less",
-    "demo": "torch, timm, transformers, matplotlib, two models. This downloads 0.5 GB and takes 2 GB of disk; on Linux,"
-    " where PyTorch's own index cannot be reached, 3 GB and 6 GB",
+    "demo": "torch, timm, transformers, matplotlib, two models. On Linux, where PyTorch has libraries for GPUs with it,"
+    " this downloads 3 GB and takes 6 GB of disk, elsewhere less",
 }
-# The demo runs on the CPU. For Linux, PyPI's builds of PyTorch need 4 GB of libraries for GPUs; those here need none.
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # From the newest of everything to the oldest that the adapters know: a Python, and pinned requirements.
 MATRIX: dict[str, tuple[str, tuple[str, ...]]] = {
     "3.11": ("3.11", ()),
@@ -298,8 +296,6 @@ def _environment(
     else:
         _make_venv(session, home, version)
     pip = (str(python), "-m", "pip", "install")
-    if name.startswith("demo") and sys.platform == "linux":
-        _install_torch_without_cuda(session, str(python))
     another = next(f"python{other} -m" for other in PYTHONS[1:] if other != version)
     advice = (
         f"The environment could not be installed; pip's reason is above. Is there a network, and space on the "
@@ -317,15 +313,6 @@ def _environment(
     # Written last: an interrupted installation has none, and is started again.
     marker.write_text(_key(requirements))
     return str(python)
-
-
-def _install_torch_without_cuda(session: nox.Session, python: str) -> None:
-    """Install PyTorch's builds for the CPU; where they cannot be had, leave it to PyPI's."""
-    pip = (python, "-m", "pip")
-    installs = (*pip, "install", "--retries", "1", "--index-url", CPU_INDEX, "torch", "torchvision")
-    # If pip is set up with other indexes, it may have found a torchvision for another build of torch.
-    if not (_succeeds(session, *installs) and _succeeds(session, python, "-c", "import torchvision")):
-        _succeeds(session, *pip, "uninstall", "--yes", "torch", "torchvision")
 
 
 def _home(session: nox.Session, name: str) -> Path:

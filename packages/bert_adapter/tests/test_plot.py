@@ -242,4 +242,4 @@ def test_every_token_of_a_sentence_is_labelled() -> None:
     ax = plot.tokens(sentence(), ax=axes(4, 3))
     ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
     assert [len(ruler.get_majorticklocs()) for ruler in (ax.xaxis, ax.yaxis)] == [16, 16]
-    assert ax.yaxis.get_majorticklabels()[0].get_fontsize() >= 4.5
+    assert float(ax.yaxis.get_majorticklabels()[0].get_fontsize()) >= 4.5

@@ -111,7 +111,10 @@ def outline(ax: Axes) -> tuple[float, float, float, float]:
 def on_grey(ax: Axes, weights: Any) -> np.ndarray[Any, Any]:
     """Return the colours of weights on the grey that prefix cells are on."""
     colours = heat(ax).get_cmap()(heat(ax).norm(np.asarray(weights)))
-    return colours[..., :3] * colours[..., 3:] + np.array(to_rgb(BACKGROUND)) * (1 - colours[..., 3:])
+    mixed: np.ndarray[Any, Any] = colours[..., :3] * colours[..., 3:] + np.array(to_rgb(BACKGROUND)) * (
+        1 - colours[..., 3:]
+    )
+    return mixed
 
 
 def check_cells(ax: Axes, names: Sequence[str], weights: Any) -> None:
@@ -206,7 +209,7 @@ class TestRegistration:
             ax = plot.query(make(), IMAGE, query=0, ax=empty())
         assert [[0, 80, 48, 0]] * 2 == [list(image.get_extent()) for image in ax.images]
         bottom = max(box_of(cell)[3] for cell in cells(ax))
-        assert (ax.get_xlim(), ax.get_ylim(), ax.get_aspect()) == ((0, 80), (pytest.approx(bottom), 0), 1)
+        assert [ax.get_xlim(), ax.get_ylim(), ax.get_aspect()] == [(0, 80), (pytest.approx(bottom), 0), 1]
 
     @pytest.mark.parametrize("origin", ["upper", "lower"])
     @pytest.mark.parametrize("cell", [(0, 0), (0, 3), (2, 1), (2, 3)])
@@ -217,7 +220,7 @@ class TestRegistration:
             plot.query(one_hot(PATCHES.index(*cell)), np.zeros((48, 80)), query="cls", colorbar=False, ax=ax)
         figure = figure_of(ax)
         figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].sum(-1)  # type: ignore[attr-defined]  # more is known here than is typed
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].sum(-1)
         for row, column in np.ndindex(3, 4):
             left, top, right, bottom = PATCHES.box((row, column))
             corners = ax.transData.transform([(left + 1, bottom - 1), (right - 1, top + 1)])
@@ -312,7 +315,7 @@ class TestOutline:
         (frame,) = frames(plot.query(make(), IMAGE, query=(1, 1), ax=empty()))
         (stroke,) = frame.get_path_effects()
         assert (to_rgb(frame.get_edgecolor()), frame.get_fill()) == ((0, 0, 0), False)
-        assert stroke._gc == {"linewidth": 3, "foreground": "white"}  # type: ignore[attr-defined]  # more is known here than is typed
+        assert stroke._gc == {"linewidth": 3, "foreground": "white"}
         assert frame.get_linewidth() < 3
 
     def test_query_that_is_no_patch(self) -> None:
@@ -453,7 +456,7 @@ class TestAxes:
         assert len(ax.texts) == len(cells(ax)) == len(names)
         for text, cell in zip(ax.texts, cells(ax), strict=True):
             inner, outer = text.get_window_extent(renderer), cell.get_window_extent()
-            if text.get_fontsize() < LEGIBLE:
+            if float(text.get_fontsize()) < LEGIBLE:
                 # Not drawn; only where cells are tiny.
                 assert registers == 16 or size[0] < 3 or grid[0] > grid[1]
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -21,7 +21,6 @@ from anylocal_vit import plot
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from matplotlib.axes import Axes
     from matplotlib.transforms import Bbox
 
 PATCHES = Patches(grid=(3, 4), prefix=("cls",), image_size=(48, 80))
@@ -59,7 +58,7 @@ def empty(size: tuple[float, float] = (7, 5), **options: Any) -> Figure:
 
 
 def panels(figure: Any) -> list[Any]:
-    return figure.axes[:-1]
+    return list(figure.axes[:-1])
 
 
 def colorbar(figure: Any) -> Any:
@@ -235,7 +234,7 @@ class TestGrid:
         np.testing.assert_allclose(values(panels(figure)[4]), picture(maps[0][0, 2, 0]), rtol=1e-6)
         top, *_ = (text for text in figure.texts if text.get_text() == "layer 0")
         left, *_ = (text for text in figure.texts if text.get_text() == "head 0")
-        assert (top.get_ha(), left.get_ha()) == ("center", "right")
+        assert (top.get_horizontalalignment(), left.get_horizontalalignment()) == ("center", "right")
 
     def test_layers_of_other_numbers_of_heads(self) -> None:
         """By default, the heads that every layer has."""
@@ -339,7 +338,7 @@ class TestAll:
     def test_a_part_of_a_figure(self, recipe: str) -> None:
         """Panels stay inside a SubFigure."""
         figure = empty((12, 5))
-        left, right = figure.subfigures(1, 2)
+        left, right = cast("Any", figure.subfigures(1, 2))
         assert drawn(recipe, figure=right) is right
         assert not left.axes
         figure.draw_without_rendering()
@@ -438,7 +437,7 @@ def test_no_such_head(recipe: str, option: Any) -> None:
     assert plt.get_fignums() == []
 
 
-def boxes(figure: Figure) -> Iterator[tuple[str, Bbox, Axes | None]]:
+def boxes(figure: Figure) -> Iterator[tuple[str, Bbox, object]]:
     """Yield what is drawn and where: axes and texts, and the axes in which a text is to be."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]  # Agg's

@@ -611,7 +611,7 @@ class TestWindows:
         ax, norm = empty(), Normalize(0, 2)
         assert plot.windows(make(), IMAGE, norm=norm, cmap="gray", alpha=0.3, colorbar=False, ax=ax) is ax
         drawn = ax.images[1]
-        assert (drawn.norm, drawn.get_cmap()(1.0), drawn.colorbar) == (norm, (1, 1, 1, pytest.approx(0.3)), None)
+        assert [drawn.norm, drawn.get_cmap()(1.0), drawn.colorbar] == [norm, (1, 1, 1, pytest.approx(0.3)), None]
         assert plt.get_fignums() == []
 
     def test_normalised_image(self) -> None:

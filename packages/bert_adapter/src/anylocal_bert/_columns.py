@@ -122,7 +122,9 @@ def draw_bars(ax: Axes, values: Weights, scale: Normalize, color: str | None) ->
     ax.grid(visible=False)
     for place in np.flatnonzero(values > end):
         edge = ax.get_yaxis_transform()
-        ax.text(1.01, place, short(float(values[place])), transform=edge, va="center", fontsize="small", gid="beyond")
+        ax.text(
+            1.01, float(place), short(float(values[place])), transform=edge, va="center", fontsize="small", gid="beyond"
+        )
 
 
 def add_legend(mappable: ScalarMappable, ax: Axes, label: str, extend: Extend) -> None:

@@ -41,7 +41,7 @@ SLOT = 1.2
 
 def is_strip(weights: Weights) -> bool:
     """Return whether a matrix has few rows for its columns."""
-    return weights.shape[0] * LONG < weights.shape[1]
+    return bool(weights.shape[0] * LONG < weights.shape[1])
 
 
 def axes_for(ax: Axes | None, weights: Weights) -> Axes:
@@ -84,7 +84,7 @@ def fit_matrix_labels(ax: Axes, drawn: Drawn) -> None:
     rows, columns = drawn.weights.shape
     across = LETTER * _longest(drawn.queries, drawn.rows, drawn.text)
     upwards = LETTER * _longest(drawn.keys, range(columns), drawn.text)
-    sizes = {
+    sizes: dict[XAxis | YAxis, float] = {
         ax.xaxis: room(ax.bbox.width, ax, 7.5) / (columns * LINE + across),
         ax.yaxis: room(ax.bbox.height, ax, 6.5) / (rows * LINE + upwards),
     }

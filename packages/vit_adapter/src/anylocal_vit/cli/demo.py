@@ -182,7 +182,7 @@ def _pictures(example: Example, maps: AttentionMaps) -> Iterator[tuple[str, Any]
     last, pixels = over[-1], example.pixels
     chosen = _query(last, example.query)  # refuses a query outside the grid before anything is drawn
     leading = "cls" if "cls" in getattr(last.queries, "prefix", ()) else chosen
-    options = {"query": leading, "sample": 0}
+    options: dict[str, Any] = {"query": leading, "sample": 0}
     alike = all(isinstance(each.keys, Patches) and each.queries == each.keys == maps[0].keys for each in maps)
     every = not example.brief or _weights(maps) <= MANY
     yield "over_heads", partial(plot.over_heads, last, pixels, **options)
