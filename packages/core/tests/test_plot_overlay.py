@@ -15,6 +15,7 @@ plt = pytest.importorskip("matplotlib.pyplot")
 from matplotlib.colors import Normalize  # noqa: E402  # matplotlib may not be there
 from matplotlib.figure import Figure  # noqa: E402  # as above
 
+from anylocal._drawing.image_panels import Look, Panel, draw_panels, fitted, text_width  # noqa: E402  # as above
 from anylocal._drawing.overlay import (  # noqa: E402  # as above
     CELL,
     GAMMA,
@@ -23,7 +24,6 @@ from anylocal._drawing.overlay import (  # noqa: E402  # as above
     overlay_colormap,
     smallest_set,
 )
-from anylocal._drawing.panels import Look, Panel, draw_panels, fitted, text_width  # noqa: E402  # as above
 from anylocal._drawing.scale import FRACTION  # noqa: E402  # as above
 from anylocal.attention import Patches  # noqa: E402  # as above
 from anylocal.errors import OptionError  # noqa: E402  # as above

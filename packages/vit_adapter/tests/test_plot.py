@@ -220,7 +220,7 @@ class TestRegistration:
             plot.query(one_hot(PATCHES.index(*cell)), np.zeros((48, 80)), query="cls", colorbar=False, ax=ax)
         figure = figure_of(ax)
         figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].sum(-1)
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].sum(-1)  # type: ignore[attr-defined]  # Agg's
         for row, column in np.ndindex(3, 4):
             left, top, right, bottom = PATCHES.box((row, column))
             corners = ax.transData.transform([(left + 1, bottom - 1), (right - 1, top + 1)])

@@ -11,11 +11,11 @@ try:
     from anylocal._drawing.figure import add_colorbar, bar_options, beside, new_axes, new_figure, shrink, type_share
     from anylocal._drawing.grid import row_names
     from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, grey, pixels_of, seen
+    from anylocal._drawing.image_panels import Look, Panel, draw_panels
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
     from anylocal._drawing.matrix import Drawn, draw_matrix, of_map, set_title
     from anylocal._drawing.norms import Norm, Rank, Weights
     from anylocal._drawing.overlay import BACKGROUND, OPACITY, OVER_IMAGE, Overlay, draw_overlay, overlay_colormap
-    from anylocal._drawing.panels import Look, Panel, draw_panels
     from anylocal._drawing.photograph import Photograph, photograph
     from anylocal._drawing.scale import (
         CMAP,
