@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -28,6 +29,7 @@ def test_the_demo_writes_every_layer_the_tokens_and_a_word(tmp_path: Path, capsy
     printed = capsys.readouterr().out
     assert "Captured 6 layers of 12 heads, 6 of them fused" in printed
     assert all(str(tmp_path / name) in printed for name in names)
+    assert f'Look at {tmp_path / "text-lines.png"} first: what "it" attends to in one head.' in printed
 
 
 def test_the_clearest_head() -> None:
@@ -36,6 +38,19 @@ def test_the_clearest_head() -> None:
     rows = [[0.9, 0.1, 0.0], [0.4, 0.4, 0.2], [0.1, 0.1, 0.8]]
     weights = torch.tensor(rows)[:, None].expand(3, 3, 3)
     assert demo.clearest_head(AttentionMap.from_weights(weights[None], queries=axis, keys=axis), 2) == 1
+
+
+def test_special_tokens_do_not_rule_the_scale_of_a_word() -> None:
+    """All panels have one scale, for words, and a triangle shows that "[CLS]" lies beyond it."""
+    axis = Tokens(["[CLS]", "a", "it"], special=[1, 0, 0])
+    weights = torch.tensor([[0.7, 0.2, 0.1]]).expand(1, 2, 3, 3)
+    maps = AttentionMaps([AttentionMap.from_weights(weights, queries=axis, keys=axis)] * 2)
+    figure = demo.word_figure(maps, 2)
+    scales = {id(ax.images[0].norm): ax.images[0].norm.vmax for ax in figure.axes[:2]}
+    assert list(scales.values()) == [pytest.approx(0.2)]
+    (bar,) = [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
+    assert bar._colorbar.extend == "max"  # type: ignore[attr-defined]  # matplotlib has no public way
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("word", ["model", "tokens", "lines", "rollout"])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anylocal.adapter import Flags
-    from anylocal.attention import AttentionMap
+    from anylocal.attention import AttentionMap, Axis
 
 
 def tokens_of(attention: AttentionMap, instead: str) -> tuple[Tokens, Tokens]:
@@ -51,7 +51,9 @@ def real(axis: Tokens, sample: int) -> list[int]:
     return [int(position) for position in np.flatnonzero(~axis.is_padding(sample))]
 
 
-def words_of(axis: Tokens, positions: Sequence[int], text: int) -> Flags:
+def words_of(axis: Axis, positions: Sequence[int], text: int) -> Flags:
     """Return which of the positions are words, neither special tokens nor padding; all of them if none is."""
-    flags: Flags = ~(axis.is_special(text) | axis.is_padding(text))[list(positions)]
-    return flags if flags.any() else np.ones(len(positions), bool)
+    flags = np.ones(len(positions), bool)
+    if isinstance(axis, Tokens):
+        flags = ~(axis.is_special(text) | axis.is_padding(text))[list(positions)]
+    return flags if flags.any() else ~flags

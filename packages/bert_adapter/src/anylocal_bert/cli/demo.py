@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from transformers import AutoModel, AutoTokenizer
 
 from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 from anylocal.cli.command import summary, write
+from anylocal.drawing import array_of, clipped, scale_of
 from anylocal.errors import DependencyError, OptionError, WeightsError
 from anylocal.plot import heads
 from anylocal.view import explore
 from anylocal_bert import plot
+from anylocal_bert._sides import words_of
 from anylocal_bert._text import capture_text
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def run(reader: Reader, text: str, out: Path, word: str | None = None) -> list[P
     """Capture every map of the text, write the pictures, and return their files."""
     maps = capture_text(reader.model, reader.tokenizer, text)
     print(f"{summary(maps)} Tokens: {' '.join(maps[0].keys.labels())}")
-    return [*write(_pictures(maps, word), out), *_page(maps, text, out)]
+    files = [*write(_pictures(maps, word), out), *_page(maps, text, out)]
+    print(f'Look at {files[0]} first: what "{maps[0].queries.label(_position(maps[0], word))}" attends to in one head.')
+    return files
 
 
 def _page(maps: AttentionMaps, text: str, out: Path) -> list[Path]:
@@ -84,13 +87,14 @@ def _page(maps: AttentionMaps, text: str, out: Path) -> list[Path]:
 
 
 def _pictures(maps: AttentionMaps, word: str | None) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    position = _position(maps[0], word)
+    head = clearest_head(maps[-1], position)
+    yield "text-lines", lambda: _figure_of(plot.lines(maps[-1], query=position, head=head))
     small = {"xtick.labelsize": 6, "ytick.labelsize": 6}
     for number, attention in enumerate(maps):
         yield f"text-layer-{number:02}-heads", partial(_large, heads, attention, small)
     yield "text-model", partial(_large, plot.model, maps)
     yield "text-tokens", lambda: _figure_of(plot.tokens(maps[-1]))
-    position = _position(maps[0], word)
-    yield "text-lines", lambda: _figure_of(plot.lines(maps[-1], head=clearest_head(maps[-1], position)))
     yield "text-rollout", lambda: _figure_of(plot.rollout(maps, query=position))
     yield f"text-word-{_name(maps[0], position)}", lambda: word_figure(maps, position)
 
@@ -132,8 +136,10 @@ def word_figure(maps: AttentionMaps, position: int) -> Figure:
     columns = 3
     rows = -(-len(maps) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(12, 3.4 * rows), layout="constrained", squeeze=False)
-    weights = [attention[0, :, position] for attention in maps]
-    scale = Normalize(0, float(max(layer.max() for layer in weights)))
+    weights = [array_of(attention[0, :, position]) for attention in maps]
+    # Special tokens, on which most heads rest, would take the whole scale.
+    words = words_of(maps[0].keys, range(len(maps[0].keys)), 0)
+    scale = scale_of(None, [layer[:, words] for layer in weights])
     for ax, attention, layer in zip(axes.flat, maps, weights, strict=False):
         queries = Tokens([f"head {head}" for head in range(len(layer))])
         by_head = AttentionMap.from_weights(layer, name=attention.name, queries=queries, keys=attention.keys)
@@ -148,7 +154,10 @@ def word_figure(maps: AttentionMaps, position: int) -> Figure:
         image = ax.images[0]
     for ax in axes.flat[len(maps) :]:
         ax.remove()
-    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.6)
+    extend = clipped([scale] * len(weights), weights)
+    figure.colorbar(
+        image, ax=list(axes.flat[: len(maps)]), label="attention weight", shrink=0.6, extend=extend, extendfrac=0.04
+    )
     figure.suptitle(f'what "{maps[0].queries.label(position)}" attends to')
     return figure
 
