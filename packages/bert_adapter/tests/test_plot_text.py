@@ -212,10 +212,10 @@ class TestRollout:
 
     def test_numbers_keep_apart(self) -> None:
         """In a column of a paper, the numbers along the axis do not touch."""
-        axis = Tokens([f"word{number}" for number in range(126)])
-        weights = torch.tensor([0.014, 0.0019]).repeat(126, 63)
+        axis = Tokens([f"word {number}" for number in range(126)])
+        weights = torch.tensor([0.0145, 0.0013]).repeat(126, 63)
         one = AttentionMap.from_weights(weights, queries=axis, keys=axis)
-        ax = plot.rollout([one], residual=0.0, ax=Figure((4, 3), layout="constrained").subplots())
+        ax = plot.rollout([one], residual=0.0, ax=Figure((3.8, 3), layout="constrained").subplots())
         ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
         boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
         assert all(one.x1 < other.x0 for one, other in pairwise(boxes))

@@ -139,7 +139,7 @@ def word_figure(maps: AttentionMaps, position: int) -> Figure:
     weights = [array_of(attention[0, :, position]) for attention in maps]
     # Special tokens, on which most heads rest, would take the whole scale.
     words = words_of(maps[0].keys, range(len(maps[0].keys)), 0)
-    scale = scale_of(None, [layer[:, words] for layer in weights])
+    scale = scale_of("sqrt", [layer[:, words] for layer in weights])
     for ax, attention, layer in zip(axes.flat, maps, weights, strict=False):
         queries = Tokens([f"head {head}" for head in range(len(layer))])
         by_head = AttentionMap.from_weights(layer, name=attention.name, queries=queries, keys=attention.keys)
