@@ -193,9 +193,9 @@ for name in MAPS:
 
 # %%
 # *plasma* ends in a saturated yellow that few photographs have; *magma* and *inferno*
-# end in pale colours, which bright photographs do have; the middle of *turbo* stands
-# out more than its end. Below a matrix there is no photograph: there *magma* is the
-# default, for its lightness covers the whole range from black.
+# end in pale colours, which bright photographs do have, and *turbo* in a dark red, the
+# nearest of all. Below a matrix there is no photograph: there *magma* is the default,
+# for its lightness covers the whole range from black.
 #
 # Differences have a neutral middle. They are drawn in *coolwarm* by default, on a scale
 # centred at 0, grey where maps agree. Lines and bars on a white background are drawn in
