@@ -74,9 +74,9 @@ class Drawn:
     Examples
     --------
     >>> import numpy as np
-    >>> from anylocal.drawing import Drawn, draw_matrix, shared_norm
+    >>> from anylocal.drawing import Drawn, draw_matrix, scale_of
     >>> drawn = Drawn(np.eye(3), queries=None, keys=None, rows=range(3))
-    >>> ax = draw_matrix(drawn, shared_norm(None, [drawn.weights]), "magma", None, colorbar=True)
+    >>> ax = draw_matrix(drawn, scale_of(None, [drawn.weights]), "magma", None, colorbar=True)
     """
 
     weights: Weights
