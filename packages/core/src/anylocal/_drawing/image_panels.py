@@ -239,7 +239,9 @@ def _draw_bar(  # noqa: PLR0917  # as above
     scale, label = legend_of(look.norm, scales)
     # Not longer than its label needs in a high figure; in a low one, the labels of both ends are inside the figure.
     length = min(max(height / 2, height - font / 72), max(2.6, *(text_width(line, font) for line in label.split("\n"))))
-    y += (height - length) / 2
+    # Beside a single row of small panels it is longer than they are high: its ticks need that.
+    length = max(length, min(4 * font / 72, high - y - GAP - font / 144))
+    y += max(0.0, (height - length) / 2)
     # The label is centred on the bar, which need not be in the middle of the figure.
     room = 2 * min(y + length / 2, high - y - length / 2) - 2 * GAP
     label = "\n".join(fitted(line, room, font) for line in label.split("\n"))
