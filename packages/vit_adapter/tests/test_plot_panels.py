@@ -344,6 +344,10 @@ class TestAll:
         figure.draw_without_rendering()
         assert all(ax.get_window_extent().x0 >= right.bbox.x0 for ax in right.axes)
         assert all(ax.get_window_extent().x1 <= right.bbox.x1 for ax in right.axes)
+        # Their places have the shape of the image: they are computed for the part's own size.
+        for ax in panels(right):
+            place = ax.get_position(original=True)
+            np.testing.assert_allclose(ax.get_position().extents, place.extents, atol=1e-3)
 
     def test_a_new_figure(self, recipe: str) -> None:
         """By default a new one that pyplot shows, as wide as the settings say and as high as the panels are."""
