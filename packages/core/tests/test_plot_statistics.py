@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from anylocal import attention as numbers
 from anylocal import plot
+from anylocal._maps import statistics
 from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, Tokens
 from anylocal.errors import ChoiceError, OptionError, PositionError, ShapeError, StateError
 
@@ -209,8 +210,8 @@ class TestEntropy:
     def test_no_graph_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of a map with a graph no further one is made, which would hold every row."""
         seen = []
-        entropy = numbers.entropy
-        monkeypatch.setattr(numbers, "entropy", lambda item: seen.append(entropy(item)) or seen[-1])  # type: ignore[func-returns-value]  # appends, then gives it
+        entropy = statistics.entropy
+        monkeypatch.setattr(statistics, "entropy", lambda item: seen.append(entropy(item)) or seen[-1])  # type: ignore[func-returns-value]  # appends, then gives it
         plot.entropy([AttentionMap.from_weights(torch.eye(3, requires_grad=True))], ax=empty())
         assert [item.requires_grad for item in seen] == [False]
 
