@@ -489,3 +489,23 @@ def test_query_in_subplots(size: tuple[float, float], layout: Any) -> None:
     for head, ax in enumerate(figure.subplots(2, 3).flat):
         plot.query(attention, IMAGE, query="cls", head=head, ax=ax)
     assert not overlaps(figure)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"threshold": 0.6}, ["patches with 60% of the weight"]),
+        ({"smooth": True}, ["interpolated"]),
+        ({}, []),
+    ],
+)
+def test_a_heading_says_what_is_left_out_or_added(options: dict[str, Any], words: list[str]) -> None:
+    """Without it, a patch that the threshold leaves out looks like one without attention."""
+    keys = Patches(grid=(2, 2), prefix=("cls",), image_size=(32, 32))
+    attention = AttentionMap.from_weights(torch.rand(1, 2, 5, 5).softmax(-1), queries=keys, keys=keys)
+    heading = plot.over_heads(attention, np.zeros((32, 32, 3)), **options).texts[0].get_text()
+    plt.close("all")
+    assert [word for word in ("patches with 60% of the weight", "interpolated") if word in heading] == words
+    title = plot.query(attention, np.zeros((32, 32, 3)), query="cls", **options).get_title()
+    plt.close("all")
+    assert [line for line in title.split("\n") if line in {"patches with 60% of the weight", "interpolated"}] == words

@@ -374,7 +374,7 @@ def _row(
     axis, places = marked
     for place in places:
         drawn.outline(axis, *place)
-    set_title(ax, title, share, width)
+    set_title(ax, [*title, *drawn_as(options.threshold, options.smooth)], share, width)
     if options.colorbar:
         bar = add_colorbar(drawn.heat, ax, options.label, extend=clipped([scale], [row]))
         bar.ax.set_facecolor(BACKGROUND)
@@ -423,3 +423,9 @@ def query_name(attention: AttentionMap, places: Sequence[tuple[int, int]]) -> st
     ((position, at),) = places
     window = f" in window {at % attention.windows}" if attention.windows > 1 else ""
     return f"query {attention.queries.label(position, at)}{window}"
+
+
+def drawn_as(threshold: float | None, smooth: bool) -> list[str]:  # noqa: FBT001  # the recipes' own options
+    """Return the words for what a picture leaves out or adds: without them, a bare patch looks like no attention."""
+    words = [] if threshold is None else [f"patches with {threshold:.0%} of the weight"]
+    return [*words, *(["interpolated"] if smooth else [])]

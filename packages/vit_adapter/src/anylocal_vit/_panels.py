@@ -22,7 +22,7 @@ from anylocal.drawing import (
     seen,
 )
 from anylocal.errors import OptionError
-from anylocal_vit._over_image import queries_of, query_name
+from anylocal_vit._over_image import drawn_as, queries_of, query_name
 from anylocal_vit._windows import asked, mean_row
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ def over_heads(
         Panel(panel.row, panel.keys, "mean" if head is None else f"head {head}", marked=panel.marked)
         for panel, head in zip(panels, chosen, strict=True)
     ]
-    heading = ", ".join(filter(None, [attention.name, _image_name([attention], number), named]))
+    heading = ", ".join(
+        filter(None, [attention.name, _image_name([attention], number), named, *drawn_as(threshold, smooth)])
+    )
     look = Look(pixels, norm, cmap, alpha, share, smooth, threshold)
     return _drawn(titled, look, figure, heading, columns=columns)
 
@@ -180,7 +182,11 @@ def over_layers(
         panels.append(Panel(panel.row, panel.keys, f"layer {number}", index, panel.marked))
     assert pixels is not None
     which = head_name(chosen[0], head)
-    heading = ", ".join(filter(None, [common, _image_name(chosen, image_of(chosen[0], sample)), named, which]))
+    heading = ", ".join(
+        filter(
+            None, [common, _image_name(chosen, image_of(chosen[0], sample)), named, which, *drawn_as(threshold, smooth)]
+        )
+    )
     look = Look(pixels, norm, cmap, alpha, share, smooth, threshold)
     return _drawn(panels, look, figure, heading, columns=columns)
 
@@ -259,7 +265,9 @@ def grid(
     names = [f"layer {number}" for number in numbers], [f"head {head}" for head in columns]
     if figure is not None and figure.bbox.width > figure.bbox.height and len(rows) > len(columns):
         rows, names = [list(panels) for panels in zip(*rows, strict=True)], names[::-1]
-    heading = ", ".join(filter(None, [common, _image_name(chosen, image_of(chosen[0], sample)), named]))
+    heading = ", ".join(
+        filter(None, [common, _image_name(chosen, image_of(chosen[0], sample)), named, *drawn_as(threshold, smooth)])
+    )
     look = Look(pixels, norm, cmap, alpha, share, smooth, threshold)
     return _drawn([panel for row in rows for panel in row], look, figure, heading, columns=len(rows[0]), sides=names)
 

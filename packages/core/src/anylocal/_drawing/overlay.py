@@ -289,6 +289,8 @@ def _draw_cells(ax: Axes, prefix: Weights, keys: Patches, scale: Normalize, colo
             fontsize="small",
             transform=ax.transData,
             clip_on=False,
+            # Above the frame of a query that is this token.
+            zorder=4,
         )
         ax.add_artist(name)
         cells.append(box)
