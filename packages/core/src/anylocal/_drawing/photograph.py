@@ -143,7 +143,7 @@ def _of_timm(model: Any, size: tuple[int, int] | None) -> _Preprocessing:
 
 def _of_transformers(model: Any, size: tuple[int, int] | None) -> _Preprocessing:
     processor = _processor_of(model)
-    options: dict[str, Any] = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
+    options: dict[str, Any] = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
     size = size or _image_size(model.config)
     if size is not None:
         options |= _size_options(processor, size)
