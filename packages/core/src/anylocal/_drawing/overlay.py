@@ -43,8 +43,9 @@ colour-blind readers (the table is in the docs, under "Colours")."""
 OPACITY: Final = 0.9
 """Opacity of the greatest weights: the image below can still be made out."""
 
-GAMMA: Final = 0.7
-"""How opacity grows with the weight: 0.5 veils the whole image, 1 hides middle weights."""
+GAMMA: Final = 1.0
+"""How opacity grows with the weight: in proportion to it. Less than 1 veils the whole image where attention is nearly
+even, as in early layers; more hides middle weights."""
 
 LEAST_OF_SET: Final = 0.35
 """Opacity of the least weights where only a set of patches is drawn: they are to be seen as well."""
