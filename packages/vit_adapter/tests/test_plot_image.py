@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anylocal._drawing.image import grey, pixels_of
+from anylocal._drawing.image import LUMA, pixels_of
 from anylocal.attention import AttentionMap, Patches
 from anylocal.errors import OptionError, ShapeError
 from anylocal_vit import plot
@@ -118,7 +118,7 @@ def test_sample_of_a_batch() -> None:
 def test_grey_is_that_of_pillow() -> None:
     """Colours are converted to grey as in Pillow."""
     expected = np.asarray(Image.fromarray(BYTES).convert("L")) / 255
-    np.testing.assert_allclose(grey(pixels_of(BYTES)), expected, atol=1 / 255)
+    np.testing.assert_allclose(pixels_of(BYTES) @ np.array(LUMA), expected, atol=1 / 255)
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (5, 6, 7), (2, 5, 6), (1, 1, 1, 5, 5)])

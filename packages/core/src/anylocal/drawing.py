@@ -10,7 +10,7 @@ from anylocal.errors import DependencyError
 try:
     from anylocal._drawing.figure import add_colorbar, bar_options, beside, new_axes, new_figure, shrink, type_share
     from anylocal._drawing.grid import row_names
-    from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, grey, pixels_of, seen
+    from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, pixels_of, seen
     from anylocal._drawing.image_panels import Look, Panel, draw_panels
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
     from anylocal._drawing.matrix import Drawn, draw_matrix, of_map, set_title
@@ -87,7 +87,6 @@ __all__ = [
     "draw_matrix",
     "draw_overlay",
     "draw_panels",
-    "grey",
     "head_name",
     "image_of",
     "inside",

@@ -239,7 +239,7 @@ _QKV: Final = ("query", "key", "value")
 
 
 def _attention(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the choice of kernel, which `from_pretrained` wants to be told itself."""
+    """Return the choice of kernel, which `from_pretrained` takes as an argument of its own."""
     return {name: options[name] for name in ("attn_implementation",) if name in options}
 
 

@@ -41,7 +41,7 @@ def new_figure() -> Figure:
 
 
 def lay_out(figure: Figure, engine: Literal["compressed"] | LayoutEngine) -> None:
-    """Give a figure an engine that makes room for labels, if it has none; a part of a figure has that of the whole."""
+    """Set a layout engine that makes room for labels, if the figure has none; a subfigure has that of its figure."""
     if figure.get_layout_engine() is None:
         figure.figure.set_layout_engine(engine)
 
@@ -107,7 +107,7 @@ def add_colorbar(mappable: ScalarMappable, ax: Axes, label: str = LEGEND, extend
 
 
 def bar_options(scale: Normalize, label: str, extend: Extend) -> dict[str, Any]:
-    """Return what `Figure.colorbar` is to be told of a scale: its label, its triangles and its ticks."""
+    """Return the options of `Figure.colorbar` for a scale: its label, its triangles and its ticks."""
     options: dict[str, Any] = {"label": label}
     # A scale of steps has its own.
     if extend != "neither" and not hasattr(scale, "extend"):

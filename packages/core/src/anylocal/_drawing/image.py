@@ -74,11 +74,6 @@ def pixels_of(
     return _between_0_and_1(found, mean, std)
 
 
-def grey(pixels: Pixels) -> Pixels:
-    """Return the lightness of pixels: shape (height, width)."""
-    return pixels if pixels.ndim == 2 else pixels @ np.array(LUMA)  # noqa: PLR2004  # the number of axes
-
-
 def as_seen(pixels: Pixels, axes: Iterable[Patches | PlacedPatches]) -> Pixels:
     """Return pixels with the padding that the model has added; of another size than all axes say, as they are."""
     lying = [axis for axis in axes if axis.image_size is not None]

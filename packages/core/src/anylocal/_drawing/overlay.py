@@ -20,6 +20,7 @@ from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
+from anylocal._drawing.image import LUMA
 from anylocal._drawing.scale import colormap_of, short
 from anylocal._maps.patches import Patches
 from anylocal._maps.placed import PlacedPatches
@@ -277,7 +278,7 @@ def _draw_cells(ax: Axes, prefix: Weights, keys: Patches, scale: Normalize, colo
         colour = grey * (1 - opacity) + np.array([red, green, blue]) * opacity
         box.set(facecolor=colour, edgecolor="white", linewidth=0.8)
         ax.add_patch(box)
-        light = bool(colour @ np.array([0.299, 0.587, 0.114]) > 0.5)  # noqa: PLR2004  # the middle
+        light = bool(colour @ np.array(LUMA) > 0.5)  # noqa: PLR2004  # the middle
         name = FittedText(
             box,
             (0.94, 0.95),
