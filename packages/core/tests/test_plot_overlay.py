@@ -14,6 +14,7 @@ plt = pytest.importorskip("matplotlib.pyplot")
 
 from matplotlib.colors import Normalize  # noqa: E402  # matplotlib may not be there
 from matplotlib.figure import Figure  # noqa: E402  # as above
+from matplotlib.patches import Polygon  # noqa: E402  # as above
 
 from anylocal._drawing.image_panels import Look, Panel, draw_panels, fitted, text_width  # noqa: E402  # as above
 from anylocal._drawing.overlay import (  # noqa: E402  # as above
@@ -65,6 +66,21 @@ def test_where_there_is_no_weight_the_image_keeps_its_colours() -> None:
     assert drawn[drawn.shape[0] - y, x, :3].tolist() == [255, 0, 0]
 
 
+@pytest.mark.parametrize("smooth", [False, True])
+def test_below_weights_the_image_fades_to_grey(smooth: bool) -> None:
+    """An orange weight on an orange coat stands out; smoothly where weights are drawn so."""
+    image = np.zeros((32, 48, 3))
+    image[..., 0] = 1
+    options: dict[str, Any] = {"scale": Normalize(0, 0.3), "colours": overlay_colormap("plasma"), "smooth": smooth}
+    drawn = draw_overlay(plt.figure().add_subplot(), ROW, KEYS, image, **options)
+    below = np.asarray(drawn.heat.axes.images[0].get_array())
+    # The centres of a patch without weight, and of the greatest.
+    assert below[24, 40].tolist() == pytest.approx([1, 0, 0])
+    assert below[24, 8].tolist() == pytest.approx([0.299] * 3, abs=0.03)
+    steps = np.abs(np.diff(below[24, :, 0])).max()
+    assert steps < 0.2 if smooth else steps > 0.5
+
+
 @pytest.mark.parametrize(("threshold", "count"), [(0.5, 1), (0.51, 2), (0.8, 2), (1.0, 3)])
 def test_the_smallest_set_that_holds_a_share(threshold: float, count: int) -> None:
     """The patches with the most weight, and no more than needed."""
@@ -98,6 +114,19 @@ def test_a_prefix_cell_has_its_name_and_number() -> None:
     ax = plt.figure().add_subplot()
     draw_overlay(ax, ROW, KEYS, PIXELS, scale=Normalize(0, 0.3), colours=overlay_colormap("plasma"))
     assert "cls .40" in [text.get_text() for text in ax.findobj(plt.Text)]
+
+
+@pytest.mark.parametrize(("top", "triangles"), [(0.3, 1), (0.4, 0)])
+def test_a_cell_beyond_the_scale_has_the_triangle_of_the_colorbar(top: float, triangles: int) -> None:
+    """Its colour alone is that of a weight at the top."""
+    ax = plt.figure().add_subplot()
+    drawn = draw_overlay(ax, ROW, KEYS, PIXELS, scale=Normalize(0, top), colours=overlay_colormap("plasma"))
+    found = [patch for patch in ax.patches if isinstance(patch, Polygon)]
+    assert len(found) == triangles
+    (cell,) = drawn.cells
+    for triangle in found:
+        inside = cell.get_bbox().padded(1e-9)
+        assert all(inside.contains(*corner) for corner in triangle.get_xy())
 
 
 def test_a_number_that_would_be_too_small_is_left_out() -> None:
@@ -185,19 +214,38 @@ def test_a_grid_names_its_rows_and_columns() -> None:
 
 
 def test_panels_have_their_maximum_written_in_them() -> None:
-    """The colorbar is in fractions of it."""
+    """It is 1 on the colorbar."""
     figure = plt.figure(figsize=(7, 5))
     axes = draw_panels(ROWS, look(), figure, fit_height=False, heading="")
-    numbers = [[text.get_text() for text in ax.texts if text.get_text().startswith(".")] for ax in axes]
-    assert numbers[1:] == [[".15"], [".030"], [".060"]]
+    numbers = [[text.get_text() for text in ax.texts if text.get_text().startswith("1 = ")] for ax in axes]
+    assert numbers == [["1 = .30"], ["1 = .15"], ["1 = .030"], ["1 = .060"]]
     assert figure.axes[-1].get_ylabel() == FRACTION
+
+
+@pytest.mark.parametrize(("size", "cells"), [((7, 5), True), ((2, 2), False)])
+def test_tiny_panels_have_no_prefix_cells(size: tuple[float, float], cells: bool) -> None:
+    """They could not be read, and the image gets their place."""
+    axes = draw_panels(ROWS, look(), plt.figure(figsize=size), fit_height=False, heading="", columns=4)
+    assert [bool(ax.patches) for ax in axes] == [cells] * 4
+    assert (axes[0].get_ylim()[0] > 32) == cells
+
+
+@pytest.mark.parametrize(("count", "bare"), [(3, 1), (4, 0)])
+def test_the_bare_image_takes_a_place_that_is_left(count: int, bare: int) -> None:
+    """To compare with; the colorbar stays the last of the figure's axes."""
+    figure = plt.figure(figsize=(7, 5))
+    draw_panels(ROWS[:count], look(), figure, fit_height=False, heading="", columns=2)
+    found = [ax for ax in figure.axes if ax.get_label() == "image"]
+    assert [(len(ax.images), ax.get_title()) for ax in found] == [(1, "image")] * bare
+    assert figure.axes[-1].get_label() == "colorbar"
+    assert overlapping(figure) == []
 
 
 def test_one_scale_for_all_needs_no_numbers() -> None:
     """The colorbar is in weights."""
     figure = plt.figure(figsize=(7, 5))
     axes = draw_panels(ROWS, look(share="all"), figure, fit_height=False, heading="")
-    assert not any(text.get_text().startswith(".") for ax in axes for text in ax.texts)
+    assert not any(text.get_text().startswith("1 = ") for ax in axes for text in ax.texts)
     assert figure.axes[-1].get_ylabel() == "attention weight"
 
 

@@ -53,8 +53,14 @@ class TestTop:
 
     def test_without_sinks(self) -> None:
         """Where no weight stands out, the scale reaches to the 99.5th percentile."""
-        row = np.random.default_rng(0).uniform(size=1000)
+        row = np.random.default_rng(0).gamma(0.5, size=1000)
+        assert 3 * row.mean() < np.quantile(row, 0.995) < 2 * np.quantile(row, 0.98)
         assert top_of(row) == pytest.approx(np.quantile(row, 0.995))
+
+    def test_even_weights_are_in_the_middle_of_the_scale(self) -> None:
+        """Noise around a mean does not look like peaks."""
+        row = np.random.default_rng(0).uniform(0.9, 1.1, size=1000)
+        assert 0.4 < row.mean() / top_of(row) < row.max() / top_of(row) < 0.6
 
     @pytest.mark.parametrize("tokens", [5, 12, 30])
     def test_a_short_text_is_drawn_to_its_maximum(self, tokens: int) -> None:

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 import anylocal.plot
@@ -88,7 +89,7 @@ def heat(ax: Axes) -> Any:
 
 def cells(ax: Axes) -> list[Any]:
     """Return the prefix cells."""
-    return [each for each in ax.patches if each.get_fill()]
+    return [each for each in ax.patches if isinstance(each, Rectangle) and each.get_fill()]
 
 
 def frames(ax: Axes) -> list[Any]:
@@ -148,7 +149,7 @@ class TestQuery:
         ax = plot.query(attention, images, query=0, sample=1, head=0, ax=empty())
         np.testing.assert_array_equal(PATCHES.split(attention[1, 0, 0])[1], values(heat(ax)))
         np.testing.assert_allclose(values(ax.images[0]), 1)
-        assert ax.get_title() == "blocks.3.attn\nsample 1, head 0\nquery cls"
+        assert ax.get_title() == "blocks.3.attn, sample 1, head 0, query cls"
 
     def test_prefix_cells(self) -> None:
         """Prefix tokens are cells below the image, in order, with their names, numbers and colours."""
@@ -176,7 +177,7 @@ class TestQuery:
     def test_title(self) -> None:
         """The title names the layer, the heads and the query."""
         assert (
-            plot.query(make(), IMAGE, query=3, ax=empty()).get_title() == "blocks.3.attn\nmean of 3 heads\nquery (0, 0)"
+            plot.query(make(), IMAGE, query=3, ax=empty()).get_title() == "blocks.3.attn, mean of 3 heads, query (0, 0)"
         )
 
     @pytest.mark.parametrize("query", ["cls", (2, 3), -1, np.int64(4), [1, 1]])
@@ -323,7 +324,7 @@ class TestOutline:
         weights = torch.full((2, 15), 1 / 15)
         attention = AttentionMap.from_weights(weights, queries=Tokens(["a", "cat"]), keys=PATCHES)
         ax = plot.query(attention, IMAGE, query="cat", ax=empty())
-        assert ax.get_title() == "head 0\nquery cat"
+        assert ax.get_title() == "head 0, query cat"
         assert not frames(ax)
 
     def test_prefix_that_is_no_key(self) -> None:
@@ -514,7 +515,7 @@ class TestRollout:
         maps = self.layers(axis)
         ax = plot.rollout(maps, IMAGE, ax=empty())
         np.testing.assert_allclose(values(heat(ax)), axis.split(maps.rollout(queries=1)[0])[1], rtol=1e-5)
-        assert ax.get_title() == "rollout of 3 layers\nquery cls"
+        assert ax.get_title() == "rollout of 3 layers, query cls"
 
     def test_default_query_without_class_token(self) -> None:
         """Without a class token, the first position is followed."""
@@ -525,7 +526,7 @@ class TestRollout:
         """The colorbar says that the weights are a rollout, and the title of how many layers."""
         ax = plot.rollout(self.layers(batch=2), IMAGE, sample=1, ax=empty())
         assert heat(ax).colorbar.ax.get_ylabel() == "attention rollout"
-        assert ax.get_title() == "rollout of 3 layers, sample 1\nquery cls"
+        assert ax.get_title() == "rollout of 3 layers, sample 1, query cls"
 
     def test_options(self) -> None:
         """Scale, colormap, opacity and axes are those given."""

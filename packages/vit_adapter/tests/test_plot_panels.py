@@ -12,6 +12,7 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from anylocal.attention import AttentionMap, Patches, PlacedPatches, Tokens
 from anylocal.drawing import LEGEND, short
@@ -58,7 +59,7 @@ def empty(size: tuple[float, float] = (7, 5), **options: Any) -> Figure:
 
 
 def panels(figure: Any) -> list[Any]:
-    return list(figure.axes[:-1])
+    return [ax for ax in figure.axes if ax.get_label().startswith("panel")]
 
 
 def colorbar(figure: Any) -> Any:
@@ -113,7 +114,7 @@ class TestOverHeads:
         images = torch.stack([torch.zeros(3, 48, 80), torch.ones(3, 48, 80)])
         figure = plot.over_heads(attention, images, sample=1, figure=empty())
         np.testing.assert_allclose(values(panels(figure)[2]), picture(attention[1, 2, 0]), rtol=1e-6)
-        assert all(ax.images[0].get_array().min() == 1 for ax in panels(figure))
+        assert all(ax.images[0].get_array().min() > 0.999 for ax in panels(figure))
         assert texts(figure) == ["blocks.0.attn, image 1, query cls"]
 
     def test_several_queries(self) -> None:
@@ -150,7 +151,7 @@ def frames(ax: Any) -> list[tuple[float, float, float, float]]:
 
 
 def cells(ax: Any) -> list[Any]:
-    return [each for each in ax.patches if each.get_fill()]
+    return [each for each in ax.patches if isinstance(each, Rectangle) and each.get_fill()]
 
 
 def rows_of(figure: Any) -> int:
@@ -266,14 +267,14 @@ class TestAll:
             assert frames(ax) == [(*cell.get_xy(), cell.get_x() + cell.get_width(), cell.get_y() + cell.get_height())]
 
     def test_a_scale_for_each_panel(self, recipe: str) -> None:
-        """By default, each has its own, whose end is written in the panel, and the colorbar is in fractions of it."""
+        """By default, each has its own, whose top is written in the panel, and 1 on the colorbar."""
         figure = drawn(recipe, figure=empty((12, 8)))
         norms = [ax.images[1].norm for ax in panels(figure)]
         assert len(set(map(id, norms))) == len(norms)
         for ax, norm in zip(panels(figure), norms, strict=True):
             assert (norm.vmin, norm.vmax) == (0, pytest.approx(values(ax).max()))
-            assert short(norm.vmax) in [text.get_text() for text in ax.texts]
-        assert "fraction" in colorbar(figure).get_ylabel()
+            assert f"1 = {short(norm.vmax)}" in [text.get_text() for text in ax.texts]
+        assert "relative" in colorbar(figure).get_ylabel()
 
     def test_one_scale_for_all(self, recipe: str) -> None:
         """To compare panels: the colorbar is in weights, and no number is in the panels."""
@@ -320,10 +321,10 @@ class TestAll:
             assert ax.images[1].get_cmap()(1.0) == (1, 1, 1, pytest.approx(0.3))
 
     def test_image_in_colour(self, recipe: str) -> None:
-        """The image below keeps its colours, denormalised where asked."""
+        """The image below weights that let it through keeps its colours, denormalised where asked."""
         image = np.zeros((48, 80, 3))
         image[..., 0] = 1
-        options: dict[str, Any] = {"figure": empty(), "mean": 0.0, "std": 0.5}
+        options: dict[str, Any] = {"figure": empty(), "mean": 0.0, "std": 0.5, "alpha": 0.0}
         maps: Any = model()
         figure = getattr(plot, recipe)(maps[0] if recipe == "over_heads" else maps, image, **options)
         assert panels(figure)[0].images[0].get_array()[0, 0].tolist() == [0.5, 0, 0]
@@ -508,4 +509,4 @@ def test_a_heading_says_what_is_left_out_or_added(options: dict[str, Any], words
     assert [word for word in ("patches with 60% of the weight", "interpolated") if word in heading] == words
     title = plot.query(attention, np.zeros((32, 32, 3)), query="cls", **options).get_title()
     plt.close("all")
-    assert [line for line in title.split("\n") if line in {"patches with 60% of the weight", "interpolated"}] == words
+    assert [word for word in ("patches with 60% of the weight", "interpolated") if word in title] == words

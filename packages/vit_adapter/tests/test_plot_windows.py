@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from anylocal.attention import AttentionMap, AttentionMaps, Axis, Patches, PlacedPatches
 from anylocal.drawing import short
@@ -96,7 +97,7 @@ def frames(ax: Any, *, filled: bool = False) -> list[tuple[float, float, float, 
     return [
         (*each.get_xy(), each.get_x() + each.get_width(), each.get_y() + each.get_height())
         for each in ax.patches
-        if each.get_fill() is filled
+        if isinstance(each, Rectangle) and each.get_fill() is filled
     ]
 
 
@@ -187,7 +188,7 @@ class TestQueryOfAWindow:
         ax = plot.query(attention, images, query=(1, 3), sample=-1, head=0, ax=empty())
         np.testing.assert_array_equal(heat(ax), placed(SHIFTED, 1, attention[5, 0, 0]))
         np.testing.assert_allclose(values(ax.images[0]), 1)
-        assert ax.get_title() == "blocks.1.attn\nimage 1, head 0\nquery (1, 3) in window 1"
+        assert ax.get_title() == "blocks.1.attn, image 1, head 0\nquery (1, 3) in window 1"
 
     def test_windows_of_each_image(self) -> None:
         """If the windows of each image differ, those of the chosen image are drawn."""
@@ -198,7 +199,7 @@ class TestQueryOfAWindow:
         np.testing.assert_array_equal(heat(ax), placed(axis, 3, weights[3, 0, 0]))
         assert frames(ax) == [(60, 0, 80, 48)]
         assert ((40, 0), (40, 48)) in lines(ax)
-        assert ax.get_title() == "image 1, head 0\nquery (0, 3) in window 1"
+        assert ax.get_title() == "image 1, head 0, query (0, 3) in window 1"
 
     def test_windows_that_lie_the_same(self) -> None:
         """Places given once hold for every image of the batch."""
@@ -322,7 +323,7 @@ class TestPatchesInAnyOrder:
         ax = plot.query(attention, IMAGE, query=query, sample=1, ax=empty())
         np.testing.assert_array_equal(heat(ax), placed(self.AXIS, 1, attention[1, 0, 2]))
         assert frames(ax) == [(0, 24, 40, 48)]
-        assert ax.get_title() == "sample 1, head 0\nquery (1, 0)"
+        assert ax.get_title() == "sample 1, head 0, query (1, 0)"
 
     def test_prefix(self) -> None:
         """A prefix token has the frame around its cell."""
@@ -333,7 +334,7 @@ class TestPatchesInAnyOrder:
         """A query that is padding has no frame, and is named so."""
         ax = plot.query(self.layer(), IMAGE, query=4, sample=1, ax=empty())
         assert not frames(ax)
-        assert ax.get_title() == "sample 1, head 0\nquery padding"
+        assert ax.get_title() == "sample 1, head 0, query padding"
 
     def test_rollout(self) -> None:
         """The rollout is drawn in order as well."""
@@ -341,7 +342,7 @@ class TestPatchesInAnyOrder:
         ax = plot.rollout(maps, IMAGE, sample=1, query=(1, 1), ax=empty())
         np.testing.assert_allclose(heat(ax), placed(self.AXIS, 1, maps.rollout(queries=3)[1]), rtol=1e-5)
         assert frames(ax) == [(40, 24, 80, 48)]
-        assert ax.get_title() == "rollout of 2 layers, sample 1\nquery (1, 1)"
+        assert ax.get_title() == "rollout of 2 layers, sample 1, query (1, 1)"
 
 
 class TestSeveralQueries:
@@ -367,7 +368,7 @@ class TestSeveralQueries:
         prefix, picture = PATCHES.split(attention[0, 1, positions].mean(0))
         np.testing.assert_allclose(heat(ax), picture, rtol=1e-6)
         assert numbers(ax, PATCHES.prefix) == [short(float(weight)) for weight in prefix]
-        assert ax.get_title() == f"blocks.1.attn\nhead 1\nmean of {len(positions)} queries"
+        assert ax.get_title() == f"blocks.1.attn, head 1, mean of {len(positions)} queries"
 
     def test_outlines(self) -> None:
         """Each query is framed: patches over the image, prefix tokens below it."""
@@ -379,14 +380,14 @@ class TestSeveralQueries:
         """Two plain integers are one patch, and so is a list of one."""
         ax = plot.query(make(PATCHES), IMAGE, query=query, ax=empty())
         assert frames(ax) == [box(1, 2)]
-        assert ax.get_title() == "blocks.1.attn\nmean of 3 heads\nquery (1, 2)"
+        assert ax.get_title() == "blocks.1.attn, mean of 3 heads, query (1, 2)"
 
     def test_of_one_window(self) -> None:
         """Queries of one window share its border."""
         attention = make()
         ax = plot.query(attention, IMAGE, query=[(1, 1), (2, 2)], head=0, ax=empty())
         np.testing.assert_allclose(heat(ax), placed(SHIFTED, 0, attention[0, 0, [0, 3]].mean(0)), rtol=1e-6)
-        assert ax.get_title() == "blocks.1.attn\nhead 0\nmean of 2 queries"
+        assert ax.get_title() == "blocks.1.attn, head 0, mean of 2 queries"
         assert lines(ax) == lines(plot.query(attention, IMAGE, query=(1, 1), ax=empty()))
 
     def test_of_several_windows(self) -> None:
@@ -396,7 +397,7 @@ class TestSeveralQueries:
         one = placed(SHIFTED, 0, attention[4, 0, 0] / 3)
         two = placed(SHIFTED, 1, (attention[5, 0, 0] + attention[5, 0, 3]) / 3)
         np.testing.assert_allclose(heat(ax), np.where(np.isnan(one), two, one), rtol=1e-6)
-        assert ax.get_title() == "blocks.1.attn\nimage 1, head 0\nmean of 3 queries"
+        assert ax.get_title() == "blocks.1.attn, image 1, head 0\nmean of 3 queries"
         assert frames(ax) == [box(1, 1), box(1, 3), box(2, 0)]
         both: dict[tuple[int, int], int | None] = {
             cell: window for cell, window in window_of(SHIFTED).items() if window in {0, 1}
@@ -406,7 +407,7 @@ class TestSeveralQueries:
     def test_of_several_windows_of_one_image(self) -> None:
         """A single image is not named."""
         ax = plot.query(make(), IMAGE, query=[(1, 1), (1, 3)], ax=empty())
-        assert ax.get_title() == "blocks.1.attn\nmean of 3 heads\nmean of 2 queries"
+        assert ax.get_title() == "blocks.1.attn, mean of 3 heads\nmean of 2 queries"
 
     def test_none(self) -> None:
         """An empty list of queries is refused."""
@@ -475,7 +476,7 @@ class TestWindows:
         one, two = (placed(SHIFTED, window, attention[window, 1, 1]) for window in (0, 1))
         np.testing.assert_array_equal(heat(ax), np.where(np.isnan(one), two, one))
         assert frames(ax) == [box(1, 2), box(1, 0)]
-        assert ax.get_title() == "blocks.1.attn\nhead 1\nquery (0, 1) of each window"
+        assert ax.get_title() == "blocks.1.attn, head 1\nquery (0, 1) of each window"
 
     @pytest.mark.parametrize("query", [(1, 0), (-1, -2), 2, -2, np.array([1, 0])])
     def test_ways_to_name_a_query(self, query: Any) -> None:
@@ -510,7 +511,7 @@ class TestWindows:
         expected = np.concatenate([placed(TOKENED, window, attention[window, 0, 0])[None] for window in range(4)])
         np.testing.assert_array_equal(heat(ax), np.nanmax(expected, 0))
         assert numbers(ax, ["carrier"]) == [short(float(attention[:, 0, 0, 0].mean()))]
-        assert ax.get_title() == "blocks.1.attn\nhead 0\nquery carrier of each window"
+        assert ax.get_title() == "blocks.1.attn, head 0\nquery carrier of each window"
         assert frames(ax) == cells(ax)
 
     def test_padding_after_prefix_tokens(self) -> None:
@@ -532,7 +533,7 @@ class TestWindows:
         ax = plot.windows(attention, images, sample=1, ax=empty())
         np.testing.assert_allclose(heat(ax)[1, 1], attention[4, :, :, 0].mean(), rtol=1e-6)
         np.testing.assert_allclose(values(ax.images[0]), 1)
-        assert ax.get_title() == "blocks.1.attn\nimage 1, mean of 3 heads\nmean of all queries"
+        assert ax.get_title() == "blocks.1.attn, image 1, mean of 3 heads\nmean of all queries"
 
     @pytest.mark.parametrize("axis", [PLAIN, SHIFTED], ids=["plain", "shifted"])
     def test_borders(self, axis: PlacedPatches) -> None:

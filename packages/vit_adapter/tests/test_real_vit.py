@@ -128,17 +128,17 @@ def test_two_libraries_agree() -> None:
 
 
 def drawn(maps: AttentionMaps, image: Any, recipe: str = "query") -> Any:
-    """Return the pixels that a recipe draws."""
+    """Return the pixels that a recipe draws below weights that let them through."""
     figure = Figure()
     FigureCanvasAgg(figure)
     if recipe == "query":
-        plot.query(maps[11], image, query="cls", ax=figure.subplots())
+        plot.query(maps[11], image, query="cls", alpha=0, ax=figure.subplots())
     elif recipe == "rollout":
-        plot.rollout(maps, image, ax=figure.subplots())
+        plot.rollout(maps, image, alpha=0, ax=figure.subplots())
     elif recipe == "over_heads":
-        plot.over_heads(maps[11], image, figure=figure)
+        plot.over_heads(maps[11], image, alpha=0, figure=figure)
     else:
-        getattr(plot, recipe)(maps, image, layers=[0, 11], figure=figure)
+        getattr(plot, recipe)(maps, image, alpha=0, layers=[0, 11], figure=figure)
     return np.asarray(figure.axes[0].images[0].get_array())
 
 
@@ -207,7 +207,7 @@ def test_maps_from_a_file_know_no_model(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match="give what the model was given"):
         plot.query(loaded, source("chelsea"), query="cls")
     photo = photograph(model, source("chelsea"))
-    ax = plot.query(loaded, photo, query="cls")
+    ax = plot.query(loaded, photo, query="cls", alpha=0)
     np.testing.assert_array_equal(np.asarray(ax.images[0].get_array()), photo.pixels / 255)
 
 
@@ -265,7 +265,7 @@ def test_a_batch_of_photographs() -> None:
     assert (photo.pixels.shape, photo.tensor.shape) == ((2, 224, 224, 3), (2, 3, 224, 224))
     for number, name in enumerate(NAMES):
         torch.testing.assert_close(photo.tensor[number], photograph(model, source(name)).tensor[0])
-    ax = plot.query(look(model, photo)[0], photo, query="cls", sample=1)
+    ax = plot.query(look(model, photo)[0], photo, query="cls", sample=1, alpha=0)
     np.testing.assert_array_equal(np.asarray(ax.images[0].get_array()), photo.pixels[1] / 255)
 
 

@@ -103,7 +103,7 @@ def query(
         "plasma" by default: its lightness rises evenly, and it stands out on photographs.
     alpha : float
         The opacity of the greatest weight, between 0 and 1. Opacity grows with the weight: the image keeps its colours
-        where there is none.
+        where there is none, and fades to grey below weights.
     smooth : bool
         Whether to interpolate between the centres of patches (bicubic); the patches as they are by default.
     threshold : float, optional
@@ -367,18 +367,20 @@ def _row(
     scale = scale_of(options.norm, [keys.split(row)[1].ravel()])
     colours = overlay_colormap(options.cmap, options.alpha, threshold=options.threshold)
     ax = new_axes(options.ax)
-    share, width = type_share(ax), ax.bbox.width / ax.figure.dpi
+    share = type_share(ax)
     drawn = draw_overlay(
         ax, row, keys, pixels, scale=scale, colours=colours, smooth=options.smooth, threshold=options.threshold
     )
     axis, places = marked
     for place in places:
         drawn.outline(axis, *place)
-    set_title(ax, [*title, *drawn_as(options.threshold, options.smooth)], share, width)
     if options.colorbar:
         bar = add_colorbar(drawn.heat, ax, options.label, extend=clipped([scale], [row]))
         bar.ax.set_facecolor(BACKGROUND)
         shrink(bar.ax, share)
+    # A colorbar may have taken some of the axes' width.
+    width = ax.bbox.width / ax.figure.dpi
+    set_title(ax, [*title, *drawn_as(options.threshold, options.smooth)], share, width, packed=True)
     return ax, drawn
 
 

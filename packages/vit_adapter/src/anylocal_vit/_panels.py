@@ -66,8 +66,8 @@ def over_heads(
     norm : matplotlib.colors.Normalize or str, optional
         See `query`.
     share : {"head", "all", "layer"}
-        Which panels share a scale. By default each has its own, whose maximum is written in the panel, and the colorbar
-        is in fractions of it: every panel can be read. One scale for all compares the heads with each other.
+        Which panels share a scale. By default each has its own, whose top, 1 on the colorbar, is written in the panel:
+        every panel can be read. One scale for all compares the heads with each other.
     cmap, alpha, smooth, threshold, mean, std
         See `query`.
     columns : int, optional
@@ -78,7 +78,8 @@ def over_heads(
     Returns
     -------
     matplotlib.figure.Figure
-        Its ``axes`` are the heads, the mean (of more than one head), and the colorbar.
+        Its ``axes`` are the heads, the mean (of more than one head), the bare image where the last row has a place
+        left, and the colorbar.
 
     Raises
     ------
@@ -151,7 +152,7 @@ def over_layers(
     Returns
     -------
     matplotlib.figure.Figure
-        Its ``axes`` are the layers and the colorbar.
+        Its ``axes`` are the layers, the bare image where the last row has a place left, and the colorbar.
 
     Raises
     ------

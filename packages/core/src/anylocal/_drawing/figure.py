@@ -117,12 +117,16 @@ def bar_options(scale: Normalize, label: str, extend: Extend) -> dict[str, Any]:
         options["ticks"] = Apart(scale, MaxNLocator(4))
     if isinstance(scale, Rank):
         options["ticks"] = Apart(scale, FixedLocator(scale.inverse(np.linspace(0, 1, 5)).tolist()))
-        options["format"] = FuncFormatter(lambda weight, _: short(weight))
+    if "ticks" in options:
+        options["format"] = FuncFormatter(lambda weight, _: ("−" if weight < 0 else "") + short(abs(weight)))
     return options
 
 
 class Apart(Locator):
-    """The ticks of another locator, without those whose labels would touch a higher one's on a short colorbar."""
+    """The ticks of another locator and the top, without those whose labels would touch a higher one's.
+
+    The top is where weights are clipped.
+    """
 
     def __init__(self, scale: Normalize, ticks: Locator) -> None:
         self.scale = scale
@@ -139,7 +143,7 @@ class Apart(Locator):
         height = bar.axes.bbox.height / bar.axes.figure.dpi * 72
         apart = LINE * float(bar.get_major_ticks(1)[0].label1.get_fontsize()) / max(1.0, height)
         kept: list[float] = []
-        for tick in reversed(self.ticks.tick_values(vmin, vmax)):
+        for tick in (vmax, *reversed(self.ticks.tick_values(vmin, vmax))):
             if vmin <= tick <= vmax and all(self.scale(other) - self.scale(tick) >= apart for other in kept):
                 kept.append(float(tick))
         return kept[::-1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from matplotlib import rcParams
@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
 
 from anylocal._drawing.figure import height_of, width_of
-from anylocal._drawing.overlay import BACKGROUND, bottom_of, draw_overlay, overlay_colormap
+from anylocal._drawing.overlay import BACKGROUND, bottom_of, draw_bare, draw_overlay, overlay_colormap
 from anylocal._drawing.scale import Share, clipped, legend_of, scales_of, short
 from anylocal.errors import OptionError
 
@@ -41,6 +41,12 @@ GAP: Final = 0.06
 
 NUMBERS_FROM: Final = 0.5
 """Inches: narrower panels have no numbers in them."""
+
+EXPLAINED_FROM: Final = 0.9
+"""Inches: narrower panels have the number alone, without what it is."""
+
+CELLS_FROM: Final = 0.6
+"""Inches: in narrower panels, what prefix cells say could not be read, and the image needs their place."""
 
 SMALLEST_FONT: Final = 4.5
 """Points."""
@@ -81,6 +87,7 @@ class _Plan(NamedTuple):
     height: float
     title: float
     font: float
+    cells: bool
 
 
 def draw_panels(
@@ -115,23 +122,105 @@ def draw_panels(
     Returns
     -------
     list of matplotlib.axes.Axes
-        Those of the panels, in order.
+        Those of the panels, in order. Where the last row has a place left, the bare image is drawn there as well.
     """
     # The scale is that of the patches: a class token may have fifty times as much.
     patches = [panel.keys.split(panel.row)[1].ravel() for panel in panels]
     scales = scales_of(look.norm, patches, look.share, [panel.layer for panel in panels])
     colours = overlay_colormap(look.cmap, look.alpha, threshold=look.threshold)
+    numbered = len(set(map(id, scales))) > 1
+    place = _placed(figure, panels, look, columns, sides, heading=bool(heading), fit_height=fit_height)
+    axes = []
+    for number, (panel, scale) in enumerate(zip(panels, scales, strict=True)):
+        ax = place.add_axes(number, panel.title, f"panel {number}")
+        axes.append(ax)
+        _draw_panel(ax, panel, look, scale, colours, place.plan, numbered=numbered)
+    if len(panels) % place.plan.columns:
+        bottom = bottom_of(panels[0].keys, cells=place.plan.cells)
+        draw_bare(place.add_axes(len(panels), "image", "image"), look.pixels, bottom)
+    place.write(heading, sides)
+    beyond = clipped(scales, [panel.row for panel in panels])
+    _draw_bar(figure, place.bar(len(panels)), (place.wide, place.high), scales, colours, place.font, look, beyond)
+    return axes
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A figure and where panels go in it: all lengths in inches, from its left and its top."""
+
+    figure: Figure
+    plan: _Plan
+    wide: float
+    high: float
+    left: float
+    top: float
+    head: float
+    """What the heading and the names of columns take above the panels."""
+    font: float
+
+    def corner(self, number: int) -> tuple[float, float]:
+        """Return the left and the top of a panel, below its title."""
+        row, column = divmod(number, self.plan.columns)
+        above = self.top + self.plan.title
+        return self.left + column * (self.plan.width + GAP), above + row * (self.plan.height + self.plan.title + GAP)
+
+    def add_axes(self, number: int, title: str, label: str) -> Axes:
+        """Add the axes of a panel."""
+        (x, y), plan = self.corner(number), self.plan
+        place = (x / self.wide, 1 - (y + plan.height) / self.high, plan.width / self.wide, plan.height / self.high)
+        ax = self.figure.add_axes(place, label=label)
+        if plan.title:
+            ax.set_title(fitted(title, plan.width, plan.font), fontsize=plan.font, pad=0.35 * plan.font)
+        return ax
+
+    def write(self, heading: str, sides: tuple[Sequence[str], Sequence[str]] | None) -> None:
+        """Write the heading, and the names of rows and columns."""
+        rows, columns = sides if sides is not None else ((), ())
+        for row, name in enumerate(rows):
+            x, y = self.corner(row * self.plan.columns)
+            self._text(x - 0.05, y + self.plan.height / 2, name, ha="right", va="center")
+        for column, name in enumerate(columns):
+            x, y = self.corner(column)
+            shown = _shortened(name, self.plan.width, self.font)
+            self._text(x + self.plan.width / 2, y - 0.03, shown, ha="center", va="bottom")
+        if heading:
+            shown = fitted(heading, self.wide - 2 * GAP, self.font)
+            self._text(GAP, self.top - self.head + GAP, shown, ha="left", va="top")
+
+    def _text(self, x: float, y: float, text: str, **options: Any) -> None:
+        self.figure.text(x / self.wide, 1 - y / self.high, text, fontsize=self.font, **options)
+
+    def bar(self, count: int) -> tuple[float, float, float, float]:
+        """Return the left, top, width and height of the colorbar, beside so many panels."""
+        last = self.corner(count - 1)[1] + self.plan.height
+        x, y = self.corner(self.plan.columns - 1)
+        return x + self.plan.width + 0.1, y, 0.1, last - y
+
+
+def _placed(
+    figure: Figure,
+    panels: Sequence[Panel],
+    look: Look,
+    columns: int | None,
+    sides: tuple[Sequence[str], Sequence[str]] | None,
+    *,
+    heading: bool,
+    fit_height: bool,
+) -> _Placed:
+    """Return where panels go, in a figure that is made as high as they are where `fit_height`."""
     wide, high = width_of(figure), height_of(figure)
     font = _font(wide)
     line = 1.4 * font / 72
-    names = sides[0] if sides is not None else []
-    left = GAP + (max((text_width(name, font) for name in names), default=0) + 0.06 if names else 0)
+    left = GAP if sides is None else GAP + 0.06 + max(text_width(name, font) for name in sides[0])
     right = 0.25 + text_width("0.000", font) + 1.6 * line
-    top = GAP + (line if heading else 0) + (line if sides is not None else 0)
-    aspect = max(bottom_of(panel.keys) for panel in panels) / look.pixels.shape[1]
+    top = GAP + line * heading + line * (sides is not None)
     titled = sides is None and any(panel.title for panel in panels)
     room = wide - left - right, (math.inf if fit_height else high) - top - GAP
-    plan = _plan(len(panels), room, aspect, titled=titled, columns=columns)
+    for cells in (True, False):
+        aspect = max(bottom_of(panel.keys, cells=cells) for panel in panels) / look.pixels.shape[1]
+        plan = _plan(len(panels), room, aspect, titled=titled, columns=columns, cells=cells)
+        if plan.width >= CELLS_FROM:
+            break
     if plan.width <= 0.05:  # noqa: PLR2004  # inches
         size = f"{wide:.1f} × {high:.1f} inches"
         msg = f"{len(panels)} panels do not fit into a figure of {size}; give a larger figure, or fewer panels."
@@ -143,35 +232,12 @@ def draw_panels(
     block_wide = plan.columns * (plan.width + GAP) - GAP
     start_x = left + (wide - left - right - block_wide) / 2
     start_y = top + max(0.0, high - top - GAP - block_high) / 2
-    axes = []
-    for number, (panel, scale) in enumerate(zip(panels, scales, strict=True)):
-        row, column = divmod(number, plan.columns)
-        x = start_x + column * (plan.width + GAP)
-        y = start_y + row * (plan.height + plan.title + GAP) + plan.title
-        ax = figure.add_axes(
-            (x / wide, 1 - (y + plan.height) / high, plan.width / wide, plan.height / high), label=f"panel {number}"
-        )
-        axes.append(ax)
-        _draw_panel(ax, panel, look, scale, colours, plan, numbered=len(set(map(id, scales))) > 1)
-        if plan.title:
-            ax.set_title(fitted(panel.title, plan.width, plan.font), fontsize=plan.font, pad=0.35 * plan.font)
-        if sides is not None and column == 0:
-            middle = 1 - (y + plan.height / 2) / high
-            figure.text((x - 0.05) / wide, middle, sides[0][row], ha="right", va="center", fontsize=font)
-        if sides is not None and row == 0:
-            name = _shortened(sides[1][column], plan.width, font)
-            figure.text(
-                (x + plan.width / 2) / wide, 1 - (y - 0.03) / high, name, ha="center", va="bottom", fontsize=font
-            )
-    if heading:
-        at = GAP / wide, 1 - (start_y - top + GAP) / high
-        figure.text(*at, fitted(heading, wide - 2 * GAP, font), ha="left", va="top", fontsize=font)
-    bar = (start_x + block_wide + 0.1, start_y + plan.title, 0.1, block_high - plan.title)
-    _draw_bar(figure, bar, (wide, high), scales, colours, font, look, clipped(scales, [panel.row for panel in panels]))
-    return axes
+    return _Placed(figure, plan, wide, high, start_x, start_y, top, font)
 
 
-def _plan(count: int, room: tuple[float, float], aspect: float, *, titled: bool, columns: int | None) -> _Plan:
+def _plan(
+    count: int, room: tuple[float, float], aspect: float, *, titled: bool, columns: int | None, cells: bool
+) -> _Plan:
     """Return where panels go: in as many columns as make them largest."""
     wide, high = room
     if columns is None and math.isinf(high):
@@ -188,7 +254,7 @@ def _plan(count: int, room: tuple[float, float], aspect: float, *, titled: bool,
             title = 1.5 * font / 72 if titled else 0.0
             fitting = ((high - (rows - 1) * GAP) / rows - title) / aspect
             width = min((wide - (number - 1) * GAP) / number, fitting)
-        plans.append(_Plan(number, rows, width, width * aspect, title, font))
+        plans.append(_Plan(number, rows, width, width * aspect, title, font, cells))
     return max(plans, key=lambda plan: plan.width * (1 - 0.02 * (plan.columns * plan.rows - count)))
 
 
@@ -204,6 +270,7 @@ def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
         colours=colours,
         smooth=look.smooth,
         threshold=look.threshold,
+        cells=plan.cells,
     )
     if panel.marked is not None:
         axis, places = panel.marked
@@ -212,8 +279,9 @@ def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
     if numbered and plan.width >= NUMBERS_FROM:
         assert scale.vmax is not None
         height, width = look.pixels.shape[:2]
+        number = short(float(scale.vmax))
         ax.annotate(
-            short(float(scale.vmax)),
+            f"1 = {number}" if plan.width >= EXPLAINED_FROM else number,
             (width, height),
             (-3, 2.5),
             textcoords="offset points",

@@ -128,12 +128,21 @@ def draw_matrix(
     return ax
 
 
-def set_title(ax: Axes, lines: Sequence[str], share: float, width: float) -> None:
-    """Write a title above axes that may be one of many: broken and smaller, so that it stays above them."""
+def set_title(ax: Axes, lines: Sequence[str], share: float, width: float, *, packed: bool = False) -> None:
+    """Write a title above axes that may be one of many: broken and smaller, so that it stays above them.
+
+    Lines that are `packed` share one where there is room: axes in a figure without a layout engine have little above.
+    """
     size = max(SMALLEST, share) * float(ax.title.get_fontsize())
     # The colorbar and the labels of rows leave room beside the axes.
     room = 1.3 * width
-    shown = [part for line in lines for part in broken(line, int(72 * room / (LETTER * size)))]
+    most = int(72 * (0.95 * width if packed else room) / (LETTER * size))
+    shown: list[str] = []
+    for part in (part for line in lines for part in broken(line, most)):
+        if packed and shown and len(shown[-1]) + len(part) + 2 <= most:
+            shown[-1] += f", {part}"
+        else:
+            shown.append(part)
     # The label of the first row reaches above the axes, where a wide title would meet it.
     fit(ax.set_title("\n".join(shown), fontsize=size, pad=rcParams["axes.titlepad"] + 2), room)
 

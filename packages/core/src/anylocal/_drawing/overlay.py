@@ -1,8 +1,8 @@
 """One row of weights over an image: patches where they lie, prefix tokens as cells below the image.
 
-The axes' units are the pixels that the model saw. The image keeps its colours where there is no weight, and opacity
-grows with the weight. Prefix tokens, which lie nowhere, have cells inside the same axes, so that axes in a grid of
-subplots never meet.
+The axes' units are the pixels that the model saw. The image keeps its colours where there is no weight, and fades to
+grey below weights, whose opacity grows with them. Prefix tokens, which lie nowhere, have cells inside the same axes, so
+that axes in a grid of subplots never meet.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, to_rgb
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
+from PIL import Image
+from PIL.Image import Resampling
 
 from anylocal._drawing.image import LUMA
 from anylocal._drawing.scale import colormap_of, short
@@ -48,19 +50,22 @@ GAMMA: Final = 1.0
 """How opacity grows with the weight: in proportion to it. Less than 1 veils the whole image where attention is nearly
 even, as in early layers; more hides middle weights."""
 
+FADE: Final = 2.0
+"""How soon the image loses its colours below weights: those of half the scale and more are on grey."""
+
 LEAST_OF_SET: Final = 0.35
 """Opacity of the least weights where only a set of patches is drawn: they are to be seen as well."""
 
 BACKGROUND: Final = "0.55"
 """Grey below prefix cells and the colorbar, that of an average photograph: colours there are the same as on it."""
 
-CELL: Final = 0.1
+CELL: Final = 0.125
 """Height of a prefix cell as a share of the image's longer side."""
 
 CELLS_IN_A_ROW: Final = 3
 """Prefix cells beside each other: more would have no room for a name and a number."""
 
-LEGIBLE: Final = 3.5
+LEGIBLE: Final = 4.5
 """Points: smaller numbers in cells are left out."""
 
 SLIT: Final = 0.012
@@ -161,7 +166,7 @@ class Overlay:
         if cell is not None:
             left, top, right, bottom = Patches(grid=axis.grid, image_size=self.keys.image_size).box(cell)
             _frame(self.heat.axes, left, top, right - left, bottom - top)
-        elif name in self.keys.prefix:
+        elif self.cells and name in self.keys.prefix:
             box = self.cells[self.keys.prefix.index(name)]
             _frame(self.heat.axes, *box.get_xy(), box.get_width(), box.get_height())
 
@@ -203,6 +208,7 @@ def draw_overlay(
     colours: Colormap,
     smooth: bool = False,
     threshold: float | None = None,
+    cells: bool = True,
 ) -> Overlay:
     """Draw one row of weights over an image.
 
@@ -222,13 +228,18 @@ def draw_overlay(
         Whether to interpolate between the centres of patches (bicubic), clipped to the patches drawn.
     threshold : float, optional
         Draw only the smallest set of patches that holds this share of the patches' weight.
+    cells : bool
+        Whether to draw the prefix cells.
     """
     prefix, picture = keys.split(row)
     height, width = pixels.shape[:2]
     # The edges of the image, not the centres of its outer pixels: the units of `Patches.box`.
     extent = (0, width, height, 0)
-    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent, origin="upper", aspect="equal")
     shown = picture if threshold is None else np.where(smallest_set(picture, threshold), picture, np.nan)
+    # Between a patch and none there is nothing to interpolate.
+    smooth = smooth and bool(np.isfinite(shown).all())
+    opacities = colours(scale(np.ma.masked_invalid(shown)))[..., 3]
+    draw_bare(ax, _muted(pixels, opacities, smooth=smooth), height)
     heat = ax.imshow(
         shown,
         norm=scale,
@@ -236,25 +247,43 @@ def draw_overlay(
         extent=extent,
         origin="upper",
         aspect="equal",
-        # Between a patch and none there is nothing to interpolate.
-        interpolation="bicubic" if smooth and np.isfinite(shown).all() else "nearest",
+        interpolation="bicubic" if smooth else "nearest",
         interpolation_stage="data",
     )
     # A clip path of its own keeps vector formats from merging the two images, for which matplotlib applies alpha twice
     # (matplotlib/matplotlib#18871).
     heat.set_clip_path(_outline_of(heat), ax.transData)
+    drawn = _draw_cells(ax, prefix, keys, scale, colours) if cells else ()
+    ax.set_ylim(bottom_of(keys, cells=cells), 0)
+    return Overlay(heat, drawn, keys)
+
+
+def draw_bare(ax: Axes, pixels: Pixels, bottom: float) -> None:
+    """Draw an image without weights, in axes that reach down to `bottom`."""
+    height, width = pixels.shape[:2]
+    extent = (0, width, height, 0)
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent, origin="upper", aspect="equal")
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
-    cells = _draw_cells(ax, prefix, keys, scale, colours)
-    ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(bottom_of(keys), 0))
-    return Overlay(heat, cells, keys)
+    ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(bottom, 0))
 
 
-def bottom_of(keys: Patches) -> float:
+def bottom_of(keys: Patches, *, cells: bool = True) -> float:
     """Return how far down an overlay reaches, in pixels: the image and the prefix cells."""
     assert keys.image_size is not None
-    lines = math.ceil(len(keys.prefix) / CELLS_IN_A_ROW)
+    lines = math.ceil(len(keys.prefix) / CELLS_IN_A_ROW) if cells else 0
     return keys.image_size[0] + lines * (CELL + SLIT) * max(keys.image_size)
+
+
+def _muted(pixels: Pixels, opacities: npt.NDArray[np.float64], *, smooth: bool) -> Pixels:
+    """Return an image whose colours fade to grey below weights: an orange weight on an orange coat stands out."""
+    if pixels.ndim == 2:  # noqa: PLR2004  # grey already
+        return pixels
+    strength = Image.fromarray(np.minimum(1.0, FADE * opacities / OPACITY).astype(np.float32)).resize(
+        pixels.shape[1::-1], Resampling.BILINEAR if smooth else Resampling.NEAREST
+    )
+    grey = (pixels @ np.array(LUMA))[..., np.newaxis]
+    return np.asarray(pixels + np.asarray(strength)[..., np.newaxis] * (grey - pixels))
 
 
 def _outline_of(heat: AxesImage) -> Path:
@@ -281,7 +310,7 @@ def _draw_cells(ax: Axes, prefix: Weights, keys: Patches, scale: Normalize, colo
         light = bool(colour @ np.array(LUMA) > 0.5)  # noqa: PLR2004  # the middle
         name = FittedText(
             box,
-            (0.94, 0.95),
+            (0.8, 0.85),
             box.get_x() + box.get_width() / 2,
             top + box.get_height() / 2,
             f"{keys.prefix[number]} {short(float(weight))}",
@@ -296,7 +325,18 @@ def _draw_cells(ax: Axes, prefix: Weights, keys: Patches, scale: Normalize, colo
         )
         ax.add_artist(name)
         cells.append(box)
+        if scale.vmax is not None and weight > scale.vmax:
+            _point(ax, box)
     return tuple(cells)
+
+
+def _point(ax: Axes, cell: Rectangle) -> None:
+    """Draw the colorbar's triangle at the end of a cell whose weight is beyond the scale."""
+    left, top = cell.get_xy()
+    right, height = left + cell.get_width(), cell.get_height()
+    corners = [(right - x * height, top + y * height) for x, y in ((0.9, 0.2), (0.9, 0.8), (0.3, 0.5))]
+    triangle = Polygon(corners, facecolor="white", edgecolor="black", linewidth=0.6, clip_on=False, zorder=4)
+    ax.add_patch(triangle)
 
 
 def _frame(ax: Axes, left: float, top: float, width: float, height: float) -> None:

@@ -42,7 +42,7 @@ DIVERGING = "coolwarm"
 green. K. Moreland, "Diverging Color Maps for Scientific Visualization", ISVC 2009."""
 
 LEGEND = "attention weight"
-FRACTION = "attention weight as a\nfraction of the panel's top"
+FRACTION = "attention weight, relative\nto each panel's top"
 RANK = "rank of the attention weight"
 
 FEW_KEYS, FEW_VALUES = 49, 1000
@@ -50,11 +50,16 @@ FEW_KEYS, FEW_VALUES = 49, 1000
 is large enough to be seen, and compared, by itself."""
 
 
-def top_of(*panels: Weights) -> float:
-    """Return where the scale of weights ends: between their 98th and 99.5th percentile, and not below their mean.
+EVEN = 3.0
+"""The scale ends no lower than at so many times the mean: weights that are nearly even are not near its end."""
 
-    It is the 99.5th percentile, but at most twice the 98th: 2 % of the positions are then always in the upper half of
-    the scale, whatever a few sinks take. Of few weights it is the maximum.
+
+def top_of(*panels: Weights) -> float:
+    """Return where the scale of weights ends: about their 99th percentile.
+
+    It is the 99.5th percentile, or three times the mean if that is more: weights that are nearly even are seen to be.
+    But it is at most twice the 98th percentile, so that 2 % of the positions are always in the upper half of the scale,
+    whatever a few sinks take; and not below the mean. Of few weights it is the maximum.
 
     Parameters
     ----------
@@ -73,7 +78,8 @@ def top_of(*panels: Weights) -> float:
         top = float(values.max())
     else:
         most, many = np.quantile(values, [0.995, 0.98])
-        top = max(float(min(most, 2 * many)), float(values.mean()))
+        mean = values.mean()
+        top = float(max(min(max(most, EVEN * mean), 2 * many), mean))
     return top if top > 0 else 1.0
 
 
