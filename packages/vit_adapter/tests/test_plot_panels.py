@@ -17,12 +17,11 @@ from matplotlib.patches import Rectangle
 from anylocal.attention import AttentionMap, Patches, PlacedPatches, Tokens
 from anylocal.drawing import LEGEND, short
 from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError, StateError
+from anylocal.testing import overlaps
 from anylocal_vit import plot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from matplotlib.transforms import Bbox
 
 PATCHES = Patches(grid=(3, 4), prefix=("cls",), image_size=(48, 80))
 IMAGE = np.full((48, 80, 3), 0.25)
@@ -440,45 +439,6 @@ def test_no_such_head(recipe: str, option: Any) -> None:
     with pytest.raises(PositionError, match="ead index 3"):
         drawn(recipe, figure=None, **option)
     assert plt.get_fignums() == []
-
-
-def boxes(figure: Figure) -> Iterator[tuple[str, Bbox, object]]:
-    """Yield what is drawn and where: axes and texts, and the axes in which a text is to be."""
-    figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]  # Agg's
-    axes = [*figure.axes, *(inset for ax in figure.axes for inset in ax.child_axes)]
-    for number, ax in enumerate(axes):
-        yield f"axes {number}", ax.get_window_extent(), ax
-        for ruler in (ax.xaxis, ax.yaxis):
-            low, high = sorted(ruler.get_view_interval())
-            for tick in ruler.get_major_ticks():
-                if low <= tick.get_loc() <= high:
-                    for label in (tick.label1, tick.label2):
-                        if label.get_visible():
-                            yield label.get_text(), label.get_window_extent(), None
-        for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
-            yield text.get_text(), text.get_window_extent(), None
-        for text in ax.texts:
-            yield text.get_text(), text.get_window_extent(renderer), ax
-    for text in figure.texts:
-        yield text.get_text(), text.get_window_extent(), None
-
-
-def overlaps(figure: Figure, slack: float = 1.0) -> list[str]:
-    """Return what overlaps by more than a dot, or is outside the figure."""
-    found = [(name, box, owner) for name, box, owner in boxes(figure) if name and box.width > 0 and box.height > 0]
-    wrong = []
-    for (one, here, owner), (two, there, other) in combinations(found, 2):
-        across = min(here.x1, there.x1) - max(here.x0, there.x0)
-        upwards = min(here.y1, there.y1) - max(here.y0, there.y0)
-        if min(across, upwards) > slack and (owner is None or owner is not other):
-            wrong.append(f"{one!r} and {two!r} by {across:.0f} x {upwards:.0f}")
-    outside = [
-        name
-        for name, box, _ in found
-        if box.x0 < -slack or box.y0 < -slack or box.x1 > figure.bbox.x1 + slack or box.y1 > figure.bbox.y1 + slack
-    ]
-    return wrong + [f"{name!r} is outside" for name in outside]
 
 
 @pytest.mark.parametrize("layout", [None, "constrained"])

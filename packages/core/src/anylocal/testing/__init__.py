@@ -1,4 +1,4 @@
-"""Helpers for the tests of adapters and of pages.
+"""Helpers for the tests of adapters, of pages and of pictures.
 
 An adapter's test file subclasses `AdapterContract`, with the adapter and a small model of its zoo, and pytest finds the
 tests.
@@ -9,5 +9,6 @@ Needs pytest and the extra ``anylocal[torch]``.
 from anylocal.testing.browser import browser
 from anylocal.testing.contract import AdapterContract
 from anylocal.testing.models import perturb
+from anylocal.testing.overlaps import overlaps
 
-__all__ = ["AdapterContract", "browser", "perturb"]
+__all__ = ["AdapterContract", "browser", "overlaps", "perturb"]
