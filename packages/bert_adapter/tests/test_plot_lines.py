@@ -101,15 +101,47 @@ def test_one_query(query: str | int) -> None:
     ax = plot.lines(attention(), sample=0, head=0, query=query, ax=axes())
     np.testing.assert_array_equal(values(ax), np.sort(attention()[0, 0, 2].numpy()))
     assert {left for left, _ in ends(ax)} == {2}
-    assert ax.get_title() == "layer.0\nsample 0, head 0\nquery day, 4 strongest of 4 weights"
+    assert ax.get_title() == "layer.0, sample 0, head 0\nquery day, 4 strongest of 4 weights"
 
 
-def test_all_of_one_query() -> None:
-    """One query has all its lines, however many they are."""
+def test_faint_lines_of_one_query_are_left_out() -> None:
+    """One query has its lines of a fifth of its greatest weight on a word or more, and the title tells how many."""
+    axis = Tokens(["[CLS]", *(f"w{number}" for number in range(10))], special=[1, *[0] * 10])
+    weights = torch.tensor([[0.9, 0.1, 0.0205, 0.0195, *[0.001] * 7]]).expand(11, 11)
+    ax = plot.lines(AttentionMap.from_weights(weights, queries=axis, keys=axis), query=4, ax=axes())
+    assert ends(ax) == [(4, 2), (4, 1), (4, 0)]
+    assert ax.get_title() == "head 0\nquery w3, 3 strongest of 11 weights"
+
+
+def test_all_lines_of_one_query() -> None:
+    """A query has as many lines as are asked for, the faint ones too."""
     axis = Tokens([str(number) for number in range(70)])
-    weights = torch.rand(70, 70) + 0.01
-    ax = plot.lines(AttentionMap.from_weights(weights, queries=axis, keys=axis), query="3", ax=axes())
-    assert len(ends(ax)) == 70
+    weights = torch.rand(70, 70, generator=torch.Generator().manual_seed(0)) + 0.01
+    one = AttentionMap.from_weights(weights, queries=axis, keys=axis)
+    assert len(ends(plot.lines(one, query="3", strongest=70, ax=axes()))) == 70
+    assert len(ends(plot.lines(one, query="3", ax=axes()))) < 60
+
+
+def test_sixty_lines_of_one_query() -> None:
+    """Of a query that attends to all keys evenly, no more are drawn than of all queries."""
+    axis = Tokens([str(number) for number in range(70)])
+    flat = AttentionMap.from_weights(torch.full((70, 70), 1 / 70), queries=axis, keys=axis)
+    assert len(ends(plot.lines(flat, query="3", ax=axes()))) == 60
+
+
+@pytest.mark.parametrize("query", [None, "w70"])
+def test_the_ends_of_strong_lines_are_named(query: str | None) -> None:
+    """In a text whose labels have not all room, those of the strongest lines are there, and none overlap."""
+    axis = Tokens([f"w{number}" for number in range(128)])
+    weights = torch.full((128, 128), 0.001)
+    for row, column in ((70, 11), (70, 59), (70, 121), *([(31, 90)] if query is None else [])):
+        weights[row, column] = 0.3 + column / 1000
+    one = AttentionMap.from_weights(weights, queries=axis, keys=axis)
+    ax = plot.lines(one, query=query, ax=axes(4, 3))
+    left, right = labels(ax)
+    assert set(left) > ({"w70", "w31"} if query is None else {"w70"})
+    assert set(right) > {"w11", "w59", "w121", *({"w90"} if query is None else ())}
+    assert len(left) < 40
 
 
 def test_the_strongest_of_one_query() -> None:
@@ -337,8 +369,8 @@ def test_lines_between_words() -> None:
 
 
 def test_the_line_of_a_query_to_a_special_token() -> None:
-    """All lines of a query are drawn, on a scale for words, and a triangle shows what lies beyond."""
-    found = collection(plot.lines(sentence(), query="word3", ax=axes()))
+    """All lines of a query can be drawn, on a scale for words, and a triangle shows what lies beyond."""
+    found = collection(plot.lines(sentence(), query="word3", strongest=16, ax=axes()))
     assert len(found.get_segments()) == 16
     assert found.norm.vmax == pytest.approx(sentence()[0, 0, 4, 1:-1].max().item())
     assert found.colorbar is not None

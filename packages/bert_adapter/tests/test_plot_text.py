@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 
@@ -193,6 +194,63 @@ class TestRollout:
         assert row == pytest.approx([0.95, 0.03, 0.02])
         assert ax.get_xlim() == pytest.approx((0, 1.02 * 0.03))
         assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [(".95", 0)]
+
+    def test_a_long_bar_is_broken(self) -> None:
+        """Two gaps near its end and an arrow beyond show that a bar is longer than the axis."""
+        axis = Tokens(["[CLS]", "a", "b"], special=[1, 0, 0])
+        weights = torch.tensor([[0.9, 0.06, 0.04]]).expand(3, 3)
+        ax = plot.rollout([AttentionMap.from_weights(weights, queries=axis, keys=axis)], query=0, ax=axes())
+        ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # more is known here than is typed
+        (gaps,) = (found for found in ax.collections if found.get_gid() == "break")
+        assert isinstance(gaps, LineCollection)
+        points = [gaps.get_transform().transform(gap) for gap in gaps.get_segments()]
+        bar = ax.containers[0][0].get_window_extent()
+        assert len(points) == 2
+        for gap in points:
+            assert ax.bbox.x1 - 30 < gap[:, 0].min() < gap[:, 0].max() < ax.bbox.x1
+            assert (gap[:, 1].min(), gap[:, 1].max()) == pytest.approx((bar.y0, bar.y1), abs=0.1 * bar.height)
+        (arrow,) = (line for line in ax.lines if line.get_gid() == "break")
+        ((x, y),) = arrow.get_transform().transform(arrow.get_xydata())
+        assert ax.bbox.x1 < x < ax.texts[0].get_window_extent().x0
+        assert bar.y0 < y < bar.y1
+
+    def test_a_bar_that_is_a_little_longer(self) -> None:
+        """The axis reaches a bar that is at most a quarter longer than that of any word."""
+        axis = Tokens(["[CLS]", "a", "b"], special=[1, 0, 0])
+        weights = torch.tensor([[0.36, 0.3, 0.34]]).expand(3, 3)
+        one = AttentionMap.from_weights(weights, queries=axis, keys=axis)
+        for norm in (None, "sqrt", "log"):
+            ax = plot.rollout([one], query=1, residual=0.0, norm=norm, ax=axes())
+            assert ax.get_xlim()[1] == pytest.approx(0.36, rel=0.03)
+            assert not ax.texts
+
+    def test_numbers_of_near_bars_keep_apart(self) -> None:
+        """Of two broken bars that nearly touch, the longer has its number, and each its arrow."""
+        axis = Tokens(["[CLS]", "[SEP]", *(f"w{number}" for number in range(126))], special=[1, 1, *[0] * 126])
+        weights = torch.tensor([[0.5, 0.4, *[0.1 / 126] * 126]]).expand(128, 128)
+        one = AttentionMap.from_weights(weights, queries=axis, keys=axis)
+        ax = plot.rollout([one], query=5, residual=0.0, ax=axes())
+        assert [text.get_text() for text in ax.texts] == [".50"]
+        assert len([line for line in ax.lines if line.get_gid() == "break"]) == 2
+
+    def test_the_longest_bars_are_named(self) -> None:
+        """In a text whose labels have not all room, those of the five longest bars are there."""
+        axis = Tokens([f"w{number}" for number in range(128)])
+        weights = torch.full((128,), 0.001)
+        weights[[13, 41, 58, 90, 121]] = 0.1
+        one = AttentionMap.from_weights(weights.expand(128, 128), queries=axis, keys=axis)
+        ax = plot.rollout([one], query=5, residual=0.0, ax=Figure((4, 3), layout="constrained").subplots())
+        assert {"w13", "w41", "w58", "w90", "w121"} < set(labels(ax.yaxis))
+        boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+        assert all(float(label.get_fontsize()) >= 6.5 for label in ax.get_yticklabels())
+
+    def test_numbers_are_written_alike(self) -> None:
+        """Along the axis as beside a bar: without the 0 before the point."""
+        axis = Tokens(["[CLS]", "a", "b"], special=[1, 0, 0])
+        weights = torch.tensor([[0.9, 0.06, 0.04]]).expand(3, 3)
+        ax = plot.rollout([AttentionMap.from_weights(weights, queries=axis, keys=axis)], query=0, ax=axes())
+        assert labels(ax.xaxis) == ["0", ".008", ".016", ".024"]
 
     def test_a_given_scale(self) -> None:
         """A given scale is that of the axis, and the values beyond it are written."""

@@ -315,6 +315,34 @@ class TestAxes:
         with mpl.rc_context({"image.aspect": "auto"}):
             assert plot.heatmap(np.ones(shape), ax=empty()).get_aspect() == aspect
 
+    @pytest.mark.parametrize("matrix", [np.eye(1, 40), make(axis=Tokens([f"w{n}" for n in range(40)]))])
+    @pytest.mark.parametrize("rows", [1, 3])
+    def test_rows_of_a_strip_are_low(self, matrix: Any, rows: int) -> None:
+        """A few rows of many columns do not fill the axes, and the colorbar is high enough for its numbers."""
+        matrix = np.tile(matrix, (rows, 1)) if isinstance(matrix, np.ndarray) else matrix
+        ax = plot.heatmap(matrix, queries=slice(rows), ax=Figure((7, 5), layout="constrained").subplots())
+        lay_out(ax)
+        assert 0.25 < ax.get_window_extent().height / 100 / rows < 0.45
+        colorbar = ax.images[0].colorbar
+        assert colorbar is not None
+        assert colorbar.ax.get_window_extent().height > 80
+
+    def test_a_new_figure_of_a_strip_is_low(self) -> None:
+        """A new figure is as high as one row needs."""
+        assert lay_out(plot.heatmap(np.eye(1, 40))).get_figheight() < 3
+
+    @pytest.mark.parametrize("axis", [Patches(grid=(10, 20)), Tokens([f"w{n}" for n in range(201)])], ids=["p", "t"])
+    def test_the_strongest_keys_of_a_strip_are_named(self, axis: Any) -> None:
+        """Of some rows, the keys of the greatest weights are labelled where not all have room."""
+        weights = np.full((2, 201), 0.001)
+        weights[0, 33], weights[1, 77], weights[1, 150] = 0.2, 0.3, 0.1
+        attention = AttentionMap.from_weights(weights, queries=Tokens(["a", "b"]), keys=axis)
+        ax = plot.heatmap(attention, ax=empty())
+        lay_out(ax)
+        assert {33, 77, 150} < set(ax.get_xticks())
+        boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
     @pytest.mark.parametrize("name", ["svg", "pdf", "png"])
     def test_saves(self, name: str) -> None:
         """The picture is saved in vector formats without a warning."""
@@ -490,6 +518,29 @@ class TestHeads:
         assert shown == [(True, False), (False, False), (True, True), (False, True)]
         assert [ax.get_xlabel() for ax in figure.axes[:4]] == ["", "", "key (row, column)", ""]
         assert [ax.get_ylabel() for ax in figure.axes[:4]] == ["", "", "query (row, column)", ""]
+
+    def test_labels_above_an_empty_place(self) -> None:
+        """The panels above the empty places of the last row name their columns, and the rows stand no wider apart."""
+        figure = plot.heads(make(heads=4), columns=3, figure=Figure((7, 5)))
+        figure.draw_without_rendering()
+        named = [any(label.get_visible() for label in ax.get_xticklabels()) for ax in figure.axes[:5]]
+        assert named == [False, False, True, True, True]
+        upper, lower = (figure.axes[number].get_window_extent() for number in (0, 3))
+        assert upper.y0 - lower.y1 < 0.3 * upper.height
+
+    def test_every_token_is_labelled(self) -> None:
+        """Labels of tokens become smaller, down to what can be read, before any is left out."""
+        axis = Tokens([f"word{number}" for number in range(16)])
+        figure = plot.heads(make(heads=12, axis=axis), figure=Figure((12, 8)))
+        figure.draw_without_rendering()
+        ax = figure.axes[12]
+        assert len(ax.get_xticks()) == len(ax.get_yticks()) == 16
+        assert 4.5 <= float(ax.get_xticklabels()[0].get_fontsize()) < 10
+
+    def test_the_name_of_the_scale(self) -> None:
+        """The colorbar says that the scale is by the root, which it is by default."""
+        assert plot.heads(make(), figure=Figure()).axes[-1].get_ylabel() == f"{FRACTION}\n(square-root scale)"
+        assert plot.heads(make(), norm=None, figure=Figure()).axes[-1].get_ylabel() == FRACTION
 
     def test_saves(self) -> None:
         """The picture is saved as SVG without a warning."""

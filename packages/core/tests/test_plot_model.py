@@ -179,6 +179,9 @@ class TestScale:
         for share, label in (("head", FRACTION), ("all", "attention weight")):
             figure = plot.model(layers(3, 2), share=share, figure=empty())  # type: ignore[arg-type]  # it is one of the words
             figure.draw_without_rendering()
+            labels = [inset.get_ylabel() for ax in figure.axes for inset in ax.child_axes]
+            assert labels == [f"{label}\n(square-root scale)"]
+            figure = plot.model(layers(3, 2), norm="linear", share=share, figure=empty())  # type: ignore[arg-type]  # as above
             assert [inset.get_ylabel() for ax in figure.axes for inset in ax.child_axes] == [label]
 
 
@@ -242,6 +245,44 @@ class TestFigure:
         figure = plot.model(layers(*[12] * 6))
         figure.draw_without_rendering()
         assert grid(figure).get_position().width > 0.75
+
+
+class TestAcross:
+    """Layers side by side, where maps become larger so."""
+
+    def test_wide(self) -> None:
+        """In a wide figure, many layers of few heads have a column each, and both axes say what they are."""
+        maps = layers(3, 2, *[3] * 7)
+        figure = plot.model(maps, figure=empty(8, 4))
+        extents = np.array([image.get_extent() for image in grid(figure).images])
+        places = np.stack([extents[:, :2].mean(1), extents[:, 2:].mean(1)], 1)
+        expected = [(layer, head) for layer, item in enumerate(maps) for head in range(item.shape[1])]
+        np.testing.assert_allclose(places, expected, atol=1e-9)
+        assert (grid(figure).get_xlabel(), grid(figure).get_ylabel()) == ("layer", "head")
+        assert ticks(figure, "x") == {number: str(number) for number in range(9)}
+        assert ticks(figure, "y") == {number: str(number) for number in range(3)}
+        assert (grid(figure).get_xlim(), grid(figure).get_ylim()) == ((-0.5, 8.5), (2.5, -0.5))
+
+    def test_high(self) -> None:
+        """In a high figure they have a row each."""
+        assert grid(plot.model(layers(*[3] * 9), figure=empty(4, 8))).get_ylabel() == "layer"
+
+    def test_names_of_modules(self) -> None:
+        """Columns are numbered only."""
+        maps = [make(3, seed, name=name) for seed, name in enumerate([f"{side}.0.attn" for side in "abcdefghi"])]
+        assert ticks(plot.model(maps, figure=empty(8, 4)), "x") == {number: str(number) for number in range(9)}
+
+    def test_a_new_figure(self) -> None:
+        """Twelve layers of six heads fill the width of a new figure."""
+        figure = plot.model(layers(*[6] * 12))
+        figure.draw_without_rendering()
+        assert grid(figure).get_xlabel() == "layer"
+        assert grid(figure).get_position().width > 0.7
+        assert figure.get_figheight() < figure.get_figwidth()
+
+    def test_a_single_row(self) -> None:
+        """Of one head the layers stay rows: beside a single row there is no room for a colorbar."""
+        assert grid(plot.model(layers(*[1] * 9), figure=empty(8, 4))).get_ylabel() == "layer"
 
 
 class TestRefused:

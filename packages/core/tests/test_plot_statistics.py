@@ -102,7 +102,7 @@ class TestEntropy:
     def test_line(self) -> None:
         """The line goes through the mean of the heads of each layer."""
         maps = layers(3, 2, 3)
-        (line,) = plot.entropy(maps, ax=empty()).lines
+        line = plot.entropy(maps, ax=empty()).lines[0]
         assert np.asarray(line.get_xdata()).tolist() == [0, 1, 2]
         np.testing.assert_allclose(
             np.asarray(line.get_ydata()), [numbers.entropy(item).mean().item() for item in maps], rtol=1e-6
@@ -145,26 +145,51 @@ class TestEntropy:
         """Axes and legend say what is drawn; of one sample, no title is needed."""
         ax = plot.entropy(layers(3, 3), ax=empty())
         assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("layer", "entropy (nats)", "")
-        assert legend(ax) == ["mean of heads", "head"]
+        assert legend(ax) == ["mean of heads", "head", "uniform attention"]
 
     def test_scales(self) -> None:
         """Entropies start at 0, all dots are inside, and each layer has its room."""
         ax = plot.entropy(layers(3, 3, 3), ax=empty())
         bottom, top = ax.get_ylim()
         assert bottom == 0
-        assert top == pytest.approx(1.06 * dots(ax)[:, 1].max())
+        assert top == pytest.approx(1.06 * np.log(8))
+        assert dots(ax)[:, 1].max() < top
         assert ax.get_xlim() == (-0.5, 2.5)
+
+    def test_uniform_attention(self) -> None:
+        """A thin grey line is at the logarithm of the number of keys of each layer."""
+        flat = [AttentionMap.from_weights(torch.eye(n)) for n in (4, 9)]
+        line = plot.entropy(flat, ax=empty()).lines[1]
+        np.testing.assert_allclose(np.asarray(line.get_xdata()), [-0.5, 0.5, 0.5, 1.5])
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), np.log([4, 4, 9, 9]), rtol=1e-6)
+        assert to_rgb(line.get_color()) == (0.5, 0.5, 0.5)
+
+    def test_uniform_attention_to_padded_texts(self) -> None:
+        """Padding is no key, and of several texts the mean is drawn."""
+        axis = Tokens([["a", "b", "c"], ["x", "y", "z"]], padding=[[0, 0, 0], [0, 1, 1]])
+        maps = layers(3, batch=2, axis=axis)
+        for sample, expected in ((0, np.log(3)), (1, 0), (None, np.log(3) / 2)):
+            line = plot.entropy(maps, sample=sample, ax=empty()).lines[1]
+            np.testing.assert_allclose(np.asarray(line.get_ydata()), expected, rtol=1e-6)
+
+    def test_the_legend_keeps_off_the_lines(self) -> None:
+        """It lies on none of the lines where there is room elsewhere."""
+        ax = plot.entropy([AttentionMap.from_weights(torch.full((9, 9), 1 / 9))] * 3, ax=empty())
+        figure_of(ax).draw_without_rendering()
+        found = ax.get_legend()
+        assert found is not None
+        assert found.get_window_extent().y1 < ax.transData.transform((0, np.log(9)))[1]
 
     def test_no_entropy_at_all(self) -> None:
         """Attention to one key only, of every query, is drawn at 0."""
         ax = plot.entropy([AttentionMap.from_weights(torch.eye(3))], ax=empty())
-        assert ax.get_ylim() == (0, 1)
+        assert ax.get_ylim() == pytest.approx((0, 1.06 * np.log(3)))
 
     def test_no_number_at_all(self) -> None:
         """Maps that hold NaN only have a picture, without dots."""
         ax = plot.entropy([AttentionMap.from_weights(torch.full((2, 2), torch.nan))], ax=empty())
         figure_of(ax).canvas.draw()
-        assert ax.get_ylim() == (0, 1)
+        assert ax.get_ylim() == pytest.approx((0, 1.06 * np.log(2)))
 
     @pytest.mark.parametrize(
         ("depth", "expected"), [(1, [0]), (3, [0, 1, 2]), (48, [0, 5, 10, 15, 20, 25, 30, 35, 40, 45])]
@@ -180,7 +205,7 @@ class TestEntropy:
         """Line and dots have the first colour of the settings, the dots paler, and below the line."""
         with mpl.rc_context({"axes.prop_cycle": cycler(color=["#ff0000"])}):
             ax = plot.entropy(layers(3, 3), ax=empty())
-        (line,), (heads,) = ax.lines, ax.collections
+        line, (heads,) = ax.lines[0], ax.collections
         assert heads.get_sizes().tolist() == [(0.7 * line.get_markersize()) ** 2]  # type: ignore[attr-defined]  # a collection of markers
         assert to_rgb(line.get_color()) == (1, 0, 0)
         np.testing.assert_allclose(np.asarray(heads.get_facecolor()), [(1, 0, 0, 0.45)])
@@ -213,7 +238,7 @@ class TestEntropy:
         entropy = statistics.entropy
         monkeypatch.setattr(statistics, "entropy", lambda item: seen.append(entropy(item)) or seen[-1])  # type: ignore[func-returns-value]  # appends, then gives it
         plot.entropy([AttentionMap.from_weights(torch.eye(3, requires_grad=True))], ax=empty())
-        assert [item.requires_grad for item in seen] == [False]
+        assert {item.requires_grad for item in seen} == {False}
 
     def test_any_iterable(self) -> None:
         """A generator of maps will do."""
@@ -225,7 +250,7 @@ class TestEntropy:
         assert plot.entropy(layers(1, 1), ax=ax) is ax
         flat = AttentionMap.from_weights(torch.full((1, 99, 99), 1 / 99))
         plot.entropy([flat, flat], ax=ax)
-        assert len(ax.lines) == 2
+        assert [line.get_label() for line in ax.lines] == ["mean of heads", "uniform attention"] * 2
         assert ax.get_ylim()[1] == pytest.approx(1.06 * np.log(99))
         assert plt.get_fignums() == []
 

@@ -100,7 +100,8 @@ def test_nothing_is_cut_off(axis: Axis, size: tuple[float, float]) -> None:
 
 def test_more_labels_where_there_is_more_room() -> None:
     """A larger figure names more positions."""
-    assert len(shown(draw(Tokens(WORDS), (12, 12)).xaxis)) == len(WORDS) > len(shown(draw(Tokens(WORDS)).xaxis))
+    axis = Tokens(WORDS * 3)
+    assert len(shown(draw(axis, (12, 12)).xaxis)) == len(axis) > len(shown(draw(axis).xaxis))
 
 
 def test_labels_follow_the_zoom() -> None:

@@ -95,7 +95,7 @@ class TestPrefix:
         """The dots of a single token stand at their layer, and the legend names it all the same."""
         ax = plot.prefix(layers(3, 3, axis=Patches(grid=(3, 4))), ax=empty())
         assert set(dots(ax)[:, 0]) == {0, 1}
-        assert legend(ax) == ["mean of heads", "cls"]
+        assert legend(ax) == ["prefix token\n(mean of heads)", "cls"]
 
     def test_lines(self) -> None:
         """A line for each token goes through the mean of the heads."""
@@ -109,8 +109,8 @@ class TestPrefix:
     def test_labels(self) -> None:
         """Axes and legend have labels."""
         ax = plot.prefix(layers(3, 3), ax=empty())
-        assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("layer", "share of attention", "")
-        assert legend(ax) == ["mean of heads", "cls", "reg"]
+        assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("layer", "attention weight\non prefix tokens", "")
+        assert legend(ax) == ["prefix token\n(mean of heads)", "cls", "reg"]
 
     def test_lines_are_distinguishable(self) -> None:
         """Each token has a colour and a form of its own, and its dots have the same."""
@@ -150,7 +150,7 @@ class TestPrefix:
         only = Patches(grid=(3, 4), prefix=("reg",), image_size=(48, 80))
         maps = [make(BARE), make(), make(keys=only), make(keys=Axis(5))]
         ax = plot.prefix(maps, ax=empty())
-        assert legend(ax) == ["mean of heads", "cls", "reg"]
+        assert legend(ax) == ["prefix token\n(mean of heads)", "cls", "reg"]
         assert [False, True, False, False] == np.isfinite(heights(ax, 0)).tolist()
         assert [False, True, True, False] == np.isfinite(heights(ax, 1)).tolist()
         assert heights(ax, 1)[2] == pytest.approx(numbers.prefix_mass(maps[2]).mean().item())
@@ -198,8 +198,21 @@ class TestDistance:
         """Axes and legend have labels, with the unit."""
         ax = plot.distance(layers(3, 3), ax=empty())
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("layer", "mean attention\ndistance (pixels)")
-        assert legend(ax) == ["", "mean of heads", "head"]
+        assert legend(ax) == ["", "mean of heads", "head", "uniform attention"]
         assert plot.distance(layers(3, axis=UNSIZED), ax=empty()).get_ylabel() == "mean attention\ndistance (patches)"
+
+    @pytest.mark.parametrize("size", [(48, 80), None])
+    def test_the_distance_of_uniform_attention(self, size: Any) -> None:
+        """A grey line is at the mean distance of all pairs of patches, in the unit of the dots."""
+        axis = Patches(grid=(3, 4), prefix=("cls",), image_size=size)
+        places = np.array([(row, column) for row in range(3) for column in range(4)], float)
+        places *= (16, 20) if size else (1, 1)
+        expected = np.linalg.norm(places[:, None] - places, axis=-1).mean()
+        ax = plot.distance(layers(3, 3, axis=axis), ax=empty())
+        line = ax.lines[1]
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), expected, rtol=1e-6)
+        assert np.asarray(line.get_xdata()).tolist() == [-0.5, 0.5, 0.5, 1.5]
+        assert to_rgb(line.get_color()) == (0.5, 0.5, 0.5)
 
     @pytest.mark.parametrize(("queries", "keys"), [(UNSIZED, BARE), (BARE, UNSIZED)])
     def test_size_of_one_axis(self, queries: Axis, keys: Axis) -> None:

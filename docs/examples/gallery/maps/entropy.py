@@ -3,7 +3,7 @@ entropy: how evenly heads spread their attention
 ================================================
 
 A dot for each head, and a line through their mean. An entropy of 0 means all weight on
-one key; ln *n* means equal weights on *n* keys.
+one key; ln *n*, the grey line, means equal weights on all *n* keys.
 
 The picture compares DINOv2 ViT-S/14 with the same model of random weights.
 """

@@ -3,7 +3,7 @@ model: every head of every layer
 ================================
 
 A row for each layer, a column for each head, each on a scale of its own: the picture to
-start with.
+start with. Layers become columns where the maps are larger so.
 
 The maps are those of a pretrained 6-layer BERT.
 """

@@ -16,7 +16,7 @@ model, tokenizer = minilm()
 maps = capture_text(model, tokenizer, TEXT)
 
 # %%
-# The lines from one token:
+# The lines from one token, without the faint ones:
 
 ax = plot.lines(maps[5], head=11, query="it")
 

@@ -12,11 +12,10 @@ from matplotlib.layout_engine import TightLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-from anylocal.drawing import LINE, name_positions, new_figure, short
-from anylocal_bert._sizes import fit_labels, room
+from anylocal.drawing import LINE, fit_labels, name_positions, new_figure, room, short
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.axis import YAxis
@@ -30,6 +29,9 @@ THINNEST, WIDEST = 0.4, 2.4
 
 BEHIND = "0.75"
 """The grey of lines that are no part of the scale."""
+
+BARELY = 1.25
+"""Bars that are longer than the scale by this at most are not cut off: the axis reaches their end."""
 
 LONGEST = 14
 """Most characters of a label."""
@@ -83,28 +85,48 @@ def draw_behind(ax: Axes, drawn: Sequence[tuple[int, int]], lefts: Sequence[int]
 
 
 def name_columns(
-    ax: Axes, left: tuple[Tokens, Sequence[int]], right: tuple[Tokens, Sequence[int]], sample: int
+    ax: Axes,
+    left: tuple[Tokens, Sequence[int]],
+    right: tuple[Tokens, Sequence[int]],
+    sample: int,
+    drawn: Sequence[tuple[int, int]],
 ) -> None:
-    """Label queries on the left and keys on the right, both from the top downwards."""
+    """Label queries on the left and keys on the right, both from the top downwards, the ends of strong lines first."""
     ax.set(xlim=(0, 1), ylim=(max(len(left[1]), len(right[1])) - 0.5, -0.5), xticks=[])
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     other = ax.secondary_yaxis("right")
     other.spines[:].set_visible(False)
     size = room(ax.bbox.height, ax, 10) / (max(len(left[1]), len(right[1])) * LINE)
-    name_lines(ax.yaxis, "query", *left, sample, size=size)
-    name_lines(other.yaxis, "key", *right, sample, size=size)
+    rows, columns = (dict.fromkeys(ends) for ends in zip(*reversed(drawn), strict=True)) if drawn else ((), ())
+    name_lines(ax.yaxis, "query", *left, sample, size=size, first=rows)
+    name_lines(other.yaxis, "key", *right, sample, size=size, first=columns)
 
 
-def name_lines(ruler: YAxis, name: str, axis: Tokens, shown: Sequence[int], sample: int, *, size: float) -> None:
-    """Label each line with its token, in type of that size if it can be read."""
-    name_positions(ruler, name, axis, shown, text=sample, longest=LONGEST)
+def name_lines(
+    ruler: YAxis,
+    name: str,
+    axis: Tokens,
+    shown: Sequence[int],
+    sample: int,
+    *,
+    size: float,
+    first: Iterable[int],
+) -> None:
+    """Label each line with its token, in type of that size if it can be read; else the first ones, and some others."""
+    name_positions(ruler, name, axis, shown, text=sample, longest=LONGEST, first=first)
     ruler.set_tick_params(length=0)
     fit_labels(ruler, size)
 
 
+def reach(scale: Normalize, values: Weights) -> None:
+    """Let a scale end at the longest bar that is not much longer."""
+    assert scale.vmax is not None
+    scale.vmax = max([scale.vmax, *values[values <= BARELY * scale.vmax].tolist()])
+
+
 def draw_bars(ax: Axes, values: Weights, scale: Normalize, color: str | None) -> None:
-    """Draw a bar for each token, from the top downwards; beside one that is longer than the scale, write its value."""
+    """Draw a bar for each token, from the top downwards; one that is longer than the scale is broken at its end."""
     assert scale.vmin is not None
     assert scale.vmax is not None
     ax.barh(range(len(values)), values, color=color, height=0.8)
@@ -118,13 +140,35 @@ def draw_bars(ax: Axes, values: Weights, scale: Normalize, color: str | None) ->
     else:
         end += 0.02 * (end - scale.vmin)
         ax.xaxis.set_major_locator(MaxNLocator(4))
+        # As `short` writes the values beside broken bars.
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".removeprefix("0") or "0"))
     ax.set(xlim=(scale.vmin, end), ylim=(len(values) - 0.5, -0.5))
     ax.grid(visible=False)
-    for place in np.flatnonzero(values > end):
-        edge = ax.get_yaxis_transform()
-        ax.text(
-            1.01, float(place), short(float(values[place])), transform=edge, va="center", fontsize="small", gid="beyond"
-        )
+    _break(ax, np.flatnonzero(values > end).tolist(), values)
+
+
+def _break(ax: Axes, places: Sequence[int], values: Weights) -> None:
+    """Mark bars as broken off at the right edge, and write their values beside them."""
+    # In inches across, from the right edge. `transAxes` is affine, which its stub does not say.
+    across = ax.figure.dpi_scale_trans + ScaledTranslation(1, 0, ax.transAxes)  # type: ignore[arg-type]  # a transform is right
+    edge = blended_transform_factory(across, ax.transData)
+    gaps = [[(start, place + 0.45), (start + 0.07, place - 0.45)] for place in places for start in (-0.16, -0.09)]
+    background = ax.get_facecolor()
+    ax.add_collection(
+        LineCollection(gaps, colors=[background], linewidths=1.8, transform=edge, gid="break"), autolim=False
+    )
+    high = room(ax.bbox.height, ax, 7) / len(values)
+    written: list[int] = []
+    for place in sorted(places, key=lambda place: -values[place]):
+        # In a thin bar the gaps are hardly visible, and an arrow is.
+        colour = ax.containers[0][place].get_facecolor()
+        ax.plot(0.04, place, ">", color=colour, markersize=5, transform=edge, clip_on=False, gid="break")
+        text = ax.text(0.1, place, short(values[place]), transform=edge, va="center", fontsize="small", gid="beyond")
+        if any(abs(place - other) * high < LINE * float(text.get_fontsize()) for other in written):
+            # Two numbers that nearly touch would be illegible.
+            text.remove()
+        else:
+            written.append(place)
 
 
 def add_legend(mappable: ScalarMappable, ax: Axes, label: str, extend: Extend) -> None:

@@ -26,15 +26,16 @@ from anylocal.drawing import (
     colormap_of,
     draw_matrix,
     map_of,
+    named,
     of_map,
     place_of,
     printable,
+    room,
     rows_of,
     sample_name,
     sample_of,
     scale_of,
     set_title,
-    shrink,
     type_share,
 )
 from anylocal.errors import OptionError, PositionError, ShapeError, StateError
@@ -47,11 +48,11 @@ from anylocal_bert._columns import (
     draw_lines,
     name_columns,
     name_lines,
+    reach,
     tall_axes,
 )
 from anylocal_bert._columns import strongest as strongest_of
 from anylocal_bert._sides import attends_across, real, tokens_of, words_of
-from anylocal_bert._sizes import add_bar, axes_for, fit_matrix_labels, lower, room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -71,7 +72,10 @@ PAPER = "magma_r"
 """The default colormap of lines, from the white of paper for low weights to dark for high ones."""
 
 STRONGEST = 60
-"""How many lines a picture of all queries has by default; the eye cannot follow more."""
+"""How many lines a picture has at most by default; the eye cannot follow more."""
+
+FAINT = 0.2
+"""By default the lines of one query have this share of its greatest weight on a word at least."""
 
 
 def tokens(
@@ -227,8 +231,8 @@ def lines(
     """Draw weights as lines, from the queries in a column on the left to the keys on the right.
 
     The greater a weight, the darker and wider its line; strong lines lie on top. Padding is left out. Without a query,
-    the lines are those between words: special tokens, on which most heads rest, have thin grey ones behind them. Lines
-    remain vectors in PDF and SVG.
+    the lines are those between words: special tokens, on which most heads rest, have thin grey ones behind them. Where
+    not all tokens have room for a label, the ends of the strongest lines have one. Lines remain vectors in PDF and SVG.
 
     Parameters
     ----------
@@ -237,9 +241,9 @@ def lines(
     query : str or int, optional
         The token, or its position, whose lines are drawn; those of all tokens by default.
     strongest : int, optional
-        How many lines are drawn at most: those of the greatest weights. By default all of a query, and 60 if no query
-        is given. The title tells how many of how many are drawn. Weights of 0 have no line. Grey lines do not count:
-        they are those of weights as great as the least of these.
+        How many lines are drawn at most: those of the greatest weights. By default 60, and of one query none below a
+        fifth of its greatest weight on a word. The title tells how many of how many are drawn. Weights of 0 have no
+        line. Grey lines do not count: they are those of weights as great as the least of these.
     sample, head
         See `tokens`.
     norm : matplotlib.colors.Normalize or str, optional
@@ -296,8 +300,8 @@ def lines(
     weights = rows_of(attention, at, head, asked)[:, right]
     counted = np.logical_and.outer(words_of(queries, asked, text), words_of(keys, right, text))
     candidates = counted if query is None else np.ones_like(counted)
-    most = STRONGEST if strongest is None and query is None else strongest
-    drawn = strongest_of(np.where(candidates, weights, 0), most)
+    least = FAINT * weights[counted].max() if strongest is None and query is not None else 0.0
+    drawn = strongest_of(np.where(candidates & (weights >= least), weights, 0), strongest or STRONGEST)
     # With 0, from which a scale given without limits starts.
     scale = scale_of(norm, [np.array([0.0, *(weights[place] for place in drawn if counted[place])])])
     colours = colormap_of(cmap)
@@ -311,8 +315,8 @@ def lines(
         least = weights[drawn[0]] if drawn else 0
         draw_behind(ax, strongest_of(np.where(candidates | (weights < least), 0, weights), None), lefts)
         number, label = f"{number} between words", f"{LEGEND} (grey: special tokens)"
-    name_columns(ax, (queries, left), (keys, right), text)
-    set_title(ax, [*caption(attention, at, head), ", ".join([*chosen, number])], share, width)
+    name_columns(ax, (queries, left), (keys, right), text, [(lefts[row], column) for row, column in drawn])
+    set_title(ax, [", ".join(caption(attention, at, head)), ", ".join([*chosen, number])], share, width)
     if colorbar:
         add_legend(found, ax, label, clipped([scale], [found.get_array()]))
     return ax
@@ -330,8 +334,9 @@ def rollout(
 ) -> Axes:
     """Draw the attention rollout from one query of the last layer to the input: a bar for each token.
 
-    The axis ends at the greatest value of a word. A longer bar, such as that of ``[CLS]``, is cut off there and its
-    value written beside it. Padding is covered in grey.
+    The axis ends at the greatest value of a word, or of another token that has little more. A longer bar, such as that
+    of ``[CLS]``, is broken off there, and its value is written beside it. Padding is covered in grey. Where not all
+    labels have room, the five longest bars are among those that have one.
 
     Parameters
     ----------
@@ -389,11 +394,13 @@ def rollout(
     position = _all_real(axis, text)[0] if query is None else _real_query(axis, query, text)
     row: Weights = array_of(follow(layers, residual=residual, queries=position)[at])
     scale = scale_of(norm, [row[words_of(axis, range(len(row)), text)]])
+    if norm in {None, "linear", "sqrt", "log"}:
+        reach(scale, row)
     ax = tall_axes(ax, len(row))
     share, width = type_share(ax), ax.bbox.width / ax.figure.dpi
     draw_bars(ax, row, scale, color)
     size = room(ax.bbox.height, ax, 7) / (len(row) * LINE)
-    name_lines(ax.yaxis, "key", axis, range(len(row)), text, size=size)
+    name_lines(ax.yaxis, "key", axis, range(len(row)), text, size=size, first=np.argsort(-row).tolist())
     ax.set(xlabel="attention rollout", ylabel="token")
     for place in np.flatnonzero(axis.is_padding(text)):
         ax.axhspan(place - 0.5, place + 0.5, facecolor=PADDING, edgecolor="none", gid="padding")
@@ -408,15 +415,9 @@ def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, color
     columns = _hidden(drawn.keys, range(drawn.weights.shape[1]), drawn.text)
     rows = _hidden(drawn.queries, drawn.rows, drawn.text)
     counted = [flags & ~hidden for flags, hidden in zip(drawn.flags, (rows, columns), strict=True)]
-    scale, colours = scale_of(norm, [drawn.weights[np.ix_(*counted)]]), colormap_of(cmap)
-    ax = axes_for(ax, drawn.weights)
-    share = type_share(ax)
-    draw_matrix(drawn, scale, colours, ax, colorbar=False)
-    lower(ax, ax.images[0], drawn.weights)
-    fit_matrix_labels(ax, drawn)
-    if colorbar:
-        beyond = clipped([scale], [drawn.weights[np.ix_(~rows, ~columns)]])
-        shrink(add_bar(ax.images[0], ax, LEGEND, beyond).ax, share)
+    scale = scale_of(norm, [drawn.weights[np.ix_(*counted)]])
+    beyond = clipped([scale], [drawn.weights[np.ix_(~rows, ~columns)]])
+    ax = draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label=named(LEGEND, norm), extend=beyond)
     _cover(ax, columns, axis="x")
     _cover(ax, rows, axis="y")
     return ax

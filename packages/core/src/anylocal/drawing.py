@@ -12,9 +12,9 @@ try:
     from anylocal._drawing.grid import row_names
     from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, pixels_of, seen
     from anylocal._drawing.image_panels import Look, Panel, draw_panels
-    from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
+    from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples, uniform_of
     from anylocal._drawing.matrix import Drawn, draw_matrix, of_map, set_title
-    from anylocal._drawing.norms import Norm, Rank, Weights
+    from anylocal._drawing.norms import Norm, Rank, Weights, named
     from anylocal._drawing.overlay import BACKGROUND, OPACITY, OVER_IMAGE, Overlay, draw_overlay, overlay_colormap
     from anylocal._drawing.photograph import Photograph, photograph
     from anylocal._drawing.scale import (
@@ -44,6 +44,7 @@ try:
         sample_name,
         sample_of,
     )
+    from anylocal._drawing.strip import fit_labels, room
     from anylocal._drawing.ticks import LINE, name_positions, printable
     from anylocal._maps.bounds import inside
 except ModuleNotFoundError as error:
@@ -87,6 +88,7 @@ __all__ = [
     "draw_matrix",
     "draw_overlay",
     "draw_panels",
+    "fit_labels",
     "head_name",
     "image_of",
     "inside",
@@ -96,6 +98,7 @@ __all__ = [
     "legend_of",
     "map_of",
     "name_positions",
+    "named",
     "new_axes",
     "new_figure",
     "of_map",
@@ -105,6 +108,7 @@ __all__ = [
     "pixels_of",
     "place_of",
     "printable",
+    "room",
     "row_names",
     "rows_of",
     "sample_name",
@@ -117,4 +121,5 @@ __all__ = [
     "shrink",
     "top_of",
     "type_share",
+    "uniform_of",
 ]

@@ -19,23 +19,34 @@ from anylocal.errors import DependencyError, OptionError
 try:
     from matplotlib import cm
 
-    from anylocal._drawing.figure import add_colorbar, width_of
-    from anylocal._drawing.grid import draw_grid, fit_height, laid_out, row_names, thumbnail, write_tops
-    from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples
+    from anylocal._drawing.figure import add_colorbar, fit, shrink, width_of
+    from anylocal._drawing.grid import (
+        bar_share,
+        draw_grid,
+        fit_height,
+        is_across,
+        laid_out,
+        row_names,
+        thumbnail,
+        write_tops,
+    )
+    from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples, uniform_of
     from anylocal._drawing.matrix import (
-        MOST,
         add_common_colorbar,
         difference_of,
         draw_matrix,
         draw_panels,
         drawn_of,
         figure_for,
+        most_of,
         of_map,
     )
+    from anylocal._drawing.norms import named
     from anylocal._drawing.panel import checked_reduce, smaller
     from anylocal._drawing.scale import (
         CMAP,
         DIVERGING,
+        LEGEND,
         centred_scale,
         clipped,
         colormap_of,
@@ -142,7 +153,8 @@ def heatmap(
     ((2, 4), 'key token')
     """
     drawn = drawn_of(attention, "heatmap", sample, head, queries)
-    return draw_matrix(drawn, scale_of(norm, [drawn.counted]), cmap, ax, colorbar=colorbar)
+    scale = scale_of(norm, [drawn.counted])
+    return draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label=named(LEGEND, norm))
 
 
 def heads(
@@ -173,8 +185,9 @@ def heads(
         Which panels share a scale, whose colorbar is then in weights: none by default, for a scale that one head needs
         may leave another black. "layer" and "all" are the same here.
     reduce : {"max", "mean"}
-        Which weight is drawn for a block of neighbours, where there are more than 260 queries or keys: by default
-        the maximum, in which a narrow line stays as strong as it is. Prefix and special tokens are no part of a block.
+        Which weight is drawn for a block of neighbours, where there are more than 260 queries or keys (fewer inside
+        `style`: 200 of six heads): by default the maximum, in which a narrow line stays as strong as it is. Prefix and
+        special tokens are no part of a block.
     cmap : str or matplotlib.colors.Colormap
         "magma" by default; see `heatmap`.
     columns : int, optional
@@ -217,14 +230,16 @@ def heads(
     at = sample_of(attention, sample)
     panels = [replace(of_map(attention, at, head), title=f"head {head}") for head in range(attention.shape[1])]
     panels.append(replace(panels[0], weights=mean_of(panel.weights for panel in panels), title="mean"))
-    made = [smaller(panel.weights, *panel.flags, MOST, checked_reduce(reduce)) for panel in panels]
+    most = most_of(len(panels))
+    made = [smaller(panel.weights, *panel.flags, most, checked_reduce(reduce)) for panel in panels]
     scales, colours = scales_of(norm, [panel.counted for panel in made], share), colormap_of(cmap)
     figure, columns = figure_for(figure, columns, panels)
     cells = [panel.weights for panel in made]
     axes = draw_panels(figure, columns, list(zip(panels, cells, scales, strict=True)), colours)
     figure.suptitle("\n".join([*layer_name(attention), *sample_name(attention, at)]))
     scale, label = legend_of(norm, scales)
-    add_common_colorbar(figure, axes, cm.ScalarMappable(scale, colours), label, clipped(scales, cells))
+    legend = cm.ScalarMappable(scale, colours)
+    add_common_colorbar(figure, axes, legend, named(label, norm), clipped(scales, cells))
     return figure
 
 
@@ -242,7 +257,8 @@ def model(
 
     Each map fills a square, its first query on top and its first key to the left, and has a scale of its own, from 0 to
     the top that is written into it where there is room; the colorbar is in fractions of that. Layers of fewer heads
-    leave the rest of their row empty.
+    leave the rest of their row empty. Where the maps become larger so, such as those of many layers of few heads in a
+    wide figure, layers are the columns and heads the rows: both axes say what they are.
 
     Parameters
     ----------
@@ -267,7 +283,7 @@ def model(
     -------
     matplotlib.figure.Figure
         Its first axes hold the maps as ``images``, layer by layer and head by head; the place of each is its
-        ``get_extent()``, around (head, layer).
+        ``get_extent()``, around (head, layer), or (layer, head) where layers are columns.
 
     Raises
     ------
@@ -307,18 +323,22 @@ def model(
     numbers = [number for number, row in enumerate(rows) for _ in row]
     scales, colours = scales_of(norm, [panel.counted for panel in panels], share, numbers), colormap_of(cmap)
     drawn = laid_out(figure)
-    columns = max(map(len, rows))
-    names, common = row_names(layers, width_of(drawn), columns)
+    heads = max(map(len, rows))
+    across = is_across(drawn, len(rows), heads, new=figure is None)
+    # Below columns there is no room for words.
+    names, common = row_names(layers, 0 if across else width_of(drawn), heads)
     if figure is None:
-        fit_height(drawn, len(rows), columns, names)
+        fit_height(drawn, *((heads, len(rows)) if across else (len(rows), heads)), names)
     ax = drawn.add_subplot()
-    draw_grid(ax, [[panel.weights for panel in row] for row in rows], names, scales, colours)
+    draw_grid(ax, [[panel.weights for panel in row] for row in rows], names, scales, colours, across=across)
     one = f"sample {images[0]}" if layers[0].images > 1 else ""
-    ax.set_title("\n".join(filter(None, [printable(common, len(common)), one])))
+    fit(ax.set_title("\n".join(filter(None, [printable(common, len(common)), one]))), 0.8 * width_of(drawn))
     scale, label = legend_of(norm, scales)
     if len(set(map(id, scales))) > 1:
         write_tops(ax, drawn, names, scales)
-    add_colorbar(cm.ScalarMappable(scale, colours), ax, label, clipped(scales, [panel.weights for panel in panels]))
+    beyond = clipped(scales, [panel.weights for panel in panels])
+    bar = add_colorbar(cm.ScalarMappable(scale, colours), ax, named(label, norm), beyond)
+    shrink(bar.ax, bar_share(drawn))
     return drawn
 
 
@@ -377,11 +397,15 @@ def difference(
     """
     drawn = difference_of(attention, other, sample, head, queries)
     scale = centred_scale(norm, drawn.counted)
-    return draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label="difference of\nattention weights")
+    label = named("difference of\nattention weights", norm)
+    return draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label=label)
 
 
 def entropy(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes | None = None) -> Axes:
     """Draw how evenly the heads of each layer spread their attention: a dot for each head, a line through their mean.
+
+    A thin grey line is at the entropy of uniform attention: ln n of n keys that are not padding. A causal mask hides
+    some of them, and what is possible lies below.
 
     Parameters
     ----------
@@ -426,4 +450,5 @@ def entropy(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes
         {"mean of heads": by_layer(layers, entropies, sample)},
         ylabel="entropy (nats)",
         title=of_samples(layers, sample),
+        uniform=by_layer(map(uniform_of, layers), entropies, sample),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from anylocal.attention import AttentionMap, prefix_mass
 from anylocal.attention import distance as distances
-from anylocal.drawing import by_layer, draw_layers, layers_of, of_samples
+from anylocal.drawing import by_layer, draw_layers, layers_of, of_samples, uniform_of
 from anylocal.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -76,11 +76,19 @@ def prefix(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes 
         ]
         for token in tokens
     }
-    return draw_layers(ax, lines, ylabel="share of attention", title=of_samples(layers, sample), legend="mean of heads")
+    return draw_layers(
+        ax,
+        lines,
+        ylabel="attention weight\non prefix tokens",
+        title=of_samples(layers, sample),
+        legend="prefix token\n(mean of heads)",
+    )
 
 
 def distance(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axes | None = None) -> Axes:
     """Draw the mean attention distance of each layer: a dot for each head, a line through their mean.
+
+    A thin grey line is at the distance of uniform attention: the mean over all pairs of patches.
 
     Layers whose queries or keys are not patches, as in class attention, are left empty, and still count along x.
 
@@ -139,4 +147,5 @@ def distance(maps: Iterable[AttentionMap], *, sample: int | None = None, ax: Axe
         {"mean of heads": values},
         ylabel=f"mean attention\ndistance ({unit})",
         title=of_samples(layers, sample),
+        uniform=by_layer(map(uniform_of, layers), distances, sample),
     )

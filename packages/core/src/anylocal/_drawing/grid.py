@@ -5,6 +5,7 @@ The thumbnails are images of one axes: as many axes as a model has heads would t
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from matplotlib import rcParams
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
@@ -35,6 +37,9 @@ PRINTED = 48
 SMALLEST, LARGEST = 0.3, 0.6
 """Inches of a cell, at the usual size of font: where names of modules take room from it, and at most."""
 
+FEW = 3
+"""Fewer rows would be too low for the colorbar beside them."""
+
 SIDE = 0.94
 """Of the distance from one thumbnail to the next, what it fills."""
 
@@ -49,25 +54,44 @@ def thumbnail(attention: AttentionMap, image: int, head: int, reduce: Reduce) ->
     return smaller(mean_of(array_of(attention[window, head]) for window in windows), queries, keys, most, reduce)
 
 
+def is_across(figure: Figure, layers: int, heads: int, *, new: bool) -> bool:
+    """Return whether thumbnails become larger with a column for each layer, instead of a row."""
+    wide = width_of(figure) - _around()
+    if new:
+        # As high as it needs: layers go across where a few heads would leave the sides bare.
+        return layers > heads >= FEW and wide / heads > LARGEST * _inch()
+    high = height_of(figure) - 1.1 * _inch()
+    return heads >= FEW and min(wide / layers, high / heads) > 1.1 * min(wide / heads, high / layers)
+
+
 def draw_grid(
-    ax: Axes, rows: Sequence[Sequence[Weights]], names: Sequence[str], scales: Iterable[Normalize], cmap: Cmap
+    ax: Axes,
+    rows: Sequence[Sequence[Weights]],
+    names: Sequence[str],
+    scales: Iterable[Normalize],
+    cmap: Cmap,
+    *,
+    across: bool,
 ) -> None:
-    """Draw a row of thumbnails for each layer, the first on top."""
+    """Draw a row of thumbnails for each layer, the first on top; or a column, the first to the left."""
     each = iter(scales)
     for layer, row in enumerate(rows):
         for head, weights in enumerate(row):
-            left, top = head - SIDE / 2, layer - SIDE / 2
-            place = (left, left + SIDE, top + SIDE, top)
+            x, y = (layer, head) if across else (head, layer)
+            place = (x - SIDE / 2, x + SIDE / 2, y + SIDE / 2, y - SIDE / 2)
             # The rcParams may have the origin below.
             ax.imshow(weights, cmap=cmap, norm=next(each), extent=place, origin="upper", interpolation=interpolation())
-    columns = max(map(len, rows))
-    ax.set(xlim=(-0.5, columns - 0.5), ylim=(len(rows) - 0.5, -0.5), aspect="equal")
+    heads = max(map(len, rows))
+    columns, lines = (len(rows), heads) if across else (heads, len(rows))
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(lines - 0.5, -0.5), aspect="equal")
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    _name_rows(ax, names)
-    name_positions(ax.xaxis, "", None, range(columns), text=0, longest=10)
-    ax.set(xlabel="head", ylabel="layer")
+    of_layers, of_heads = (ax.xaxis, ax.yaxis) if across else (ax.yaxis, ax.xaxis)
+    _name_layers(of_layers, names)
+    name_positions(of_heads, "", None, range(heads), text=0, longest=10)
+    of_layers.set_label_text("layer")
+    of_heads.set_label_text("head")
 
 
 def write_tops(ax: Axes, figure: Figure, names: Sequence[str], scales: Sequence[Normalize]) -> None:
@@ -79,6 +103,11 @@ def write_tops(ax: Axes, figure: Figure, names: Sequence[str], scales: Sequence[
     for image, scale in zip(ax.images, scales, strict=True) if size else ():
         _, right, _, top = image.get_extent()
         write_top(ax, (right - 0.03, top + 0.03), scale, size, ax.transData)
+
+
+def bar_share(figure: Figure) -> float:
+    """Return how large the type beside the colorbar is, as a share of the usual."""
+    return min(1.0, math.sqrt(width_of(figure) * height_of(figure)) / (4.5 * _inch()))
 
 
 def laid_out(figure: Figure | None) -> Figure:
@@ -132,11 +161,11 @@ def _labels(names: Sequence[str]) -> float:
     return max(map(len, names)) * DIGIT * _inch() * 10 / 72
 
 
-def _name_rows(ax: Axes, names: Sequence[str]) -> None:
+def _name_layers(ruler: XAxis | YAxis, names: Sequence[str]) -> None:
     from anylocal._maps.positions import Named
 
     longest = max(map(len, names))
-    name_positions(ax.yaxis, "", Named(tuple(names)), range(len(names)), text=0, longest=longest)
+    name_positions(ruler, "", Named(tuple(names)), range(len(names)), text=0, longest=longest)
 
 
 def _shared(names: Sequence[Sequence[str]]) -> int:

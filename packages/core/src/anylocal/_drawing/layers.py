@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from anylocal._drawing.norms import Weights
     from anylocal._maps.map import AttentionMap
 
+GREY = "0.5"
+"""The colour of what is drawn for comparison, in matplotlib's notation."""
+
 ByLayer: TypeAlias = Sequence["Weights | None"]
 """For each layer an array with a number for each head first, None where the layer has none."""
 
@@ -48,7 +51,7 @@ def layers_of(maps: Iterable[AttentionMap], recipe: str) -> list[AttentionMap]:
 
 
 def by_layer(
-    layers: Sequence[AttentionMap], statistic: Callable[[AttentionMap], torch.Tensor], sample: int | None
+    layers: Iterable[AttentionMap], statistic: Callable[[AttentionMap], torch.Tensor], sample: int | None
 ) -> ByLayer:
     """Compute a statistic, shape (sample, head, ...), of each layer: of one sample, or the mean over all that have it.
 
@@ -72,13 +75,31 @@ def by_layer(
         except ShapeError as error:
             refused.append(error)
             found.append(None)
-    if len(refused) == len(layers):
+    if len(refused) == len(found):
         raise refused[0]
     return found
 
 
+def uniform_of(attention: AttentionMap) -> AttentionMap:
+    """Return the map of one head whose queries attend evenly to all keys that are not padding."""
+    from anylocal._maps.map import AttentionMap
+    from anylocal._maps.statistics import present
+
+    keys = present(attention, attention.keys).float()
+    weights = (keys / keys.sum(1, keepdim=True))[:, None, None].expand(-1, 1, attention.shape[2], -1)
+    return AttentionMap.from_weights(
+        weights, queries=attention.queries, keys=attention.keys, windows=attention.windows, name=attention.name
+    )
+
+
 def draw_layers(
-    ax: Axes | None, lines: Mapping[str, ByLayer], *, ylabel: str, title: str, legend: str | None = None
+    ax: Axes | None,
+    lines: Mapping[str, ByLayer],
+    *,
+    ylabel: str,
+    title: str,
+    legend: str | None = None,
+    uniform: ByLayer = (),
 ) -> Axes:
     """Draw statistics along the layers, each by a line through the means of its heads' dots.
 
@@ -91,6 +112,8 @@ def draw_layers(
     ylabel, title : str
     legend : str, optional
         The title of the legend, where lines are named by what they are of; else dots have an entry there.
+    uniform : sequence, optional
+        What uniform attention would give in each layer, a thin line.
     """
     ax = new_axes(ax)
     # The dots of several lines stand side by side, around the layer's place.
@@ -99,6 +122,9 @@ def draw_layers(
         (line,) = ax.plot(range(len(values)), _means(values), marker=marker, label=name)
         _draw_heads(ax, line, values, shift, label="_head" if legend else "head")
     length = max(map(len, lines.values()))
+    if uniform:
+        steps = np.repeat(np.arange(len(uniform) + 1) - 0.5, 2)[1:-1]
+        ax.plot(steps, np.repeat(_means(uniform), 2), color=GREY, linewidth=0.8, zorder=1, label="uniform attention")
     ax.set_xlim(-0.5, length - 0.5)
     name_positions(ax.xaxis, "", None, range(length), text=0, longest=10)
     ax.set(xlabel="layer", ylabel=ylabel, title=title)

@@ -13,20 +13,18 @@ from matplotlib import rcParams
 from anylocal._drawing.figure import (
     LETTER,
     SMALLEST,
-    add_colorbar,
     bar_options,
     fit,
     height_of,
     interpolation,
     lay_out,
-    new_axes,
     new_figure,
     shrink,
     type_share,
     width_of,
 )
 from anylocal._drawing.panel import size_of_top, write_top
-from anylocal._drawing.scale import LEGEND, colormap_of
+from anylocal._drawing.scale import LEGEND, clipped, colormap_of
 from anylocal._drawing.select import (
     array_of,
     broken,
@@ -40,6 +38,7 @@ from anylocal._drawing.select import (
     rows_of,
     sample_of,
 )
+from anylocal._drawing.strip import LONG, add_bar, axes_for, fit_tokens, is_strip, lower, size_of
 from anylocal._drawing.ticks import name_positions
 from anylocal.errors import OptionError, ShapeError
 
@@ -57,11 +56,13 @@ if TYPE_CHECKING:
     from anylocal._maps.positions import Axis
 
 MOST = 260
-"""Most rows and columns of a panel, about one a dot where a column of a paper has three of them: more would make large
-files of vector formats."""
+"""Most rows and columns of a panel, about one a dot where a column of a paper has three of them."""
 
-LONG = 4
-"""A matrix that is longer by this than it is wide fills the axes; others have square cells."""
+PRINTED = 280_000
+"""Most cells of all panels in a file of vectors: SVG has 2.5 bytes for each, and is to stay below 1 MB."""
+
+SAFE = 0.8
+"""The least that a panel gets of the width that is planned for it."""
 
 TITLE = 0.55
 """Inches of a panel that is as wide as its title, at the usual size of font."""
@@ -114,17 +115,26 @@ def drawn_of(attention: Any, recipe: str, sample: int | None, head: int | None, 
 
 
 def draw_matrix(
-    drawn: Drawn, scale: Normalize, cmap: Cmap, ax: Axes | None, *, colorbar: bool, label: str = LEGEND
+    drawn: Drawn,
+    scale: Normalize,
+    cmap: Cmap,
+    ax: Axes | None,
+    *,
+    colorbar: bool,
+    label: str = LEGEND,
+    extend: Extend | None = None,
 ) -> Axes:
     """Draw one matrix with its title and the legend of its scale."""
     colours = colormap_of(cmap)
-    ax = new_axes(ax)
+    ax = axes_for(ax, drawn.weights)
     share, width = type_share(ax), ax.bbox.width / ax.figure.dpi
     image = show(drawn, ax, scale, colours)
     set_title(ax, drawn.title.split("\n"), share, width)
-    bar = add_colorbar(image, ax, label) if colorbar else None
-    for each in [ax, *([bar.ax] if bar else [])]:
-        shrink(each, share)
+    shrink(ax, share)
+    lower(ax, image, drawn.weights)
+    fit_tokens(ax, drawn, *size_of(ax, drawn))
+    if colorbar:
+        shrink(add_bar(image, ax, label, extend or clipped([scale], [drawn.weights])).ax, share)
     return ax
 
 
@@ -136,7 +146,9 @@ def set_title(ax: Axes, lines: Sequence[str], share: float, width: float, *, pac
     size = max(SMALLEST, share) * float(ax.title.get_fontsize())
     # The colorbar and the labels of rows leave room beside the axes.
     room = 1.3 * width
-    most = int(72 * (0.95 * width if packed else room) / (LETTER * size))
+    # Somewhat smaller type is better than a third line.
+    least = max(SMALLEST / share, 0.7) * size if share > SMALLEST else size
+    most = int(72 * (0.95 * width / size if packed else room / least) / LETTER)
     shown: list[str] = []
     for part in (part for line in lines for part in broken(line, most)):
         if packed and shown and len(shown[-1]) + len(part) + 2 <= most:
@@ -220,7 +232,9 @@ def show(drawn: Drawn, ax: Axes, scale: Normalize, cmap: Cmap, cells: Weights | 
     ax.grid(visible=False)
     longest = 10 if cells is None else 8
     name_positions(ax.yaxis, "query", drawn.queries, drawn.rows, text=drawn.text, longest=longest)
-    name_positions(ax.xaxis, "key", drawn.keys, range(columns), text=drawn.text, longest=longest)
+    # Of a few queries, the keys that they attend to most are named in any case.
+    first = np.argsort(-drawn.weights.max(0)).tolist() if is_strip(drawn.weights) else ()
+    name_positions(ax.xaxis, "key", drawn.keys, range(columns), text=drawn.text, longest=longest, first=first)
     return image
 
 
@@ -243,6 +257,11 @@ def figure_for(figure: Figure | None, columns: int | None, panels: Sequence[Draw
         panel = _free(figure, 1) / columns * _shape(panels[0].weights)
         figure.set_figheight(1.2 * _inch() + math.ceil(number / columns) * (panel + 0.3 * _inch()))
     return figure, columns
+
+
+def most_of(panels: int) -> int:
+    """Return how many rows and columns each of some panels may have."""
+    return MOST if interpolation() == "antialiased" else min(MOST, math.isqrt(PRINTED // panels))
 
 
 def _inch() -> float:
@@ -303,8 +322,10 @@ def draw_panels(
         if top:
             write_top(ax, (0.97, 0.97), scale, top, ax.transAxes)
         ax.set_title(drawn.title, fontsize=share * rcParams["font.size"])
-        # Labels at the outer edge only. Below a panel that has none under it, they would push the last row away.
-        ax.tick_params(labelleft=number % columns == 0, labelbottom=number // columns == rows - 1)
+        # Labels at the outer edge only. Below a panel that has none under it, they hang into the empty place, and the
+        # layout is not to make room for them above the last row.
+        ax.tick_params(labelleft=number % columns == 0, labelbottom=number + columns >= len(panels))
+        ax.xaxis.set_in_layout(number // columns == rows - 1)
     # What the positions are is said once, in the middle of the lower and the left edge.
     below, left = axes[(rows - 1) * columns :], axes[::columns]
     names = {"x": below[(len(below) - 1) // 2], "y": left[len(left) // 2]}
@@ -313,6 +334,7 @@ def draw_panels(
             if ax is not names[ruler.axis_name]:
                 ruler.set_label_text("")
         shrink(ax, _share(figure, len(panels)))
+        fit_tokens(ax, panels[0][0], SAFE * width, SAFE * width * _shape(panels[0][0].weights))
     return axes
 
 

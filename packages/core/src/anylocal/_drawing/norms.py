@@ -77,6 +77,11 @@ MADE: dict[str, Callable[[float, float], Normalize]] = {
 """The scales from a start to a top that have a name here."""
 
 
+def named(label: str, norm: Norm) -> str:
+    """Return the label of a colorbar with the name of the scale, where its ticks alone do not tell it."""
+    return f"{label}\n(square-root scale)" if norm == "sqrt" else label
+
+
 def of_matplotlib(norm: Norm, limits: Weights) -> Normalize:
     """Return a given scale, or the one of a name that matplotlib knows, with its limits."""
     mappable = ScalarMappable()

@@ -26,9 +26,9 @@ def style(name: Style, *, columns: int = 1) -> Iterator[None]:
     """Draw for a paper inside the ``with`` block: as wide as its columns, in small type, crisp in vector formats.
 
     Figures are 3.25 or 6.75 inches wide and have 8 point type, which stays text in PDF and SVG, and thin lines. Cells
-    of matrices are drawn as they are, without resampling: they are crisp at any zoom. A PDF of `heads` or `model` stays
-    below 1 MB for six heads of 1,370 positions; an SVG of `heads`, whose images matplotlib writes in RGBA, below 1.5.
-    Draw and save inside the block. PNG is saved at 600 dots an inch, so that cells share no dot.
+    of matrices are drawn as they are, without resampling: they are crisp at any zoom. A PDF or SVG of `heads` or of
+    `model` stays below 1 MB, for which neighbours share a cell where there are many (see `heads`). Draw and save inside
+    the block. PNG is saved at 600 dots an inch, so that cells share no dot.
 
     Parameters
     ----------

@@ -24,9 +24,11 @@ LINE = 1.25
 DIGIT = 0.65
 """Width of a digit, in font sizes; it is less in most fonts."""
 
+PEAKS = 5
+"""How many of the strongest positions are labelled beside a regular series of others."""
 
-SLACK = 0.45
-"""How far labels must be able to move together before there are more of them."""
+SLACK, ENOUGH = 0.45, 0.9
+"""How far labels must be able to move together before there are more of them, and how near before all are there."""
 
 
 class Spaced(Locator):
@@ -43,12 +45,25 @@ class Spaced(Locator):
     steps : iterable of int, optional
         Distances from label to label, behind the named ones, that make a regular series, the smallest first;
         any by default.
+    first : iterable of int
+        Positions by how much they matter: as many of them as keep apart go before all others, but no more than `PEAKS`
+        before a regular series.
     """
 
-    def __init__(self, length: int, *, room: float = LINE, named: int = 0, steps: Iterable[int] | None = None) -> None:
+    def __init__(
+        self,
+        length: int,
+        *,
+        room: float = LINE,
+        named: int = 0,
+        steps: Iterable[int] | None = None,
+        first: Iterable[int] = (),
+    ) -> None:
         self.length = length
         self.room = room
         self.named = named
+        self.first = list(first)
+        self.peaks = length if steps is None else PEAKS
         self.steps = list(range(1, length + 1) if steps is None else steps)
         self._apart_before = 0.0
 
@@ -63,10 +78,20 @@ class Spaced(Locator):
         apart = self._apart(high - low)
         step = next((step for step in self.steps if step >= apart), self.length)
         ticks: list[int] = []
-        for position in (*range(self.named), *range(self.named, self.length, step)):
-            if low <= position <= high and all(abs(position - tick) >= apart for tick in ticks):
-                ticks.append(position)
-        return ticks
+
+        def add(positions: Iterable[int], most: int) -> None:
+            for position in positions:
+                if (
+                    len(ticks) < most
+                    and low <= position <= high
+                    and all(abs(position - tick) >= apart for tick in ticks)
+                ):
+                    ticks.append(position)
+
+        # Where all have room, none comes before others.
+        add(self.first if apart > 1 else (), self.peaks)
+        add((*range(self.named), *range(self.named, self.length, step)), self.length)
+        return sorted(ticks)
 
     def _apart(self, width: float) -> float:
         """Return how many positions a label takes."""
@@ -78,15 +103,22 @@ class Spaced(Locator):
         font = float(ruler.get_major_ticks(1)[0].label1.get_fontsize())
         needed = self.room * font * width / points
         # More labels, longer ones among them, would take from the axes the room that they need, and be gone at the
-        # next try: more come only when there is much more room.
-        if SLACK * self._apart_before < needed < self._apart_before:
+        # next try: more come only when there is much more room, or enough for all.
+        if max(ENOUGH, SLACK * self._apart_before) < needed < self._apart_before:
             needed = self._apart_before
         self._apart_before = needed
         return needed
 
 
 def name_positions(
-    ruler: XAxis | YAxis, name: str, axis: Axis | None, shown: Sequence[int], *, text: int, longest: int
+    ruler: XAxis | YAxis,
+    name: str,
+    axis: Axis | None,
+    shown: Sequence[int],
+    *,
+    text: int,
+    longest: int,
+    first: Iterable[int] = (),
 ) -> None:
     """Label an axis of a picture with what its positions are.
 
@@ -104,8 +136,10 @@ def name_positions(
         Which text of the batch, where the axis is of texts.
     longest : int
         Most characters of a label.
+    first : iterable of int
+        Places in `shown`, the most important first, whose labels go before others; see `Spaced`.
     """
-    patches, tokens = _kinds(axis)
+    patches, tokens = kinds_of(axis)
     upright = ruler.axis_name == "x" and (patches or tokens)
 
     def label(place: float, _: int | None = None) -> str:
@@ -121,6 +155,7 @@ def name_positions(
             room=DIGIT * digits if ruler.axis_name == "x" and not upright else LINE,
             named=_named(axis, shown),
             steps=_steps(axis, shown),
+            first=first,
         )
     )
     ruler.set_major_formatter(FuncFormatter(label))
@@ -138,7 +173,7 @@ def printable(text: str, longest: int) -> str:
     return short.replace("$", r"\$") if rcParams["text.parse_math"] else short
 
 
-def _kinds(axis: Axis | None) -> tuple[bool, bool]:
+def kinds_of(axis: Axis | None) -> tuple[bool, bool]:
     """Tell whether the positions are patches, and whether they are tokens."""
     if axis is None:
         return False, False
@@ -156,7 +191,7 @@ def _named(axis: Axis | None, shown: Sequence[int]) -> int:
 
 def _steps(axis: Axis | None, shown: Sequence[int]) -> list[int] | None:
     """Return the regular distances of labels: whole rows of patches or even parts of them, round numbers."""
-    patches, tokens = _kinds(axis)
+    patches, tokens = kinds_of(axis)
     length = len(shown)
     # In a window, or in another order, rows of patches are none of the grid's.
     if tokens or hasattr(axis, "places") or list(shown) != list(range(shown[0], shown[0] + length)):

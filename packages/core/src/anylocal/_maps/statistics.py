@@ -127,7 +127,7 @@ def sink_mass(attention: AttentionMap) -> torch.Tensor:
     >>> sink_mass(AttentionMap.from_weights(torch.tensor([[1.0, 0.0], [0.5, 0.5]])))
     tensor([[0.7500]])
     """
-    first = _present(attention, attention.keys).int().argmax(1)
+    first = present(attention, attention.keys).int().argmax(1)
 
     def given(rows: torch.Tensor, _: Pick) -> torch.Tensor:
         """Return the weights of each sample's first key, shape (batch, head, query)."""
@@ -200,10 +200,10 @@ def mean_over_queries(attention: AttentionMap, values: torch.Tensor, counted: to
 
 def counted_queries(attention: AttentionMap, first: int) -> torch.Tensor:
     """Return which queries, from the first on, are not padding: shape (batch, query)."""
-    return _present(attention, attention.queries)[:, first:]
+    return present(attention, attention.queries)[:, first:]
 
 
-def _present(attention: AttentionMap, axis: Axis) -> torch.Tensor:
+def present(attention: AttentionMap, axis: Axis) -> torch.Tensor:
     """Return which positions are not padding: shape (batch, position)."""
     flags = np.ones((1, len(axis)), dtype=bool)
     if isinstance(axis, Tokens):

@@ -1,4 +1,4 @@
-"""The size of a matrix of tokens on paper: rows of a long text that stay low, and labels that all have room."""
+"""The size of a matrix on paper: few rows of many columns stay low, and labels of tokens that all have room."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from matplotlib import rcParams
 from matplotlib.transforms import ScaledTranslation
 
-from anylocal.drawing import LINE, add_colorbar, bar_options, new_figure, printable
+from anylocal._drawing.figure import LETTER, add_colorbar, bar_options, new_figure
+from anylocal._drawing.ticks import LINE, kinds_of, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from matplotlib.image import AxesImage
 
-    from anylocal.drawing import Drawn, Extend, Weights
+    from anylocal._drawing.matrix import Drawn
+    from anylocal._drawing.norms import Weights
+    from anylocal._drawing.scale import Extend
+    from anylocal._maps.positions import Axis
 
 LONG = 4
 """A matrix that is wider by this than it is high is a strip: its cells are not square, as they would be too low."""
@@ -29,11 +33,8 @@ ROW, BAR = 2.4, 8.0
 AROUND = 15.0
 """What title, labels and ticks take of the height of a figure, in font sizes."""
 
-LETTER = 0.58
-"""Width of a letter, in font sizes."""
-
-LEAST = 0.45
-"""The smallest type, as a share of the usual: where labels would have to be smaller, some are left out instead."""
+LEAST, DENSE = 0.45, 0.65
+"""The smallest type, as a share of the usual: of labels that all have room then, and of those that are thinned out."""
 
 SLOT = 1.2
 """What a layout engine gives to axes and their labels, as a share of the axes before."""
@@ -79,19 +80,26 @@ def add_bar(mappable: ScalarMappable, ax: Axes, label: str, extend: Extend) -> C
     return ax.figure.colorbar(mappable, cax=inset, **bar_options(mappable.norm, label, extend))  # type: ignore[arg-type]  # its setter takes more than its getter gives
 
 
-def fit_matrix_labels(ax: Axes, drawn: Drawn) -> None:
-    """Make the labels of a matrix so small that all have room, if they can be read then."""
+def size_of(ax: Axes, drawn: Drawn) -> tuple[float, float]:
+    """Return about how wide and high a matrix becomes beside its labels, in inches."""
     rows, columns = drawn.weights.shape
-    across = LETTER * _longest(drawn.queries, drawn.rows, drawn.text)
-    upwards = LETTER * _longest(drawn.keys, range(columns), drawn.text)
-    sizes: dict[XAxis | YAxis, float] = {
-        ax.xaxis: room(ax.bbox.width, ax, 7.5) / (columns * LINE + across),
-        ax.yaxis: room(ax.bbox.height, ax, 6.5) / (rows * LINE + upwards),
-    }
+    # In font sizes; the labels are of the same type as those that are to fit.
+    beside = LETTER * _longest(drawn.queries, drawn.rows, drawn.text)
+    below = LETTER * _longest(drawn.keys, range(columns), drawn.text)
+    width = room(ax.bbox.width, ax, 7.5) / (1 + beside / (columns * LINE))
+    height = room(ax.bbox.height, ax, 6.5) / (1 + below / (rows * LINE))
     if ax.get_aspect() != "auto":
-        sizes = dict.fromkeys(sizes, min(sizes.values()))
-    for ruler, size in sizes.items():
-        fit_labels(ruler, size)
+        cell = min(width / columns, height / rows)
+        width, height = columns * cell, rows * cell
+    return width / 72, height / 72
+
+
+def fit_tokens(ax: Axes, drawn: Drawn, width: float, height: float) -> None:
+    """Make the labels of tokens so small that all have room beside a matrix of that size, in inches."""
+    rows, columns = drawn.weights.shape
+    for ruler, axis, each in ((ax.xaxis, drawn.keys, width / columns), (ax.yaxis, drawn.queries, height / rows)):
+        if kinds_of(axis)[1]:
+            fit_labels(ruler, 72 * each / LINE)
 
 
 def room(pixels: float, ax: Axes, around: float) -> float:
@@ -101,10 +109,9 @@ def room(pixels: float, ax: Axes, around: float) -> float:
 
 
 def fit_labels(ruler: XAxis | YAxis, size: float) -> None:
-    """Make tick labels smaller, if they can be read then; else they are thinned out when they are drawn."""
-    usual = float(ruler.get_major_ticks(1)[0].label1.get_fontsize())
-    if LEAST * rcParams["font.size"] <= size < usual:
-        ruler.set_tick_params(labelsize=size)
+    """Make tick labels so small, if they can be read then; else small, and they are thinned out when they are drawn."""
+    usual, font = float(ruler.get_major_ticks(1)[0].label1.get_fontsize()), rcParams["font.size"]
+    ruler.set_tick_params(labelsize=min(usual, size if size >= LEAST * font else DENSE * font))
 
 
 def _font() -> float:
@@ -112,8 +119,8 @@ def _font() -> float:
     return float(rcParams["font.size"]) / 72
 
 
-def _longest(axis: object, shown: Sequence[int], text: int) -> int:
+def _longest(axis: Axis | None, shown: Sequence[int], text: int) -> int:
     """Return the number of letters of the longest label."""
     if axis is None:
         return len(str(max(shown, default=0)))
-    return max((len(printable(axis.label(position, text), 10)) for position in shown), default=0)  # type: ignore[attr-defined]
+    return max((len(printable(axis.label(position, text), 10)) for position in shown), default=0)
