@@ -261,3 +261,19 @@ def test_a_long_text_is_shortened_in_its_middle() -> None:
     assert text.startswith("enc")
     assert text.endswith("tion")
     assert text_width(text, 8) <= 1.0
+
+
+def test_tops_that_have_no_room_in_panels_are_beside_the_colorbar() -> None:
+    """The range of them: without it, a hundredth looks like a half."""
+    figure = plt.figure(figsize=(2, 2))
+    draw_panels(ROWS, look(), figure, fit_height=False, heading="", columns=4)
+    assert figure.axes[-1].get_ylabel() == f"{FRACTION} (.030 to .30)"
+
+
+def test_columns_whose_names_have_no_room_are_numbers_behind_their_word() -> None:
+    """All of them, not those of two digits only."""
+    figure = plt.figure(figsize=(2, 3))
+    sides = (["head 0"], [f"layer {number}" for number in range(8, 12)])
+    draw_panels(ROWS, look(), figure, fit_height=False, heading="", columns=4, sides=sides)
+    assert [text.get_text() for text in figure.texts] == ["head 0", "8", "layer", "9", "10", "11"]
+    assert overlapping(figure) == []

@@ -455,7 +455,7 @@ def test_query_in_subplots(size: tuple[float, float], layout: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"threshold": 0.6}, ["patches with 60% of the weight"]),
+        ({"threshold": 0.6}, ["fewest patches with 60% of the patches' weight"]),
         ({"smooth": True}, ["interpolated"]),
         ({}, []),
     ],
@@ -466,7 +466,22 @@ def test_a_heading_says_what_is_left_out_or_added(options: dict[str, Any], words
     attention = AttentionMap.from_weights(torch.rand(1, 2, 5, 5).softmax(-1), queries=keys, keys=keys)
     heading = plot.over_heads(attention, np.zeros((32, 32, 3)), **options).texts[0].get_text()
     plt.close("all")
-    assert [word for word in ("patches with 60% of the weight", "interpolated") if word in heading] == words
+    assert [
+        word for word in ("fewest patches with 60% of the patches' weight", "interpolated") if word in heading
+    ] == words
     title = plot.query(attention, np.zeros((32, 32, 3)), query="cls", **options).get_title()
     plt.close("all")
-    assert [word for word in ("patches with 60% of the weight", "interpolated") if word in title] == words
+    assert [
+        word for word in ("fewest patches with 60% of the patches' weight", "interpolated") if word in title
+    ] == words
+
+
+@pytest.mark.parametrize("size", [(4, 3), (7, 5)])
+def test_the_title_of_a_query_is_inside_a_figure_without_a_layout_engine(size: tuple[float, float]) -> None:
+    """Nobody makes room above the axes: its type is made smaller."""
+    figure, ax = plt.subplots(figsize=size, layout="none")
+    maps: Any = model()
+    plot.query(maps[0], IMAGE, query="cls", head=1, threshold=0.6, smooth=True, ax=ax)
+    figure.draw_without_rendering()
+    assert ax.title.get_window_extent().y1 <= figure.bbox.y1 + 1
+    plt.close(figure)

@@ -100,7 +100,8 @@ def query(
         maximum of the patches, between their 98th and 99.5th percentile, for single patches may take fifty times as
         much as any other; the colorbar has a triangle where weights are clipped.
     cmap : str or matplotlib.colors.Colormap
-        "plasma" by default: its lightness rises evenly, and it stands out on photographs.
+        "plasma" by default: its lightness rises evenly, and it stands out on most photographs. On one whose own
+        colours are warm, "viridis" stands out more.
     alpha : float
         The opacity of the greatest weight, between 0 and 1. Opacity grows with the weight: the image keeps its colours
         where there is none, and fades to grey below weights.
@@ -429,5 +430,5 @@ def query_name(attention: AttentionMap, places: Sequence[tuple[int, int]]) -> st
 
 def drawn_as(threshold: float | None, smooth: bool) -> list[str]:  # noqa: FBT001  # the recipes' own options
     """Return the words for what a picture leaves out or adds: without them, a bare patch looks like no attention."""
-    words = [] if threshold is None else [f"patches with {threshold:.0%} of the weight"]
+    words = [] if threshold is None else [f"fewest patches with {threshold:.0%} of the patches' weight"]
     return [*words, *(["interpolated"] if smooth else [])]

@@ -141,7 +141,7 @@ class Apart(Locator):
         """Return the ticks between two values."""
         bar = cast("YAxis", self.axis)
         height = bar.axes.bbox.height / bar.axes.figure.dpi * 72
-        apart = LINE * float(bar.get_major_ticks(1)[0].label1.get_fontsize()) / max(1.0, height)
+        apart = 1.4 * LINE * float(bar.get_major_ticks(1)[0].label1.get_fontsize()) / max(1.0, height)
         kept: list[float] = []
         for tick in (vmax, *reversed(self.ticks.tick_values(vmin, vmax))):
             if vmin <= tick <= vmax and all(self.scale(other) - self.scale(tick) >= apart for other in kept):

@@ -20,7 +20,7 @@ from matplotlib.textpath import TextPath
 
 from anylocal._drawing.figure import height_of, width_of
 from anylocal._drawing.overlay import BACKGROUND, bottom_of, draw_bare, draw_overlay, overlay_colormap
-from anylocal._drawing.scale import Share, clipped, legend_of, scales_of, short
+from anylocal._drawing.scale import FRACTION, Share, clipped, legend_of, scales_of, short
 from anylocal.errors import OptionError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ GAP: Final = 0.06
 NUMBERS_FROM: Final = 0.5
 """Inches: narrower panels have no numbers in them."""
 
-EXPLAINED_FROM: Final = 0.9
+EXPLAINED_FROM: Final = 0.65
 """Inches: narrower panels have the number alone, without what it is."""
 
 CELLS_FROM: Final = 0.6
@@ -128,8 +128,8 @@ def draw_panels(
     patches = [panel.keys.split(panel.row)[1].ravel() for panel in panels]
     scales = scales_of(look.norm, patches, look.share, [panel.layer for panel in panels])
     colours = overlay_colormap(look.cmap, look.alpha, threshold=look.threshold)
-    numbered = len(set(map(id, scales))) > 1
     place = _placed(figure, panels, look, columns, sides, heading=bool(heading), fit_height=fit_height)
+    numbered = len(set(map(id, scales))) > 1 and place.plan.width >= NUMBERS_FROM
     axes = []
     for number, (panel, scale) in enumerate(zip(panels, scales, strict=True)):
         ax = place.add_axes(number, panel.title, f"panel {number}")
@@ -140,7 +140,17 @@ def draw_panels(
         draw_bare(place.add_axes(len(panels), "image", "image"), look.pixels, bottom)
     place.write(heading, sides)
     beyond = clipped(scales, [panel.row for panel in panels])
-    _draw_bar(figure, place.bar(len(panels)), (place.wide, place.high), scales, colours, place.font, look, beyond)
+    _draw_bar(
+        figure,
+        place.bar(len(panels)),
+        (place.wide, place.high),
+        scales,
+        colours,
+        place.font,
+        look,
+        beyond,
+        numbered=numbered,
+    )
     return axes
 
 
@@ -179,10 +189,14 @@ class _Placed:
         for row, name in enumerate(rows):
             x, y = self.corner(row * self.plan.columns)
             self._text(x - 0.05, y + self.plan.height / 2, name, ha="right", va="center")
+        short_of_room = any(text_width(name, self.font) > self.plan.width for name in columns)
         for column, name in enumerate(columns):
             x, y = self.corner(column)
-            shown = _shortened(name, self.plan.width, self.font)
+            # Where one has no room for its word, all are numbers, and the word stands before them.
+            word, _, shown = name.rpartition(" ") if short_of_room else ("", "", name)
             self._text(x + self.plan.width / 2, y - 0.03, shown, ha="center", va="bottom")
+            if word and not column:
+                self._text(x - 0.05, y - 0.03, word, ha="right", va="bottom")
         if heading:
             shown = fitted(heading, self.wide - 2 * GAP, self.font)
             self._text(GAP, self.top - self.head + GAP, shown, ha="left", va="top")
@@ -276,7 +290,7 @@ def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
         axis, places = panel.marked
         for place in places:
             drawn.outline(axis, *place)
-    if numbered and plan.width >= NUMBERS_FROM:
+    if numbered:
         assert scale.vmax is not None
         height, width = look.pixels.shape[:2]
         number = short(float(scale.vmax))
@@ -301,10 +315,15 @@ def _draw_bar(  # noqa: PLR0917  # as above
     font: float,
     look: Look,
     beyond: Extend,
+    *,
+    numbered: bool,
 ) -> None:
-    """Draw the colorbar: in weights where all panels have one scale, else in fractions of each panel's maximum."""
+    """Draw the colorbar: in weights where all panels have one scale, else relative to each panel's top."""
     (x, y, width, height), (wide, high) = place, size
     scale, label = legend_of(look.norm, scales)
+    if label == FRACTION and not numbered:
+        tops = [float(each.vmax) for each in scales if each.vmax is not None]
+        label += f" ({short(min(tops))} to {short(max(tops))})"
     # Not longer than its label needs in a high figure; in a low one, the labels of both ends are inside the figure.
     length = min(max(height / 2, height - font / 72), max(2.6, *(text_width(line, font) for line in label.split("\n"))))
     # Beside a single row of small panels it is longer than they are high: its ticks need that.
@@ -349,8 +368,3 @@ def fitted(text: str, width: float, size: float) -> str:
         if text_width(made, size) <= width:
             return made
     return text[:3]
-
-
-def _shortened(name: str, width: float, font: float) -> str:
-    """Return the name of a column, or only its number where that is all there is room for."""
-    return name if text_width(name, font) <= width else name.rpartition(" ")[2]

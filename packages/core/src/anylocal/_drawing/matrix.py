@@ -39,7 +39,7 @@ from anylocal._drawing.select import (
     sample_of,
 )
 from anylocal._drawing.strip import LONG, add_bar, axes_for, fit_tokens, is_strip, lower, size_of
-from anylocal._drawing.ticks import name_positions
+from anylocal._drawing.ticks import LINE, name_positions
 from anylocal.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
@@ -156,7 +156,14 @@ def set_title(ax: Axes, lines: Sequence[str], share: float, width: float, *, pac
         else:
             shown.append(part)
     # The label of the first row reaches above the axes, where a wide title would meet it.
-    fit(ax.set_title("\n".join(shown), fontsize=size, pad=rcParams["axes.titlepad"] + 2), room)
+    pad = rcParams["axes.titlepad"] + 2
+    title = ax.set_title("\n".join(shown), fontsize=size, pad=pad)
+    fit(title, room)
+    if packed and ax.figure.get_layout_engine() is None:
+        # Nobody makes room above the axes.
+        above = (ax.figure.bbox.y1 - ax.bbox.y1) / ax.figure.dpi * 72 - pad
+        most = max(SMALLEST * size, above / (LINE * max(1, len(shown))))
+        title.set_fontsize(min(most, float(title.get_fontsize())))
 
 
 def difference_of(attention: Any, other: Any, sample: int | None, head: int | None, queries: Any = None) -> Drawn:

@@ -331,11 +331,12 @@ def _draw_cells(ax: Axes, prefix: Weights, keys: Patches, scale: Normalize, colo
 
 
 def _point(ax: Axes, cell: Rectangle) -> None:
-    """Draw the colorbar's triangle at the end of a cell whose weight is beyond the scale."""
-    left, top = cell.get_xy()
-    right, height = left + cell.get_width(), cell.get_height()
-    corners = [(right - x * height, top + y * height) for x, y in ((0.9, 0.2), (0.9, 0.8), (0.3, 0.5))]
-    triangle = Polygon(corners, facecolor="white", edgecolor="black", linewidth=0.6, clip_on=False, zorder=4)
+    """Draw the colorbar's triangle in a cell whose weight is beyond the scale."""
+    height, (left, top) = cell.get_height(), cell.get_xy()
+    right = left + cell.get_width()
+    corners = [(right - x * height, top + y * height) for x, y in ((1.0, 0.8), (0.3, 0.8), (0.65, 0.2))]
+    triangle = Polygon(corners, facecolor=cell.get_facecolor(), edgecolor="black", linewidth=0.7, zorder=4)
+    triangle.set_clip_on(False)
     ax.add_patch(triangle)
 
 
