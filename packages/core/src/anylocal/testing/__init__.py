@@ -9,6 +9,6 @@ Needs pytest and the extra ``anylocal[torch]``.
 from anylocal.testing.browser import browser
 from anylocal.testing.contract import AdapterContract
 from anylocal.testing.models import perturb
-from anylocal.testing.overlaps import overlaps
+from anylocal.testing.overlap import overlaps
 
 __all__ = ["AdapterContract", "browser", "overlaps", "perturb"]

@@ -27,8 +27,7 @@ def overlaps(figure: Figure, slack: float = 1.0) -> list[str]:
     >>> from matplotlib.figure import Figure
     >>> from anylocal.testing import overlaps
     >>> figure = Figure()
-    >>> figure.add_axes((0.2, 0.2, 0.5, 0.5)).set_title("title")
-    Text(0.5, 1.0, 'title')
+    >>> ax = figure.add_axes((0.2, 0.2, 0.5, 0.5), title="title")
     >>> overlaps(figure)
     []
     """
