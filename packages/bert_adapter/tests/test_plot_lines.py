@@ -107,10 +107,18 @@ def test_one_query(query: str | int) -> None:
 def test_faint_lines_of_one_query_are_left_out() -> None:
     """One query has its lines of a fifth of its greatest weight on a word or more, and the title tells how many."""
     axis = Tokens(["[CLS]", *(f"w{number}" for number in range(10))], special=[1, *[0] * 10])
-    weights = torch.tensor([[0.9, 0.1, 0.0205, 0.0195, *[0.001] * 7]]).expand(11, 11)
+    weights = torch.tensor([[0.9, 0.1, 0.09, 0.08, 0.07, 0.06, 0.0205, 0.0195, *[0.001] * 3]]).expand(11, 11)
     ax = plot.lines(AttentionMap.from_weights(weights, queries=axis, keys=axis), query=4, ax=axes())
-    assert ends(ax) == [(4, 2), (4, 1), (4, 0)]
-    assert ax.get_title() == "head 0\nquery w3, 3 strongest of 11 weights"
+    assert ends(ax) == [(4, key) for key in range(6, -1, -1)]
+    assert ax.get_title() == "head 0\nquery w3, 7 strongest of 11 weights"
+
+
+def test_a_query_with_one_strong_line() -> None:
+    """Five lines of one query are drawn, however faint all but one are."""
+    axis = Tokens([f"w{number}" for number in range(10)])
+    weights = torch.tensor([[0.9, *(0.01 - 0.001 * number for number in range(9))]]).expand(10, 10)
+    ax = plot.lines(AttentionMap.from_weights(weights, queries=axis, keys=axis), query=4, ax=axes())
+    assert ends(ax) == [(4, key) for key in range(4, -1, -1)]
 
 
 def test_all_lines_of_one_query() -> None:

@@ -74,8 +74,9 @@ PAPER = "magma_r"
 STRONGEST = 60
 """How many lines a picture has at most by default; the eye cannot follow more."""
 
-FAINT = 0.2
-"""By default the lines of one query have this share of its greatest weight on a word at least."""
+FAINT, FEWEST = 0.2, 5
+"""By default lines of one query with less than this share of its greatest weight on a word are left out, but not of
+these few strongest."""
 
 
 def tokens(
@@ -241,9 +242,10 @@ def lines(
     query : str or int, optional
         The token, or its position, whose lines are drawn; those of all tokens by default.
     strongest : int, optional
-        How many lines are drawn at most: those of the greatest weights. By default 60, and of one query none below a
-        fifth of its greatest weight on a word. The title tells how many of how many are drawn. Weights of 0 have no
-        line. Grey lines do not count: they are those of weights as great as the least of these.
+        How many lines are drawn at most: those of the greatest weights. By default 60, and of one query, beyond the
+        five strongest, none below a fifth of its greatest weight on a word. The title tells how many of how many are
+        drawn. Weights of 0 have no line. Grey lines do not count: they are those of weights as great as the least of
+        these.
     sample, head
         See `tokens`.
     norm : matplotlib.colors.Normalize or str, optional
@@ -300,7 +302,9 @@ def lines(
     weights = rows_of(attention, at, head, asked)[:, right]
     counted = np.logical_and.outer(words_of(queries, asked, text), words_of(keys, right, text))
     candidates = counted if query is None else np.ones_like(counted)
-    least = FAINT * weights[counted].max() if strongest is None and query is not None else 0.0
+    least = 0.0
+    if strongest is None and query is not None:
+        least = min(FAINT * weights[counted].max(), np.sort(weights[0])[-FEWEST:].min())
     drawn = strongest_of(np.where(candidates & (weights >= least), weights, 0), strongest or STRONGEST)
     # With 0, from which a scale given without limits starts.
     scale = scale_of(norm, [np.array([0.0, *(weights[place] for place in drawn if counted[place])])])
