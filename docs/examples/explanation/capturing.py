@@ -90,8 +90,9 @@ mean.__code__ is own
 # Attention
 # ---------
 #
-# An adapter needs no list of classes. It reads the source of a layer's ``forward``:
-# which locals are passed to ``scaled_dot_product_attention``, or which local a softmax
-# of query and key is assigned to. Those are captured, and the map is computed from them
-# when it is read (:doc:`/how-to/fused`). If the source is ambiguous, the layer is
-# refused.
+# An adapter needs no list of classes. Where a layer's code calls a function that may be
+# a fused kernel, the rewritten code first asks the recorder, which knows kernels by
+# identity and records what each call receives. The map is computed from that when it is
+# read (:doc:`/how-to/fused`). A softmax of query and key that the layer makes itself is
+# found in its source, by the local that it is assigned to. If the source is ambiguous,
+# the layer is refused.

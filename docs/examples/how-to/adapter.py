@@ -83,8 +83,8 @@ adapter = PixelAdapter()
 
 # %%
 # The adapter does not say how to read the map from ``PixelAttention.forward``: the
-# source shows that it passes ``q`` and ``k`` to a fused kernel. Where the source is not
-# enough, an adapter overrides ``reading``, ``operands`` or ``weights``.
+# call of the fused kernel is recorded with what it receives. Where that is not enough,
+# an adapter overrides ``reading``, ``operands`` or ``weights``.
 
 torch.manual_seed(0)
 model = PixelNet().eval()

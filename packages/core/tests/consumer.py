@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 import anylocal
 from anylocal import Call, Capture, Site, capture, errors, find, get_local, metrics, plot, store, view
-from anylocal.adapter import Adapter, AttentionCapture, InputContext, MapAxes, Observation, Operand, Reading, adapters
+from anylocal.adapter import Adapter, AttentionCapture, InputContext, MapAxes, Observation, Reading, adapters
 from anylocal.attention import (
     AttentionMap,
     AttentionMaps,
@@ -118,7 +118,7 @@ class Pixels(Adapter):
         return ()
 
     def reading(self, function: types.FunctionType) -> Reading | None:
-        return Reading({"query": Operand("q"), "key": Operand("k")}, None)
+        return Reading()
 
     def axes(self, call: Call, shape: tuple[int, ...], context: InputContext) -> MapAxes:
         axis = Patches(grid=(1, shape[-1] - 1))

@@ -22,7 +22,7 @@ try:
     from anylocal._readout.adapter import Adapter, Mixed
     from anylocal._readout.context import InputContext, MapAxes, Observation
     from anylocal._readout.layout import split_heads
-    from anylocal._readout.reading import Operand, Reading
+    from anylocal._readout.reading import Reading
     from anylocal._readout.registry import adapters, attention_functions
     from anylocal._readout.scope import AttentionCapture
     from anylocal._readout.softmax import reading_of
@@ -44,7 +44,6 @@ __all__ = [
     "MapAxes",
     "Mixed",
     "Observation",
-    "Operand",
     "Reading",
     "adapters",
     "argument_names",

@@ -104,7 +104,7 @@ class TimmAdapter(Adapter):
 def _reading_of_family(function: types.FunctionType) -> Reading | None:
     for reading in entries("readings", function.__qualname__):
         # A fork may have other locals in a function of the same name.
-        if {*reading.locals, *(result.name for result in reading.spec.resulted)} <= {*function.__code__.co_varnames}:
+        if {result.name for result in reading.spec.resulted} <= {*function.__code__.co_varnames}:
             found: Reading = reading
             return found
     return None

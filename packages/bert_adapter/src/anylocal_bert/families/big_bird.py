@@ -84,7 +84,7 @@ def _padding(values: Mapping[str, Any]) -> torch.Tensor | None:
 
 FAMILY = Family(
     functions=_SPARSE + r"\.bigbird_block_sparse_attention",
-    reading=Reading(operands=None, weights=Assignment(_FIRST, "softmax", f"{_FIRST} = softmax(…)")),
+    reading=Reading(weights=Assignment(_FIRST, "softmax", f"{_FIRST} = softmax(…)")),
     layout=_assembled,
     locals=(*_OTHERS, _RANDOM, _MASK),
     fills_blocks=True,

@@ -5,5 +5,5 @@ from anylocal_bert._family import Family
 
 FAMILY = Family(
     functions=r"IBertSelfAttention\.forward",
-    reading=Reading(operands=None, weights=Assignment("attention_probs", "softmax", "attention_probs, … = softmax(…)")),
+    reading=Reading(weights=Assignment("attention_probs", "softmax", "attention_probs, … = softmax(…)")),
 )

@@ -5,7 +5,5 @@ from anylocal_bert._family import Family
 
 FAMILY = Family(
     functions=r"LayoutLMv3SelfAttention\.forward",
-    reading=Reading(
-        operands=None, weights=Assignment("attention_probs", "cogview_attention", "attention_probs = softmax(…)")
-    ),
+    reading=Reading(weights=Assignment("attention_probs", "cogview_attention", "attention_probs = softmax(…)")),
 )

@@ -37,7 +37,7 @@ def _banded(call: Call, softmax: torch.Tensor) -> torch.Tensor:
 FAMILY = Family(
     functions=r"(Longformer|LEDEncoder)SelfAttention\.forward",
     # After the softmax, rows of padding and of global queries are zeroed in place, which is no mixing of heads.
-    reading=Reading(operands=None, weights=Assignment("attn_probs", "softmax", "attn_probs = softmax(…)")),
+    reading=Reading(weights=Assignment("attn_probs", "softmax", "attn_probs = softmax(…)")),
     layout=_banded,
     locals=("is_index_masked", "is_global_attn", "is_index_global_attn"),
     # The layer's function for global queries binds it as well.

@@ -5,5 +5,5 @@ from anylocal_bert._family import Family
 
 FAMILY = Family(
     functions=r"DisentangledSelfAttention\.forward",
-    reading=Reading(operands=None, weights=Assignment("attention_probs", "XSoftmax", "attention_probs = softmax(…)")),
+    reading=Reading(weights=Assignment("attention_probs", "XSoftmax", "attention_probs = softmax(…)")),
 )

@@ -93,6 +93,8 @@ class Call:
         The line at which it returned, or assigned.
     rank : int or None
         Rank of the process in torch.distributed; None without it.
+    part : int
+        Index among the kernels that one call of the function ran, zero-based; each has its own maps.
 
     Examples
     --------
@@ -116,6 +118,7 @@ class Call:
     values: Values
     line: int
     rank: int | None = None
+    part: int = 0
 
     def __repr__(self) -> str:
         """Return the function, module and index of the call, and its names."""
@@ -136,13 +139,14 @@ class Assembler:
     def calls(self, records: Iterable[Record]) -> Iterator[Call]:
         """Yield the calls that end with one of these records."""
         for record in records:
-            complete = self._joined(record) if record.request.joined else record
-            if complete is not None and complete.kind == complete.request.call_kind:
-                key = (id(complete.request), id(complete.module))
-                self._counts[key] = self._counts.get(key, -1) + 1
-                yield self._call(complete, self._counts[key])
+            complete = self._joined(record) if record.request.joined else [record]
+            for part, each in enumerate(complete):
+                if each.kind == each.request.call_kind:
+                    key = (id(each.request), id(each.module))
+                    self._counts[key] = self._counts.get(key, -1) + 1
+                    yield self._call(each, self._counts[key], part)
 
-    def _joined(self, record: Record) -> Record | None:
+    def _joined(self, record: Record) -> list[Record]:
         """Keep assignments until their call returns, and add them to it."""
         # A module may be called again before a call of it returns: by itself, or by other coroutines.
         key = (id(record.request), id(record.module), record.thread, record.frame)
@@ -151,9 +155,9 @@ class Assembler:
         held = self._assignments.setdefault(key, [])
         # Assignments of a call that raised do not belong to the next one.
         held[:] = [] if record.kind == "entered" else [*held, record]
-        return None
+        return []
 
-    def _call(self, record: Record, index: int) -> Call:
+    def _call(self, record: Record, index: int, part: int) -> Call:
         function, name = record.request.match.function, self._names.get(id(record.module), "")
         where = f"call {index} of {function.__qualname__}" + (f" in {name!r}" if name else "")
         values = Values(
@@ -161,26 +165,36 @@ class Assembler:
             dict(zip(record.names, record.versions, strict=True)),
             where,
         )
-        return Call(function, record.module, name, index, record.thread, values, record.line, self.rank)
+        return Call(function, record.module, name, index, record.thread, values, record.line, self.rank, part)
 
 
-def _join(record: Record, assignments: list[Record]) -> Record:
-    """Return the record of a call with its joined assignments: the last of each name, or all of them."""
-    joined: dict[str, list[Record]] = {}
-    for assignment in assignments:
-        joined.setdefault(assignment.names[0], []).append(assignment)
+def _join(record: Record, held: list[Record]) -> list[Record]:
+    """Return the record of a call with what was held until it returned.
+
+    Each function that it called makes a record of its own, unless what was recorded of all of them is gathered.
+    """
+    gathered, results = record.request.gathered, record.request.spec.keys
+    apart = [each for each in held if each.kind == "called" and gathered.isdisjoint(each.names)]
+    rest = [each for each in held if each.kind != "called" or not gathered.isdisjoint(each.names)]
+    others = [each for each in rest if results.isdisjoint(each.names)]
+    made = [_with(record, [*others, call]) for call in apart]
+    return made if made and len(others) == len(rest) else [_with(record, rest), *made]
+
+
+def _with(record: Record, held: list[Record]) -> Record:
+    """Return a record with the last value of each name, or all of them."""
+    joined: dict[str, list[tuple[Any, Any]]] = {}
+    for each in held:
+        for name, *pair in zip(each.names, each.values, each.versions, strict=True):
+            joined.setdefault(name, []).append(tuple(pair))
     gathered = record.request.gathered
-    values = list(record.values)
-    versions: list[int | tuple[int | None, ...] | None] = list(record.versions)
-    for name, each in joined.items():
-        values.append(tuple(one.values[0] for one in each) if name in gathered else each[-1].values[0])
-        versions.append(_each_version(each) if name in gathered else each[-1].versions[0])
-    return record._replace(names=(*record.names, *joined), values=tuple(values), versions=tuple(versions))
-
-
-def _each_version(assignments: list[Record]) -> tuple[int | None, ...]:
-    versions = (assignment.versions[0] for assignment in assignments)
-    return tuple(version if isinstance(version, int) else None for version in versions)
+    pairs = [tuple(zip(*found, strict=True)) if name in gathered else found[-1] for name, found in joined.items()]
+    values, versions = zip(*pairs, strict=True) if pairs else ((), ())
+    return record._replace(
+        names=(*record.names, *joined),
+        values=(*record.values, *values),
+        versions=(*record.versions, *versions),
+    )
 
 
 def _short(value: Any) -> str:

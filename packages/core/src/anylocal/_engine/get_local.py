@@ -15,7 +15,7 @@ from anylocal._engine.keep import keeper
 from anylocal._engine.lock import lock
 from anylocal._engine.records import Log
 from anylocal._engine.sites import check_options
-from anylocal._engine.spec import CaptureSpec, Match, Request
+from anylocal._engine.spec import Binder, CaptureSpec, Match, Request, no_kernel
 from anylocal._engine.subscription import Subscription
 from anylocal.errors import NameNotFoundError, TargetError
 
@@ -43,6 +43,8 @@ class Mark:
         Makes the values for `names` from a call; None takes them as they are.
     keep : str
         How a value is recorded, as in `capture`.
+    binder : callable
+        What binds the arguments of the functions called; see `Request`.
     """
 
     qualname: str
@@ -52,6 +54,7 @@ class Mark:
     gathered: frozenset[str] = frozenset()
     read: Callable[[Call], Mapping[str, Any]] | None = None
     keep: str = "cpu"
+    binder: Binder = no_kernel
 
     def key(self, name: str) -> str:
         """Return the cache's key for a name: short where the function has only one."""
@@ -125,7 +128,7 @@ class Cache(Mapping[str, list[Any]]):
     def _subscribe(self, function: types.FunctionType, mark: Mark) -> None:
         if function in _active:
             return
-        request = Request(Match(function), mark.spec, mark.joined, mark.gathered)
+        request = Request(Match(function), mark.spec, mark.joined, mark.gathered, binder=mark.binder)
         subscription = Subscription(request, self._log, keep=keeper(mark.keep))
         patch.attach([subscription])
         _active[function] = subscription, mark

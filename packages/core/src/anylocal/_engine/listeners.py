@@ -22,6 +22,7 @@ OnStart: TypeAlias = Callable[[Any], None]
 OnReturn: TypeAlias = Callable[..., None]
 OnAssignment: TypeAlias = Callable[[int, str, Any, Any], None]
 OnEdit: TypeAlias = Callable[[int, str, Any, Any], Any]
+OnCallee: TypeAlias = Callable[[int, str, Any, Any], Callable[[Any, Any], None] | None]
 
 
 def on_start(subscription: Subscription) -> OnStart:
@@ -239,6 +240,28 @@ def on_edit(subscription: Subscription) -> OnEdit:
         return value
 
     return edit
+
+
+def on_callee(subscription: Subscription) -> OnCallee:
+    """Return the listener for functions about to be called, which returns what takes the arguments after the call."""
+    tracing, binder, called = dynamo.tracing, subscription.request.binder, subscription.spec.called
+
+    def offer(line: int, name: str, owner: Any, function: Any) -> Callable[[Any, Any], None] | None:
+        bind = binder(function) if name in called else None
+        if bind is None:
+            return None
+
+        def take(args: Any, kwargs: Any) -> None:
+            names, values = bind(*args, **kwargs)
+            if tracing():
+                kept = tuple([subscription.keep(value) for value in values])
+                dynamo.leave(subscription, "called", line, owner, names, kept)
+            elif subscription.concerns(owner):
+                subscription.add("called", line, owner, names, values)
+
+        return take
+
+    return offer
 
 
 def ignore(*_: Any) -> None:

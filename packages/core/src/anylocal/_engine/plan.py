@@ -10,13 +10,13 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from anylocal._engine.listeners import ignore, on_assignment, on_edit, on_return, on_start
+from anylocal._engine.listeners import ignore, on_assignment, on_callee, on_edit, on_return, on_start
 
 if TYPE_CHECKING:
     import types
     from collections.abc import Callable
 
-    from anylocal._engine.listeners import OnEdit
+    from anylocal._engine.listeners import OnCallee, OnEdit
     from anylocal._engine.spec import CaptureSpec
     from anylocal._engine.subscription import Subscription
 
@@ -32,7 +32,7 @@ class Recorder:
 
 
 recorder: Final = Recorder()
-_KINDS: Final = ("entered", "returned", "assigned", "resulted", "edited")
+_KINDS: Final = ("entered", "returned", "assigned", "resulted", "edited", "called")
 
 
 def _unchanged(_line: int, _name: str, _owner: Any, value: Any) -> Any:
@@ -67,6 +67,26 @@ def _chain(edits: tuple[OnEdit, ...]) -> OnEdit:
     return edits[0] if len(edits) == 1 else edit
 
 
+def _wrap(listeners: tuple[OnCallee, ...]) -> OnEdit:
+    def wrapped(line: int, name: str, owner: Any, function: Any) -> Any:
+        takers = [taker for listener in listeners if (taker := listener(line, name, owner, function)) is not None]
+        if not takers:
+            return function
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            for taker in takers:
+                taker(args, kwargs)
+            return result
+
+        return recorded
+
+    return wrapped if listeners else _unchanged
+
+
+_JOINS: Final[dict[str, Callable[[Any], Callable[..., Any]]]] = {"edited": _chain, "called": _wrap}
+
+
 class Plan:
     """One rewriting of one function, by its number.
 
@@ -93,9 +113,10 @@ class Plan:
             "assigned": [on_assignment(s, names) for s in covered if (names := s.spec.assigned | s.spec.given)],
             "resulted": [on_assignment(s, keys) for s in covered if (keys := s.spec.keys)],
             "edited": [on_edit(s) for s in covered if s.spec.edited],
+            "called": [on_callee(s) for s in covered if s.spec.called],
         }
         for kind, listeners in listeners_of.items():
-            join = _chain if kind == "edited" else _each
+            join: Callable[[Any], Callable[..., Any]] = _JOINS.get(kind, _each)
             setattr(recorder, f"{kind}_{self.number}", join(tuple(listeners)))
 
     def forget(self) -> None:

@@ -16,6 +16,12 @@ CALLS_ARE_PRECALLED: Final = _VERSION == (3, 11)
 ``dis.dis("a.b(1)")`` shows PRECALL on 3.11 alone.
 """
 
+NULL_IS_BELOW: Final = _VERSION < (3, 13)
+"""Where nothing is bound to a callable, a NULL is below it on the stack; from 3.13 on it is above (gh-106307).
+
+``dis.dis("f(*x)")`` shows PUSH_NULL before LOAD_NAME up to 3.12, and after it from 3.13 on.
+"""
+
 LOADS_OF_UNBOUND_CRASH: Final = _VERSION >= (3, 12)
 """LOAD_FAST of a name that is not bound reads a NULL and crashes; LOAD_FAST_CHECK raises (gh-93143).
 

@@ -14,6 +14,14 @@ Filter: TypeAlias = Callable[[object], bool] | None
 """Returns whether a call on behalf of an owner (``self``, ``module``) counts; None where every call does."""
 
 
+Binder: TypeAlias = Callable[[Any], Callable[..., tuple[tuple[str, ...], tuple[Any, ...]]] | None]
+"""From a function to one that takes its arguments and returns names and values to record; None for any other."""
+
+
+def no_kernel(_: object) -> None:
+    """Know no function."""
+
+
 class Assignment(NamedTuple):
     """Assignments of a name whose right-hand side names something, as ``attn = attn.softmax(-1)`` names ``softmax``.
 
@@ -49,7 +57,7 @@ class CaptureSpec(NamedTuple):
     Parameters
     ----------
     returned : tuple of str
-        Names whose value is recorded at each return; with a dot before it, an attribute of the owner, if it has it.
+        Names whose value is recorded at each return.
     assigned : frozenset of str
         Names whose value is recorded at each assignment, and at the start for arguments.
     edited : frozenset of str
@@ -58,6 +66,8 @@ class CaptureSpec(NamedTuple):
         Names whose value is recorded at certain assignments only.
     given : frozenset of str
         Arguments that are recorded as they are at the start.
+    called : frozenset of str
+        Functions whose arguments are recorded at each call, by their names in the source, such as ``"F.softmax"``.
 
     Examples
     --------
@@ -71,6 +81,7 @@ class CaptureSpec(NamedTuple):
     edited: frozenset[str] = frozenset()
     resulted: frozenset[Assignment] = frozenset()
     given: frozenset[str] = frozenset()
+    called: frozenset[str] = frozenset()
 
     def __or__(self, other: object) -> CaptureSpec:
         """Return the spec that serves both."""
@@ -83,12 +94,13 @@ class CaptureSpec(NamedTuple):
             self.edited | other.edited,
             self.resulted | other.resulted,
             self.given | other.given,
+            self.called | other.called,
         )
 
     @property
     def records(self) -> bool:
         """Whether any name is recorded, and not only edited."""
-        return bool(self.returned or self.assigned or self.resulted or self.given)
+        return bool(self.returned or self.assigned or self.resulted or self.given or self.called)
 
     @property
     def keys(self) -> frozenset[str]:
@@ -103,12 +115,8 @@ class CaptureSpec(NamedTuple):
             and self.edited >= other.edited
             and self.resulted >= other.resulted
             and self.given >= other.given
+            and self.called >= other.called
         )
-
-
-def is_attribute(name: str) -> bool:
-    """Return whether a name in a spec is an attribute of the owner."""
-    return name.startswith(".")
 
 
 class Role(enum.Enum):
@@ -137,8 +145,9 @@ class Request:
     """What to record in one function, and from whose calls of it.
 
     `joined` names are recorded at their assignments and become part of the call that they belong to: the last value
-    of each, and of the `gathered` ones among them a tuple of all. `keep`, if given, replaces the `keep` of the
-    capture. `on_call` is called with the owner of each call that counts, as it starts and as it returns.
+    of each, and of the `gathered` ones among them a tuple of all. Each call of a function that `binder` knows becomes
+    a call of its own, unless its names are gathered. `keep`, if given, replaces the `keep` of the capture. `on_call` is
+    called with the owner of each call that counts, as it starts and as it returns.
     """
 
     match: Match
@@ -148,6 +157,7 @@ class Request:
     keep: Callable[[Any], Any] | None = None
     role: Role = Role.VALUES
     on_call: Callable[[Any], object] | None = None
+    binder: Binder = no_kernel
 
     @property
     def call_kind(self) -> str:

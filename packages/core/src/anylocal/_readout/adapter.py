@@ -19,8 +19,9 @@ from anylocal._engine.get_local import Mark, mark, unmark
 from anylocal._engine.patch import own_code
 from anylocal._engine.resolve import resolve
 from anylocal._engine.rewrite import may_be_unbound
-from anylocal._engine.spec import CaptureSpec, is_attribute
+from anylocal._engine.spec import CaptureSpec
 from anylocal._maps.map import AttentionMap
+from anylocal._readout.kernels import KERNELS, binder, called_kernels
 from anylocal._readout.library import check_library
 from anylocal._readout.scope import AttentionCapture
 from anylocal._readout.softmax import reading_of
@@ -294,22 +295,15 @@ class Adapter(ABC):
             whole = torch.stack(softmax, 1) if reading.head_by_head else softmax
             made = AttentionMap.from_weights(self.weights(call, whole), name=call.name)
         else:
-            given = self.operands(call, reading.arguments(values))
-            made = AttentionMap.from_qk(
-                given["query"],
-                given["key"],
-                mask=given.get("attn_mask"),
-                causal=bool(given.get("is_causal", False)),
-                scale=given.get("scale"),
-                name=call.name,
-                fused=True,
-            )
+            kernel, given = reading.operands(values)
+            made = KERNELS[kernel].map(self.operands(call, given), name=call.name, fused=True)
         return made.labelled(mixed=self.mixed(call, reading, made))
 
     def spec(self, function: types.FunctionType, reading: Reading) -> CaptureSpec:
         """Return the capture spec of an attention function."""
         bound = bound_names(function)
-        return reading.spec | CaptureSpec(tuple(name for name in self.hints if name in bound))
+        hints = tuple(name for name in self.hints if name in bound)
+        return reading.spec | CaptureSpec(hints, called=called_kernels(function))
 
     def recorded(self, function: types.FunctionType, reading: Reading) -> tuple[CaptureSpec, frozenset[str]]:
         """Return the capture spec of an attention function, and the names that are recorded at their assignments.
@@ -318,7 +312,7 @@ class Adapter(ABC):
         of an unbound name.
         """
         spec = self.spec(function, reading)
-        loose = may_be_unbound(own_code(function), tuple(name for name in spec.returned if not is_attribute(name)))
+        loose = may_be_unbound(own_code(function), spec.returned)
         returned = tuple(name for name in spec.returned if name not in loose)
         return spec._replace(returned=returned, assigned=spec.assigned | loose), reading.joined | loose
 
@@ -338,6 +332,7 @@ class Adapter(ABC):
             reading.gathered,
             attn,
             keep="detach",
+            binder=binder,
         )
 
     def _to_mark(self, modules: tuple[types.ModuleType, ...]) -> Iterator[types.FunctionType]:

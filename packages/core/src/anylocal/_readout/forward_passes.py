@@ -17,7 +17,7 @@ class ForwardPasses:
     def __init__(self) -> None:
         self._count = 0
         self._current: dict[int | None, int | None] = {}
-        self._loose: dict[int | None, tuple[int, set[tuple[types.FunctionType, str]]]] = {}
+        self._loose: dict[int | None, tuple[int, set[tuple[types.FunctionType, str, int]]]] = {}
 
     def mark(self, record: Record) -> None:
         """Note that the model's forward starts or ends."""
@@ -40,9 +40,10 @@ class ForwardPasses:
             return running.pop()
         # A part of the model was called alone, such as its forward_features.
         number, ran = self._loose.get(call.thread) or (self._new(), set())
-        if (call.function, call.name) in ran:
+        key = call.function, call.name, call.part
+        if key in ran:
             number, ran = self._new(), set()
-        ran.add((call.function, call.name))
+        ran.add(key)
         self._loose[call.thread] = number, ran
         return number
 

@@ -1,59 +1,18 @@
-"""How an attention map is read off a call: by the arguments of the fused kernel, or the variable of a softmax."""
+"""How an attention map is read off a call: by the arguments of a fused kernel, or the variable of a softmax."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from anylocal._engine.spec import Assignment, CaptureSpec
+from anylocal._readout.kernels import OPERANDS, operands_in
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from anylocal._engine.calls import Values
-
-
-@dataclass(frozen=True)
-class Operand:
-    """One argument of the kernel: a local, an attribute of the module, or a constant.
-
-    Parameters
-    ----------
-    local, attribute : str, optional
-        The name of the local variable, or of the attribute.
-    constant : object
-        The value, where it is neither.
-    views : tuple of (str, tuple)
-        Methods of the local, with their arguments, whose result is the argument: ``(("transpose", (-1, -2)),)``.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from anylocal.adapter import Operand
-    >>> key = Operand("k", views=(("transpose", (-1, -2)),))
-    >>> key.of({"k": torch.ones(5, 4)}).shape
-    torch.Size([4, 5])
-    """
-
-    local: str | None = None
-    attribute: str | None = None
-    constant: Any = None
-    views: tuple[tuple[str, tuple[Any, ...]], ...] = ()
-
-    @property
-    def key(self) -> str | None:
-        """The name under which it is recorded, with a dot before that of an attribute; None for a constant."""
-        return self.local if self.attribute is None else f".{self.attribute}"
-
-    def of(self, values: Mapping[str, Any]) -> Any:
-        """Return its value in a call."""
-        if self.key is None:
-            return self.constant
-        value = values[self.key]
-        for method, arguments in self.views:
-            value = getattr(value, method)(*arguments)
-        return value
 
 
 @dataclass(frozen=True)
@@ -62,12 +21,9 @@ class Reading:
 
     Parameters
     ----------
-    operands : mapping of str to Operand, or None
-        The kernel's arguments that decide the map (query, key, attn_mask, is_causal, scale), where the function can
-        run the kernel.
-    weights : Assignment, or None
+    weights : Assignment, optional
         The assignment of the softmax, where the function can make it itself.
-    mixed : Assignment, or None
+    mixed : Assignment, optional
         The assignment of the map as it is multiplied with the values, where that is not the softmax itself.
     head_by_head : bool
         Whether it makes a softmax for each head, in a loop.
@@ -75,60 +31,63 @@ class Reading:
         The assignments of the softmax in other branches, recorded under the same name.
     axis : int
         The axis of the softmax in the source.
+    parts_of_heads : bool
+        Whether all kernels that one call runs are of one map, in which the parts of each head are heads side by side.
 
     Examples
     --------
-    >>> from anylocal.adapter import Operand, Reading, Assignment
-    >>> Reading({"query": Operand("q"), "key": Operand("k")}, None).locals  # of the kernel
-    ('q', 'k')
-    >>> Reading(None, Assignment("attn", uses="softmax")).joined  # of a softmax
+    >>> from anylocal.adapter import Reading, Assignment
+    >>> Reading(Assignment("attn", uses="softmax")).softmaxes
     frozenset({'attn'})
     """
 
-    operands: Mapping[str, Operand] | None
-    weights: Assignment | None
+    weights: Assignment | None = None
     mixed: Assignment | None = None
     head_by_head: bool = False
     otherwise: tuple[Assignment, ...] = ()
     axis: int = -1
-
-    @property
-    def locals(self) -> tuple[str, ...]:
-        """The locals to record as the function returns."""
-        return tuple(dict.fromkeys(o.local for o in (self.operands or {}).values() if o.local is not None))
-
-    @property
-    def _recorded(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(o.key for o in (self.operands or {}).values() if o.key is not None))
+    parts_of_heads: bool = False
 
     @property
     def spec(self) -> CaptureSpec:
-        """The capture spec of the function."""
-        return CaptureSpec(
-            self._recorded, resulted=frozenset(filter(None, (self.weights, *self.otherwise, self.mixed)))
-        )
+        """The capture spec of the function, but for its kernels."""
+        return CaptureSpec(resulted=frozenset(filter(None, (self.weights, *self.otherwise, self.mixed))))
 
     @property
-    def joined(self) -> frozenset[str]:
+    def softmaxes(self) -> frozenset[str]:
         """The names that are recorded at their assignments."""
         return self.spec.keys
 
     @property
+    def joined(self) -> frozenset[str]:
+        """The names that are recorded as the function runs: of softmaxes, and of the operands of kernels."""
+        return self.softmaxes | OPERANDS
+
+    @property
     def gathered(self) -> frozenset[str]:
         """Those of the joined names whose values are all recorded, not only the last one."""
-        return self.joined if self.head_by_head else frozenset()
+        return (self.softmaxes if self.head_by_head else frozenset()) | (
+            OPERANDS if self.parts_of_heads else frozenset()
+        )
 
     def made_map(self, values: Values) -> bool:
-        """Return whether a call reached the softmax or the kernel, and did not leave the work to another function."""
-        return not self.was_fused(values) or (self.operands is not None and set(self._recorded) <= set(values))
+        """Return whether a call reached the softmax or a kernel, and did not leave the work to another function."""
+        return self.was_fused(values) or (self.weights is not None and self.weights.key in values)
 
     def was_fused(self, values: Values) -> bool:
-        """Return whether a call ran the kernel."""
-        return self.weights is None or self.weights.key not in values
+        """Return whether a call ran a kernel."""
+        return not OPERANDS.isdisjoint(values)
 
-    def arguments(self, values: Values) -> dict[str, Any]:
-        """Return the kernel's arguments of a call that decide the map."""
-        return {name: operand.of(values) for name, operand in (self.operands or {}).items()}
+    def operands(self, values: Values) -> tuple[str, dict[str, Any]]:
+        """Return the kernel that a call ran, and its arguments that decide the map.
+
+        Raises
+        ------
+        UnsupportedError
+            If the kernel was called with arguments that are not known.
+        """
+        kernel, given = operands_in(values)
+        return kernel, _side_by_side(given) if self.parts_of_heads else given
 
     def softmax(self, values: Values) -> Any:
         """Return the softmax: a tensor, or a tuple of one for each head.
@@ -151,3 +110,17 @@ class Reading:
     def mix(self, values: Values) -> Any:
         """Return the map that a call made of its softmax, None where it used the softmax itself."""
         return values[self.mixed.key] if self.mixed is not None and self.mixed.key in values else None
+
+
+def _side_by_side(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the operands of several kernels as one's, (batch, head and part, …)."""
+
+    def join(parts: tuple[Any, ...]) -> Any:
+        first = parts[0]
+        if not isinstance(first, torch.Tensor):
+            return first
+        # A mask that all of them were given, of all heads.
+        is_shared = first.shape[:-2].numel() == 1 and len({part.data_ptr() for part in parts}) == 1
+        return first if is_shared else torch.stack(parts, 2).flatten(1, 2)
+
+    return {name: join(parts) for name, parts in given.items()}

@@ -20,6 +20,7 @@ from anylocal._engine.tensors import module_names
 from anylocal._maps.maps import AttentionMaps
 from anylocal._readout.context import InputContext
 from anylocal._readout.forward_passes import ForwardPasses
+from anylocal._readout.kernels import binder
 from anylocal._readout.multihead.nesting import Nesting
 from anylocal._readout.multihead.readings import MultiHead
 from anylocal._readout.selection import (
@@ -105,7 +106,7 @@ class AttentionCapture:
             if found.function in self._readings:
                 reading = self._readings[found.function]
                 spec, joined = self._adapter.recorded(found.function, reading)
-                yield Request(found, spec, joined, reading.gathered)
+                yield Request(found, spec, joined, reading.gathered, binder=binder)
         filters = {found.function: found.filter for found in resolution.matches}
         for function, names, arguments, kept in self._adapter.observations(self._model):
             # An attention function has hints instead; torch's have requests of their own below.

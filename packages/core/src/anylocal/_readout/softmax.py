@@ -1,8 +1,7 @@
-"""Where an attention function makes its softmax or calls the fused kernel, read from its source.
+"""Where an attention function makes its softmax, read from its source.
 
-The operands are taken as locals when the function returns, so they must be plain names (or views of plain names) that
-are not rebound after the call; a function where that cannot be shown is refused, because its map might not be exact. A
-softmax is one of attention if it is of a product of matrices, along the last axis: others gate, pool or classify.
+A softmax is one of attention if it is of a product of matrices, along the last axis: others gate, pool or classify. A
+function in which it cannot be told which variable holds the map is refused, because its map might not be exact.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from anylocal._readout.expressions import (
     without_casts,
     without_layouts,
 )
-from anylocal._readout.kernel import KERNEL, operands_of, written_arguments
+from anylocal._readout.kernels import KERNELS, called_kernels
 from anylocal._readout.reading import Reading
 from anylocal._readout.source import WithoutAnnotations, definition_of, is_source_of, softmax_modules
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 SOFTMAX: Final = "softmax"
 _MODULE: Final = "Softmax"
@@ -66,17 +65,17 @@ def reading_of(function: types.FunctionType, known: frozenset[str] = frozenset()
     """
     names = set(function.__code__.co_names)
     softmaxes = frozenset({SOFTMAX, _MODULE, *(softmax_modules(function) & names)})
-    if KERNEL not in names and not names & softmaxes:
-        return None
-    return _read(own_code(function), function, softmaxes, known)
+    found = _read(own_code(function), function, softmaxes, known) if names & softmaxes else None
+    return Reading() if found is None and called_kernels(function) else found
 
 
 @functools.lru_cache(maxsize=4096)
 def why_overlooked(function: types.FunctionType) -> str | None:
     """Return how a function without a `Reading` seems to make a map all the same; None where it does not."""
     names = set(_names_in(own_code(function)))
-    if KERNEL in names or _kernel_by_another_name(function, names):
-        return f"it calls {KERNEL} in another function, or by another name"
+    kernel = next((kernel for kernel in KERNELS if kernel in names), None)
+    if kernel is not None:
+        return f"it calls {kernel} in another function"
     if SOFTMAX not in names:
         return None
     definition = definition_of(function)
@@ -90,11 +89,6 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
             yield from _names_in(inner)
-
-
-def _kernel_by_another_name(function: types.FunctionType, names: Iterable[str]) -> bool:
-    known = function.__globals__
-    return any(getattr(known.get(name), "__name__", None) == KERNEL for name in names)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -124,11 +118,8 @@ class _Reader:
         self.where = f"{function.__qualname__} ({function.__code__.co_filename}:{function.__code__.co_firstlineno})"
 
     def reading(self) -> Reading | None:
-        calls = [
-            node for node in ast.walk(self.definition) if isinstance(node, ast.Call) and called_name(node) == KERNEL
-        ]
         made = list(self._softmaxed())
-        if not calls and not made:
+        if not made:
             return None
         results = [_result(node, self._callee(node)) for node in made]
         # A call runs one of the branches that exclude each other, under whatever name.
@@ -140,12 +131,11 @@ class _Reader:
         if any(self._swaps_axes(node) for node in made) or len(axes) > 1:
             msg = f"{self.where} orders the axes of its map in another way than (batch, head, query, key)."
             raise UnsupportedError(msg)
-        if self._several(made) or self._several(calls, map(written_arguments, calls)) or len(mixed) > 1:
+        if self._several(made) or len(mixed) > 1:
             msg = f"{self.where} makes several maps, which are not known apart. Capture its locals by name."
             raise UnsupportedError(msg)
         return Reading(
-            operands_of(calls[0], self.definition, self.where) if calls else None,
-            results[0] if results else None,
+            results[0],
             mixed[0] if mixed else None,
             otherwise=others,
             axis=axes.pop() if axes else -1,
@@ -221,10 +211,8 @@ class _Reader:
                 if any(name in stored_names(target) for target in targets):
                     yield node.lineno, node.value
 
-    def _several(self, nodes: Sequence[ast.AST], kinds: Iterable[str] = ()) -> bool:
-        """Return whether more than one of these can run in one call, or whether they differ."""
-        if len(nodes) > 1 and len(set(kinds)) > 1:
-            return True
+    def _several(self, nodes: Sequence[ast.AST]) -> bool:
+        """Return whether more than one of these can run in one call."""
         loops = [node for node in ast.walk(self.definition) if isinstance(node, (ast.For, ast.AsyncFor, ast.While))]
         if any(node in ast.walk(loop) for loop in loops for node in nodes):
             return True

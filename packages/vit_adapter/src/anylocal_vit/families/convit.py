@@ -7,7 +7,6 @@ FAMILY = Family(
     readings={
         # A second softmax is over positions; the gated sum of both is normalised again.
         "GPSA.get_attention": Reading(
-            operands=None,
             weights=Assignment("patch_score", "softmax", "patch_score = softmax(…)"),
             mixed=Assignment("attn", "sum", "attn /= attn.sum(…)"),
         )

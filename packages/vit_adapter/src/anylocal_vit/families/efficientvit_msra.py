@@ -13,7 +13,7 @@ def _windows(block: Block, grid: Grid) -> Partition:
 FAMILY = Family(
     readings={
         "CascadedGroupAttention.forward": Reading(
-            operands=None, weights=Assignment("attn", "softmax", "attn = softmax(…)"), head_by_head=True
+            weights=Assignment("attn", "softmax", "attn = softmax(…)"), head_by_head=True
         )
     },
     windows={"LocalWindowAttention": Windows(channels_first, _windows)},

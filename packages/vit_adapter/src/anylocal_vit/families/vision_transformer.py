@@ -3,20 +3,15 @@
 import torch
 
 from anylocal import Call
-from anylocal.adapter import Assignment, Mixed, Operand, Reading
+from anylocal.adapter import Assignment, Mixed, Reading
 from anylocal.attention import AttentionMap
 from anylocal_vit._family import Family
 
 # The fused branch multiplies each of the two maps by the values, so their difference is never computed.
 _DIFFERENCE = Reading(
-    operands={
-        "query": Operand("q"),
-        "key": Operand("k"),
-        "attn_mask": Operand("attn_mask"),
-        "is_causal": Operand("is_causal"),
-    },
     weights=Assignment("attn", "softmax", "attn = softmax(…)"),
     mixed=Assignment("attn", "lambda_full", "attn = … - lambda_full * …"),
+    parts_of_heads=True,
 )
 
 

@@ -1,10 +1,11 @@
 """Code object in, code object out: the only package that knows opcodes."""
 
+from anylocal._engine.rewrite.callees import callee_names
 from anylocal._engine.rewrite.flow import Flow, may_be_unbound
 from anylocal._engine.rewrite.inject import RECORDER, UNBOUND, owner_name
 from anylocal._engine.rewrite.parse import argument_names
 from anylocal._engine.rewrite.template import rewrite
-from anylocal._engine.spec import Assignment, CaptureSpec, is_attribute
+from anylocal._engine.spec import Assignment, CaptureSpec
 
 __all__ = [
     "RECORDER",
@@ -13,7 +14,7 @@ __all__ = [
     "CaptureSpec",
     "Flow",
     "argument_names",
-    "is_attribute",
+    "callee_names",
     "may_be_unbound",
     "owner_name",
     "rewrite",

@@ -7,6 +7,7 @@ In Python, the injected calls read::
     __anylocal__.assigned(17, 41, "attn", self, attn)     # after an assignment, and at the start, if requested
     __anylocal__.resulted(17, 41, "attn", self, attn)     # after attn = softmax(…), if requested
     attn = __anylocal__.edited(17, 41, "attn", self, …)   # on the value about to be assigned, if requested
+    __anylocal__.called(17, 41, "F.f", self, F.f)(x)      # in place of F.f(x), if requested
 
 17 is the number of this rewriting, which in the code is a part of the method's name, and 42 the line. Constants are
 plain (the pool of a traced function must hold nothing else), and the recorder is reached through one name in the
@@ -34,11 +35,12 @@ from typing import TYPE_CHECKING, Final
 from bytecode import Instr, Label
 from bytecode.instr import InstrArg, InstrLocation, TryBegin, TryEnd
 
-from anylocal._engine.python import CALLS_ARE_PRECALLED, LOADS_OF_UNBOUND_CRASH
+from anylocal._engine.python import CALLS_ARE_PRECALLED, LOADS_OF_UNBOUND_CRASH, NULL_IS_BELOW
+from anylocal._engine.rewrite.callees import callees, pushes_null
 from anylocal._engine.rewrite.flow import Flow
-from anylocal._engine.rewrite.opcodes import NAMED, RETURNS, STORES
+from anylocal._engine.rewrite.opcodes import ATTRIBUTES, NAMED, RETURNS, STORES
 from anylocal._engine.rewrite.parse import Element, argument_names, variable
-from anylocal._engine.spec import CaptureSpec, is_attribute
+from anylocal._engine.spec import CaptureSpec
 
 if TYPE_CHECKING:
     import types
@@ -74,8 +76,9 @@ class Injector:
         self.owner = owner_name(flow.code)
         # In a cell it is bound at any time, unless something deletes it.
         self._owner_may_go = self.owner in flow.cells and flow.deletes(self.owner)
-        self._held = [name for name in spec.returned if holding and not is_attribute(name) and flow.can_hold(name)]
-        self.extra_stack = 8 + len(spec.returned)
+        self._held = [name for name in spec.returned if holding and flow.can_hold(name)]
+        self._callees = callees(flow.elements) if spec.called else {}
+        self.extra_stack = 9 + len(spec.returned)
         self._region: TryBegin | None = None
         self._reopened: dict[int, TryBegin] = {}
         self._handlers: list[Element] = []
@@ -101,6 +104,8 @@ class Injector:
                     yield from self._return(index, element)
                 elif element.name in STORES and self.flow.is_assignment(index):
                     yield from self._store(index, element)
+                elif self._callees.get(index) in self.spec.called:
+                    yield from self._callee(index, element)
                 else:
                     yield element
                 if element.name == "RESUME" and not started:
@@ -128,7 +133,7 @@ class Injector:
         for name in argument_names(self.flow.code):
             if name in self.spec.edited:
                 yield from self._load(name, index, depth=0)
-                yield from self._edit(name, index)
+                yield from self._replace("edited", name, index)
                 yield self._variable_op("STORE", name)
             if name in self.spec.assigned | self.spec.given:
                 yield from self._load(name, index, depth=0)
@@ -148,7 +153,7 @@ class Injector:
         name = variable(instr)
         assert name is not None
         if name in self.spec.edited:
-            yield from self._edit(name, index)
+            yield from self._replace("edited", name, index)
         methods = [("assigned", name)] if name in self.spec.assigned else []
         results = sorted(result for result in self.spec.resulted if result.name == name)
         methods += [("resulted", result.key) for result in results if self._is_value_of(instr, result.uses)]
@@ -161,6 +166,21 @@ class Injector:
         if methods:
             yield Instr("POP_TOP", location=self._here)
 
+    def _callee(self, index: int, instr: Instr) -> Iterator[Element]:
+        """Load a function about to be called, and put the recorder's in its place: not as a method, and with a NULL."""
+        name = instr.arg[-1] if isinstance(instr.arg, tuple) else instr.arg
+        if instr.name == "LOAD_GLOBAL":
+            yield Instr("LOAD_GLOBAL", (False, name), location=self._here)
+        elif instr.name in ATTRIBUTES:
+            yield Instr("LOAD_ATTR", name if CALLS_ARE_PRECALLED else (False, name), location=self._here)
+        else:
+            yield instr
+        yield from self._replace("called", self._callees[index], index)
+        if pushes_null(instr):
+            yield Instr("PUSH_NULL", location=self._here)
+            if NULL_IS_BELOW:
+                yield Instr("SWAP", 2, location=self._here)
+
     def _is_value_of(self, store: Instr, used: str) -> bool:
         """Return whether the right-hand side of an assignment, which is after its target, names something."""
         target = _start_of(store.location)
@@ -168,8 +188,8 @@ class Injector:
 
     # Each of the next two finds the value on top of the stack; the first replaces it.
 
-    def _edit(self, name: str, index: int) -> Iterator[Element]:
-        yield from self._call_with_top("edited", name, index)
+    def _replace(self, method: str, name: str, index: int) -> Iterator[Element]:
+        yield from self._call_with_top(method, name, index)
         yield Instr("SWAP", 2, location=self._here)
         yield Instr("POP_TOP", location=self._here)
 
@@ -207,33 +227,22 @@ class Injector:
 
     def _load(self, name: str, index: int, depth: int) -> Iterator[Element]:
         """Load a name, or `UNBOUND` where it has no value; `depth` values are on the stack before."""
-        if is_attribute(name):
-            yield from self._attribute(name[1:], depth)
-        elif not self._exists(name) or self.flow.is_unbound(name, index):
+        if not self._exists(name) or self.flow.is_unbound(name, index):
             yield from self._constant(UNBOUND)
         elif self.flow.is_bound(name, index) or name in self._held:
             yield self._variable_op("LOAD", name)
         else:
-            yield from self._or_unbound([self._variable_op("LOAD", name, checked=True)], depth)
+            yield from self._or_unbound(self._variable_op("LOAD", name, checked=True), depth)
 
-    def _attribute(self, name: str, depth: int) -> Iterator[Element]:
-        """Load an attribute of the owner, or `UNBOUND` where it has none: not every path of a function needs it."""
-        if self.owner is None:
-            yield from self._constant(UNBOUND)
-            return
-        argument = name if CALLS_ARE_PRECALLED else (False, name)
-        owner = self._variable_op("LOAD", self.owner, checked=True)
-        yield from self._or_unbound([owner, Instr("LOAD_ATTR", argument, location=self._here)], depth)
-
-    def _or_unbound(self, loading: list[Instr], depth: int) -> Iterator[Element]:
-        """Run loads that may raise an exception, and load `UNBOUND` where they do."""
+    def _or_unbound(self, load: Instr, depth: int) -> Iterator[Element]:
+        """Run a load that may raise an exception, and load `UNBOUND` where it does."""
         handler, resume = Label(), Label()
         around = self._region
         if around is not None:
             yield TryEnd(self._reopened.get(id(around), around))
         region = TryBegin(handler, push_lasti=False, stack_depth=depth)
         yield region
-        yield from loading
+        yield load
         yield TryEnd(region)
         if around is not None:
             again = TryBegin(around.target, around.push_lasti, around.stack_depth)

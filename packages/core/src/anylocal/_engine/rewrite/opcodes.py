@@ -21,6 +21,9 @@ DELETES: Final = _opcodes("DELETE_FAST", "DELETE_DEREF")
 CHECKED_LOADS: Final = _opcodes("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW")
 RETURNS: Final = _opcodes("RETURN_VALUE", "RETURN_CONST")
 NAMED: Final = _opcodes("LOAD_GLOBAL", "LOAD_ATTR", "LOAD_METHOD", "LOAD_DEREF") | CHECKED_LOADS
+# Loads of a name of any kind, and of an attribute of what is on top of the stack.
+NAMES: Final = _opcodes("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF") | CHECKED_LOADS
+ATTRIBUTES: Final = _opcodes("LOAD_ATTR", "LOAD_METHOD")
 SAVES: Final = _opcodes("LOAD_FAST_AND_CLEAR")
 
 # Neighbours fused into one instruction with two names; each is taken apart into its two operations, in order.

@@ -9,18 +9,17 @@ from torch import nn
 
 from anylocal._engine.keep import detached
 from anylocal._engine.spec import Assignment, CaptureSpec
+from anylocal._readout.kernels import called_kernels
 
 SLOW: Final[Any] = nn.functional.multi_head_attention_forward
 FAST: Final[Any] = nn.MultiheadAttention.merge_masks
 FORWARD: Final[Any] = nn.MultiheadAttention.forward
 OF_LAYER: Final = "_transformer_encoder_layer_fwd"
 
-# torch deletes the operands, and the variable of the weights may hold them after dropout, or averaged, at the return.
-# The last view of an operand is the kernel's argument.
+# At the return, the variable of the weights may hold them after dropout, or averaged.
 WEIGHTS: Final = "attn_output_weights"
 SLOW_SPEC: Final = CaptureSpec(
-    ("attn_mask", "is_causal", "num_heads"),
-    resulted=frozenset({Assignment("q", "view"), Assignment("k", "view"), Assignment(WEIGHTS, "softmax")}),
+    ("num_heads",), resulted=frozenset({Assignment(WEIGHTS, "softmax")}), called=called_kernels(SLOW)
 )
 FAST_SPEC: Final = CaptureSpec(("query", "attn_mask", "key_padding_mask"))
 # In the module's forward, which calls the slow path.

@@ -60,7 +60,7 @@ class Nesting:
             yield from (_with_layer(record, module) for record in fast if id(record.module) in heads.chosen)
         elif frame.function not in heads.callers or id(module) not in heads.chosen:
             return
-        elif any(record.kind == "assigned" for record in slow):
+        elif any(record.kind in {"assigned", "called"} for record in slow):
             # For some kinds of tensors torch's function leaves the work to a second call of itself.
             yield from (record._replace(module=module) for record in slow)
         elif fast or compiled:

@@ -18,6 +18,7 @@ from anylocal._engine.resolve import Resolution
 from anylocal._engine.spec import CaptureSpec, Match, Request, Role
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.rows import StoredRows
+from anylocal._readout.kernels import KERNELS, OPERANDS, binder, operands_in
 from anylocal._readout.multihead.functions import (
     COMPILED_SPEC,
     FAST,
@@ -74,7 +75,7 @@ class MultiHead:
             yield Request(Match(function, self._parts), CaptureSpec(), role=Role.BOUNDARIES)
         for function in self.layers:
             yield Request(Match(function, self._parts), CaptureSpec(), role=Role.BOUNDARIES, on_call=note)
-        yield Request(Match(SLOW, is_real_call), SLOW_SPEC, frozenset({"q", "k", WEIGHTS}))
+        yield Request(Match(SLOW, is_real_call), SLOW_SPEC, frozenset({WEIGHTS}) | OPERANDS, binder=binder)
         kept = kept_with_version if keep == "detach" else None
         yield Request(Match(FAST, self._parts), FAST_SPEC, keep=kept, on_call=note)
 
@@ -84,7 +85,7 @@ class MultiHead:
 
     def made_map(self, call: Call) -> bool:
         """Return whether such a call reached a softmax or a kernel."""
-        return call.function is not SLOW or WEIGHTS in call.values or {"q", "k"} <= set(call.values)
+        return call.function is not SLOW or WEIGHTS in call.values or not OPERANDS.isdisjoint(call.values)
 
     def map_of(self, call: Call, **labels: Any) -> AttentionMap:
         """Return the map of a call."""
@@ -98,8 +99,5 @@ class MultiHead:
             # Only the model's own tensor has a gradient.
             rows.given = weights
             return AttentionMap(rows, name=call.name, fused=False, **labels)
-        mask = values["attn_mask"]
-        causal = mask is None and bool(values["is_causal"])
-        return AttentionMap.from_qk(
-            values["q"], values["k"], mask=mask, causal=causal, name=call.name, fused=True, **labels
-        )
+        kernel, given = operands_in(values)
+        return KERNELS[kernel].map(given, name=call.name, fused=True, **labels)

@@ -1,0 +1,136 @@
+"""The fused kernels whose calls are recorded, and what is recorded of each.
+
+A kernel is known by identity, whatever name a function has for it. Its arguments are bound as Python binds those of a
+function with the same signature; one that is not known is recorded by its name, so that the map can be refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+import torch
+
+from anylocal._engine.patch import own_code
+from anylocal._engine.rewrite import callee_names
+from anylocal._maps.map import AttentionMap
+from anylocal.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Recorded: TypeAlias = tuple[tuple[str, ...], tuple[Any, ...]]
+
+SDPA: Final = "scaled_dot_product_attention"
+
+
+class Kernel(NamedTuple):
+    """A kernel: from its arguments to what is recorded, the names of that, and from it to a map."""
+
+    bind: Callable[..., Recorded]
+    names: tuple[str, ...]
+    map: Callable[..., AttentionMap]
+
+
+def _names(kernel: str, *operands: str) -> tuple[str, ...]:
+    return tuple(f"{kernel}.{operand}" for operand in (*operands, "unknown"))
+
+
+# Constants of the module, because dynamo traces the functions that return them.
+_SDPA_NAMES: Final = _names(SDPA, "query", "key", "attn_mask", "is_causal", "scale")
+
+
+def _of_sdpa(  # noqa: PLR0917  # the kernel's own signature
+    query: Any,
+    key: Any,
+    value: Any,  # noqa: ARG001  # neither it nor dropout decides the map; grouped heads are seen from the shapes
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,  # noqa: ARG001  # as above
+    is_causal: Any = False,  # noqa: FBT002  # as above
+    *more: Any,
+    scale: Any = None,
+    enable_gqa: Any = False,  # noqa: ARG001  # as above
+    **unknown: Any,
+) -> Recorded:
+    return _SDPA_NAMES, (query, key, attn_mask, is_causal, scale, (*unknown, *["more by position" for _ in more]))
+
+
+def _map_of_sdpa(given: Mapping[str, Any], **labels: Any) -> AttentionMap:
+    return AttentionMap.from_qk(
+        given["query"],
+        given["key"],
+        mask=given.get("attn_mask"),
+        causal=bool(given.get("is_causal", False)),
+        scale=given.get("scale"),
+        **labels,
+    )
+
+
+KERNELS: Final = {SDPA: Kernel(_of_sdpa, _SDPA_NAMES, _map_of_sdpa)}
+
+OPERANDS: Final = frozenset(name for kernel in KERNELS.values() for name in kernel.names)
+"""The names under which operands are recorded: each is that of the kernel, a dot, and that of the parameter."""
+
+
+def binder(function: Any) -> Callable[..., Recorded] | None:
+    """Return what binds the arguments of a kernel, None for any other function."""
+    return _of_sdpa if function is torch.nn.functional.scaled_dot_product_attention else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _called(code: types.CodeType, function: types.FunctionType) -> frozenset[str]:
+    return frozenset(name for name in callee_names(code) if _may_be_kernel(name, code, function))
+
+
+def called_kernels(function: types.FunctionType) -> frozenset[str]:
+    """Return the names by which a function calls what may be a kernel."""
+    return _called(own_code(function), function)
+
+
+def _may_be_kernel(name: str, code: types.CodeType, function: types.FunctionType) -> bool:
+    first, *attributes = name.split(".")
+    is_local = first in {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
+    found = None if is_local else function.__globals__.get(first)
+    for attribute in attributes:
+        found = getattr(found, attribute, None) if isinstance(found, types.ModuleType) else None
+    if found is not None:
+        return binder(found) is not None
+    # A local may be any of the functions that the code names.
+    return name.rpartition(".")[2] in KERNELS or (is_local and not attributes and _names_kernel(code))
+
+
+def _names_kernel(code: types.CodeType) -> bool:
+    return not KERNELS.keys().isdisjoint(code.co_names)
+
+
+def operands_in(values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the kernel that a call ran, and its operands by the names of its parameters.
+
+    Raises
+    ------
+    UnsupportedError
+        If it was called with arguments that are not known.
+    """
+    name = next(kernel for kernel, known in KERNELS.items() if known.names[0] in values)
+    given = {each.rpartition(".")[2]: values[each] for each in KERNELS[name].names}
+    # Where several calls are gathered, there is a tuple of each.
+    unknown = [each for each in given.pop("unknown") if each]
+    if unknown:
+        raise UnsupportedError(
+            f"{name} was called with an argument that is not known: {', '.join(map(str, unknown))}. Its map might not"
+            " be exact."
+        )
+    return name, given
+
+
+def why_unbound(function: types.FunctionType) -> str:
+    """Return why a function that can run a fused kernel never made its map; empty for any other function."""
+    kernel = next((name for name in KERNELS if name in function.__code__.co_names), None)
+    if kernel is None:
+        return ""
+    return (
+        f"it ran the fused kernel {kernel}, which never makes the map. capture_attention of anylocal_vit or"
+        ' anylocal_bert computes it from what the kernel was given; capture(…, "q", "k") takes that'
+    )
