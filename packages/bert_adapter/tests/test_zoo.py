@@ -171,6 +171,6 @@ def test_layers_without_a_map_are_named() -> None:
 def test_other_kernels_are_refused() -> None:
     """Attention in a kernel that exposes no map is refused, with the setting to change."""
     model, _ = built("bert")
-    model.config._attn_implementation = "flex_attention"
+    model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(UnsupportedError, match=re.escape('set_attn_implementation("sdpa")')):
         anylocal_bert.capture_attention(model)

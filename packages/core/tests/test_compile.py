@@ -357,11 +357,11 @@ def test_a_chain_that_another_replaces_brings_itself_in() -> None:
         def receive(self, record: str) -> None:
             received.append(record)
 
-    found = top.last
+    found = top[0]
     first = LinkedRecord(LinkedRecord(found, Listener(), ("one",)), Listener(), ("two",))
     second = LinkedRecord(found, Listener(), ("three",))
-    top.last = first
-    top.last = second
+    top[0] = first
+    top[0] = second
     del first, second
     assert received == ["one", "two"]
     collect()

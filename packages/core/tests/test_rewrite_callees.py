@@ -6,7 +6,7 @@ import builtins
 import functools
 import math
 import operator
-import os.path
+import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,7 +27,7 @@ class Named:
 
 
 def plain(x: Any) -> Any:
-    return max(x, 3) + math.floor(x) + int(os.path.isabs("a"))
+    return max(x, 3) + math.floor(x) + int(urllib.parse.quote("1"))
 
 
 def keywords(x: Any) -> Any:
@@ -76,7 +76,7 @@ def mentioned(x: Any) -> Any:
 
 
 CALLED = [
-    (plain, {"max", "math.floor", "int", "os.path.isabs"}),
+    (plain, {"max", "math.floor", "int", "urllib.parse.quote"}),
     (keywords, {"max", "int"}),
     (unpacked, {"max", "math.hypot", "math.gcd"}),
     (local, {"function", "abs"}),

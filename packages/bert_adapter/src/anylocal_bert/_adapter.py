@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
 import transformers.models.bert.modeling_bert  # noqa: F401  # so that BERT's functions are always marked
-from transformers.integrations import sdpa_attention
+from transformers.integrations import flex_attention, sdpa_attention
 from transformers.modeling_utils import PreTrainedModel
 
 from anylocal.adapter import (
@@ -21,6 +21,7 @@ from anylocal.adapter import (
     Reading,
     functions_in,
     reading_of,
+    stands_for_flex,
 )
 from anylocal.errors import UnsupportedError
 from anylocal_bert._caches import cache_observations, note_caches
@@ -35,8 +36,13 @@ if TYPE_CHECKING:
 
     from anylocal import Call
 
-# The function that runs almost every model's fused kernel; transformers 4 had classes of BERT's own for it.
-_SHARED: Final = getattr(sdpa_attention, "sdpa_attention_forward", None)
+# The functions that run almost every model's fused kernel; transformers 4 had classes of BERT's own for it.
+_SHARED: Final = (
+    getattr(sdpa_attention, "sdpa_attention_forward", None),
+    getattr(flex_attention, "flex_attention_forward", None),
+)
+if hasattr(flex_attention, "compile_friendly_flex_attention"):
+    stands_for_flex(flex_attention.compile_friendly_flex_attention)
 # The names through which models look it up when they run.
 _LOOKED_UP: Final = {"ALL_ATTENTION_FUNCTIONS", "AttentionInterface"}
 # What modeling files call their maps, also those in which a helper multiplies query and key.
@@ -62,7 +68,7 @@ class TransformersAdapter(Adapter):
     distribution: ClassVar[str] = "anylocal-bert"
     zoo: ClassVar[str] = "transformers"
     hints: ClassVar[tuple[str, ...]] = (
-        *("attention_mask", "mask", "q_length", "sinks"),
+        *("attention_mask", "mask", "q_length", "sinks", "s_aux"),
         *(name for family in FAMILIES for name in family.hints),
     )
 
@@ -75,8 +81,8 @@ class TransformersAdapter(Adapter):
         return super().capture_attention(model, about=about, any_version=any_version, **options)
 
     def functions(self) -> Iterator[types.FunctionType]:
-        """Yield the function that runs the fused kernel, and those of the modeling files imported so far."""
-        yield from functions_in(_SHARED)
+        """Yield the functions that run a fused kernel, and those of the modeling files imported so far."""
+        yield from _shared()
         names = [name for name in sys.modules if name.startswith("transformers.models.") and ".modeling_" in name]
         for name in sorted(names):
             for function in _written_in(sys.modules[name]):
@@ -91,11 +97,11 @@ class TransformersAdapter(Adapter):
             return False
 
     def shared_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
-        """Return the function that runs the fused kernel, if the model looks it up."""
+        """Return the functions that run a fused kernel, if the model looks them up."""
         # The base class of all models names it too, but only to list the kernels.
         classes = {base for module in model.modules() for base in type(module).__mro__} - {PreTrainedModel}
         methods = (f for cls in classes for value in vars(cls).values() for f in functions_in(value))
-        return functions_in(_SHARED) if any(not _LOOKED_UP.isdisjoint(f.__code__.co_names) for f in methods) else ()
+        return _shared() if any(not _LOOKED_UP.isdisjoint(f.__code__.co_names) for f in methods) else ()
 
     def late_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
         """Yield the attention functions of modules that the model may create while it runs."""
@@ -154,6 +160,11 @@ class TransformersAdapter(Adapter):
     def axes(self, call: Call, shape: tuple[int, ...], context: InputContext) -> MapAxes:
         """Return the tokens of the text, or the patches of the image, that the model was given."""
         return Positions(call, shape, context).axes()
+
+
+def _shared() -> Iterator[types.FunctionType]:
+    for function in _SHARED:
+        yield from functions_in(function)
 
 
 def _written_in(module: types.ModuleType) -> Iterator[types.FunctionType]:

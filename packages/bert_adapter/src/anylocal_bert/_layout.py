@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anylocal.adapter import split_heads
+from anylocal.errors import UnsupportedError
 from anylocal_bert.families import family_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ def unpacked(call: Call, given: dict[str, Any]) -> dict[str, Any]:
     and so is a mask that differs between heads.
     """
     query, mask = given["query"], given.get("attn_mask")
+    if call.values.get("s_aux") is not None:
+        raise UnsupportedError(
+            f"{call.name!r} has attention sinks, which transformers adds to the result of flex_attention: the kernel has"
+            ' another map than the layer. Call model.set_attn_implementation("eager").'
+        )
     if query.ndim == 3:  # noqa: PLR2004  # (batch × head, position, feature)
         return _heads_out_of_batch(call, given)
     if call.values.get("q_length", query.shape[2]) == query.shape[2]:

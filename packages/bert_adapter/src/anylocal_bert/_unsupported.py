@@ -52,7 +52,7 @@ def refuse_other_kernels(model: torch.nn.Module) -> None:
     """Refuse a model whose attention runs in a kernel that exposes neither its operands nor a map."""
     for name, module in model.named_modules():
         kernel = getattr(getattr(module, "config", None), "_attn_implementation", None)
-        if isinstance(kernel, str) and kernel not in {"sdpa", "eager"}:
+        if isinstance(kernel, str) and kernel not in {"sdpa", "eager", "flex_attention"}:
             where = f"its {name!r}" if name else "it"
             msg = (
                 f"{type(model).__qualname__} cannot be captured: {where} runs {kernel!r} attention, which exposes no"

@@ -61,15 +61,9 @@ class _Tick:
 ROOT: Final = LinkedRecord(None, None, ())
 
 
-class _Top:
-    """Where compiled code finds the linked list."""
-
-    def __init__(self) -> None:
-        self.last = ROOT
-        self.tick = _Tick()
-
-
-top: Final = _Top()
+# Where compiled code finds the linked list: its last record, and the tick. No object with two attributes: what dynamo
+# stores in one both before and after an operator that has functions for arguments (`flex_attention`, `cond`) is lost.
+top: Final[list[Any]] = [ROOT, _Tick()]
 
 
 def refuse_export() -> None:
@@ -83,21 +77,21 @@ def refuse_export() -> None:
 
 def is_pending() -> bool:
     """Return whether compiled code has left records that are not collected, as its first call does."""
-    return top.last is not ROOT
+    return top[0] is not ROOT
 
 
 def leave(subscription: Any, *record: Any) -> None:
     """Leave a record, from traced code, unless torch.export is tracing, whose graph cannot hold it."""
     refuse_export()
-    # In this order, which is also that of the replay: the tick must find the record in its place.
-    top.last = LinkedRecord(top.last, subscription, record)
-    top.tick = _Tick()
+    # The replay stores both at once: the tick must find the record in its place.
+    top[0] = LinkedRecord(top[0], subscription, record)
+    top[1] = _Tick()
 
 
 def collect() -> None:
     """Deliver the records that compiled code has left."""
     if is_pending():
-        last, top.last = top.last, ROOT
+        last, top[0] = top[0], ROOT
         _deliver(last)
 
 

@@ -160,7 +160,7 @@ def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> 
             if subscription.concerns(owner):
                 subscription.add("returned", line, owner, names, (value,))
         elif log.active:
-            if top.last is not root:
+            if top[0] is not root:
                 dynamo.collect()
             value = value.detach()
             try:
@@ -202,7 +202,7 @@ def _on_return_of_tensors(subscription: Subscription, tensor_type: type[Any], pl
                 versions.append(value._version)
             except RuntimeError:
                 versions.append(None)
-        if top.last is not root:
+        if top[0] is not root:
             dynamo.collect()
         extend(record + versions)
         log.ahead -= 1

@@ -122,12 +122,15 @@ class LazyRows:
             k = fitting(self.k, batch, self._key_heads(heads)).to(self.dtype)
             # The product is scaled, not q: bf16 and fp16 operands then stay exact even if the user lets float32
             # products run in TF32.
-            scores = _products(q, k).mul_(self.scale)
-            if self.causal:
-                scores = scores.masked_fill_(~self._causal(queries), -math.inf)
-            if self.mask is None:
-                return scores.softmax(-1)
-            return _masked(scores, fitting(self.mask, batch, heads, queries))
+            return self._softmax(_products(q, k).mul_(self.scale), batch, heads, queries)
+
+    def _softmax(self, scores: torch.Tensor, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
+        """Return the softmax of the scores of the rows picked, which it may change."""
+        if self.causal:
+            scores = scores.masked_fill_(~self._causal(queries), -math.inf)
+        if self.mask is None:
+            return scores.softmax(-1)
+        return _masked(scores, fitting(self.mask, batch, heads, queries))
 
     def cpu(self) -> LazyRows:
         """Return the same rows from copies in CPU memory."""
@@ -159,7 +162,11 @@ def _products(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 
 
 def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask)
+    return safe_softmax(scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask))
+
+
+def safe_softmax(scores: torch.Tensor) -> torch.Tensor:
+    """Return the softmax of scores, which it may change; 0 in rows without any finite one."""
     # A fully masked row is 0 in SDPA since torch 2.5, and NaN before. Its scores are made finite first, or the
     # softmax's gradient would be NaN although its value is discarded.
     empty = (scores == -math.inf).all(-1, keepdim=True)

@@ -7,15 +7,18 @@ function with the same signature; one that is not known is recorded by its name,
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import torch
 
+from anylocal._engine import dynamo
 from anylocal._engine.patch import own_code
 from anylocal._engine.rewrite import callee_names
 from anylocal._maps.map import AttentionMap
+from anylocal._maps.modified import ModifiedRows, state_of
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -68,15 +71,70 @@ def _map_of_sdpa(given: Mapping[str, Any], **labels: Any) -> AttentionMap:
     )
 
 
-KERNELS: Final = {SDPA: Kernel(_of_sdpa, _SDPA_NAMES, _map_of_sdpa)}
+FLEX: Final = "flex_attention"
+_FLEX_NAMES: Final = _names(FLEX, "query", "key", "scale", "score_mod", "block_mask", "state")
+
+
+def _of_flex(  # noqa: PLR0917  # the kernel's own signature
+    query: Any,
+    key: Any,
+    value: Any,  # noqa: ARG001  # as above
+    score_mod: Any = None,
+    block_mask: Any = None,
+    scale: Any = None,
+    enable_gqa: Any = False,  # noqa: ARG001, FBT002  # as above
+    return_lse: Any = False,  # noqa: ARG001, FBT002  # as above
+    kernel_options: Any = None,  # noqa: ARG001  # how it is computed
+    *more: Any,
+    return_aux: Any = None,  # noqa: ARG001  # as above
+    training: Any = False,  # noqa: ARG001  # of the function of transformers that compiles it
+    **unknown: Any,
+) -> Recorded:
+    # What dynamo traces has no version to compare with.
+    state = None if dynamo.tracing() else state_of(score_mod, block_mask)
+    unknowns = (*unknown, *["more by position" for _ in more])
+    return _FLEX_NAMES, (query, key, scale, score_mod, block_mask, state, unknowns)
+
+
+def _map_of_flex(given: Mapping[str, Any], **labels: Any) -> AttentionMap:
+    rows = ModifiedRows(*(given[name.rpartition(".")[2]] for name in _FLEX_NAMES[:-1]))
+    return AttentionMap(rows, **labels)
+
+
+KERNELS: Final = {SDPA: Kernel(_of_sdpa, _SDPA_NAMES, _map_of_sdpa), FLEX: Kernel(_of_flex, _FLEX_NAMES, _map_of_flex)}
 
 OPERANDS: Final = frozenset(name for kernel in KERNELS.values() for name in kernel.names)
 """The names under which operands are recorded: each is that of the kernel, a dot, and that of the parameter."""
 
 
+# Functions of libraries that hand all their arguments on to a kernel, perhaps compiled.
+_stand_ins: Final[list[Any]] = []
+
+
+def stands_for_flex(function: object) -> None:
+    """Take a function of a zoo for `flex_attention`, to which it hands on all its arguments.
+
+    Examples
+    --------
+    >>> from torch.nn.attention.flex_attention import flex_attention
+    >>> from anylocal.adapter import stands_for_flex
+    >>> def attend(query, key, value, **options):
+    ...     return flex_attention(query, key, value, **options)
+    >>> stands_for_flex(attend)
+    """
+    _stand_ins.append(function)
+
+
 def binder(function: Any) -> Callable[..., Recorded] | None:
     """Return what binds the arguments of a kernel, None for any other function."""
-    return _of_sdpa if function is torch.nn.functional.scaled_dot_product_attention else None
+    if function is torch.nn.functional.scaled_dot_product_attention:
+        return _of_sdpa
+    if not dynamo.tracing():
+        # The function that torch.compile was given.
+        function = getattr(function, "_torchdynamo_orig_callable", function)
+    flex = sys.modules.get("torch.nn.attention.flex_attention")
+    is_flex = flex is not None and function is flex.flex_attention
+    return _of_flex if is_flex or any(function is other for other in _stand_ins) else None
 
 
 @functools.lru_cache(maxsize=4096)
