@@ -330,7 +330,7 @@ def test_only_the_rows_that_are_asked_for() -> None:
     with OfTorch().capture_attention(model) as maps:
         model(q, q)
     attention = maps[0]
-    with NoMap():
+    with NoMap():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         rows = attention[0, :, [7, 399]]
     made = (2 * torch.tanh(scores(q, q) / 2)).masked_fill(~torch.ones(400, 400).bool().tril(), -torch.inf).softmax(-1)
     close(rows, made[0][:, [7, 399]])

@@ -23,8 +23,8 @@ def unpacked(call: Call, given: dict[str, Any]) -> dict[str, Any]:
     query, mask = given["query"], given.get("attn_mask")
     if call.values.get("s_aux") is not None:
         raise UnsupportedError(
-            f"{call.name!r} has attention sinks, which transformers adds to the result of flex_attention: the kernel has"
-            ' another map than the layer. Call model.set_attn_implementation("eager").'
+            f"{call.name!r} has attention sinks, which transformers adds to the result of flex_attention: the map of"
+            ' the kernel is not that of the layer. Call model.set_attn_implementation("eager").'
         )
     if query.ndim == 3:  # noqa: PLR2004  # (batch × head, position, feature)
         return _heads_out_of_batch(call, given)
