@@ -152,6 +152,20 @@ def test_the_ends_of_strong_lines_are_named(query: str | None) -> None:
     assert len(left) < 40
 
 
+def test_the_special_tokens_in_which_grey_lines_end_are_named() -> None:
+    """Else a reader takes the nearest name for theirs."""
+    names = ["[CLS]", *(f"w{number}" for number in range(126)), "[SEP]"]
+    axis = Tokens(names, special=[name.startswith("[") for name in names])
+    weights = torch.full((128, 128), 0.001)
+    weights[:, 0] = 0.6
+    weights[:, 127] = 0.2
+    for number in range(1, 60):
+        weights[number, 1 + number % 3] = 0.1
+    one = AttentionMap.from_weights(weights, queries=axis, keys=axis)
+    _, right = labels(plot.lines(one, ax=axes(4, 3)))
+    assert {"[CLS]", "[SEP]"} < set(right)
+
+
 def test_the_strongest_of_one_query() -> None:
     """`strongest` counts among the lines of the query."""
     ax = plot.lines(attention(), sample=0, head=0, query="day", strongest=2, ax=axes())

@@ -315,11 +315,16 @@ def lines(
     found = draw_lines(ax, weights, drawn, lefts, norm=scale, cmap=colours)
     chosen = [] if query is None else [_query_name(queries, asked[0], text)]
     number, label = f"{len(drawn)} strongest of {candidates.sum()} weights", LEGEND
+    ends = drawn
     if not candidates.all():
         least = weights[drawn[0]] if drawn else 0
-        draw_behind(ax, strongest_of(np.where(candidates | (weights < least), 0, weights), None), lefts)
+        behind = strongest_of(np.where(candidates | (weights < least), 0, weights), None)
+        draw_behind(ax, behind, lefts)
         number, label = f"{number} between words", f"{LEGEND} (grey: special tokens)"
-    name_columns(ax, (queries, left), (keys, right), text, [(lefts[row], column) for row, column in drawn])
+        # Without the names of the keys in which grey lines end, the next name would be taken for theirs.
+        special = ~words_of(keys, right, text)
+        ends = [*drawn, *((row, column) for column, row in {c: r for r, c in behind if special[c]}.items())]
+    name_columns(ax, (queries, left), (keys, right), text, [(lefts[row], column) for row, column in ends])
     set_title(ax, [", ".join(caption(attention, at, head)), ", ".join([*chosen, number])], share, width)
     if colorbar:
         add_legend(found, ax, label, clipped([scale], [found.get_array()]))
