@@ -11,6 +11,7 @@ from threading import get_ident
 from typing import Any, TypeAlias
 
 from anylocal._engine import dynamo, tensors
+from anylocal._engine.containers import PLAIN
 from anylocal._engine.frames import thread_and_frame
 from anylocal._engine.keep import detached
 from anylocal._engine.records import HEADER_LENGTH, RecordHeader
@@ -21,6 +22,7 @@ from anylocal._engine.subscription import Subscription
 OnStart: TypeAlias = Callable[[Any], None]
 OnReturn: TypeAlias = Callable[..., None]
 OnAssignment: TypeAlias = Callable[[int, str, Any, Any], None]
+OnRecord: TypeAlias = Callable[[RecordHeader, int, Any, tuple[Any, ...]], None]
 OnEdit: TypeAlias = Callable[[int, str, Any, Any], Any]
 OnCallee: TypeAlias = Callable[[int, str, Any, Any], Callable[[Any, Any], None] | None]
 
@@ -176,40 +178,50 @@ def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> 
 
 
 def _on_return_of_tensors(subscription: Subscription, tensor_type: type[Any], places: tuple[int, ...]) -> OnReturn:
-    tracing, top, root = dynamo.tracing, dynamo.top, dynamo.ROOT
-    log, recomputing, names = subscription.log, subscription.recomputing, subscription.spec.returned
-    where = thread_and_frame if subscription.joined else get_ident
-    extend, module_type = log.raw.extend, tensors.module_base() or ()
-    header = RecordHeader(subscription.request, "returned", names)
-    length = HEADER_LENGTH + 2 * len(places)
+    tracing, names = dynamo.tracing, subscription.spec.returned
+    header, record = (
+        RecordHeader(subscription.request, "returned", names),
+        _record_of_tensors(subscription, tensor_type),
+    )
 
     def take(line: int, owner: Any, *values: Any) -> None:
         if tracing():
             _leave(subscription, line, owner, tuple([values[i] for i in places]))
+        elif subscription.concerns(owner):
+            record(header, line, owner, tuple([values[i] for i in places]))
+
+    return take
+
+
+def _record_of_tensors(subscription: Subscription, tensor_type: type[Any]) -> OnRecord:
+    """Return what records values that are tensors, which are detached, or plain; others more slowly."""
+    top, root, log, recomputing = dynamo.top, dynamo.ROOT, subscription.log, subscription.recomputing
+    where = thread_and_frame if subscription.joined else get_ident
+    extend, module_type = log.raw.extend, tensors.module_base() or ()
+
+    def record(header: RecordHeader, line: int, owner: Any, values: tuple[Any, ...]) -> None:
+        if not log.active:
             return
-        if not subscription.concerns(owner) or not log.active:
-            return
-        record = [header, line, owner if issubclass(type(owner), module_type) else None, where()]
-        versions = []
-        for place in places:
-            value = values[place]
-            if type(value) is not tensor_type or recomputing:
-                subscription.add("returned", line, owner, names, tuple([values[i] for i in places]))
+        made = [header, line, owner if issubclass(type(owner), module_type) else None, where()]
+        versions: list[int | None] = []
+        for value in values:
+            is_tensor = type(value) is tensor_type
+            if recomputing or value is UNBOUND or not (is_tensor or type(value) in PLAIN):
+                subscription.add(header.kind, line, owner, header.names, values)
                 return
-            value = value.detach()
-            record.append(value)
+            made.append(value.detach() if is_tensor else value)
             try:
-                versions.append(value._version)
+                versions.append(made[-1]._version if is_tensor else None)
             except RuntimeError:
                 versions.append(None)
         if top[0] is not root:
             dynamo.collect()
-        extend(record + versions)
+        extend(made + versions)
         log.ahead -= 1
         if log.ahead < 0:
-            log.look(record[HEADER_LENGTH:], length)
+            log.look(values, len(made) + len(versions))
 
-    return take
+    return record
 
 
 def on_assignment(subscription: Subscription, recorded: frozenset[str]) -> OnAssignment:
@@ -245,6 +257,8 @@ def on_edit(subscription: Subscription) -> OnEdit:
 def on_callee(subscription: Subscription) -> OnCallee:
     """Return the listener for functions about to be called, which returns what takes the arguments after the call."""
     tracing, binder, called = dynamo.tracing, subscription.request.binder, subscription.spec.called
+    tensor_type = tensors.tensor_type() if subscription.keep is detached else None
+    record = None if tensor_type is None else _record_of_tensors(subscription, tensor_type)
 
     def offer(line: int, name: str, owner: Any, function: Any) -> Callable[[Any, Any], None] | None:
         bind = binder(function) if name in called else None
@@ -256,8 +270,12 @@ def on_callee(subscription: Subscription) -> OnCallee:
             if tracing():
                 kept = tuple([subscription.keep(value) for value in values])
                 dynamo.leave(subscription, "called", line, owner, names, kept)
-            elif subscription.concerns(owner):
+            elif not subscription.concerns(owner):
+                pass
+            elif record is None:
                 subscription.add("called", line, owner, names, values)
+            else:
+                record(RecordHeader(subscription.request, "called", names), line, owner, values)
 
         return take
 

@@ -57,7 +57,7 @@ def _of_sdpa(  # noqa: PLR0917  # the kernel's own signature
     enable_gqa: Any = False,  # noqa: ARG001  # as above
     **unknown: Any,
 ) -> Recorded:
-    return _SDPA_NAMES, (query, key, attn_mask, is_causal, scale, (*unknown, *["more by position" for _ in more]))
+    return _SDPA_NAMES, (query, key, attn_mask, is_causal, scale, _listed(unknown, more))
 
 
 def _map_of_sdpa(given: Mapping[str, Any], **labels: Any) -> AttentionMap:
@@ -92,8 +92,11 @@ def _of_flex(  # noqa: PLR0917  # the kernel's own signature
 ) -> Recorded:
     # What dynamo traces has no version to compare with.
     state = None if dynamo.tracing() else state_of(score_mod, block_mask)
-    unknowns = (*unknown, *["more by position" for _ in more])
-    return _FLEX_NAMES, (query, key, scale, score_mod, block_mask, state, unknowns)
+    return _FLEX_NAMES, (query, key, scale, score_mod, block_mask, state, _listed(unknown, more))
+
+
+def _listed(unknown: Mapping[str, Any], more: tuple[Any, ...]) -> str:
+    return ", ".join([*unknown, *["more by position" for _ in more]])
 
 
 def _map_of_flex(given: Mapping[str, Any], **labels: Any) -> AttentionMap:
@@ -173,12 +176,12 @@ def operands_in(values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """
     name = next(kernel for kernel, known in KERNELS.items() if known.names[0] in values)
     given = {each.rpartition(".")[2]: values[each] for each in KERNELS[name].names}
+    unknown = given.pop("unknown")
     # Where several calls are gathered, there is a tuple of each.
-    unknown = [each for each in given.pop("unknown") if each]
+    unknown = ", ".join(filter(None, (unknown,) if isinstance(unknown, str) else unknown))
     if unknown:
         raise UnsupportedError(
-            f"{name} was called with an argument that is not known: {', '.join(map(str, unknown))}. Its map might not"
-            " be exact."
+            f"{name} was called with an argument that is not known: {unknown}. Its map might not be exact."
         )
     return name, given
 
