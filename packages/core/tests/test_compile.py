@@ -368,6 +368,21 @@ def test_a_chain_that_another_replaces_brings_itself_in() -> None:
     assert received == ["one", "two", "three"]
 
 
+def around_a_condition(x: Any) -> Any:
+    before = x + 1
+    after = torch.cond(x.sum() > 0, lambda y: y * 2, lambda y: y * 3, (before,))
+    last = after + 1
+    return last
+
+
+def test_records_around_an_operator_of_functions() -> None:
+    """What is recorded before such an operator and after it comes out, in one graph."""
+    with capture(around_a_condition, "before", "after", "last", every=True) as cap:
+        torch.compile(around_a_condition, backend="eager", fullgraph=True)(torch.ones(2))
+    assert [list(call.values) for call in cap.calls] == [["before"], ["after"], ["last"]]
+    assert cap["last"][0].tolist() == [5.0, 5.0]
+
+
 # Gradients
 
 
