@@ -347,11 +347,14 @@ def test_how_it_is_kept(keep: str) -> None:
     close(maps[0].cpu().tensor(), wanted)
 
 
-def test_gradients() -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients(masked: bool) -> None:
     """The gradient of a weight leads back to the query, through the function of the score."""
     q, k = drawn().requires_grad_(), drawn()
-    rows = ModifiedRows(q, k, None, soft_capped, create_block_mask(causal, None, None, LENGTH, LENGTH, device="cpu"))
-    wanted = (2 * torch.tanh(scores(q, k) / 2)).masked_fill(~CAUSAL, -torch.inf).softmax(-1)
+    mask = create_block_mask(causal, None, None, LENGTH, LENGTH, device="cpu") if masked else None
+    rows = ModifiedRows(q, k, None, lambda score, *_: score.tanh(), mask)
+    hidden = ~CAUSAL & torch.tensor(masked)
+    wanted = scores(q, k).tanh().masked_fill(hidden, -torch.inf).softmax(-1)
     (found,) = torch.autograd.grad(rows.take(slice(None), slice(None), slice(None))[:, :, 3, 0].sum(), q)
     torch.testing.assert_close(found, torch.autograd.grad(wanted[:, :, 3, 0].sum(), q)[0], rtol=0, atol=2e-6)
 

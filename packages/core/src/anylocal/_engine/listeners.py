@@ -202,7 +202,7 @@ def _record_of_tensors(subscription: Subscription, tensor_type: type[Any]) -> On
     def record(header: RecordHeader, line: int, owner: Any, values: tuple[Any, ...]) -> None:
         if not log.active:
             return
-        made = [header, line, owner if issubclass(type(owner), module_type) else None, where()]
+        made: list[Any] = [header, line, owner if issubclass(type(owner), module_type) else None, where()]
         versions: list[int | None] = []
         for value in values:
             is_tensor = type(value) is tensor_type
