@@ -425,8 +425,8 @@ def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, color
     rows = _hidden(drawn.queries, drawn.rows, drawn.text)
     counted = [flags & ~hidden for flags, hidden in zip(drawn.flags, (rows, columns), strict=True)]
     scale = scale_of(norm, [drawn.weights[np.ix_(*counted)]])
-    beyond = clipped([scale], [drawn.weights[np.ix_(~rows, ~columns)]])
-    ax = draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label=named(LEGEND, norm), extend=beyond)
+    visible = drawn.weights[np.ix_(~rows, ~columns)]
+    ax = draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label=named(LEGEND, norm), visible=visible)
     _cover(ax, columns, axis="x")
     _cover(ax, rows, axis="y")
     return ax

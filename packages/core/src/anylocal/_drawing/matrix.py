@@ -24,7 +24,7 @@ from anylocal._drawing.figure import (
     width_of,
 )
 from anylocal._drawing.panel import size_of_top, write_top
-from anylocal._drawing.scale import LEGEND, clipped, colormap_of
+from anylocal._drawing.scale import LEGEND, clipped, colormap_of, short
 from anylocal._drawing.select import (
     array_of,
     broken,
@@ -122,9 +122,12 @@ def draw_matrix(
     *,
     colorbar: bool,
     label: str = LEGEND,
-    extend: Extend | None = None,
+    visible: Weights | None = None,
 ) -> Axes:
-    """Draw one matrix with its title and the legend of its scale."""
+    """Draw one matrix with its title and the legend of its scale, which names the maximum where that is clipped.
+
+    The legend is that of the `visible` weights, by default all of them.
+    """
     colours = colormap_of(cmap)
     ax = axes_for(ax, drawn.weights)
     share, width = type_share(ax), ax.bbox.width / ax.figure.dpi
@@ -134,7 +137,11 @@ def draw_matrix(
     lower(ax, image, drawn.weights)
     fit_tokens(ax, drawn, *size_of(ax, drawn))
     if colorbar:
-        shrink(add_bar(image, ax, label, extend or clipped([scale], [drawn.weights])).ax, share)
+        visible = drawn.weights if visible is None else visible
+        extend = clipped([scale], [visible])
+        if extend in {"max", "both"}:
+            label += f"\n(max {short(float(np.nanmax(visible)))})"
+        shrink(add_bar(image, ax, label, extend).ax, share)
     return ax
 
 
