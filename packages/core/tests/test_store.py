@@ -473,3 +473,27 @@ def test_damaged_files_are_refused(tmp_path: Path, what: str, block: int) -> Non
             assert tracemalloc.get_traced_memory()[1] < 20 * len(whole) + 500_000, number
         finally:
             tracemalloc.stop()
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    """It exists, and holds no maps by itself."""
+    with pytest.raises(StoreError, match="is a folder; load takes a file that save has written"):
+        store.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "length"), [(["m"], 2), ({"m": 1}, 2), (None, 2), (1, 2), ("m", 10**30), ("m", 1e30), ("m", -2)]
+)
+def test_maps_that_do_not_fit_are_refused(tmp_path: Path, name: Any, length: Any) -> None:
+    """Names that are no text, and lengths that no axis has."""
+    labels = {"name": name, "fused": False, "forward": 0, "windows": 1, "rank": None}
+    text = json.dumps(
+        {
+            "maps": [{**labels, "queries": 0, "keys": 0}],
+            "axes": [{"kind": "Axis", "length": length}],
+            "unsupported": {},
+        }
+    )
+    written(tmp_path / "hostile.safetensors", {"0.weights": torch.eye(2)[None, None]}, "maps", text)
+    with pytest.raises(StoreError, match="do not fit together"):
+        store.load(tmp_path / "hostile.safetensors")

@@ -172,6 +172,23 @@ def test_hostile_tokens_and_titles_stay_text() -> None:
     assert parser.tags.count("script") == 4  # data, thumbnails, one layer, the page's own
 
 
+@pytest.mark.parametrize(
+    ("title", "shown"), [("\ud83d\ude00", "\U0001f600"), ("\ud800 lone", "\ufffd lone")], ids=["two halves", "one half"]
+)
+def test_a_title_with_half_a_character_can_be_saved(tmp_path: Path, title: str, shown: str) -> None:
+    """Two halves make one, as JavaScript writes them, and a single one is shown as such."""
+    page = explore(make(), title=title)
+    assert page.title == shown
+    assert f"<title>{shown}</title>" in page.save(tmp_path / "page.html").read_text("utf-8")
+
+
+def test_weights_beyond_float32_are_refused() -> None:
+    """A browser reads no others, and would draw nothing."""
+    attention = AttentionMap.from_weights(torch.full((1, 1, 3, 3), 1e300, dtype=torch.float64))
+    with pytest.raises(OptionError, match=r"^The page reads weights as float32, and these go up to 1e\+300; divide"):
+        explore(attention)
+
+
 def test_a_page_names_no_address_to_load_from() -> None:
     """No attribute of the page leads anywhere but into itself."""
     page = explore(make(queries=Patches((2, 2)), keys=Patches((2, 2))), images=torch.rand(3, 8, 8))

@@ -149,6 +149,14 @@ def test_hostile_tokens_are_shown_as_they_are(show: Any) -> None:
     assert opened.tab.locator("b").count() == 0
 
 
+def test_a_token_of_a_hundred_thousand_letters_fits_the_page(show: Any) -> None:
+    """It is shortened, here and in the list of the strongest keys."""
+    axis = Tokens(["A" * 100_000, "b", "c"])
+    opened = show(explore(AttentionMap.from_weights(torch.eye(3), queries=axis, keys=axis)))
+    opened.ask(0)
+    assert opened.tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
 def test_text_from_right_to_left_runs_so(show: Any) -> None:
     """The first word of Hebrew stands to the right of the second."""
     axis = Tokens(["[CLS]", "שלום", "עולם", "[SEP]"], special=[1, 0, 0, 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -178,6 +179,19 @@ def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path, con
     assert tmp_path / "out" / "skipped.txt" in files
     assert (tmp_path / "out" / "skipped.txt").read_text("utf-8").strip().endswith("broken.png")
     assert parquet.read_schema(tmp_path / "out" / "survey.parquet").metadata[b"samples"] == str(COUNT).encode()
+
+
+def test_a_file_name_need_not_be_utf_8(folder: Path, tmp_path: Path) -> None:
+    """Systems allow any bytes; an image with such a name is read, and a damaged one is named by the same bytes."""
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    broken = os.fsencode(data) + b"/class0/caf\xe9.png"
+    try:
+        Path(os.fsdecode(broken)).write_bytes(b"not an image")
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 only")
+    survey.main(arguments(data, tmp_path / "out"))
+    assert broken + b"\n" in (tmp_path / "out" / "skipped.txt").read_bytes()
 
 
 def test_a_forward_of_no_image_is_left_out(folder: Path, tmp_path: Path) -> None:

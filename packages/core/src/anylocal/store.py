@@ -127,7 +127,7 @@ def load(file: str | PathLike[str]) -> Any:
     Raises
     ------
     StoreError
-        If the file is damaged, is not a safetensors file, or was not written by `save`.
+        If the file is damaged, is a folder or not a safetensors file, or was not written by `save`.
     FileNotFoundError
         If the file does not exist.
 
@@ -142,6 +142,9 @@ def load(file: str | PathLike[str]) -> Any:
     AttentionMap('blocks.0.attn', batch=1, heads=1, queries=2, keys=2)
     """
     path = Path(file)
+    if path.is_dir():
+        msg = f"{path} is a folder; load takes a file that save has written."
+        raise StoreError(msg)
     try:
         _check_length(path)
         with safe_open(path, framework="pt", device="cpu") as opened:
@@ -161,7 +164,15 @@ def load(file: str | PathLike[str]) -> Any:
     try:
         content = json.loads(metadata[key])
         return saved.restored(content, tensors) if key == _CAPTURE_KEY else _read_maps(content, tensors)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, AnylocalError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+        AnylocalError,
+    ) as error:
         raise StoreError(f"{path} has parts that do not fit together ({type(error).__name__}: {error}).") from error
 
 
@@ -241,6 +252,9 @@ def _read_axis(given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
 def _read_map(
     number: int, given: Mapping[str, Any], axes: list[Axis], tensors: Mapping[str, torch.Tensor]
 ) -> AttentionMap:
+    if not isinstance(given["name"], str):
+        msg = f"the name of map {number} is {given['name']!r}, and no text"
+        raise TypeError(msg)
     return AttentionMap.from_weights(
         tensors[f"{number}.weights"],
         **{name: given[name] for name in _LABELS},

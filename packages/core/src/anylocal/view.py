@@ -268,6 +268,8 @@ def _title(layers: Sequence[AttentionMap]) -> str:
 
 
 def _page(title: str, data: dict[str, Any], blobs: Sequence[tuple[str, str]]) -> Page:
+    # Two halves of a character make one, and a single half, which no file can hold, is shown as such.
+    title = title.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     folder = files("anylocal") / "_page"
     # Autoescape, because titles, tokens and module names may contain markup.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

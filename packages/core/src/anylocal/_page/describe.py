@@ -8,7 +8,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -236,11 +236,19 @@ def _places(axis: PlacedPatches, samples: Sequence[int], windows: int) -> list[l
     return axis.places[rows].tolist()  # type: ignore[no-any-return]  # as above
 
 
+# A text without spaces may be one token; a browser lays out a million letters for seconds.
+_LONGEST: Final = 200
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
+
+
 def _texts(axis: Tokens, samples: Sequence[int]) -> dict[str, Any]:
     texts = [0] if len(axis.texts) == 1 else samples
     words = [axis.words(text) for text in texts]
     found: dict[str, Any] = {
-        "texts": [axis.labels(text) for text in texts],
+        "texts": [[_shortened(label) for label in axis.labels(text)] for text in texts],
         "special": [axis.is_special(text).astype(int).tolist() for text in texts],
         "padding": [axis.is_padding(text).astype(int).tolist() for text in texts],
     }

@@ -80,7 +80,13 @@ class Layer:
 
 
 def quantise(weights: Weights) -> Quantised:
-    """Return a matrix in bytes; refuse negative, infinite and NaN weights."""
+    """Return a matrix in bytes; refuse negative, infinite and NaN weights, and those beyond what a browser reads."""
+    if weights.max(initial=0) > np.finfo(_FLOAT).max and np.isfinite(weights).all():
+        msg = (
+            f"The page reads weights as float32, and these go up to {weights.max()}; divide them by their maximum, or"
+            " draw them with anylocal.plot.heatmap."
+        )
+        raise OptionError(msg)
     if not np.isfinite(weights).all() or weights.min(initial=0) < 0:
         msg = (
             f"The page draws non-negative weights, and these go from {weights.min()} to {weights.max()}; draw signed"

@@ -276,7 +276,8 @@ def _finish(job: Job, out: Path, shards: Sequence[int]) -> list[Path]:
     files += list(_draw(kept, len(job) - len(skipped), out))
     if skipped:
         with atomic_write(out / "skipped.txt") as path:
-            path.write_text("".join(f"{job.names(number)}\n" for number in skipped), "utf-8")
+            # Names of files need not be UTF-8; they are written as they are.
+            path.write_text("".join(f"{job.names(number)}\n" for number in skipped), "utf-8", "surrogateescape")
         print(f"{len(skipped)} of {len(job)} samples could not be read; they are named in skipped.txt.")
         files.append(out / "skipped.txt")
     return files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,8 @@ def _source(folder: Path, column: str | None) -> tuple[Sequence[Any], str | None
         raise OptionError(f"{folder} holds no image: no file ends as images do, in .jpg or .png.")
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\n".encode())
+        # Not encode(): names of files need not be UTF-8.
+        digest.update(os.fsencode(f"{file.relative_to(folder)}\0{file.stat().st_size}\n"))
     return files, None, digest.hexdigest()
 
 
