@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import types
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import tensors
-from anylocal._engine.containers import parts
+from anylocal._engine.bases import bases_of, is_a
+from anylocal._engine.containers import CONTAINERS, PLAIN, first_items, parts
 from anylocal.errors import OptionError
 
 if TYPE_CHECKING:
@@ -94,7 +97,7 @@ def _content(file: str) -> str:
 
 
 class Budget:
-    """The limits of one capture: bytes of tensors and arrays by device, and a number of calls.
+    """The limits of one capture: bytes of values by device, and a number of calls.
 
     Parameters
     ----------
@@ -184,17 +187,62 @@ class Budget:
 
 
 def _held_by(values: Sequence[Any]) -> Iterator[tuple[str, int, int]]:
+    """Yield device, address and size in bytes of what values hold, without running code of theirs."""
     for value in values:
-        for part, count in parts(value):
-            held = tensors.storages(part) if tensors.is_tensor(part) else _array(part)
+        for part, count in parts(value, containers=True):
+            if tensors.is_tensor(part):
+                held = tensors.storages(part)
+            else:
+                size = _size(part)
+                held = [("cpu", id(part), size)] if size >= _SMALL else []
             for device, address, size in held:
                 yield device, address, int(count * size)
 
 
-def _array(value: object) -> tuple[tuple[str, int, int], ...]:
+# Smaller objects are bounded by the number of calls.
+_SMALL: Final = 64
+# How many of a container's items stand for all of them.
+_SAMPLE: Final = 16
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of an array or an image, or of another object by itself; of a container with its plain items."""
+    kind = type(value)
+    if kind not in PLAIN and kind not in CONTAINERS:
+        for bytes_of in (_bytes_of_array, _bytes_of_image):
+            if (known := bytes_of(value)) is not None:
+                return known
+    size = _own_size(value)
+    if kind in PLAIN:
+        return size
+    count, items = first_items(value, _SAMPLE)
+    plain = sum([_own_size(item) for item in items if type(item) in PLAIN])
+    return size + (count * plain // len(items) if items else 0)
+
+
+def _bytes_of_array(value: object) -> int | None:
+    # Not by getattr, which may run an object's own code.
     try:
-        # Not by getattr, which may run an object's own code.
         size = object.__getattribute__(value, "nbytes")
     except Exception:  # noqa: BLE001  # a file that is closed, a buffer that was released
-        return ()
-    return (("cpu", id(value), size),) if type(size) is int else ()
+        return None
+    return size if type(size) is int else None
+
+
+def _bytes_of_image(value: Any) -> int | None:
+    """Return the bytes of the pixels of an image of Pillow, which its own object does not hold."""
+    image_class = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    if image_class is None or not is_a(type(value), image_class):
+        return None
+    try:
+        width, height = value.size
+        # Pillow keeps a pixel of one byte in one, and any other in four.
+        return int(width * height * (1 if value.mode in {"1", "L", "P"} else 4))
+    except Exception:  # noqa: BLE001  # an image whose file is closed
+        return 0
+
+
+def _own_size(value: object) -> int:
+    """Return the bytes of an object by Python's own function for it, also where its class overrides that."""
+    found: Iterator[Any] = (vars(base).get("__sizeof__") for base in bases_of(type(value)))
+    return int(next(function for function in found if type(function) is types.MethodDescriptorType)(value))

@@ -28,11 +28,11 @@ _MOST_OF_ONE: Final = 1_000
 _MOST_IN_ALL: Final = 10_000
 
 
-def parts(value: Any, *, whole: bool = False) -> Iterator[tuple[Any, float]]:
+def parts(value: Any, *, whole: bool = False, containers: bool = False) -> Iterator[tuple[Any, float]]:
     """Yield the parts of a value at any depth of its lists, tuples and dicts, and how many each stands for.
 
-    A value that is not a container is its own only part. The first items of a long container stand for all of it,
-    unless the `whole` is to be read; numbers and texts are left out.
+    A value that is not a container is its own only part; with `containers`, these are parts too. The first items of a
+    long container stand for all of it, unless the `whole` is to be read; numbers and texts in one are left out.
     """
     waiting = [(value, 1.0, _MOST_IN_ALL)]
     entered: set[int] = set()
@@ -43,6 +43,8 @@ def parts(value: Any, *, whole: bool = False) -> Iterator[tuple[Any, float]]:
             yield item, weight
         elif id(item) not in entered:
             entered.add(id(item))
+            if containers:
+                yield item, weight
             try:
                 sample = list(itertools.islice(items, None if whole else min(_MOST_OF_ONE, allowed)))
             except RuntimeError:  # another thread has changed a dict meanwhile
@@ -50,6 +52,19 @@ def parts(value: Any, *, whole: bool = False) -> Iterator[tuple[Any, float]]:
             if not PLAIN.issuperset(map(type, sample)):
                 each, rest = weight * count / len(sample), max(1, allowed // len(sample))
                 waiting += [(part, each, rest) for part in sample if type(part) not in PLAIN]
+
+
+def first_items(value: Any, most: int) -> tuple[int, list[Any]]:
+    """Return how many items a list, tuple, set or deque has, or values a dict, and the first of them."""
+    kind = type(value)
+    count, items = _items(value)
+    for built_in in (set, frozenset, collections.deque):
+        if issubclass(kind, built_in):
+            count, items = built_in.__len__(value), built_in.__iter__(value)
+    try:
+        return count or 0, list(itertools.islice(items, most))
+    except RuntimeError:  # another thread has changed it meanwhile
+        return 0, []
 
 
 def _items(value: Any) -> tuple[int | None, Iterator[Any]]:
