@@ -503,3 +503,38 @@ def test_unmark_gives_the_code_back_at_once() -> None:
         unmark(function)
         function()
         assert function.__qualname__ not in get_local.cache or get_local.cache[function.__qualname__] == []
+
+
+def test_a_function_that_is_gone_leaves_nothing_in_the_cache() -> None:
+    """Its values stay; what identified it does not, for another function may have its id."""
+
+    def make() -> Any:
+        @get_local("y")
+        def function(x: int) -> int:
+            y = x
+            return y
+
+        return function
+
+    with get_local.active() as cache:
+        for number in range(5):
+            make()(number)
+    assert cache[make().__qualname__] == [0, 1, 2, 3, 4]
+    assert not cache._of
+    with get_local.active():
+        make()
+    assert not cache._of
+
+
+def test_the_long_key_of_a_single_name_is_found_after_deactivation() -> None:
+    """The cache can be read at any time."""
+
+    @get_local("y")
+    def function(x: int) -> int:
+        y = x
+        return y
+
+    with get_local.active() as cache:
+        function(1)
+    assert cache[function.__qualname__] == [1]
+    assert cache[f"{function.__qualname__}.y"] == [1]

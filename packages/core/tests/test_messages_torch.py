@@ -16,6 +16,7 @@ from anylocal import capture
 from anylocal.attention import AttentionMap, AttentionMaps
 from anylocal.errors import (
     ChangedInPlaceWarning,
+    EditNotAppliedWarning,
     NameNotFoundError,
     NothingRecordedWarning,
     OptionError,
@@ -200,3 +201,68 @@ def test_a_fused_layer() -> None:
         ' of anylocal_vit or anylocal_bert computes it from what the kernel was given; capture(…, "q", "k") takes that.'
         " [nothing-recorded]"
     )
+
+
+# Names that a fused kernel leaves at None
+
+
+class LeavesNone(nn.Module):
+    def forward(self, q: Tensor, eager: bool = False) -> Tensor:
+        attn = None
+        if eager:
+            attn = q.softmax(-1)
+        return q if attn is None else attn
+
+
+NEVER_MADE = "; where a fused kernel runs, a model never makes the value. "
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_edit_that_is_given_nothing_but_none_says_so(*, compiled: bool) -> None:
+    """It has no effect, and nothing shows in the output."""
+    model = LeavesNone()
+    run = torch.compile(model, backend="eager", fullgraph=True) if compiled else model
+    cap = capture(model, edit={"attn": lambda attn: None if attn is None else attn * 0})
+    with pytest.warns(EditNotAppliedWarning) as told, cap:
+        run(torch.ones(2))
+    assert str(told[0].message) == (
+        f"The edit of 'attn' had no effect: it was given None and returned None each time{NEVER_MADE}[edit-not-applied]"
+    )
+
+
+def test_an_edit_that_is_given_a_value_once_is_applied() -> None:
+    """None is what the other assignments give."""
+    with capture(model := LeavesNone(), edit={"attn": lambda attn: attn}):
+        model(torch.ones(2), eager=True)
+
+
+def test_an_edit_that_puts_a_value_in_place_of_none_is_applied() -> None:
+    """That is an effect."""
+    with capture(model := LeavesNone(), edit={"attn": lambda attn: torch.zeros(2)}):
+        assert torch.equal(model(torch.ones(2)), torch.zeros(2))
+
+
+def test_a_name_that_was_none_in_every_call_of_a_model_is_told() -> None:
+    """A list of None is no attention."""
+    cap = capture(model := LeavesNone(), "attn")
+    with pytest.warns(NothingRecordedWarning) as told, cap:
+        model(torch.ones(2))
+    assert cap["attn"] == [None]
+    assert str(told[0].message) == (
+        f"'attn' was None in every call that the capture of LeavesNone recorded{NEVER_MADE}[nothing-recorded]"
+    )
+
+
+def test_a_name_that_was_none_in_some_calls_is_a_value() -> None:
+    """Also one that was cleared; and of a plain function None may be what was asked for."""
+    with capture(model := LeavesNone(), "attn") as cap:
+        model(torch.ones(2), eager=True)
+        cap.clear()
+        model(torch.ones(2))
+
+    def look_up(key: str) -> None:
+        found = None
+
+    with capture(look_up, "found") as plain:
+        look_up("x")
+    assert (cap["attn"], plain["found"]) == ([None], [None])

@@ -15,9 +15,10 @@ import pytest
 
 from anylocal import Capture, capture, get_local
 from anylocal._engine import patch
+from anylocal._engine.listeners import ignore, unchanged
 from anylocal._engine.plan import recorder
 from anylocal._engine.rewrite import rewrite
-from anylocal.errors import StateError
+from anylocal.errors import CodeReplacedWarning, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,14 +41,13 @@ ADD, SUBTRACT = add.__code__, subtract.__code__
 @pytest.fixture(autouse=True)
 def own_code_at_last() -> Iterator[None]:
     """Assert after each test what each test is about: the own code is back, and nothing is remembered."""
-    # Frames that others have left suspended may still run their rewritings.
-    before = set(vars(recorder))
     yield
     gc.collect()
     assert add.__code__ is ADD
     assert subtract.__code__ is SUBTRACT
     assert not patch._patched
-    assert set(vars(recorder)) <= before
+    # Code of ours may run later, in a frame that is suspended or in a copy, and is heard by nobody.
+    assert set(vars(recorder).values()) <= {ignore, unchanged}
 
 
 # Off is free
@@ -320,7 +320,8 @@ def test_foreign_code_on_top_is_left_alone() -> None:
     cap = capture(add, "total").open()
     foreign = SUBTRACT.replace(co_name="foreign")
     add.__code__ = foreign
-    cap.close()
+    with pytest.warns(CodeReplacedWarning, match="^add: replaced while the capture of add was open"):
+        cap.close()
     assert add.__code__ is foreign
     add.__code__ = ADD
 

@@ -17,6 +17,7 @@ __all__ = [
     "AnylocalWarning",
     "ChangedInPlaceWarning",
     "ChoiceError",
+    "CodeReplacedWarning",
     "DependencyError",
     "EditNotAppliedWarning",
     "LimitWarning",
@@ -324,6 +325,31 @@ class EditNotAppliedWarning(AnylocalWarning):
     """
 
     slug: ClassVar[str] = "edit-not-applied"
+
+
+class CodeReplacedWarning(AnylocalWarning):
+    """The code of a captured function was replaced while the capture was open, so later calls are not recorded.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from anylocal import capture
+    >>> def mean(values):
+    ...     total = sum(values)
+    ...     return total / len(values)
+    >>> def edited(values):
+    ...     total = sum(values, 0.0)
+    ...     return total / len(values)
+    >>> cap = capture(mean, "total").open()
+    >>> mean.__code__ = edited.__code__  # as %autoreload does
+    >>> with warnings.catch_warnings(action="error"):
+    ...     cap.close()
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.CodeReplacedWarning: mean: replaced while the capture of mean was open ...
+    """
+
+    slug: ClassVar[str] = "code-replaced"
 
 
 class OverlookedWarning(AnylocalWarning):

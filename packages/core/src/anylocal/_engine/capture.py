@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from anylocal._engine import dynamo, empty_reasons, patch, tensors
 from anylocal._engine.calls import Assembler, Call
-from anylocal._engine.functions import bound_names
+from anylocal._engine.functions import bound_names, found_by_name, is_defined_again
 from anylocal._engine.keep import keeper
+from anylocal._engine.lock import completely
 from anylocal._engine.recording import Recording, check_name
 from anylocal._engine.records import Log, Record
 from anylocal._engine.resolve import Resolution, resolve
@@ -66,6 +67,10 @@ class Capture(Recording):
             for request in self._requests
         )
         self._finalizer: weakref.finalize[..., Any] | None = None
+        # Functions that had other code as it was closed, and of which no warning has told yet.
+        self._replaced: dict[types.FunctionType, None] = {}
+        # Those that were where their names say as it was opened: one that is not any more was defined again.
+        self._found: list[types.FunctionType] = []
 
     # Opening and closing
 
@@ -82,20 +87,45 @@ class Capture(Recording):
             raise StateError(msg)
         self.rank = tensors.rank()
         self._log.thread = threading.get_ident() if self._own_thread else None
-        patch.attach(self._subscriptions)
-        self._log.open = True
-        self._log.active = not self._log.full
-        # A capture that is dropped without being closed takes its patches with it.
-        self._finalizer = weakref.finalize(self, patch.detach, self._subscriptions)
-        self._finalizer.atexit = False
-        return self
+        self._replaced = {}
+        try:
+            # A capture that is dropped without being closed takes its patches with it, however few there are by then.
+            self._finalizer = weakref.finalize(self, patch.detach, self._subscriptions)
+            self._finalizer.atexit = False
+            patch.attach(self._subscriptions)
+            self._log.open = True
+            self._log.active = not self._log.full
+            self._found = [s.function for s in self._subscriptions if found_by_name(s.function) is s.function]
+            return self  # noqa: TRY300  # until then, Ctrl-C undoes it
+        except BaseException:
+            self._end()
+            raise
 
     def close(self) -> None:
-        """Stop recording and give every function its own code back; closing twice does nothing."""
-        if self._finalizer is not None and self._finalizer.alive:
-            dynamo.collect()
-            self._log.open = self._log.active = False
-            self._finalizer()
+        """Stop recording and give every function its own code back; closing twice does nothing.
+
+        A function into which other code was put meanwhile keeps that, and a `CodeReplacedWarning` says so.
+        """
+        self._end()
+        self._warn_of_replaced()
+
+    def _end(self) -> None:
+        if self.is_open:
+            completely(self._detach)
+
+    def _detach(self) -> None:
+        dynamo.collect()
+        self._log.open = self._log.active = False
+        self._replaced |= dict.fromkeys(patch.replaced(self._subscriptions))
+        patch.detach(self._subscriptions)
+        # Last, so that what was cut short can be repeated, by the garbage collector too.
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    def _warn_of_replaced(self) -> None:
+        replaced = dict.fromkeys((*self._replaced, *filter(is_defined_again, self._found)))
+        self._replaced, self._found = {}, []
+        empty_reasons.warn_of_replaced(self._label, tuple(replaced))
 
     @property
     def is_open(self) -> bool:
@@ -108,10 +138,13 @@ class Capture(Recording):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop recording, and warn if nothing was recorded and no exception explains it."""
-        self.close()
+        self._end()
         if kind is None:
+            self._warn_of_replaced()
             self._log.warn_if_full(stacklevel=3)
-            empty_reasons.warn_of_missing_names(self._label, self._subscriptions, self._log, self.names)
+            empty_reasons.warn_of_missing_names(
+                self._label, self._subscriptions, self._log, self.names, of_model=bool(self._modules)
+            )
 
     def warn_if_empty(self, what: str, functions: Container[types.FunctionType]) -> None:
         """Warn if the limit was reached, or if none of some functions has finished a call; for adapters."""
@@ -134,10 +167,7 @@ class Capture(Recording):
     @property
     def names(self) -> tuple[str, ...]:
         """The names that are captured."""
-        names = dict.fromkeys(
-            name for s in self._subscriptions for name in (*s.spec.returned, *sorted(s.spec.assigned))
-        )
-        return tuple(names)
+        return tuple(dict.fromkeys(name for request in self._requests for name in request.names))
 
     def has_called(self, function: types.FunctionType) -> bool:
         """Return whether a captured function was called."""
@@ -149,7 +179,7 @@ class Capture(Recording):
         return tuple(
             site(
                 r.match,
-                tuple(n for n in self.names if n in {*r.spec.returned, *r.spec.assigned}),
+                tuple(n for n in self.names if n in r.names),
                 self._modules,
             )
             for r in self._requests
@@ -233,9 +263,10 @@ def capture(
     modules : str or callable, optional
         Only these submodules of a model: an `fnmatch` pattern, or a function of name and module.
     limit : int, str or None, default "auto"
-        Stop recording, and warn once, when tensors and arrays hold this much: bytes, or text such as ``"2GiB"``. By
-        default half of the memory available now, and 100,000 calls; None for no limit. The first items of a long
-        container stand for all of it.
+        Stop recording, and warn once, when values hold this much: bytes, or text such as ``"2GiB"``. By default half of
+        the memory available now, and 100,000 calls; None for no limit. Tensors, arrays, bytes, texts, Pillow's images
+        and built-in containers of them are counted, the first items of a long container for all of it; of other objects
+        only themselves, without what their attributes hold.
     edit : mapping of str to callable, optional
         For each name, a function of the value that is about to be assigned, which returns what is assigned instead.
         Arguments are edited at entry.

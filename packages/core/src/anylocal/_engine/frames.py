@@ -10,6 +10,7 @@ from typing import Final
 
 # The modules whose functions run at a recorded call.
 _RECORDING_MODULES: Final = (
+    "bases",
     "budget",
     "containers",
     "dynamo",

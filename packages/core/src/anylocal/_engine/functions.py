@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from anylocal._engine.bases import bases_of, is_a
 from anylocal._engine.patch import own_code
 from anylocal._engine.rewrite import Flow, owner_name
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Attributes of a wrapper that may hold a Python function, in the order in which they are tried.
-_INSIDE: Final = ("__func__", "func", "__wrapped__", "fget", "fset", "fdel")
+_INSIDE: Final = ("__func__", "func", "dispatcher", "_unbound", "__wrapped__", "fget", "fset", "fdel")
 
 
 @functools.lru_cache(maxsize=4096)
@@ -46,6 +48,24 @@ def takes_owner(function: types.FunctionType) -> bool:
     return owner_of(function) is not None
 
 
+def found_by_name(function: types.FunctionType) -> types.FunctionType | None:
+    """Return the function to which the names of a function and its module lead now, if they lead to one."""
+    place: object = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        if not issubclass(type(place), (type, types.ModuleType)):
+            return None
+        place = vars(place).get(name)
+    if isinstance(place, (staticmethod, classmethod)):
+        place = place.__func__
+    return place if type(place) is types.FunctionType else None
+
+
+def is_defined_again(function: types.FunctionType) -> bool:
+    """Return whether a function, which its names led to, has a successor: a module or a cell was executed again."""
+    found = found_by_name(function)
+    return found not in {None, function} and own_code(found).co_name == own_code(function).co_name
+
+
 # Wrappers and classes
 
 
@@ -54,7 +74,7 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
     seen: set[int] = set()
 
     def inside(value: object) -> Iterator[types.FunctionType]:
-        if id(value) in seen or value is None or isinstance(value, type):
+        if id(value) in seen or value is None or is_a(type(value), type) or is_compiled(value):
             return
         seen.add(id(value))
         # Most are plain functions, which hold others only as attributes of their own.
@@ -65,8 +85,9 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
                     yield from inside(part)
             # The functions of a `functools.singledispatch` for other types of the argument.
             registry = own.get("registry") if "dispatch" in own else None
-            for part in registry.values() if isinstance(registry, types.MappingProxyType) else ():
+            for part in registry.values() if type(registry) is types.MappingProxyType else ():
                 yield from inside(part)
+            yield from inside(dispatching_method(value)[0])
             yield value
             return
         for attribute in _INSIDE:
@@ -74,7 +95,7 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
                 part = inspect.getattr_static(value, attribute)
                 # Slots and getters of wrapper types are descriptors here; their value may hold the function.
                 part = getattr(value, attribute) if hasattr(type(part), "__get__") else part
-            except AttributeError:
+            except Exception:  # noqa: BLE001, S112  # a descriptor of the user's
                 continue
             if _may_hold_code(part):
                 yield from inside(part)
@@ -83,18 +104,37 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
 
 
 def _may_hold_code(part: object) -> bool:
-    return callable(part) or isinstance(part, (staticmethod, classmethod, functools.partialmethod))
+    return callable(part) or issubclass(type(part), (staticmethod, classmethod, functools.partialmethod))
+
+
+def dispatching_method(attribute: object) -> tuple[functools.singledispatchmethod[Any] | None, object]:
+    """Return the `singledispatchmethod` that an attribute of a class or an object stands for, and that object.
+
+    Until Python 3.13 such an attribute is a function with the two in its closure; later an object that holds them.
+    """
+    if type(attribute) is types.FunctionType:
+        method = getattr(vars(attribute).get("register"), "__self__", None)
+        cells = dict(zip(attribute.__code__.co_freevars, attribute.__closure__ or (), strict=True))
+        bound = cells["obj"].cell_contents if "obj" in cells else None
+    else:
+        held = getattr(attribute, "__dict__", {}) if type(attribute).__module__ == "functools" else {}
+        method, bound = held.get("_unbound"), held.get("_obj")
+    return (method, bound) if type(method) is functools.singledispatchmethod else (None, None)
+
+
+def is_compiled(value: object) -> bool:
+    """Return whether numba has compiled a function, so that no Python code of it runs."""
+    return package_of(type(value)) == "numba"
 
 
 def methods_of(cls: type, stop: tuple[type, ...]) -> Iterator[tuple[types.FunctionType, str]]:
     """Yield the functions in a class and its bases, each with what it is bound to: "self", "class", or "static"."""
-    for base in cls.__mro__:
-        if base in stop:
+    for base in bases_of(cls):
+        if any(base is foreign for foreign in stop):
             continue
-        for value in vars(base).values():
-            kind = (
-                "static" if isinstance(value, staticmethod) else "class" if isinstance(value, classmethod) else "self"
-            )
+        for value in tuple(vars(base).values()):
+            wrapper = type(value)
+            kind = "static" if is_a(wrapper, staticmethod) else "class" if is_a(wrapper, classmethod) else "self"
             for function in functions_in(value):
                 # Where the object is somewhere in `*args`, the owner of a call is unknown.
                 yield function, kind if takes_owner(function) else "static"
@@ -102,4 +142,5 @@ def methods_of(cls: type, stop: tuple[type, ...]) -> Iterator[tuple[types.Functi
 
 def package_of(defined: type | types.FunctionType) -> str:
     """Return the top-level package that defines a class or a function."""
-    return (defined.__module__ or "").partition(".")[0]
+    module = defined.__module__
+    return module.partition(".")[0] if isinstance(module, str) else ""

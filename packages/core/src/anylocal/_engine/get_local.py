@@ -12,7 +12,7 @@ from anylocal._engine import patch, tensors
 from anylocal._engine.calls import Assembler, Call
 from anylocal._engine.functions import functions_in, local_names
 from anylocal._engine.keep import keeper
-from anylocal._engine.lock import lock
+from anylocal._engine.lock import completely, lock
 from anylocal._engine.records import Log
 from anylocal._engine.sites import check_options
 from anylocal._engine.spec import Binder, CaptureSpec, Match, Request, no_kernel
@@ -76,7 +76,9 @@ class Cache(Mapping[str, list[Any]]):
     def __init__(self) -> None:
         self._log = Log("auto")
         self._lists: dict[str, list[Any]] = {}
+        # By the id of each function that is captured.
         self._of: dict[int, Mark] = {}
+        self._long_keys: dict[str, str] = {}
         self._assembler = Assembler({})
 
     def _drain(self) -> dict[str, list[Any]]:
@@ -88,7 +90,15 @@ class Cache(Mapping[str, list[Any]]):
                 for name in mark.names:
                     if name in values:
                         self._lists.setdefault(mark.key(name), []).append(tensors.to_numpy(values[name]))
+            self._forget_inactive()
         return self._lists
+
+    def _forget_inactive(self) -> None:
+        """Forget the marks of functions that are not captured any more, once nothing of them is left to read."""
+        if not self._log.raw:
+            active = {id(function) for function in _active}
+            for key in [key for key in self._of if key not in active]:
+                del self._of[key]
 
     def __getitem__(self, key: str) -> list[Any]:
         """Return the values of a key.
@@ -99,11 +109,9 @@ class Cache(Mapping[str, list[Any]]):
             If no function marked and activated has that key; a `KeyError` as well.
         """
         lists = self._drain()
-        short, _, name = key.rpartition(".")
+        key = self._long_keys.get(key, key)
         if key in lists:
             return lists[key]
-        if any(mark.qualname == short and mark.names == (name,) for mark in self._of.values()):
-            return lists[short]
         hint = "" if lists else "No marked function has been activated yet: get_local.activate()."
         raise NameNotFoundError(key, "get_local.cache", lists, hint, kind="key")
 
@@ -122,6 +130,7 @@ class Cache(Mapping[str, list[Any]]):
     def _clear(self) -> None:
         with lock:
             self._log.clear()
+            self._forget_inactive()
             for values in self._lists.values():
                 values.clear()
 
@@ -130,16 +139,20 @@ class Cache(Mapping[str, list[Any]]):
             return
         request = Request(Match(function), mark.spec, mark.joined, mark.gathered, binder=mark.binder)
         subscription = Subscription(request, self._log, keep=keeper(mark.keep))
-        patch.attach([subscription])
-        _active[function] = subscription, mark
         self._of[id(function)] = mark
         for name in mark.names:
             self._lists.setdefault(mark.key(name), [])
+            if len(mark.names) == 1:
+                self._long_keys[f"{mark.qualname}.{name}"] = mark.qualname
+        # First, so that whatever cuts this short can be undone.
+        _active[function] = subscription, mark
+        patch.attach([subscription])
 
     def _unsubscribe(self, function: types.FunctionType) -> None:
-        subscription, _ = _active.pop(function, (None, None))
-        if subscription is not None:
-            patch.detach([subscription])
+        if function in _active:
+            patch.detach([_active[function][0]])
+            _active.pop(function, None)
+            self._forget_inactive()
 
 
 class get_local:  # noqa: N801  # the seed tools' name for it
@@ -208,10 +221,10 @@ class get_local:  # noqa: N801  # the seed tools' name for it
     def activate(cls) -> None:
         """Capture the marked functions from now on, those marked later too."""
         with lock:
-            cls.is_activate = True
-            cls.cache._log.open = True  # noqa: SLF001  # its own cache
-            cls.cache._log.active = not cls.cache._log.full  # noqa: SLF001  # its own cache
             try:
+                cls.is_activate = True
+                cls.cache._log.open = True  # noqa: SLF001  # its own cache
+                cls.cache._log.active = not cls.cache._log.full  # noqa: SLF001  # its own cache
                 for function, function_mark in tuple(_marks.items()):
                     cls.cache._subscribe(function, function_mark)  # noqa: SLF001  # its own cache
             except BaseException:
@@ -222,18 +235,22 @@ class get_local:  # noqa: N801  # the seed tools' name for it
     def deactivate(cls) -> None:
         """Give the marked functions their own code back; what is in the cache stays."""
         with lock:
-            cls.is_activate = False
-            cls.cache._log.open = cls.cache._log.active = False  # noqa: SLF001  # its own cache
-            for function in tuple(_active):
-                cls.cache._unsubscribe(function)  # noqa: SLF001  # its own cache
+            completely(cls._stop)
+
+    @classmethod
+    def _stop(cls) -> None:
+        cls.is_activate = False
+        cls.cache._log.open = cls.cache._log.active = False  # noqa: SLF001  # its own cache
+        for function in tuple(_active):
+            cls.cache._unsubscribe(function)  # noqa: SLF001  # its own cache
 
     @classmethod
     @contextmanager
     def active(cls) -> Iterator[Cache]:
         """Capture the marked functions inside a `with` block; if they already are, change nothing."""
         was_active = cls.is_activate
-        cls.activate()
         try:
+            cls.activate()
             yield cls.cache
         finally:
             if not was_active:

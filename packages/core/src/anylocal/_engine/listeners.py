@@ -244,12 +244,14 @@ def on_edit(subscription: Subscription) -> OnEdit:
     def edit(line: int, name: str, owner: Any, value: Any) -> Any:
         if name not in edited or not subscription.concerns(owner):
             return value
-        value = subscription.edit(line, name, value)
+        new = subscription.edit(line, name, value)
+        # None in place of None changes nothing: a fused kernel leaves a name like that.
+        kind = "kept none" if value is None and new is None else "edited"
         if tracing():
-            dynamo.leave(subscription, "edited", line, owner, (name,))
+            dynamo.leave(subscription, kind, line, owner, (name,))
         else:
-            subscription.edited.add(name)
-        return value
+            subscription.note_edit(kind, name)
+        return new
 
     return edit
 
@@ -284,3 +286,8 @@ def on_callee(subscription: Subscription) -> OnCallee:
 
 def ignore(*_: Any) -> None:
     """Do nothing."""
+
+
+def unchanged(_line: int, _name: str, _owner: Any, value: Any) -> Any:
+    """Return a value that nothing edits."""
+    return value

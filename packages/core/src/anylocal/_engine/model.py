@@ -40,16 +40,16 @@ def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Mat
     `alone` leaves out functions that may as well run for other modules than these.
     """
     is_part = IdentityFilter(modules.values())
-    classes = {type(module) for module in modules.values()}
+    classes = {id(type(module)): type(module) for module in modules.values()}
     base = tensors.module_base() or object
 
     def is_class(owner: object) -> bool:
-        return owner in classes
+        return id(owner) in classes
 
     filters: dict[str, Filter] = {"self": is_part, "class": is_class, "static": None}
     methods = {
         function: filters[kind]
-        for cls in sorted(classes, key=lambda c: c.__qualname__)
+        for cls in sorted(classes.values(), key=lambda c: c.__qualname__)
         for function, kind in methods_of(cls, (object, base))
         # The model is built: no __init__ of it can run any more.
         if function.__name__ != "__init__" and not (alone and kind == "static")
@@ -67,8 +67,9 @@ def _put_onto(modules: Iterable[object]) -> Iterator[tuple[types.FunctionType, b
     """Yield the functions that are attributes of modules themselves, as in forks, and whether they take the module."""
     for module in modules:
         for value in vars(module).values():
-            if isinstance(value, (types.MethodType, types.FunctionType, functools.partial)):
-                takes_module = takes_owner if isinstance(value, types.MethodType) else _works_for_module
+            # Not by isinstance, which would run the `__class__` of a proxy.
+            if issubclass(type(value), (types.MethodType, types.FunctionType, functools.partial)):
+                takes_module = takes_owner if type(value) is types.MethodType else _works_for_module
                 yield from ((f, takes_module(f)) for f in functions_in(value) if not _is_foundation(f))
 
 
@@ -84,7 +85,7 @@ def _named_by(functions: Mapping[types.FunctionType, object]) -> Iterator[types.
         function = pending.pop()
         for name in _global_names(own_code(function)):
             named = function.__globals__.get(name)
-            if not isinstance(named, types.FunctionType) or _is_foundation(named):
+            if type(named) is not types.FunctionType or _is_foundation(named):
                 continue
             for inner in functions_in(named):
                 if inner not in seen:

@@ -6,20 +6,22 @@ code object back when the last one is closed, in whatever order.
 
 from __future__ import annotations
 
+import gc
 import itertools
-from collections import deque
+import types
+import weakref
 from functools import reduce
 from operator import attrgetter, or_
 from typing import TYPE_CHECKING, Final
 
-from anylocal._engine import dynamo, tensors
+from anylocal._engine import dynamo, monitoring, own_code_readers, tensors
 from anylocal._engine.lock import lock
-from anylocal._engine.plan import Plan, recorder
+from anylocal._engine.own import own_of, register
+from anylocal._engine.plan import Plan, free_numbers, recorder
 from anylocal._engine.rewrite import RECORDER, rewrite
 from anylocal.errors import StateError
 
 if TYPE_CHECKING:
-    import types
     from collections.abc import Iterable
 
     from anylocal._engine.spec import CaptureSpec
@@ -33,98 +35,96 @@ class _Patched:
 
     def __init__(self, function: types.FunctionType) -> None:
         self.function = function
-        self.own = function.__code__
-        self.installed = function.__code__
+        self.own = own_of(function.__code__)
         self.subscriptions: list[Subscription] = []
         self._rewritings: dict[tuple[CaptureSpec, bool], tuple[Plan, types.CodeType]] = {}
 
     @property
     def is_ours(self) -> bool:
-        """Whether the function still has the code that was put into it here."""
-        return self.function.__code__ is self.installed
+        """Whether the function still has its own code, or a rewriting of it."""
+        return own_of(self.function.__code__) is self.own
+
+    def records_calls(self) -> bool:
+        """Return whether the code that the function has now calls the recorder under a number of this function.
+
+        A copy of the code, as a profiler makes, does.
+        """
+        names = set(self.function.__code__.co_names)
+        return any(f"entered_{plan.number}" in names for plan, _ in self._rewritings.values())
 
     def update(self) -> None:
         """Put the code for the subscriptions into the function: its own code, without any."""
-        if not self.subscriptions:
-            code = self.own
-        else:
-            spec = reduce(or_, (subscription.spec for subscription in self.subscriptions))
-            code = self._rewriting(spec)
-        # Frames that run an earlier rewriting go on calling the recorder under its number.
-        for plan, _ in self._rewritings.values():
-            plan.listen(self.subscriptions)
-        if code is not self.installed:
-            self.function.__code__ = self.installed = code
+        subscriptions: list[Subscription] | None = None
+        # The garbage collector may close a capture meanwhile, in this very thread.
+        while subscriptions != self.subscriptions:
+            subscriptions = self.subscriptions.copy()
+            code = self._rewriting(reduce(or_, (s.spec for s in subscriptions))) if subscriptions else self.own
+            # Frames that run an earlier rewriting go on calling the recorder under its number.
+            for plan, _ in tuple(self._rewritings.values()):
+                plan.listen(subscriptions)
+            if self.function.__code__ is not code:
+                self.function.__code__ = code
 
     def _rewriting(self, spec: CaptureSpec) -> types.CodeType:
         # Only where compilers may trace the code is it better that names hold a value from the start.
         key = spec, tensors.is_loaded()
         if key not in self._rewritings:
-            number = next(_numbers)
-            code = rewrite(self.own, number, *key)
-            plan = Plan(number, spec)
-            plan.end_with(code)
-            self._rewritings[key] = plan, code
+            free = free_numbers(self.own, key)
+            number = free.pop() if free else next(_numbers)
+            code = rewrite(self.own, number, *key, _name_of_recorder(self.function))
+            register(code, self.own)
+            monitoring.share_events(self.own, code)
+            weakref.finalize(code, free.append, number).atexit = False
+            self._rewritings.setdefault(key, (Plan(number, spec), code))
         return self._rewritings[key][1]
 
-    def forget(self) -> None:
-        """Drop all plans of the function."""
-        for plan, _ in self._rewritings.values():
-            plan.forget()
+    def forget(self) -> list[weakref.ref[types.CodeType]]:
+        """Drop all plans of the function, and return the rewritings that something else may still hold."""
+        rewritings = tuple(self._rewritings.values())
+        for plan, _ in rewritings:
+            plan.listen([])
+        self._rewritings.clear()
+        return [weakref.ref(code) for _, code in rewritings]
+
+
+def _name_of_recorder(function: types.FunctionType) -> str:
+    """Return the name under which the code of a function finds the recorder, in the builtins that it uses."""
+    # typeshed has the attribute for some versions of Python only.
+    builtins: dict[str, object] = attrgetter("__builtins__")(function)
+    names = itertools.chain([RECORDER], (f"{RECORDER}{number}" for number in itertools.count(1)))
+    free = (n for n in names if n not in function.__globals__ and builtins.get(n, recorder) is recorder)
+    name = next(free)
+    # It must exist before the first call of the new code.
+    builtins[name] = recorder
+    return name
 
 
 _patched: Final[dict[types.FunctionType, _Patched]] = {}
 
 
-class _Detaching:
-    """Subscriptions to detach. The garbage collector may close a capture while functions are being patched."""
-
-    def __init__(self) -> None:
-        self.subscriptions: deque[Subscription] = deque()
-        self.is_running = False
-
-    def run(self) -> None:
-        """Detach them all, unless a caller is patching functions."""
-        if self.is_running:
-            return
-        self.is_running = True
-        try:
-            while self.subscriptions:
-                _detach_one(self.subscriptions.popleft())
-        finally:
-            self.is_running = False
-
-
-_detaching: Final = _Detaching()
-
-
 def attach(subscriptions: Iterable[Subscription]) -> None:
-    """Attach each subscription to its function; all of them or, if one fails, none.
+    """Attach each subscription to its function; all of them or, if anything is raised, none.
 
     Raises
     ------
     StateError
         If the code of a function was replaced by other code while a capture of it is open.
     """
-    done: list[Subscription] = []
-    dynamo.watch()
-    with lock:
-        was_running, _detaching.is_running = _detaching.is_running, True
-        try:
+    subscriptions = tuple(subscriptions)
+    try:
+        dynamo.watch()
+        with lock:
             for subscription in subscriptions:
-                done.append(subscription)
                 attach_one(subscription)
-        except BaseException:
-            _detaching.subscriptions.extend(done)
-            raise
-        finally:
-            _detaching.is_running = was_running
-            _detaching.run()
-            _notify_compiler()
+            _notify()
+    except BaseException:
+        detach(subscriptions)
+        raise
 
 
-def _notify_compiler() -> None:
-    open_ = [subscription for entry in _patched.values() for subscription in entry.subscriptions]
+def _notify() -> None:
+    open_ = [subscription for entry in list(_patched.values()) for subscription in entry.subscriptions]
+    own_code_readers.code_changed(captured=bool(open_))
     # An edit concerns the calls of some modules only, so each of them is compiled separately.
     owners = [len(getattr(s.filter, "members", None) or ()) for s in open_ if s.edits]
     dynamo.code_changed(captured=bool(open_), variants=max(owners, default=0))
@@ -140,38 +140,57 @@ def attach_one(subscription: Subscription) -> None:
             f"The code of {function.__qualname__} was replaced by another tool while a capture of it is open."
             " Close that capture first, or let the other tool undo its patch."
         )
-    # The name must exist before the first call of the new code, in the builtins that this very function uses.
-    # typeshed has the attribute for some versions of Python only.
-    builtins: dict[str, object] = attrgetter("__builtins__")(function)
-    builtins.setdefault(RECORDER, recorder)
     _patched[function] = entry
     entry.subscriptions.append(subscription)
     entry.update()
 
 
 def detach(subscriptions: Iterable[Subscription]) -> None:
-    """Detach the subscriptions; a function without any gets its own code back."""
+    """Detach the subscriptions; a function without any gets its own code back.
+
+    It may be repeated if anything, such as Ctrl-C, cuts it short.
+    """
     dynamo.collect()
     with lock:
-        _detaching.subscriptions.extend(subscriptions)
-        _detaching.run()
-        _notify_compiler()
+        held = [code for subscription in subscriptions for code in _detach_one(subscription)]
+        _notify()
+        _take_back([code for reference in held if (code := reference()) is not None])
 
 
-def _detach_one(subscription: Subscription) -> None:
+def _detach_one(subscription: Subscription) -> list[weakref.ref[types.CodeType]]:
     entry = _patched.get(subscription.function)
-    if entry is None or subscription not in entry.subscriptions:
-        return
-    entry.subscriptions.remove(subscription)
+    if entry is None:
+        return []
+    if subscription in entry.subscriptions:
+        entry.subscriptions.remove(subscription)
     # Code of another tool stays; it may still call the recorder, where nothing listens any more.
     if entry.is_ours:
         entry.update()
-    if not entry.subscriptions:
-        entry.forget()
-        del _patched[subscription.function]
+    if entry.subscriptions:
+        return []
+    held = entry.forget()
+    _patched.pop(subscription.function, None)
+    return held
+
+
+def _take_back(codes: list[types.CodeType]) -> None:
+    """Give their own code to functions into which others put ours, as ``old.__code__ = new.__code__`` of a reload does.
+
+    Most often only frames that still run hold the code.
+    """
+    for holder in gc.get_referrers(*codes) if codes else ():
+        if type(holder) is types.FunctionType and any(holder.__code__ is code for code in codes):
+            holder.__code__ = own_of(holder.__code__)
+
+
+def replaced(subscriptions: Iterable[Subscription]) -> list[types.FunctionType]:
+    """Return the functions into which other code was put that records nothing."""
+    with lock:
+        functions = dict.fromkeys(subscription.function for subscription in subscriptions)
+        entries = [entry for function in functions if (entry := _patched.get(function)) is not None]
+        return [entry.function for entry in entries if not (entry.is_ours or entry.records_calls())]
 
 
 def own_code(function: types.FunctionType) -> types.CodeType:
     """Return the code of a function as it was written, whether or not it is captured at the moment."""
-    entry = _patched.get(function)
-    return function.__code__ if entry is None or not entry.is_ours else entry.own
+    return own_of(function.__code__)

@@ -2,7 +2,7 @@
 
 The name ``__anylocal__`` in the builtins stands for `recorder`, which has an attribute for each rewriting and kind of
 record: rewritten code calls ``__anylocal__.returned_17(42, self, attn)``. A frame may still run a rewriting after its
-function has its own code back; then nothing listens.
+function has its own code back, and so may a copy of the code (``code.replace``), at any time; then nothing listens.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from anylocal._engine.listeners import ignore, on_assignment, on_callee, on_edit, on_return, on_start
+from anylocal._engine.listeners import ignore, on_assignment, on_callee, on_edit, on_return, on_start, unchanged
 
 if TYPE_CHECKING:
     import types
@@ -30,18 +30,28 @@ class Recorder:
     def __call__(self) -> None:
         """Do nothing."""
 
+    def __reduce__(self) -> str:
+        """Pickle it by its name."""
+        return "recorder"
+
 
 recorder: Final = Recorder()
-_KINDS: Final = ("entered", "returned", "assigned", "resulted", "edited", "called")
+
+# By the identity of a function's own code, and what is asked of it: numbers of rewritings that are gone.
+_free: Final[dict[int, dict[Any, list[int]]]] = {}
 
 
-def _unchanged(_line: int, _name: str, _owner: Any, value: Any) -> Any:
-    return value
+def free_numbers(own: types.CodeType, key: object) -> list[int]:
+    """Return the numbers to be used again for a rewriting of a function's own code, each of which no frame runs.
 
-
-def _remove(names: list[str]) -> None:
-    for name in names:
-        vars(recorder).pop(name, None)
+    The names of methods live for ever from Python 3.12 on, as all names of code objects do, so each function has few.
+    None goes to another function: a copy of a rewriting would record there what is not that function's.
+    """
+    kept = _free.get(id(own))
+    if kept is None:
+        kept = _free[id(own)] = {}
+        weakref.finalize(own, _free.pop, id(own), None).atexit = False
+    return kept.setdefault(key, [])
 
 
 def _each(listeners: tuple[Callable[..., None], ...]) -> Callable[..., None]:
@@ -57,7 +67,7 @@ def _each(listeners: tuple[Callable[..., None], ...]) -> Callable[..., None]:
 
 def _chain(edits: tuple[OnEdit, ...]) -> OnEdit:
     if not edits:
-        return _unchanged
+        return unchanged
 
     def edit(line: int, name: str, owner: Any, value: Any) -> Any:
         for listener in edits:
@@ -81,7 +91,7 @@ def _wrap(listeners: tuple[OnCallee, ...]) -> OnEdit:
 
         return recorded
 
-    return wrapped if listeners else _unchanged
+    return wrapped if listeners else unchanged
 
 
 _JOINS: Final[dict[str, Callable[[Any], Callable[..., Any]]]] = {"edited": _chain, "called": _wrap}
@@ -96,14 +106,16 @@ class Plan:
     def __init__(self, number: int, spec: CaptureSpec) -> None:
         self.number = number
         self.spec = spec
-
-    def end_with(self, code: types.CodeType) -> None:
-        """Remove the listeners when the code is freed, which a frame may run long after the last capture has closed."""
-        names = [f"{kind}_{self.number}" for kind in _KINDS]
-        weakref.finalize(code, _remove, names).atexit = False
+        asked = {
+            "assigned": spec.assigned | spec.given,
+            "resulted": spec.resulted,
+            "edited": spec.edited,
+            "called": spec.called,
+        }
+        self._kinds = ("entered", "returned", *(kind for kind, names in asked.items() if names))
 
     def listen(self, subscriptions: list[Subscription]) -> None:
-        """Call the subscriptions whose spec this rewriting covers, and no others."""
+        """Call the subscriptions whose spec this rewriting covers, and no others; nothing without any."""
         covered = [s for s in subscriptions if self.spec.covers(s.spec)]
         place = {name: i for i, name in enumerate(self.spec.returned)}
         alone = len(place) == 1
@@ -115,10 +127,6 @@ class Plan:
             "edited": [on_edit(s) for s in covered if s.spec.edited],
             "called": [on_callee(s) for s in covered if s.spec.called],
         }
-        for kind, listeners in listeners_of.items():
+        for kind in self._kinds:
             join: Callable[[Any], Callable[..., Any]] = _JOINS.get(kind, _each)
-            setattr(recorder, f"{kind}_{self.number}", join(tuple(listeners)))
-
-    def forget(self) -> None:
-        """Call no subscription any more."""
-        self.listen([])
+            setattr(recorder, f"{kind}_{self.number}", join(tuple(listeners_of[kind])))

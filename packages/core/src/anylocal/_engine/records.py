@@ -51,8 +51,8 @@ class Log:
         self.starts = _Count()
         # How many records may come before the next check; not exact with several threads, and need not be.
         self.ahead = 0
-        # Of cleared records: the names that had values, and the functions that finished a call.
-        self.forgotten_names: set[str] = set()
+        # Of cleared records: the names that had values, and whether any was not None; functions that finished a call.
+        self.forgotten_names: dict[str, bool] = {}
         self.forgotten_functions: weakref.WeakSet[types.FunctionType] = weakref.WeakSet()
         # The positions up to which the budget has counted and estimated the records.
         self._counted = self._estimated = 0
@@ -81,8 +81,8 @@ class Log:
     def clear(self) -> None:
         """Remove all records, note which names they had, and record again if the limit had been reached."""
         dynamo.collect()
+        self.forgotten_names = self.seen_names()
         for record in self.records:
-            self.forgotten_names.update(record.names)
             if record.kind == "returned":
                 self.forgotten_functions.add(record.request.match.function)
         with lock:
@@ -92,6 +92,14 @@ class Log:
             self.starts.clear()
         if self.full:
             self.full, self.warned_full, self.active = False, False, True
+
+    def seen_names(self) -> dict[str, bool]:
+        """Return the names that had values so far, each with whether any of them was not None."""
+        seen = self.forgotten_names.copy()
+        for record in self.records:
+            for name, value in zip(record.names, record.values, strict=True):
+                seen[name] = seen.get(name, False) or value is not None
+        return seen
 
     def look(self, values: Sequence[Any], length: int) -> None:
         """Compare the records with the limit, and set how many more may come before the next check.
@@ -157,6 +165,8 @@ def _read(raw: list[Any]) -> Iterator[tuple[Record, int]]:
         values, end = tuple(raw[place + HEADER_LENGTH : middle]), middle + len(names)
         versions = tuple(raw[middle:end])
         thread, frame = thread if type(thread) is tuple else (thread, None)
+        if request.written:
+            names = tuple(request.written.get(name, name) for name in names)
         yield Record(request, kind, line, module, thread, names, values, versions, frame), end - place
         place = end
 

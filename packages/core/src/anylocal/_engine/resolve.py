@@ -11,12 +11,21 @@ import importlib
 import inspect
 import sys
 import types
+import typing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from anylocal._engine import tensors
+from anylocal._engine.bases import is_a
 from anylocal._engine.frames import is_recording_code
-from anylocal._engine.functions import functions_in, methods_of, package_of, takes_owner
+from anylocal._engine.functions import (
+    dispatching_method,
+    functions_in,
+    is_compiled,
+    methods_of,
+    package_of,
+    takes_owner,
+)
 from anylocal._engine.model import in_model
 from anylocal._engine.patch import own_code
 from anylocal._engine.spec import Filter, Match
@@ -55,7 +64,13 @@ def resolve(target: object) -> Resolution:
     """
     if isinstance(target, str):
         target = _imported(target)
+    target = _without_arguments(target)
     label = _label(target)
+    if is_compiled(target):
+        raise TargetError(
+            f"{label} was compiled by numba: it runs without Python and has no locals to capture. Capture the function"
+            " that it was compiled from (its py_func), where that is called from Python."
+        )
     if tensors.is_scripted(target):
         raise TargetError(
             f"{label} was compiled by TorchScript: it runs without Python and has no locals to capture."
@@ -67,8 +82,8 @@ def resolve(target: object) -> Resolution:
         found = list(in_model(modules))
     elif isinstance(target, types.ModuleType):
         found = list(_in_python_module(target))
-    elif isinstance(target, type):
-        found = list(_in_class(target))
+    elif is_a(type(target), type):
+        found = list(_in_class(cast("type", target)))
     else:
         found = list(_in_callable(target))
         # The methods of functools' own wrappers are not meant; those of a user's object that holds a function are.
@@ -82,6 +97,14 @@ def resolve(target: object) -> Resolution:
         msg = f"{label} is a part of what records calls: a capture of it would run in circles. Use a debugger."
         raise TargetError(msg)
     return Resolution(label, tuple(_once(found)), modules)
+
+
+def _without_arguments(target: object) -> object:
+    """Return the class of a generic alias, as ``Stack[int]`` is, and any other target as it is."""
+    if type(target).__module__ in {"typing", "types"}:
+        origin = typing.get_origin(target)
+        return origin if isinstance(origin, type) else target
+    return target
 
 
 def _label(target: object) -> str:
@@ -108,6 +131,8 @@ def _in_callable(target: object) -> Iterator[Match]:
     owner = getattr(target, "__self__", None) if isinstance(target, types.MethodType) else None
     if isinstance(target, functools.partial) and isinstance(target.func, types.MethodType):
         owner = target.func.__self__
+    if owner is None:
+        _, owner = dispatching_method(target)
 
     def is_owner(called: object) -> bool:
         return called is owner
@@ -117,11 +142,9 @@ def _in_callable(target: object) -> Iterator[Match]:
 
 
 def _in_class(cls: type) -> Iterator[Match]:
-    if cls.__module__ == "builtins":
-        return
-
     def is_instance(owner: object) -> bool:
-        return isinstance(owner, cls) or (isinstance(owner, type) and issubclass(owner, cls))
+        kind = type(owner)
+        return is_a(kind, cls) or (is_a(kind, type) and is_a(cast("type", owner), cls))
 
     for function, kind in methods_of(cls, (object, tensors.module_base() or object)):
         yield Match(function, None if kind == "static" else is_instance)
@@ -129,8 +152,6 @@ def _in_class(cls: type) -> Iterator[Match]:
 
 def _in_object(target: object) -> Iterator[Match]:
     cls = type(target)
-    if cls.__module__ == "builtins" or isinstance(target, (types.BuiltinFunctionType, types.ModuleType)):
-        return
 
     def is_target(owner: object) -> bool:
         return owner is target
@@ -141,13 +162,19 @@ def _in_object(target: object) -> Iterator[Match]:
 
 def _in_python_module(module: types.ModuleType) -> Iterator[Match]:
     for value in vars(module).values():
-        if getattr(value, "__module__", None) != module.__name__:
+        if _module_of(value) != module.__name__:
             continue
-        if isinstance(value, type):
+        if is_a(type(value), type):
             foreign = tuple(base for base in value.__mro__ if base.__module__ != module.__name__)
             yield from (Match(function) for function, _ in methods_of(value, foreign))
         else:
             yield from (Match(function) for function in functions_in(value))
+
+
+def _module_of(value: object) -> str:
+    """Return the Python module that defines a value; not by getattr, which may run the code of a proxy."""
+    name = value.__module__ if type(value) is types.FunctionType else inspect.getattr_static(value, "__module__", None)
+    return name if type(name) is str else ""
 
 
 def _once(found: list[Match]) -> Iterator[Match]:

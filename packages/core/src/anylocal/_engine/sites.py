@@ -139,22 +139,31 @@ def requests(
 ) -> Iterator[Request]:
     all_names = dict.fromkeys((*names, *edits))
     several = len(resolution.matches) > 1
-    binders: dict[str, list[Match]] = {name: [] for name in all_names}
+    missing = set(all_names)
+    made: list[Request] = []
     for found in resolution.matches:
         bound = bound_names(found.function) if several else local_names(found.function)
-        for name in all_names:
-            if name in bound:
-                binders[name].append(found)
-    for name, binding in binders.items():
-        if not binding:
+        local = {name: own for name in all_names if (own := _own_name(name, found.function, bound)) is not None}
+        missing -= local.keys()
+        recorded = tuple(local[name] for name in dict.fromkeys(names) if name in local)
+        edited = frozenset(local[name] for name in edits if name in local)
+        if recorded or edited:
+            spec = CaptureSpec(recorded, frozenset(), edited)
+            if every:
+                spec = CaptureSpec((), frozenset(recorded), edited)
+            made.append(Request(found, spec, written={own: name for name, own in local.items() if own != name}))
+    for name in all_names:
+        if name in missing:
             raise _not_found(name, resolution)
-    for found in resolution.matches:
-        own = tuple(name for name in dict.fromkeys(names) if found in binders[name])
-        edited = frozenset(name for name in edits if found in binders[name])
-        if own or edited:
-            yield Request(
-                found, CaptureSpec((), frozenset(own), edited) if every else CaptureSpec(own, frozenset(), edited)
-            )
+    yield from made
+
+
+def _own_name(name: str, function: types.FunctionType, bound: tuple[str, ...]) -> str | None:
+    """Return the function's own name for a local variable, if it binds it: in a class, ``__x`` is ``_Class__x``."""
+    if name in bound or not name.startswith("__") or name.endswith("__"):
+        return name if name in bound else None
+    mangled = (f"_{cls.lstrip('_')}{name}" for cls in function.__qualname__.split(".")[-2::-1])
+    return next((own for own in mangled if own in bound), None)
 
 
 def _not_found(name: str, resolution: Resolution) -> NameNotFoundError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ class Request:
     `joined` names are recorded at their assignments and become part of the call that they belong to: the last value
     of each, and of the `gathered` ones among them a tuple of all. Each call of a function that `binder` knows becomes
     a call of its own, unless its names are gathered. `keep`, if given, replaces the `keep` of the capture. `on_call` is
-    called with the owner of each call that counts, as it starts and as it returns.
+    called with the owner of each call that counts, as it starts and as it returns. `written` has the names that the
+    user wrote instead of the function's own: in a class, `__x` is `_Class__x`.
     """
 
     match: Match
@@ -158,6 +159,12 @@ class Request:
     role: Role = Role.VALUES
     on_call: Callable[[Any], object] | None = None
     binder: Binder = no_kernel
+    written: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names recorded at returns or at assignments, as the user wrote them."""
+        return tuple(self.written.get(name, name) for name in (*self.spec.returned, *sorted(self.spec.assigned)))
 
     @property
     def call_kind(self) -> str:

@@ -39,6 +39,7 @@ class Subscription:
         "function",
         "joined",
         "keep",
+        "kept_none",
         "last_line",
         "log",
         "on_call",
@@ -67,7 +68,9 @@ class Subscription:
         self.log = log
         self.keep = keep
         self.edits = edits
+        # Names that an edit was given, by whether it was ever more than None in place of None.
         self.edited: set[str] = set()
+        self.kept_none: set[str] = set()
         self.called = False
         # Of a call that was recorded; None until there is one.
         self.last_line: int | None = None
@@ -134,8 +137,8 @@ class Subscription:
         if self.keep is as_is:
             for value in values:
                 dynamo.refuse_to_retain_gradient(value, self._no_gradient)
-        if kind == "edited":
-            self.edited.update(names)
+        if kind in {"edited", "kept none"}:
+            self.note_edit(kind, names[0])
         elif self.records and log.active:
             if kind == "returned" and not self.records_start:
                 next(log.starts.counter)
@@ -168,10 +171,14 @@ class Subscription:
     def edit(self, line: int, name: str, value: Any) -> Any:
         """Return the value that the user's edit makes of a value."""
         try:
-            return self.edits[name](value)
+            return self.edits[self.request.written.get(name, name)](value)
         except Exception as error:
             error.add_note(f"Raised by edit= for {self._place(name, line)}")
             raise
+
+    def note_edit(self, kind: str, name: str) -> None:
+        """Note that an edit was applied to a name."""
+        (self.edited if kind == "edited" else self.kept_none).add(name)
 
     def _keep(self, name: str, line: int, value: Any) -> Any:
         try:

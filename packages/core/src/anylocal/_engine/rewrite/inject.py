@@ -11,7 +11,7 @@ In Python, the injected calls read::
 
 17 is the number of this rewriting, which in the code is a part of the method's name, and 42 the line. Constants are
 plain (the pool of a traced function must hold nothing else), and the recorder is reached through one name in the
-builtins, so that the module of the function stays as it was.
+builtins, so that the module of the function stays as it was. If that has a global of the name, another one is taken.
 
 A name that is certainly bound at a return is loaded as it is. One that may be unbound there is loaded with a check,
 in an exception region of its own, whose handler (after the last instruction) puts `UNBOUND` in its place. Regions
@@ -55,6 +55,8 @@ NOWHERE: Final = InstrLocation(None, None, None, None)
 
 # Where the number of the rewriting goes into the name of a method; no name in a source has it.
 NUMBER: Final = "#"
+# Where the name of the recorder goes: `RECORDER`, unless the function's module has a global of that name.
+NAME: Final = "#recorder"
 
 
 def owner_name(code: types.CodeType) -> str | None:
@@ -207,7 +209,7 @@ class Injector:
 
     def _call(self, method: str, arguments: list[list[Element]]) -> Iterator[Element]:
         attribute = f"{method}_{NUMBER}"
-        yield Instr("LOAD_GLOBAL", (False, RECORDER), location=self._here)
+        yield Instr("LOAD_GLOBAL", (False, NAME), location=self._here)
         if CALLS_ARE_PRECALLED:
             yield Instr("LOAD_METHOD", attribute, location=self._here)
         else:

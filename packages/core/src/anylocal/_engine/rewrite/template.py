@@ -9,7 +9,7 @@ from bytecode import Instr
 from bytecode.instr import TryBegin, TryEnd
 
 from anylocal._engine.rewrite.flow import Flow
-from anylocal._engine.rewrite.inject import NUMBER, Injector
+from anylocal._engine.rewrite.inject import NAME, NUMBER, RECORDER, Injector
 from anylocal._engine.rewrite.parse import Element, assemble
 
 if TYPE_CHECKING:
@@ -24,7 +24,13 @@ _templates: Final[dict[int, dict[tuple[CaptureSpec, bool], types.CodeType]]] = {
 _MOST_TEMPLATES: Final = 16
 
 
-def rewrite(code: types.CodeType, number: int, spec: CaptureSpec, holding: bool = False) -> types.CodeType:  # noqa: FBT001, FBT002  # part of a key
+def rewrite(
+    code: types.CodeType,
+    number: int,
+    spec: CaptureSpec,
+    holding: bool = False,  # noqa: FBT001, FBT002  # part of a key
+    recorder: str = RECORDER,
+) -> types.CodeType:
     """Return new code with the calls of the recorder, and the same names, arguments, free variables, flags and lines.
 
     Names of the spec that the function does not have are ignored. If `holding`, names that may be unbound at a return
@@ -39,7 +45,8 @@ def rewrite(code: types.CodeType, number: int, spec: CaptureSpec, holding: bool 
         if len(kept) >= _MOST_TEMPLATES:
             kept.clear()
         template = kept[spec, holding] = _template(code, spec, holding=holding)
-    return template.replace(co_names=tuple(name.replace(NUMBER, str(number)) for name in template.co_names))
+    names = (name.replace(NAME, recorder).replace(NUMBER, str(number)) for name in template.co_names)
+    return template.replace(co_names=tuple(names))
 
 
 def _template(code: types.CodeType, spec: CaptureSpec, *, holding: bool) -> types.CodeType:
