@@ -144,7 +144,7 @@ def _in_callable(target: object) -> Iterator[Match]:
 def _in_class(cls: type) -> Iterator[Match]:
     def is_instance(owner: object) -> bool:
         kind = type(owner)
-        return is_a(kind, cls) or (is_a(kind, type) and is_a(cast("type", owner), cls))
+        return kind is cls or is_a(kind, cls) or (is_a(kind, type) and is_a(cast("type", owner), cls))
 
     for function, kind in methods_of(cls, (object, tensors.module_base() or object)):
         yield Match(function, None if kind == "static" else is_instance)
