@@ -132,9 +132,9 @@ def binder(function: Any) -> Callable[..., Recorded] | None:
     """Return what binds the arguments of a kernel, None for any other function."""
     if function is torch.nn.functional.scaled_dot_product_attention:
         return _of_sdpa
-    if not dynamo.tracing():
+    if not dynamo.tracing() and type(function) is types.FunctionType:
         # The function that torch.compile was given.
-        function = getattr(function, "_torchdynamo_orig_callable", function)
+        function = vars(function).get("_torchdynamo_orig_callable", function)
     flex = sys.modules.get("torch.nn.attention.flex_attention")
     is_flex = flex is not None and function is flex.flex_attention
     return _of_flex if is_flex or any(function is other for other in _stand_ins) else None
@@ -155,7 +155,8 @@ def _may_be_kernel(name: str, code: types.CodeType, function: types.FunctionType
     is_local = first in {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
     found = None if is_local else function.__globals__.get(first)
     for attribute in attributes:
-        found = getattr(found, attribute, None) if isinstance(found, types.ModuleType) else None
+        # Without the module's own code, which may import others.
+        found = vars(found).get(attribute) if isinstance(found, types.ModuleType) else None
     if found is not None:
         return binder(found) is not None
     # A local may be any of the functions that the code names.
