@@ -18,6 +18,6 @@ from anylocal._engine.capture import Capture, capture, find
 from anylocal._engine.get_local import get_local
 from anylocal._engine.sites import Site
 
-empty_reasons.register("anylocal._readout.kernels:why_unbound")
+empty_reasons.register("anylocal._readout.fused:why_unbound")
 
 __all__ = ["Call", "Capture", "Site", "capture", "errors", "find", "get_local"]

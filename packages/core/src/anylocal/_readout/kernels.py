@@ -19,14 +19,13 @@ from anylocal._engine.patch import own_code
 from anylocal._engine.rewrite import callee_names
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.modified import ModifiedRows, state_of
+from anylocal._readout.fused import FLEX, SDPA
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Recorded: TypeAlias = tuple[tuple[str, ...], tuple[Any, ...]]
-
-SDPA: Final = "scaled_dot_product_attention"
 
 
 class Kernel(NamedTuple):
@@ -71,7 +70,6 @@ def _map_of_sdpa(given: Mapping[str, Any], **labels: Any) -> AttentionMap:
     )
 
 
-FLEX: Final = "flex_attention"
 _FLEX_NAMES: Final = _names(FLEX, "query", "key", "scale", "score_mod", "block_mask", "state")
 
 
@@ -185,14 +183,3 @@ def operands_in(values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             f"{name} was called with an argument that is not known: {unknown}. Its map might not be exact."
         )
     return name, given
-
-
-def why_unbound(function: types.FunctionType) -> str:
-    """Return why a function that can run a fused kernel never made its map; empty for any other function."""
-    kernel = next((name for name in KERNELS if name in function.__code__.co_names), None)
-    if kernel is None:
-        return ""
-    return (
-        f"it ran the fused kernel {kernel}, which never makes the map. capture_attention of anylocal_vit or"
-        ' anylocal_bert computes it from what the kernel was given; capture(…, "q", "k") takes that'
-    )

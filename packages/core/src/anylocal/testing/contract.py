@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from anylocal import get_local
 from anylocal._engine import patch
-from anylocal.errors import StateError, VersionError
+from anylocal.errors import CodeReplacedWarning, StateError, VersionError
 from anylocal.testing.models import perturb
 
 if TYPE_CHECKING:
@@ -294,14 +294,20 @@ class AdapterContract:
         assert all(function.__code__ is code for function, code in codes.items())
 
     def test_code_of_somebody_else_stays(self, model: torch.nn.Module) -> None:
-        """Code that another tool put on top during the capture is left alone, and no longer recorded."""
+        """Code that another tool put on top during the capture is left alone, reported, and no longer recorded."""
         function = next(iter(self.functions()))
         own = function.__code__
         foreign = own.replace(co_name="foreign")
-        try:
+
+        def replaced() -> Any:
             with self.adapter.capture_attention(model) as maps:
                 self.run(model)
                 function.__code__ = foreign
+            return maps
+
+        try:
+            with pytest.warns(CodeReplacedWarning, match=function.__name__):
+                maps = replaced()
             assert function.__code__ is foreign
             before = len(maps)
             self.run(model)
