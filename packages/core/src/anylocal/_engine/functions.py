@@ -74,22 +74,19 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
     seen: set[int] = set()
 
     def inside(value: object) -> Iterator[types.FunctionType]:
-        if id(value) in seen or value is None or is_a(type(value), type) or is_compiled(value):
+        if id(value) in seen or value is None:
             return
-        seen.add(id(value))
         # Most are plain functions, which hold others only as attributes of their own.
         if type(value) is types.FunctionType:
-            own = vars(value)
-            for attribute in _INSIDE if own else ():
-                if _may_hold_code(part := own.get(attribute)):
+            seen.add(id(value))
+            if vars(value):
+                for part in _held_by(value):
                     yield from inside(part)
-            # The functions of a `functools.singledispatch` for other types of the argument.
-            registry = own.get("registry") if "dispatch" in own else None
-            for part in registry.values() if type(registry) is types.MappingProxyType else ():
-                yield from inside(part)
-            yield from inside(dispatching_method(value)[0])
             yield value
             return
+        if is_a(type(value), type) or is_compiled(value):
+            return
+        seen.add(id(value))
         for attribute in _INSIDE:
             try:
                 part = inspect.getattr_static(value, attribute)
@@ -101,6 +98,16 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
                 yield from inside(part)
 
     yield from inside(wrapper)
+
+
+def _held_by(function: types.FunctionType) -> Iterator[object]:
+    """Yield what may be a function among the attributes of one."""
+    own = vars(function)
+    yield from (part for attribute in _INSIDE if _may_hold_code(part := own.get(attribute)))
+    # The functions of a `functools.singledispatch` for other types of the argument.
+    registry = own.get("registry") if "dispatch" in own else None
+    yield from registry.values() if type(registry) is types.MappingProxyType else ()
+    yield dispatching_method(function)[0]
 
 
 def _may_hold_code(part: object) -> bool:

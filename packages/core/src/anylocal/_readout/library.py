@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,7 @@ from torch import nn
 from anylocal.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 _GROUP: Final = "anylocal.adapters"
 """The entry points: each name is a library, each value the module that holds an `Adapter` called ``adapter``."""
@@ -23,6 +24,12 @@ DISTRIBUTIONS: Final = {"timm": "anylocal-vit", "transformers": "anylocal-bert"}
 def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     """Return where the adapters are, by the library that each reads; nothing is imported."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=_GROUP)}
+
+
+@functools.cache
+def _known_libraries() -> frozenset[str]:
+    """Return the libraries that have an adapter, as they were at first: the look-up reads a file of each package."""
+    return frozenset({*entry_points(), *DISTRIBUTIONS})
 
 
 def library_of(model: nn.Module, libraries: set[str]) -> str | None:
@@ -44,7 +51,7 @@ def _unwrapped(model: nn.Module) -> Iterator[nn.Module]:
             yield from _unwrapped(inner)
 
 
-def _of_class(cls: type, libraries: set[str]) -> str | None:
+def _of_class(cls: type, libraries: Collection[str]) -> str | None:
     packages = (base.__module__.partition(".")[0] for base in cls.__mro__)
     return next((package for package in packages if package in libraries), None)
 
@@ -57,11 +64,11 @@ def check_library(model: object, zoo: str, distribution: str) -> None:
     TargetError
         If the model's class is of another library that has an adapter. A model of one's own may have parts of any.
     """
-    others = {*entry_points(), *DISTRIBUTIONS} - {zoo}
     if not isinstance(model, nn.Module):
         return
     for module in _unwrapped(model):
-        if _of_class(type(module), {zoo}) is None and (library := _of_class(type(module), others)) is not None:
+        cls = type(module)
+        if _of_class(cls, {zoo}) is None and (library := _of_class(cls, _known_libraries() - {zoo})) is not None:
             own = DISTRIBUTIONS.get(library, "")
             adapter = f" with {own.replace('-', '_')}.capture_attention, or" if own else ""
             msg = (
