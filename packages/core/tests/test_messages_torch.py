@@ -217,6 +217,7 @@ class LeavesNone(nn.Module):
 NEVER_MADE = "; where a fused kernel runs, a model never makes the value. "
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_an_edit_that_is_given_nothing_but_none_says_so(*, compiled: bool) -> None:
     """It has no effect, and nothing shows in the output."""
@@ -225,9 +226,9 @@ def test_an_edit_that_is_given_nothing_but_none_says_so(*, compiled: bool) -> No
     cap = capture(model, edit={"attn": lambda attn: None if attn is None else attn * 0})
     with pytest.warns(EditNotAppliedWarning) as told, cap:
         run(torch.ones(2))
-    assert str(told[0].message) == (
+    assert [str(each.message) for each in told if each.category is EditNotAppliedWarning] == [
         f"The edit of 'attn' had no effect: it was given None and returned None each time{NEVER_MADE}[edit-not-applied]"
-    )
+    ]
 
 
 def test_an_edit_that_is_given_a_value_once_is_applied() -> None:

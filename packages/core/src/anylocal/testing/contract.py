@@ -293,11 +293,14 @@ class AdapterContract:
         assert count == total
         assert all(function.__code__ is code for function, code in codes.items())
 
-    def test_code_of_somebody_else_stays(self, model: torch.nn.Module) -> None:
+    def test_code_of_somebody_else_stays(
+        self, model: torch.nn.Module, codes: dict[types.FunctionType, types.CodeType]
+    ) -> None:
         """Code that another tool put on top during the capture is left alone, reported, and no longer recorded."""
-        function = next(iter(self.functions()))
-        own = function.__code__
-        foreign = own.replace(co_name="foreign")
+        with self.adapter.capture_attention(model):
+            function = next(function for function, own in codes.items() if function.__code__ is not own)
+            self.run(model)
+        foreign = codes[function].replace(co_name="foreign")
 
         def replaced() -> Any:
             with self.adapter.capture_attention(model) as maps:
@@ -313,7 +316,7 @@ class AdapterContract:
             self.run(model)
             assert len(maps) == before
         finally:
-            function.__code__ = own
+            function.__code__ = codes[function]
 
     def test_code_of_somebody_else_is_put_back(self, model: torch.nn.Module) -> None:
         """Code that another tool had put into the function before is back afterwards."""
