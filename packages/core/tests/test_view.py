@@ -227,12 +227,12 @@ def test_prefix_tokens_have_cells_of_their_own_in_thumbnails() -> None:
 
 
 def test_a_sink_of_one_patch_does_not_take_the_scale_of_its_thumbnail() -> None:
-    """Its column is one of 256, and one of 37 in the thumbnail; the others are seen as well."""
+    """Its column is one of 256, and one of 37 in the thumbnail, where it has about 3; the others are seen as well."""
     axis = Patches((16, 16))
     weights = torch.rand(1, 1, 257, 257)
     weights[..., 100] = 20
     page = explore(AttentionMap.from_weights(weights, queries=axis, keys=axis))
-    assert content(page)["layers"][0]["thumbs"][0]["tops"][0] < 1
+    assert content(page)["layers"][0]["thumbs"][0]["tops"][0] < 2
 
 
 def test_a_shared_scale_ends_at_the_top_of_all_heads() -> None:

@@ -51,13 +51,13 @@ is large enough to be seen, and compared, by itself."""
 
 
 EVEN = 3.0
-"""The scale ends no lower than at so many times the mean: weights that are nearly even are not near its end."""
+"""The scale ends no lower than at so many times the median: weights that are nearly even are not near its end."""
 
 
 def top_of(*panels: Weights) -> float:
     """Return where the scale of weights ends: about their 99th percentile.
 
-    It is the 99.5th percentile, or three times the mean if that is more: weights that are nearly even are seen to be.
+    It is the 99.5th percentile, or three times the median if that is more: weights that are nearly even are seen to be.
     But it is at most twice the 98th percentile, so that 2 % of the positions are always in the upper half of the scale,
     whatever a few sinks take; and not below the mean. Of few weights it is the maximum.
 
@@ -77,9 +77,8 @@ def top_of(*panels: Weights) -> float:
     if all(panel.shape[-1] < FEW_KEYS and panel.size < FEW_VALUES for panel in panels):
         top = float(values.max())
     else:
-        most, many = np.quantile(values, [0.995, 0.98])
-        mean = values.mean()
-        top = float(max(min(max(most, EVEN * mean), 2 * many), mean))
+        most, many, half = np.quantile(values, [0.995, 0.98, 0.5])
+        top = float(max(min(max(most, EVEN * half), 2 * many), values.mean()))
     return top if top > 0 else 1.0
 
 
