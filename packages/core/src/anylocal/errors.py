@@ -357,15 +357,17 @@ class OverlookedWarning(AnylocalWarning):
 
     Examples
     --------
-    >>> import torch, warnings
+    >>> import types, warnings
     >>> from anylocal.adapter import Adapter
-    >>> class OfTorch(Adapter):
+    >>> class Ours(Adapter):
     ...     functions = axes = None
+    >>> module = types.ModuleType("without_a_file")
+    >>> exec("def attend(q, k): attn = (q @ k).softmax(-1); return attn", vars(module))
     >>> with warnings.catch_warnings(action="error"):
-    ...     OfTorch().install(torch.nn.functional)
+    ...     Ours().install(module)
     Traceback (most recent call last):
         ...
-    anylocal.errors.OverlookedWarning: Not marked: multi_head_attention_forward ...
+    anylocal.errors.OverlookedWarning: Not marked: The source of attend cannot be read ...
     """
 
     slug: ClassVar[str] = "passed-over"
