@@ -89,7 +89,9 @@ def interrupted(function: Callable[[], object]) -> Iterator[tuple[bool, Place]]:
     numbers = {place: number for number, place in enumerate(counted.places, 1)}
     numbers |= {(place, "first"): number for number, place in reversed([*enumerate(counted.places, 1)])}  # type: ignore[misc]
     for number in sorted(set(numbers.values())):
-        finished = Lines(number).run(function)
+        lines = Lines(number)
+        # A run may be shorter than the one that was counted, and end before its turn.
+        finished = lines.run(function) and len(lines.places) >= number
         # A capture that the traceback held closes when that is collected.
         gc.collect()
         yield finished, counted.places[number - 1]
