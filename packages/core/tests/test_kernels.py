@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import types
+import weakref
 from typing import Any
 
 import pytest
@@ -326,3 +329,17 @@ def test_in_the_cache() -> None:
 def test_other_functions_are_untouched() -> None:
     """A function that calls no kernel gets no further instruction for them."""
     assert names_of_kernels(nn.Linear) == frozenset()
+
+
+def test_a_function_that_was_looked_into_is_not_kept() -> None:
+    """Its cells may hold a whole model."""
+
+    def attend(q: Any) -> Any:
+        return F.scaled_dot_product_attention(q, q, q)
+
+    assert isinstance(attend, types.FunctionType)
+    assert called_kernels(attend)
+    there = weakref.ref(attend)
+    del attend
+    gc.collect()
+    assert there() is None

@@ -6,9 +6,9 @@ function with the same signature; one that is not known is recorded by its name,
 
 from __future__ import annotations
 
-import functools
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -138,14 +138,20 @@ def binder(function: Any) -> Callable[..., Recorded] | None:
     return _of_flex if is_flex or any(function is other for other in _stand_ins) else None
 
 
-@functools.lru_cache(maxsize=4096)
-def _called(code: types.CodeType, function: types.FunctionType) -> frozenset[str]:
-    return frozenset(name for name in callee_names(code) if _may_be_kernel(name, code, function))
+# By function, each with the code that was looked into; weakly, for its globals and cells may hold whole models.
+_called: Final[weakref.WeakKeyDictionary[types.FunctionType, tuple[types.CodeType, frozenset[str]]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def called_kernels(function: types.FunctionType) -> frozenset[str]:
     """Return the names by which a function calls what may be a kernel."""
-    return _called(own_code(function), function)
+    code = own_code(function)
+    known, names = _called.get(function, (None, frozenset()))
+    if known is not code:
+        names = frozenset(name for name in callee_names(code) if _may_be_kernel(name, code, function))
+        _called[function] = code, names
+    return names
 
 
 def _may_be_kernel(name: str, code: types.CodeType, function: types.FunctionType) -> bool:
