@@ -387,7 +387,7 @@ def test_lines_between_words() -> None:
     assert behind.get_zorder() < found.get_zorder()
     assert ax.get_title() == "head 0\n20 strongest of 196 weights between words"
     assert found.colorbar is not None
-    assert found.colorbar.ax.get_xlabel() == "attention weight (grey: special tokens)"
+    assert found.colorbar.ax.get_xlabel() == "attention weight (grey: special tokens, not to scale)"
 
 
 def test_the_line_of_a_query_to_a_special_token() -> None:

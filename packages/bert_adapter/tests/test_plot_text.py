@@ -284,6 +284,14 @@ class TestRollout:
         ax = plot.rollout([AttentionMap.from_weights(torch.full((2, 2), np.nan), queries=axis, keys=axis)], ax=axes())
         assert ax.get_xlim() == (0, 1.02)
 
+    @pytest.mark.parametrize(("height", "expected"), [(12, 0.8), (3, 1.0)])
+    def test_gaps_between_bars(self, height: float, expected: float) -> None:
+        """Where a bar is a few pixels high, bars stand without gaps, which would make a pattern."""
+        axis = Tokens([f"word{n}" for n in range(100)])
+        one = AttentionMap.from_weights(torch.full((100, 100), 0.01), queries=axis, keys=axis)
+        ax = plot.rollout([one], ax=Figure((4, height)).subplots())
+        assert {round(bar.get_height(), 6) for bar in ax.containers[0]} == {expected}
+
     def test_labels(self) -> None:
         """Each bar has its token."""
         ax = plot.rollout(layers(), sample=0, ax=axes())

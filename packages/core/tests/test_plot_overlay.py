@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -153,7 +154,23 @@ def test_smooth_weights_are_interpolated_and_patches_are_not() -> None:
         draw_overlay(plt.figure().add_subplot(), ROW, KEYS, PIXELS, smooth=smooth, **options).heat.get_interpolation()
         for smooth in (False, True)
     ]
-    assert drawn == ["nearest", "bicubic"]
+    assert drawn == ["nearest", "catrom"]
+
+
+def test_a_smooth_peak_is_as_high_as_its_weight() -> None:
+    """In the middle of its patch, a weight among zeros has its own colour."""
+    figure = plt.figure(figsize=(7, 7), dpi=99)
+    ax = figure.add_axes((0, 0, 1, 1))
+    keys = Patches(grid=(7, 7), prefix=(), image_size=(70, 70))
+    row = np.zeros(49)
+    row[24] = 1.0
+    colours = overlay_colormap("gray", 1.0)
+    draw_overlay(ax, row, keys, np.zeros((70, 70, 3)), scale=Normalize(0, 1), colours=colours, smooth=True, cells=False)
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[..., 0]
+    assert drawn.max() > 245
+    assert drawn[346, 346] > 245
+    assert drawn[346 + 99, 346] < 10
 
 
 def test_a_threshold_leaves_out_the_rest() -> None:
@@ -239,6 +256,18 @@ def test_the_bare_image_takes_a_place_that_is_left(count: int, bare: int) -> Non
     assert [(len(ax.images), ax.get_title()) for ax in found] == [(1, "image")] * bare
     assert figure.axes[-1].get_label() == "colorbar"
     assert overlapping(figure) == []
+
+
+@pytest.mark.parametrize(("queries", "frames"), [((1, 1, 1), 1), ((1, 2, 1), 0)])
+def test_a_query_of_all_panels_is_outlined_on_the_bare_image(queries: tuple[int, ...], frames: int) -> None:
+    """As on the panels; of several queries none belongs there."""
+    figure = plt.figure(figsize=(7, 5))
+    panels = [replace(panel, marked=(KEYS, ((query, 0),))) for panel, query in zip(ROWS, queries, strict=False)]
+    axes = draw_panels(panels, look(), figure, fit_height=False, heading="", columns=2)
+    (bare,) = (ax for ax in figure.axes if ax.get_label() == "image")
+    assert len(bare.patches) == frames
+    assert all(patch.get_bbox().bounds == (0, 0, 16, 16) for patch in bare.patches)
+    assert all(len(ax.patches) > 2 for ax in axes)
 
 
 def test_one_scale_for_all_needs_no_numbers() -> None:

@@ -95,7 +95,7 @@ class TestPrefix:
         """The dots of a single token stand at their layer, and the legend names it all the same."""
         ax = plot.prefix(layers(3, 3, axis=Patches(grid=(3, 4))), ax=empty())
         assert set(dots(ax)[:, 0]) == {0, 1}
-        assert legend(ax) == ["prefix token\n(mean of heads)", "cls"]
+        assert legend(ax) == ["prefix token\n(mean of heads)", "cls", "one head"]
 
     def test_lines(self) -> None:
         """A line for each token goes through the mean of the heads."""
@@ -110,7 +110,12 @@ class TestPrefix:
         """Axes and legend have labels."""
         ax = plot.prefix(layers(3, 3), ax=empty())
         assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("layer", "attention weight\non prefix tokens", "")
-        assert legend(ax) == ["prefix token\n(mean of heads)", "cls", "reg"]
+        assert legend(ax) == ["prefix token\n(mean of heads)", "cls", "reg", "one head"]
+
+    def test_dots_at_zero(self) -> None:
+        """The dots of heads that give nothing to the token are drawn whole, at the edge of the axes."""
+        ax = plot.prefix(layers(3, 3), ax=empty())
+        assert not any(heads.get_clip_on() for heads in ax.collections)
 
     def test_lines_are_distinguishable(self) -> None:
         """Each token has a colour and a form of its own, and its dots have the same."""
@@ -150,7 +155,7 @@ class TestPrefix:
         only = Patches(grid=(3, 4), prefix=("reg",), image_size=(48, 80))
         maps = [make(BARE), make(), make(keys=only), make(keys=Axis(5))]
         ax = plot.prefix(maps, ax=empty())
-        assert legend(ax) == ["prefix token\n(mean of heads)", "cls", "reg"]
+        assert legend(ax) == ["prefix token\n(mean of heads)", "cls", "reg", "one head"]
         assert [False, True, False, False] == np.isfinite(heights(ax, 0)).tolist()
         assert [False, True, True, False] == np.isfinite(heights(ax, 1)).tolist()
         assert heights(ax, 1)[2] == pytest.approx(numbers.prefix_mass(maps[2]).mean().item())

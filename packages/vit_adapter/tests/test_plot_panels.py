@@ -307,7 +307,7 @@ class TestAll:
 
     def test_smooth(self, recipe: str) -> None:
         """Patches by default, interpolated where asked."""
-        for smooth, expected in ((False, "nearest"), (True, "bicubic")):
+        for smooth, expected in ((False, "nearest"), (True, "catrom")):
             shown = {ax.images[1].get_interpolation() for ax in panels(drawn(recipe, smooth=smooth))}
             assert shown == {expected}
 

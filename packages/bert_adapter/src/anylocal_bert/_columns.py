@@ -33,6 +33,9 @@ BEHIND = "0.75"
 BARELY = 1.25
 """Bars that are longer than the scale by this at most are not cut off: the axis reaches their end."""
 
+CROWDED = 4.0
+"""Points: bars that have less of the height stand without gaps."""
+
 LONGEST = 14
 """Most characters of a label."""
 
@@ -129,7 +132,9 @@ def draw_bars(ax: Axes, values: Weights, scale: Normalize, color: str | None) ->
     """Draw a bar for each token, from the top downwards; one that is longer than the scale is broken at its end."""
     assert scale.vmin is not None
     assert scale.vmax is not None
-    ax.barh(range(len(values)), values, color=color, height=0.8)
+    # Gaps narrower than a pixel or two would make a pattern that is not in the values.
+    crowded = room(ax.bbox.height, ax, 7) / len(values) < CROWDED
+    ax.barh(range(len(values)), values, color=color, height=1.0 if crowded else 0.8)
     end = scale.vmax
     if isinstance(scale, LogNorm):
         ax.set_xscale("log")

@@ -320,7 +320,7 @@ def lines(
         least = weights[drawn[0]] if drawn else 0
         behind = strongest_of(np.where(candidates | (weights < least), 0, weights), None)
         draw_behind(ax, behind, lefts)
-        number, label = f"{number} between words", f"{LEGEND} (grey: special tokens)"
+        number, label = f"{number} between words", f"{LEGEND} (grey: special tokens, not to scale)"
         # Without the names of the keys in which grey lines end, the next name would be taken for theirs.
         special = ~words_of(keys, right, text)
         ends = [*drawn, *((row, column) for column, row in {c: r for r, c in behind if special[c]}.items())]

@@ -101,12 +101,13 @@ def query(
         much as any other; the colorbar has a triangle where weights are clipped.
     cmap : str or matplotlib.colors.Colormap
         "plasma" by default: its lightness rises evenly, and it stands out on most photographs. On one whose own
-        colours are warm, "viridis" stands out more.
+        colours are warm, "viridis" stands out more, and so does either on a photograph in grey.
     alpha : float
         The opacity of the greatest weight, between 0 and 1. Opacity grows with the weight: the image keeps its colours
         where there is none, and fades to grey below weights.
     smooth : bool
-        Whether to interpolate between the centres of patches (bicubic); the patches as they are by default.
+        Whether to interpolate between the centres of patches (bicubic, each centre with its own weight); the patches as
+        they are by default.
     threshold : float, optional
         Draw only the smallest set of patches that holds this share of the weight of all patches, such as 0.6.
     mean, std : float or sequence of float, optional

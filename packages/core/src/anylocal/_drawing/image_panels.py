@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
 
 from anylocal._drawing.figure import height_of, width_of
-from anylocal._drawing.overlay import BACKGROUND, bottom_of, draw_bare, draw_overlay, overlay_colormap
+from anylocal._drawing.overlay import BACKGROUND, Overlay, bottom_of, draw_bare, draw_overlay, overlay_colormap
 from anylocal._drawing.scale import FRACTION, Share, clipped, legend_of, scales_of, short
 from anylocal.errors import OptionError
 
@@ -122,7 +122,8 @@ def draw_panels(
     Returns
     -------
     list of matplotlib.axes.Axes
-        Those of the panels, in order. Where the last row has a place left, the bare image is drawn there as well.
+        Those of the panels, in order. Where the last row has a place left, the bare image is drawn there as well, with
+        the positions that all panels outline.
     """
     # The scale is that of the patches: a class token may have fifty times as much.
     patches = [panel.keys.split(panel.row)[1].ravel() for panel in panels]
@@ -137,7 +138,9 @@ def draw_panels(
         _draw_panel(ax, panel, look, scale, colours, place.plan, numbered=numbered)
     if len(panels) % place.plan.columns:
         bottom = bottom_of(panels[0].keys, cells=place.plan.cells)
-        draw_bare(place.add_axes(len(panels), "image", "image"), look.pixels, bottom)
+        bare = draw_bare(place.add_axes(len(panels), "image", "image"), look.pixels, bottom)
+        if all(panel.marked == panels[0].marked for panel in panels):
+            _outline(Overlay(bare, (), panels[0].keys), panels[0])
     place.write(heading, sides)
     beyond = clipped(scales, [panel.row for panel in panels])
     _draw_bar(
@@ -286,10 +289,7 @@ def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
         threshold=look.threshold,
         cells=plan.cells,
     )
-    if panel.marked is not None:
-        axis, places = panel.marked
-        for place in places:
-            drawn.outline(axis, *place)
+    _outline(drawn, panel)
     if numbered:
         assert scale.vmax is not None
         height, width = look.pixels.shape[:2]
@@ -304,6 +304,13 @@ def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
             fontsize=plan.font,
             path_effects=[withStroke(linewidth=1.4, foreground="black")],
         )
+
+
+def _outline(drawn: Overlay, panel: Panel) -> None:
+    if panel.marked is not None:
+        axis, places = panel.marked
+        for place in places:
+            drawn.outline(axis, *place)
 
 
 def _draw_bar(  # noqa: PLR0917  # as above

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from matplotlib import rcParams
+from matplotlib.lines import Line2D
 
 from anylocal._drawing.figure import new_axes
 from anylocal._drawing.select import array_of
@@ -19,7 +20,6 @@ from anylocal.errors import ShapeError
 if TYPE_CHECKING:
     import torch
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
 
     from anylocal._drawing.norms import Weights
     from anylocal._maps.map import AttentionMap
@@ -165,20 +165,32 @@ def _draw_heads(ax: Axes, line: Line2D, values: ByLayer, shift: float, label: st
     ax.scatter(
         layers,
         numbers,
-        s=(0.7 * rcParams["lines.markersize"]) ** 2,
+        s=_dot() ** 2,
         color=line.get_color(),
         marker=line.get_marker(),
         alpha=0.45,
         linewidths=0,
         label=label,
+        # At 0, half of each dot would be cut off.
+        clip_on=False,
     )
 
 
+def _dot() -> float:
+    """Return the diameter of a head's dot, in points."""
+    return float(0.7 * rcParams["lines.markersize"])
+
+
 def _add_legend(ax: Axes, title: str | None, *, outside: bool) -> None:
+    handles, _ = ax.get_legend_handles_labels()
+    if title:
+        # Grey: dots have the colours and forms of their lines.
+        handles.append(Line2D([], [], linestyle="", marker="o", markersize=_dot(), color=GREY, label="one head"))
     if not outside:
-        ax.legend(title=title, fontsize="small", title_fontsize="small")
+        ax.legend(handles=handles, title=title, fontsize="small", title_fontsize="small")
         return
     ax.legend(
+        handles=handles,
         title=title,
         loc="upper left",
         bbox_to_anchor=(1, 1),

@@ -225,7 +225,8 @@ def draw_overlay(
     scale, colours
         See `overlay_colormap` for the latter.
     smooth : bool
-        Whether to interpolate between the centres of patches (bicubic), clipped to the patches drawn.
+        Whether to interpolate between the centres of patches, clipped to the patches drawn: bicubic by Catmull and
+        Rom's splines, which pass through the weights themselves (matplotlib's "bicubic" lowers peaks).
     threshold : float, optional
         Draw only the smallest set of patches that holds this share of the patches' weight.
     cells : bool
@@ -247,7 +248,7 @@ def draw_overlay(
         extent=extent,
         origin="upper",
         aspect="equal",
-        interpolation="bicubic" if smooth else "nearest",
+        interpolation="catrom" if smooth else "nearest",
         interpolation_stage="data",
     )
     # A clip path of its own keeps vector formats from merging the two images, for which matplotlib applies alpha twice
@@ -258,14 +259,15 @@ def draw_overlay(
     return Overlay(heat, drawn, keys)
 
 
-def draw_bare(ax: Axes, pixels: Pixels, bottom: float) -> None:
+def draw_bare(ax: Axes, pixels: Pixels, bottom: float) -> AxesImage:
     """Draw an image without weights, in axes that reach down to `bottom`."""
     height, width = pixels.shape[:2]
     extent = (0, width, height, 0)
-    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent, origin="upper", aspect="equal")
+    image = ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent, origin="upper", aspect="equal")
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(bottom, 0))
+    return image
 
 
 def bottom_of(keys: Patches, *, cells: bool = True) -> float:
