@@ -15,10 +15,11 @@ import timm
 import torch
 from PIL import Image
 from torch.nn import functional
-from transformers import AutoModel, AutoTokenizer, BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
 from anylocal.drawing import Photograph, photograph
 from anylocal.errors import DependencyError
+from anylocal_bert import minilm as bert
 from anylocal_vit import dinov2
 from anylocal_vit.cli import digits
 
@@ -119,8 +120,7 @@ def photo_scene(name: str = "astronaut", size: int = 224) -> tuple[Any, Photogra
 @cache
 def minilm() -> tuple[Any, Any]:
     """Return a pretrained 6-layer BERT and its tokenizer."""
-    name = "sentence-transformers/all-MiniLM-L6-v2"
-    return AutoModel.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
+    return bert.load()
 
 
 @cache

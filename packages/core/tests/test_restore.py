@@ -412,8 +412,8 @@ def test_a_capture_shows_what_it_captured() -> None:
     """Target, names, number of calls and state."""
     with capture(add, "total", "x") as cap:
         add(1)
-        assert repr(cap) == "Capture(add: total, x; 1 calls, open)"
-    assert repr(cap) == "Capture(add: total, x; 1 calls, closed)"
+        assert repr(cap) == "Capture(add: total, x; 1 call, open)"
+    assert repr(cap) == "Capture(add: total, x; 1 call, closed)"
 
 
 def test_a_capture_tells_its_names_and_sites() -> None:

@@ -223,17 +223,27 @@ def test_training_learns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_misspelt_model_names_others(capsys: pytest.CaptureFixture[str]) -> None:
     """A model that timm does not have is refused with names that it has."""
     assert main(["--model", "vit_smal_patch16_224"]) == 1
-    assert "timm has no model 'vit_smal_patch16_224'. It has, for example: vit_" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "timm has no model 'vit_smal_patch16_224'. It has, for example: vit_small_patch16_224" in said
+
+
+def test_the_help_names_the_survey(capsys: pytest.CaptureFixture[str]) -> None:
+    """The other command is found from the first one."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "python -m anylocal_vit survey" in capsys.readouterr().out
 
 
 def test_weights_out_of_reach_say_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a network, the error names the options that need none."""
 
     def offline(*_: Any, **__: Any) -> None:
-        raise OSError("We couldn't connect to the hub.")
+        raise OSError("We couldn't connect to the hub..")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(WeightsError, match=r"couldn't connect .* --checkpoint FILE, .* --random-weights"):
+    with pytest.raises(
+        WeightsError, match=r"couldn't connect to the hub\. The .* --checkpoint FILE, .* --random-weights"
+    ):
         load_model(Namespace(model="vit_tiny_patch16_224", checkpoint=None, random_weights=False))
 
 

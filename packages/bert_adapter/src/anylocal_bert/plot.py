@@ -65,6 +65,11 @@ if TYPE_CHECKING:
 
 __all__ = ["cross", "difference", "entropy", "heads", "heatmap", "lines", "model", "rollout", "tokens"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 PADDING = "0.6"
 """The grey of padding, in matplotlib's notation; the default colormap does not contain it."""
 

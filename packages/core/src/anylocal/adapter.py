@@ -57,3 +57,7 @@ __all__ = [
     "split_heads",
     "stands_for_flex",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

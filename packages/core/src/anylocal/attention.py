@@ -47,3 +47,7 @@ __all__ = [
     "rollout",
     "sink_mass",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

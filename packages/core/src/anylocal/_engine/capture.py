@@ -6,7 +6,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
-from anylocal._engine import dynamo, empty_reasons, patch, tensors
+from anylocal._engine import dynamo, empty_reasons, patch, tables, tensors
 from anylocal._engine.calls import Assembler, Call
 from anylocal._engine.functions import bound_names, found_by_name, is_defined_again
 from anylocal._engine.keep import keeper
@@ -14,7 +14,7 @@ from anylocal._engine.lock import completely
 from anylocal._engine.recording import Recording, check_name
 from anylocal._engine.records import Log, Record
 from anylocal._engine.resolve import Resolution, resolve
-from anylocal._engine.sites import Site, Sites, check_options, only, requests, site
+from anylocal._engine.sites import Site, Sites, check_options, forward_first, only, requests, site
 from anylocal._engine.spec import Request
 from anylocal._engine.subscription import Subscription
 from anylocal.errors import NameNotFoundError, StateError
@@ -39,7 +39,7 @@ class Capture(Recording):
     >>> average = mean([1, 2, 3])
     >>> cap.close()
     >>> cap
-    Capture(mean: total; 1 calls, closed)
+    Capture(mean: total; 1 call, closed)
     >>> cap["total"]
     [6]
     """
@@ -231,7 +231,7 @@ class Capture(Recording):
     def __repr__(self) -> str:
         """Return what is captured and how much of it was recorded."""
         state = "open" if self.is_open else "closed"
-        return f"Capture({self._label}: {', '.join(self.names)}; {len(self)} calls, {state})"
+        return f"Capture({self._label}: {', '.join(self.names)}; {tables.counted(len(self), 'call')}, {state})"
 
 
 def capture(
@@ -317,7 +317,8 @@ def find(target: object) -> Sites:
     Returns
     -------
     list of Site
-        Each function with the names it binds, in the order in which they are found; shown as a table.
+        Each function with the names it binds, in the order in which they are found, but those of a
+        forward pass first; shown as a table.
 
     Raises
     ------
@@ -334,4 +335,5 @@ def find(target: object) -> Sites:
       mean  values, total
     """
     resolution = resolve(target)
-    return Sites(site(found, bound_names(found.function), resolution.modules) for found in resolution.matches)
+    found = forward_first(resolution.matches)
+    return Sites(site(match, bound_names(match.function), resolution.modules) for match in found)

@@ -83,7 +83,7 @@ def _named_by(functions: Mapping[types.FunctionType, object]) -> Iterator[types.
     pending, seen = list(functions), set(functions)
     while pending:
         function = pending.pop()
-        for name in _global_names(own_code(function)):
+        for name in global_names(own_code(function)):
             named = function.__globals__.get(name)
             if type(named) is not types.FunctionType or _is_foundation(named):
                 continue
@@ -95,8 +95,8 @@ def _named_by(functions: Mapping[types.FunctionType, object]) -> Iterator[types.
 
 
 @functools.lru_cache(maxsize=4096)
-def _global_names(code: types.CodeType) -> tuple[str, ...]:
-    inner = [_global_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+def global_names(code: types.CodeType) -> tuple[str, ...]:
+    inner = [global_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
     return tuple(dict.fromkeys((*code.co_names, *itertools.chain(*inner))))
 
 

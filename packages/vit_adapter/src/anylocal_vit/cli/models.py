@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import timm
@@ -28,7 +29,7 @@ def add_options(parser: ArgumentParser, *, required: bool = False) -> None:
 def check_name(name: str) -> None:
     """Raise OptionError if timm has no model of this name."""
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.partition('.')[0][:12]}*")[:5] or timm.list_models("vit_*patch16_224")[:5]
+        near = get_close_matches(name.partition(".")[0], timm.list_models(), n=3) or ["vit_small_patch16_224"]
         raise OptionError(f"timm has no model {name!r}. It has, for example: {', '.join(near)}.")
 
 
@@ -41,9 +42,9 @@ def load_model(options: Namespace) -> torch.nn.Module:
             options.model, pretrained=pretrained, checkpoint_path=options.checkpoint or ""
         )
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()
+        reason = [line.rstrip(".") for line in str(error).strip().splitlines()] or [type(error).__name__]
         raise WeightsError(
-            f"The weights of {options.model!r} could not be loaded: {reason[0] if reason else type(error).__name__}."
+            f"The weights of {options.model!r} could not be loaded: {reason[0]}."
             " The Hugging Face hub has them, which needs a network once; then they are cached. Offline, give a file"
             " with --checkpoint FILE, take an untrained model with --random-weights, or leave --model out: the"
             " demo's own needs no hub."
