@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_make"))
 
-import hub  # noqa: E402  # it is in `_make`
-
 # Such small models gain nothing from a second thread, and crawl with it on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Pages would show progress bars as output of the code.
 os.environ["TQDM_DISABLE"] = "1"
-# Before anything imports huggingface_hub, which reads its settings at import.
-hub.fill(HERE / "_build" / "hub")
+# The build needs no network; huggingface_hub reads this when it is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("SCENES", str(HERE / "_build" / "scenes"))
 
 import front  # noqa: E402  # after what it reads at import

