@@ -17,6 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from anylocal.attention import AttentionMap, Tokens
+from anylocal.drawing import short
 from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError
 from anylocal_bert import plot
 
@@ -152,18 +153,27 @@ def test_the_ends_of_strong_lines_are_named(query: str | None) -> None:
     assert len(left) < 40
 
 
-def test_the_special_tokens_in_which_grey_lines_end_are_named() -> None:
-    """Else a reader takes the nearest name for theirs."""
+@pytest.mark.parametrize(("end", "named"), [(40, {"[CLS]", "[SEP]", "w41"}), (1, {"w2", "[SEP]"})])
+def test_what_grey_lines_end_in_is_named_after_the_strongest_lines(end: int, named: set[str]) -> None:
+    """A reader takes the nearest name for that of a line: special tokens are named unless they are in its place."""
     names = ["[CLS]", *(f"w{number}" for number in range(126)), "[SEP]"]
     axis = Tokens(names, special=[name.startswith("[") for name in names])
     weights = torch.full((128, 128), 0.001)
     weights[:, 0] = 0.6
     weights[:, 127] = 0.2
     for number in range(1, 60):
-        weights[number, 1 + number % 3] = 0.1
+        weights[number, end + number % 3] = 0.1 + 0.01 * (number % 3 == 2)
     one = AttentionMap.from_weights(weights, queries=axis, keys=axis)
     _, right = labels(plot.lines(one, ax=axes(4, 3)))
-    assert {"[CLS]", "[SEP]"} < set(right)
+    assert named <= set(right)
+
+
+def test_the_legend_names_the_greatest_weight_beyond_the_scale() -> None:
+    """A special token that takes more than any word is as dark as the strongest word."""
+    ax = plot.lines(sentence(), query="word3", ax=axes())
+    bar = collection(ax).colorbar
+    assert bar is not None
+    assert bar.ax.get_xlabel() == f"attention weight (max {short(sentence()[0, 0, 4].max().item())})"
 
 
 def test_the_strongest_of_one_query() -> None:
@@ -385,9 +395,9 @@ def test_lines_between_words() -> None:
     assert found.norm.vmax == pytest.approx(sentence()[0, 0, 1:-1, 1:-1].max().item())
     assert {(0.0, 0.0), (5.0, 0.0)} < {(a, b) for a, b in np.array(behind.get_segments())[:, :, 1]}
     assert behind.get_zorder() < found.get_zorder()
-    assert ax.get_title() == "head 0\n20 strongest of 196 weights between words"
+    assert ax.get_title() == "head 0\n20 strongest of 196 between words"
     assert found.colorbar is not None
-    assert found.colorbar.ax.get_xlabel() == "attention weight (grey: special tokens, not to scale)"
+    assert found.colorbar.ax.get_xlabel() == "attention weight\n(grey: special tokens, not to scale)"
 
 
 def test_the_line_of_a_query_to_a_special_token() -> None:

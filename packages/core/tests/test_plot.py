@@ -405,7 +405,7 @@ class TestHeads:
         tops = [limits(ax.images[0].norm)[1] for ax in panels]
         patches = np.asarray(attention[0])[:, 2:, 2:]
         assert tops == pytest.approx([*patches.max((1, 2)), patches.mean(0).max()])
-        assert [[text.get_text() for text in ax.texts] for ax in panels] == [[short(top)] for top in tops]
+        assert [[text.get_text() for text in ax.texts] for ax in panels] == [[f"1 = {short(top)}"] for top in tops]
         assert bar.get_ylabel() == FRACTION
         np.testing.assert_allclose(bar.get_ylim(), (0, 1))
 

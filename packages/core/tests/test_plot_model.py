@@ -151,7 +151,16 @@ class TestScale:
         ax = grid(plot.model(maps, figure=empty()))
         tops = [layer[0, head].max().item() for layer in maps for head in range(layer.shape[1])]
         assert [image.norm.vmax for image in ax.images] == tops
-        assert [text.get_text() for text in ax.texts] == [short(top) for top in tops]
+        assert [text.get_text() for text in ax.texts] == [f"1 = {short(top)}" for top in tops]
+
+    def test_tops_without_room(self) -> None:
+        """Where thumbnails are too small for a number, the colorbar tells the range of the tops."""
+        maps = layers(*[12] * 12)
+        tops = [layer[0, head].max().item() for layer in maps for head in range(12)]
+        figure = plot.model(maps, figure=empty(4, 3))
+        assert not grid(figure).texts
+        label = grid(figure).child_axes[0].get_ylabel()
+        assert f"({short(min(tops))} to {short(max(tops))})" in label
 
     def test_layers(self) -> None:
         """The heads of a layer can share a scale."""

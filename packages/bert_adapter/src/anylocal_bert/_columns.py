@@ -36,6 +36,9 @@ BARELY = 1.25
 CROWDED = 4.0
 """Points: bars that have less of the height stand without gaps."""
 
+CLEAR = 0.015
+"""The share of the height that is left free above and below such bars."""
+
 LONGEST = 14
 """Most characters of a label."""
 
@@ -147,7 +150,9 @@ def draw_bars(ax: Axes, values: Weights, scale: Normalize, color: str | None) ->
         ax.xaxis.set_major_locator(MaxNLocator(4))
         # As `short` writes the values beside broken bars.
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".removeprefix("0") or "0"))
-    ax.set(xlim=(scale.vmin, end), ylim=(len(values) - 0.5, -0.5))
+    # Thin bars at the ends would be taken for the frame.
+    margin = 0.5 + CLEAR * len(values) * crowded
+    ax.set(xlim=(scale.vmin, end), ylim=(len(values) - 1 + margin, -margin))
     ax.grid(visible=False)
     _break(ax, np.flatnonzero(values > end).tolist(), values)
 

@@ -36,6 +36,7 @@ from anylocal.drawing import (
     sample_of,
     scale_of,
     set_title,
+    short,
     type_share,
 )
 from anylocal.errors import OptionError, PositionError, ShapeError, StateError
@@ -78,6 +79,9 @@ PAPER = "magma_r"
 
 STRONGEST = 60
 """How many lines a picture has at most by default; the eye cannot follow more."""
+
+NAMED = 5
+"""How many of the strongest lines have names at their ends before special tokens have."""
 
 FAINT, FEWEST = 0.2, 5
 """By default lines of one query with less than this share of its greatest weight on a word are left out, but not of
@@ -325,14 +329,20 @@ def lines(
         least = weights[drawn[0]] if drawn else 0
         behind = strongest_of(np.where(candidates | (weights < least), 0, weights), None)
         draw_behind(ax, behind, lefts)
-        number, label = f"{number} between words", f"{LEGEND} (grey: special tokens, not to scale)"
-        # Without the names of the keys in which grey lines end, the next name would be taken for theirs.
+        number, label = number.replace("weights", "between words"), f"{LEGEND}\n(grey: special tokens, not to scale)"
+        # Without the names of the keys in which grey lines end, the next name would be taken for theirs. The last ends
+        # are the first to be named, and those of the strongest lines matter most.
         special = ~words_of(keys, right, text)
-        ends = [*drawn, *((row, column) for column, row in {c: r for r, c in behind if special[c]}.items())]
+        ends = [*((row, column) for column, row in {c: r for r, c in behind if special[c]}.items()), *drawn[-NAMED:]]
+        ends = [*drawn[:-NAMED], *ends]
     name_columns(ax, (queries, left), (keys, right), text, [(lefts[row], column) for row, column in ends])
     set_title(ax, [", ".join(caption(attention, at, head)), ", ".join([*chosen, number])], share, width)
     if colorbar:
-        add_legend(found, ax, label, clipped([scale], [found.get_array()]))
+        beyond = clipped([scale], [found.get_array()])
+        if beyond in {"max", "both"}:
+            most = f"(max {short(max(weights[place] for place in drawn))})"
+            label = label.replace("\n(", f" {most}\n(") if "\n" in label else f"{label} {most}"
+        add_legend(found, ax, label, beyond)
     return ax
 
 

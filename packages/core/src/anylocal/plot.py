@@ -51,6 +51,7 @@ try:
         clipped,
         colormap_of,
         legend_of,
+        ranged,
         scale_of,
         scales_of,
     )
@@ -243,6 +244,8 @@ def heads(
     axes = draw_panels(figure, columns, list(zip(panels, cells, scales, strict=True)), colours)
     figure.suptitle("\n".join([*layer_name(attention), *sample_name(attention, at)]))
     scale, label = legend_of(norm, scales)
+    if not any(ax.texts for ax in axes):
+        label = ranged(label, scales)
     legend = cm.ScalarMappable(scale, colours)
     add_common_colorbar(figure, axes, legend, named(label, norm), clipped(scales, cells))
     return figure
@@ -341,6 +344,8 @@ def model(
     scale, label = legend_of(norm, scales)
     if len(set(map(id, scales))) > 1:
         write_tops(ax, drawn, names, scales)
+    if not ax.texts:
+        label = ranged(label, scales)
     beyond = clipped(scales, [panel.weights for panel in panels])
     bar = add_colorbar(cm.ScalarMappable(scale, colours), ax, named(label, norm), beyond)
     shrink(bar.ax, bar_share(drawn))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from matplotlib import rcParams
 
 from anylocal._drawing.figure import Settled, height_of, interpolation, lay_out, new_figure, width_of
-from anylocal._drawing.panel import Panel, Reduce, size_of_top, smaller, write_top
+from anylocal._drawing.panel import Panel, Reduce, smaller, write_top
 from anylocal._drawing.select import array_of, counted_of, mean_of, place_of
 from anylocal._drawing.ticks import DIGIT, name_positions
 
@@ -99,10 +99,10 @@ def write_tops(ax: Axes, figure: Figure, names: Sequence[str], scales: Sequence[
     bounds = ax.get_xlim()[1], ax.get_ylim()[0]
     columns, rows = (round(bound + 0.5) for bound in bounds)
     wide = (width_of(figure) - _around() - _labels(names)) / columns
-    size = size_of_top(min(wide, (height_of(figure) - 1.1 * _inch()) / rows))
-    for image, scale in zip(ax.images, scales, strict=True) if size else ():
+    width = min(wide, (height_of(figure) - 1.1 * _inch()) / rows)
+    for image, scale in zip(ax.images, scales, strict=True):
         _, right, _, top = image.get_extent()
-        write_top(ax, (right - 0.03, top + 0.03), scale, size, ax.transData)
+        write_top(ax, (right - 0.03, top + 0.03), scale, width, ax.transData)
 
 
 def bar_share(figure: Figure) -> float:

@@ -20,7 +20,7 @@ from matplotlib.textpath import TextPath
 
 from anylocal._drawing.figure import height_of, width_of
 from anylocal._drawing.overlay import BACKGROUND, Overlay, bottom_of, draw_bare, draw_overlay, overlay_colormap
-from anylocal._drawing.scale import FRACTION, Share, clipped, legend_of, scales_of, short
+from anylocal._drawing.scale import Share, clipped, legend_of, ranged, scales_of, short
 from anylocal.errors import OptionError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ NUMBERS_FROM: Final = 0.5
 EXPLAINED_FROM: Final = 0.65
 """Inches: narrower panels have the number alone, without what it is."""
 
-CELLS_FROM: Final = 0.6
+CELLS_FROM: Final = 0.75
 """Inches: in narrower panels, what prefix cells say could not be read, and the image needs their place."""
 
 SMALLEST_FONT: Final = 4.5
@@ -328,9 +328,8 @@ def _draw_bar(  # noqa: PLR0917  # as above
     """Draw the colorbar: in weights where all panels have one scale, else relative to each panel's top."""
     (x, y, width, height), (wide, high) = place, size
     scale, label = legend_of(look.norm, scales)
-    if label == FRACTION and not numbered:
-        tops = [float(each.vmax) for each in scales if each.vmax is not None]
-        label += f" ({short(min(tops))} to {short(max(tops))})"
+    if not numbered:
+        label = ranged(label, scales)
     # Not longer than its label needs in a high figure; in a low one, the labels of both ends are inside the figure.
     length = min(max(height / 2, height - font / 72), max(2.6, *(text_width(line, font) for line in label.split("\n"))))
     # Beside a single row of small panels it is longer than they are high: its ticks need that.

@@ -119,7 +119,7 @@ def draw_layers(
     # The dots of several lines stand side by side, around the layer's place.
     apart = np.linspace(-0.25, 0.25, len(lines)) if len(lines) > 1 else [0.0]
     for (name, values), marker, shift in zip(lines.items(), cycle(MARKERS), apart, strict=False):
-        (line,) = ax.plot(range(len(values)), _means(values), marker=marker, label=name)
+        (line,) = ax.plot(range(len(values)), _means(values), marker=marker, zorder=2.7, label=name)
         _draw_heads(ax, line, values, shift, label="_head" if legend else "head")
     length = max(map(len, lines.values()))
     if uniform:
@@ -131,8 +131,7 @@ def draw_layers(
     # From 0, for these are sizes; matplotlib's margin is a share of the range of values, which may be narrow.
     top = ax.dataLim.ymax
     ax.set_ylim(0, 1.06 * top if 0 < top < math.inf else 1)
-    # Several lines leave no room for it among them.
-    _add_legend(ax, legend, outside=len(lines) > 1)
+    _add_legend(ax, legend)
     return ax
 
 
@@ -171,8 +170,9 @@ def _draw_heads(ax: Axes, line: Line2D, values: ByLayer, shift: float, label: st
         alpha=0.45,
         linewidths=0,
         label=label,
-        # At 0, half of each dot would be cut off.
+        # At 0, half of each dot would be cut off, and the other half covered by the frame.
         clip_on=False,
+        zorder=2.6,
     )
 
 
@@ -181,22 +181,22 @@ def _dot() -> float:
     return float(0.7 * rcParams["lines.markersize"])
 
 
-def _add_legend(ax: Axes, title: str | None, *, outside: bool) -> None:
+def _add_legend(ax: Axes, title: str | None) -> None:
     handles, _ = ax.get_legend_handles_labels()
     if title:
         # Grey: dots have the colours and forms of their lines.
         handles.append(Line2D([], [], linestyle="", marker="o", markersize=_dot(), color=GREY, label="one head"))
-    if not outside:
-        ax.legend(handles=handles, title=title, fontsize="small", title_fontsize="small")
+    options = {"handles": handles, "frameon": False, "fontsize": "small"}
+    if title:
+        ax.legend(
+            handlelength=1.2,
+            title=title,
+            title_fontsize="small",
+            loc="upper left",
+            bbox_to_anchor=(1, 1),
+            borderaxespad=0,
+            **options,
+        )
         return
-    ax.legend(
-        handles=handles,
-        title=title,
-        loc="upper left",
-        bbox_to_anchor=(1, 1),
-        borderaxespad=0,
-        frameon=False,
-        handlelength=1.2,
-        fontsize="small",
-        title_fontsize="small",
-    )
+    # Below the dots: where there is no free corner, it hides none.
+    ax.legend(**options).set_zorder(0.5)

@@ -23,7 +23,7 @@ from anylocal._drawing.figure import (
     type_share,
     width_of,
 )
-from anylocal._drawing.panel import size_of_top, write_top
+from anylocal._drawing.panel import write_top
 from anylocal._drawing.scale import LEGEND, clipped, colormap_of, short
 from anylocal._drawing.select import (
     array_of,
@@ -330,11 +330,11 @@ def draw_panels(
     share = min(share, _share(figure, len(panels)))
     grid = figure.add_gridspec(rows, columns)
     axes = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(panels))]
-    top = size_of_top(width) if len({id(scale) for _, _, scale in panels}) > 1 else 0
+    apart = len({id(scale) for _, _, scale in panels}) > 1
     for number, (ax, (drawn, cells, scale)) in enumerate(zip(axes, panels, strict=True)):
         show(drawn, ax, scale, cmap, cells)
-        if top:
-            write_top(ax, (0.97, 0.97), scale, top, ax.transAxes)
+        if apart:
+            write_top(ax, (0.97, 0.97), scale, width, ax.transAxes)
         ax.set_title(drawn.title, fontsize=share * rcParams["font.size"])
         # Labels at the outer edge only. Below a panel that has none under it, they hang into the empty place, and the
         # layout is not to make room for them above the last row.

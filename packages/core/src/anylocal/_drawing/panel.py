@@ -30,6 +30,10 @@ ROOM = 0.33
 """Inches: in narrower panels there is no room for a number."""
 
 
+EXPLAINED = 0.65
+"""Inches: narrower panels have the number alone, without the 1 of the colorbar that it stands for."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """The weights of a panel, and those that its scale is for."""
@@ -93,13 +97,14 @@ def size_of_top(width: float) -> float:
     return 0.0 if width < ROOM * usual / 10 else min(0.7 * usual, (0.4 + 0.15 * width) * usual)
 
 
-def write_top(ax: Axes, corner: tuple[float, float], scale: Normalize, size: float, transform: Transform) -> None:
-    """Write where the scale of a panel ends into its upper right corner."""
-    if scale.vmax is None:
+def write_top(ax: Axes, corner: tuple[float, float], scale: Normalize, width: float, transform: Transform) -> None:
+    """Write where the scale of a panel that is so many inches wide ends into its upper right corner, if it has room."""
+    size = size_of_top(width)
+    if scale.vmax is None or not size:
         return
     text = ax.text(
         *corner,
-        short(scale.vmax),
+        f"1 = {short(scale.vmax)}" if width >= EXPLAINED * rcParams["font.size"] / 10 else short(scale.vmax),
         color="white",
         fontsize=size,
         ha="right",

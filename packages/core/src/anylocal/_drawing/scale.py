@@ -166,6 +166,12 @@ def legend_of(norm: Norm, scales: Sequence[Normalize], label: str = LEGEND) -> t
     return MADE[norm or "linear"](0.0, 1.0), FRACTION
 
 
+def ranged(label: str, scales: Iterable[Normalize]) -> str:
+    """Return the label of a colorbar of fractions with the range of the tops, where panels have no room for theirs."""
+    tops = [float(scale.vmax) for scale in scales if scale.vmax is not None]
+    return f"{label} ({short(min(tops))} to {short(max(tops))})" if label == FRACTION and tops else label
+
+
 def clipped(scales: Iterable[Normalize], panels: Iterable[Any]) -> Extend:
     """Return at which ends of the scales there are weights beyond them: the colorbar has a triangle there."""
     below = above = False
