@@ -55,6 +55,15 @@ def test_one_text() -> None:
     same(found["attention"], [layer[0] for layer in layers])
 
 
+def test_a_pair_of_sentences() -> None:
+    """BertViz is told where the second one starts, counted without padding."""
+    axis = Tokens(
+        ["<pad>", "<s>", "who", "</s>", "he", "</s>"], padding=[1, 0, 0, 0, 0, 0], segments=[None, 0, 0, 0, 1, 1]
+    )
+    found = anylocal_bert.bertviz([make(axis, axis)], sample=0)
+    assert found["tokens"][found["sentence_b_start"]] == "he"
+
+
 @pytest.mark.parametrize("sample", [1, -1])
 def test_padding_is_cut_off(sample: int) -> None:
     """Rows, columns and tokens of padding are cut off, also padding on the left."""

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel, ByT5Tokenizer, PreTrainedTokeniz
 
 import anylocal_bert
 from anylocal.attention import merge_words
-from anylocal_bert._words import split
+from anylocal_bert._words import readable, split
 
 CORPUS = [
     "the animal was too tired to play",
@@ -104,6 +104,28 @@ def test_chinese_words(tokenizer: Any) -> None:
     )
     assert "".join(spellings) == "tired今天天气"
     assert spellings[0] == "tired"
+
+
+@pytest.mark.parametrize(
+    ("make", "text", "shown"),
+    [
+        (byte_level, "the é", ["the", "␣", "é 1/2", "é 2/2"]),
+        (byte_level, "ñ🙂", ["ñ 1/2", "ñ 2/2", *(f"🙂 {part}/4" for part in range(1, 5))]),
+        (word_piece, "playing it", ["play", "##ing", "it"]),
+    ],
+)
+def test_tokens_are_shown_as_text(make: Any, text: str, shown: list[str]) -> None:
+    """Marks of spaces and bytes of characters are not for readers."""
+    tokenizer = make()
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert readable(tokenizer, ids, tokenizer.convert_ids_to_tokens(ids)) == shown
+
+
+def test_half_a_character_is_shown_as_its_token() -> None:
+    """A text may be cut within a character."""
+    tokenizer = byte_level()
+    (first, _) = tokenizer("é", add_special_tokens=False)["input_ids"]
+    assert readable(tokenizer, [first], tokenizer.convert_ids_to_tokens([first])) == ["Ã"]
 
 
 def test_a_slow_tokenizer_has_each_chinese_character_as_a_word() -> None:

@@ -234,6 +234,18 @@ def test_tokens_position() -> None:
     assert (2, 1) == (BATCH.position(-1), BATCH.position("b", sample=1))
 
 
+def test_tokens_are_found_as_they_are_shown() -> None:
+    """By their label first, and by what a reader sees."""
+    axis = Tokens(["the", "Ġcat", "cat"], readable=["the", "cat", "kitten"])
+    assert [axis.position(name) for name in ("Ġcat", "cat", "kitten")] == [1, 2, 2]
+
+
+def test_tokens_refuse_another_number_of_readable_ones() -> None:
+    """There is one for each token."""
+    with pytest.raises(ShapeError, match="readable has"):
+        Tokens(["the", "cat"], readable=["the"])
+
+
 def test_tokens_refuse_ambiguous_token() -> None:
     """A token that occurs twice is refused with both positions."""
     with pytest.raises(ChoiceError, match=r"positions \[1, 2\] of text 0"):

@@ -44,6 +44,7 @@ AXES = {
         [["[CLS]", "a", "b"], ["[CLS]", "c", "[PAD]"]], padding=[[0, 0, 0], [0, 0, 1]], special=None, start=2
     ),
     "words": Tokens(["a", "##b", "c"], words=[0, 0, None], spellings=["ab"]),
+    "readable": Tokens(["a", "Ġb", "c"], readable=["a", "b", "c"]),
     "segments": Tokens(["a", "b", "c"], segments=[0, None, 1]),
 }
 

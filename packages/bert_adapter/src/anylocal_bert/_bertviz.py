@@ -32,7 +32,8 @@ def bertviz(maps: Iterable[AttentionMap], *, sample: int | None = None) -> dict[
     Returns
     -------
     dict
-        ``attention``, a tensor of shape (1, head, token, token) for each layer, and ``tokens``, a list of str. With
+        ``attention``, a tensor of shape (1, head, token, token) for each layer, and ``tokens``, a list of str; of a
+        pair of sentences also ``sentence_b_start``, where the second one starts. With
         cross-attention instead: those of ``encoder_attention``, ``decoder_attention`` and ``cross_attention`` for
         which there are layers, ``encoder_tokens`` and ``decoder_tokens``. Tensors are detached, and on the CPU.
 
@@ -123,7 +124,10 @@ def _one_text(layers: Sequence[AttentionMap], sample: int) -> dict[str, Any]:
             raise ShapeError(msg)
     kept = real(_tokens(layers[0])[1], sample)
     attention = _alike({"attention": [_cut(layer, sample, kept, kept) for layer in layers]})
-    return {**attention, "tokens": [text[position] for position in kept]}
+    segments = _tokens(layers[0])[1].segments(sample)
+    second = next((place for place, position in enumerate(kept) if segments[position] == 1), None)
+    pair = {} if second is None else {"sentence_b_start": second}
+    return {**attention, "tokens": [text[position] for position in kept], **pair}
 
 
 def _tokens(layer: AttentionMap) -> tuple[Tokens, Tokens]:

@@ -14,7 +14,7 @@ from anylocal.adapter import InputContext, MapAxes
 from anylocal.attention import Axis, Patches, PlacedPatches, Tokens
 from anylocal_bert._caches import begin, note_start, reaching_back
 from anylocal_bert._sources import Source, is_cross, sources
-from anylocal_bert._words import Split, split
+from anylocal_bert._words import readable, split
 from anylocal_bert.families import FAMILIES, family_of
 
 if TYPE_CHECKING:
@@ -166,9 +166,10 @@ class Positions:
             return Tokens([[str(token) for token in row] for row in rows], **known)
         texts = [tokenizer.convert_ids_to_tokens(row) for row in rows]
         special = [[token in tokenizer.all_special_ids for token in row] for row in rows]
-        words = self._words(tokenizer, ids, rows)
-        numbers, spellings = [numbers for numbers, _ in words], [spellings for _, spellings in words]
-        return Tokens(texts, special=special, words=numbers, spellings=spellings, **known)
+        words = self._words(tokenizer, ids, rows, texts)
+        numbers, spellings = [numbers for numbers, _, _ in words], [spellings for _, spellings, _ in words]
+        shown = [shown for _, _, shown in words]
+        return Tokens(texts, special=special, words=numbers, spellings=spellings, readable=shown, **known)
 
     def _segments(
         self, source: Source, ids: torch.Tensor, padding: torch.Tensor | None
@@ -192,11 +193,14 @@ class Positions:
         lookups = self.context.memory["lookups"][source.embeds]
         return lookups[1] if len(lookups) > 1 else None
 
-    def _words(self, tokenizer: Any, ids: torch.Tensor, rows: list[list[int]]) -> list[Split]:
-        """Return how words were split into tokens, computed once for all layers."""
-        known: tuple[Any, list[Split]] | None = self.context.memory.get("words")
+    def _words(
+        self, tokenizer: Any, ids: torch.Tensor, rows: list[list[int]], texts: list[list[str]]
+    ) -> list[tuple[list[int | None], list[str], list[str]]]:
+        """Return how words were split into tokens, and how these are shown, computed once for all layers."""
+        known: tuple[Any, list[Any]] | None = self.context.memory.get("words")
         if known is None or known[0] is not ids:
-            known = ids, [split(tokenizer, row) for row in rows]
+            pairs = zip(rows, texts, strict=True)
+            known = ids, [(*split(tokenizer, row), readable(tokenizer, row, text)) for row, text in pairs]
             self.context.memory["words"] = known
         return known[1]
 

@@ -30,6 +30,24 @@ def split(tokenizer: Any, ids: Sequence[int]) -> Split:
     return numbers, spellings
 
 
+def readable(tokenizer: Any, ids: Sequence[int], tokens: Sequence[str]) -> list[str]:
+    """Return each token as text, without the marks of its tokenizer.
+
+    The tokens of one character are that character with a number: ``é 1/2`` and ``é 2/2``. A space is ``␣``.
+    """
+    shown: list[str] = []
+    while len(shown) < len(ids):
+        start = len(shown)
+        # Of UTF-8's four bytes, each may be a token.
+        ends = range(start + 1, min(start + 4, len(ids)) + 1)
+        texts = ((end - start, _text(tokenizer, ids[start:end])) for end in ends)
+        known = ((count, text) for count, text in texts if "\N{REPLACEMENT CHARACTER}" not in text)
+        count, text = next(known, (1, tokens[start]))
+        name = text.strip() or "␣"
+        shown += [name] if count == 1 else [f"{name} {part}/{count}" for part in range(1, count + 1)]
+    return shown
+
+
 def _groups(tokenizer: Any, ids: list[int]) -> list[list[int]]:
     """Return the tokens of each word."""
     numbers = _encoded_again(tokenizer, ids) or _by_text(tokenizer, ids)

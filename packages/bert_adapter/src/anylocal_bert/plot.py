@@ -463,7 +463,7 @@ def _all_real(axis: Tokens, text: int) -> list[int]:
 
 def _query_name(axis: Tokens, position: int, text: int) -> str:
     """Return the part of a title that names the query."""
-    return f"query {printable(axis.label(position, text), LONGEST)}"
+    return f"query {printable(axis.display(position, text), LONGEST)}"
 
 
 def _real_query(axis: Tokens, query: str | int, text: int) -> int:

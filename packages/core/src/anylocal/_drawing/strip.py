@@ -123,4 +123,4 @@ def _longest(axis: Axis | None, shown: Sequence[int], text: int) -> int:
     """Return the number of letters of the longest label."""
     if axis is None:
         return len(str(max(shown, default=0)))
-    return max((len(printable(axis.label(position, text), 10)) for position in shown), default=0)
+    return max((len(printable(axis.display(position, text), 10)) for position in shown), default=0)

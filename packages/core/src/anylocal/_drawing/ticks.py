@@ -146,7 +146,7 @@ def name_positions(
         index = round(place)
         if not 0 <= index < len(shown):
             return ""
-        return str(shown[index]) if axis is None else printable(axis.label(shown[index], text), longest)
+        return str(shown[index]) if axis is None else printable(axis.display(shown[index], text), longest)
 
     digits = 1 + len(str(max(shown, default=0)))
     ruler.set_major_locator(

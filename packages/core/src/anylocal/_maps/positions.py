@@ -74,6 +74,10 @@ class Axis:
         """Name every position, in order; see `label`."""
         return [self.label(position, sample) for position in range(len(self))]
 
+    def display(self, position: SupportsIndex, sample: int = 0) -> str:
+        """Name one position as pictures do: by its `label`, or by text that is easier to read."""
+        return self.label(position, sample)
+
     def position(self, query: object, sample: int = 0) -> int:
         """Return the position that a query means: here, an integer only.
 

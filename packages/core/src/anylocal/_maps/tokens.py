@@ -40,6 +40,8 @@ class Tokens(Axis):
     segments : sequence of (int or None), or sequence of such, optional
         Index of each token's sentence, for models that read several at once, as in BERT's ``token_type_ids`` and a
         tokenizer's ``sequence_ids``. None for tokens outside sentences, such as padding.
+    readable : sequence of str, or sequence of sequences of str, optional
+        How pictures show each token, as for byte-level tokens: ``"Ġcat"`` is ``"cat"``. By default as it is.
 
     Attributes
     ----------
@@ -72,6 +74,7 @@ class Tokens(Axis):
         words: Words | None = None,
         spellings: Sequence[str] | Sequence[Sequence[str]] | None = None,
         segments: Words | None = None,
+        readable: Sequence[str] | Sequence[Sequence[str]] | None = None,
     ) -> None:
         self.start = operator.index(start)
         self.texts = _texts(tokens)
@@ -83,6 +86,11 @@ class Tokens(Axis):
         # Known for no token means not known.
         self._segments = numbers if any(number is not None for row in numbers or () for number in row) else None
         self._spellings = None if spellings is None else self._checked_spellings(spellings)
+        self._readable = self.texts if readable is None else _texts(readable)
+        if [len(text) for text in self._readable] != [len(self)] * len(self.texts):
+            lengths = [len(text) for text in self._readable]
+            msg = f"readable has {lengths} texts for {len(self)} tokens; give one for each token."
+            raise ShapeError(msg)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -91,7 +99,7 @@ class Tokens(Axis):
             and np.array_equal(self._padding, other._padding)
             and np.array_equal(self._special, other._special)
             and (self._words, self._spellings) == (other._words, other._spellings)
-            and self._segments == other._segments
+            and (self._segments, self._readable) == (other._segments, other._readable)
         )
 
     def __hash__(self) -> int:
@@ -110,6 +118,18 @@ class Tokens(Axis):
             If the position or the text is out of range.
         """
         return self.texts[self._text(sample)][self._checked(position)]
+
+    def display(self, position: SupportsIndex, sample: int = 0) -> str:
+        """Return the token at a position of one text as pictures show it.
+
+        Examples
+        --------
+        >>> from anylocal.attention import Tokens
+        >>> axis = Tokens(["the", "Ġcat"], readable=["the", "cat"])
+        >>> axis.label(1), axis.display(1)
+        ('Ġcat', 'cat')
+        """
+        return self._readable[self._text(sample)][self._checked(position)]
 
     def is_padding(self, sample: int = 0) -> Flags:
         """Return, for each position of one text, whether it is padding: shape (len(self),)."""
@@ -151,8 +171,9 @@ class Tokens(Axis):
 
     @property
     def split(self) -> dict[str, Any]:
-        """How the texts were split into words: ``words`` and ``spellings``, as given."""
-        return {"words": self._words, "spellings": self._spellings}
+        """How the texts were split into words, ``words`` and ``spellings``, as given; and ``readable``, where given."""
+        readable = {} if self._readable == self.texts else {"readable": self._readable}
+        return {"words": self._words, "spellings": self._spellings, **readable}
 
     def spelling(self, positions: Sequence[int], sample: int = 0) -> str:
         """Return the text of a word, given the positions of its tokens in one text."""
@@ -173,10 +194,11 @@ class Tokens(Axis):
             words=None if self._words is None else [self._words[row] for row in rows],
             spellings=None if self._spellings is None else [self._spellings[row] for row in rows],
             segments=None if self._segments is None else [self._segments[row] for row in rows],
+            readable=[self._readable[row] for row in rows],
         )
 
     def position(self, query: object, sample: int = 0) -> int:
-        """Return the position that a query means: an integer, or a token that occurs once in the text.
+        """Return the position that a query means: an integer, or a token that occurs once, by its label or as shown.
 
         Raises
         ------
@@ -190,7 +212,9 @@ class Tokens(Axis):
         if not isinstance(query, str):
             return super().position(query, sample)
         text = self.texts[self._text(sample)]
+        shown = self._readable[self._text(sample)]
         found = [position for position, token in enumerate(text) if token == query]
+        found = found or [position for position, token in enumerate(shown) if token == query]
         if not found:
             raise NameNotFoundError(query, f"Text {sample} of {self!r}", text, kind="token")
         if len(found) > 1:

@@ -248,7 +248,7 @@ def _texts(axis: Tokens, samples: Sequence[int]) -> dict[str, Any]:
     texts = [0] if len(axis.texts) == 1 else samples
     words = [axis.words(text) for text in texts]
     found: dict[str, Any] = {
-        "texts": [[_shortened(label) for label in axis.labels(text)] for text in texts],
+        "texts": [[_shortened(axis.display(position, text)) for position in range(len(axis))] for text in texts],
         "special": [axis.is_special(text).astype(int).tolist() for text in texts],
         "padding": [axis.is_padding(text).astype(int).tolist() for text in texts],
     }
