@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls i
 from anylocal import get_local  # noqa: E402  # as above
 from anylocal._readout.kernels import called_kernels  # noqa: E402  # as above
 from anylocal.adapter import Adapter, MapAxes  # noqa: E402  # as above
-from anylocal.errors import UnsupportedError  # noqa: E402  # as above
+from anylocal.errors import OverlookedWarning, UnsupportedError  # noqa: E402  # as above
 
 pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 
@@ -265,11 +265,11 @@ class Wrong(nn.Module):
 
 
 def test_a_call_that_raises() -> None:
-    """What the kernel raises is raised as before, and there is no map."""
+    """What the kernel raises is raised as before, there is no map, and the layer that went on without one is named."""
     q = drawn(2, 3, 5, 4)
     model = Wrong()
     before = model(q, q)
-    with OfTorch().capture_attention(model) as maps:
+    with pytest.warns(OverlookedWarning, match="No attention map for ''"), OfTorch().capture_attention(model) as maps:
         assert model(q, q) == before
     assert len(maps) == 0
 

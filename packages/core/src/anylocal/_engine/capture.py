@@ -150,7 +150,8 @@ class Capture(Recording):
         """Warn if the limit was reached, or if none of some functions has finished a call; for adapters."""
         self._log.warn_if_full(stacklevel=4)
         concerned = [s for s in self._subscriptions if s.function in functions]
-        empty_reasons.warn_of_no_calls(self._label, what, concerned, self._log)
+        if concerned:
+            empty_reasons.warn_of_no_calls(self._label, what, concerned, self._log)
 
     def clear(self) -> None:
         """Forget what was recorded, and go on recording if it is open."""
@@ -168,6 +169,11 @@ class Capture(Recording):
     def names(self) -> tuple[str, ...]:
         """The names that are captured."""
         return tuple(dict.fromkeys(name for request in self._requests for name in request.names))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has stopped at its limit."""
+        return self._log.full
 
     def has_called(self, function: types.FunctionType) -> bool:
         """Return whether a captured function was called."""

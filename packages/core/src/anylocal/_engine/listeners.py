@@ -55,7 +55,8 @@ def _on_noted_start(subscription: Subscription) -> OnStart:
         elif subscription.start(owner) and on_call is not None:
             on_call(owner)
 
-    return start if on_call is None else start_and_call
+    # A call that raises is not present: its return is noted.
+    return start if on_call is None or subscription.request.role is Role.PRESENCE else start_and_call
 
 
 def _on_start_of_any(subscription: Subscription) -> OnStart:

@@ -147,8 +147,9 @@ class Request:
     `joined` names are recorded at their assignments and become part of the call that they belong to: the last value
     of each, and of the `gathered` ones among them a tuple of all. Each call of a function that `binder` knows becomes
     a call of its own, unless its names are gathered. `keep`, if given, replaces the `keep` of the capture. `on_call` is
-    called with the owner of each call that counts, as it starts and as it returns. `written` has the names that the
-    user wrote instead of the function's own: in a class, `__x` is `_Class__x`.
+    called with the owner of each call that counts, as it starts and as it returns; for `Role.PRESENCE`, only as it
+    returns. `written` has the names that the user wrote instead of the function's own: in a class, `__x` is
+    `_Class__x`.
     """
 
     match: Match

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch  # noqa: TC002  # what a public tuple holds is looked up by those who document it
 
@@ -94,6 +94,8 @@ class InputContext(NamedTuple):
 
 class AttentionSource(Protocol):
     """The methods of an adapter that a scope calls; see `Adapter`."""
+
+    zoo: ClassVar[str]
 
     def shared_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]: ...
     def late_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]: ...

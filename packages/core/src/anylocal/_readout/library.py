@@ -56,6 +56,13 @@ def _of_class(cls: type, libraries: Collection[str]) -> str | None:
     return next((package for package in packages if package in libraries), None)
 
 
+def other(cls: type, zoo: str) -> str:
+    """Return the end of a sentence: which adapter reads a class that is of another library, empty where none does."""
+    if _of_class(cls, {zoo}) is not None or (library := _of_class(cls, set(DISTRIBUTIONS) - {zoo})) is None:
+        return ""
+    return f"; it is of {library}, which {DISTRIBUTIONS[library]} reads"
+
+
 def check_library(model: object, zoo: str, distribution: str) -> None:
     """Refuse a model of another adapter's library, of which this one would read nothing, or not all.
 

@@ -21,6 +21,7 @@ from anylocal._maps.maps import AttentionMaps
 from anylocal._readout.context import InputContext
 from anylocal._readout.forward_passes import ForwardPasses
 from anylocal._readout.kernels import binder
+from anylocal._readout.mapless import Mapless, told_message
 from anylocal._readout.multihead.nesting import Nesting
 from anylocal._readout.multihead.readings import MultiHead
 from anylocal._readout.selection import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from anylocal._engine.records import Record
     from anylocal._maps.map import AttentionMap
     from anylocal._readout.context import AttentionSource
+    from anylocal._readout.mapless import MaplessLayers
 
 
 class AttentionCapture:
@@ -90,9 +92,12 @@ class AttentionCapture:
         self._unsupported = dict(adapter.unsupported(model))
         known = {*self._readings, *self._multihead.functions}
         self._overlooked = overlooked_functions(chosen, known, self._unsupported)
+        self._mapless = Mapless(chosen, self._readings, self._multihead, adapter.zoo)
         requests = [*self._requests(resolution, chosen, keep)]
         self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads)
         self._reading = threading.RLock()
+        self._noted_so_far = 0
+        self._told: dict[str, str] = {}
         self._begin_to_read()
 
     @property
@@ -115,6 +120,7 @@ class AttentionCapture:
                 yield Request(Match(function, filters.get(function)), spec, keep=kept)
         for layer in self._overlooked:
             yield Request(layer.match, CaptureSpec(), role=Role.PRESENCE)
+        yield from self._mapless.requests()
         yield from self._multihead.requests(keep)
         if self._root is not None and self._root not in self._multihead.functions:
             model = self._model
@@ -133,21 +139,32 @@ class AttentionCapture:
         OverlookedWarning
             For layers that computed attention in a way that cannot be read; they are then among the `unsupported`.
         """
+        self._close(raised=False)
+
+    def _close(self, *, raised: bool) -> None:
         self._capture.close()
-        called = [
-            layer
+        told = {
+            name: layer.how
             for layer in self._overlooked
             if self._capture.has_called(layer.match.function) and not {*layer.names} <= self._unsupported.keys()
-        ]
-        for layer in called:
-            self._unsupported.update(dict.fromkeys(layer.names, layer.how))
-        if called:
-            first = called[0]
-            message = (
-                f"No attention map for {', '.join(map(repr, first.names))}: {first.how}. See .unsupported for all such"
-                " layers; assign the softmax to a variable, or capture another variable by its name."
-            )
-            warnings.warn(OverlookedWarning(message), stacklevel=level_of_user())
+            for name in layer.names
+        }
+        self._unsupported |= told
+        # What raised has not made its map yet.
+        if not raised:
+            missed, gates = self._without_map()
+            told |= missed
+            self._unsupported |= missed | gates
+        self._told |= told
+        if told:
+            warnings.warn(OverlookedWarning(told_message(told)), stacklevel=level_of_user())
+
+    def _without_map(self) -> MaplessLayers:
+        records, self._noted_so_far = self._capture.records_from(self._noted_so_far)
+        self._mapless.read(records)
+        if self._capture.is_full:
+            self._mapless.forget_what_ran()
+        return self._mapless.layers(self._unsupported)
 
     @property
     def layers(self) -> dict[str, str]:
@@ -176,7 +193,9 @@ class AttentionCapture:
 
     def clear(self) -> None:
         """Forget the maps, and go on capturing if it is open."""
+        self._without_map()
         self._capture.clear()
+        self._noted_so_far = 0
         with self._reading:
             self._multihead.weights.clear()
             self._begin_to_read()
@@ -188,9 +207,11 @@ class AttentionCapture:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop capturing, and warn if no map was made and no exception explains it."""
-        self.close()
+        self._close(raised=kind is not None)
         if kind is None:
-            self._capture.warn_if_empty("attention map", {*self._readings, *self._multihead.functions})
+            # Layers that ran without a map explain why there is none.
+            functions = () if self._told else {*self._readings, *self._multihead.functions}
+            self._capture.warn_if_empty("attention map", functions)
 
     # Each record is read once: reading after each forward pass of a long run goes on where the last reading ended.
 
