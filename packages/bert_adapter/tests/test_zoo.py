@@ -174,3 +174,28 @@ def test_other_kernels_are_refused() -> None:
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(UnsupportedError, match=re.escape('set_attn_implementation("sdpa")')):
         anylocal_bert.capture_attention(model)
+
+
+def test_kernels_of_modules_that_are_not_chosen() -> None:
+    """A part of a model that is left out may run in any kernel, and is not listed."""
+    model, given = built("clip")
+    before: Any = transformers.AttentionInterface._global_mapping
+    before["own"] = before["sdpa"]
+    try:
+        model.vision_model.config._attn_implementation = "own"
+        with pytest.raises(UnsupportedError, match="its 'vision_model"):
+            anylocal_bert.capture_attention(model)
+        with anylocal_bert.capture_attention(model, modules="text_model.*") as maps:
+            run(model, given)
+    finally:
+        before.pop("own")
+    assert {attention.name.partition(".")[0] for attention in maps} == {"text_model"}
+    assert not maps.unsupported
+
+
+def test_unsupported_layers_that_are_not_chosen() -> None:
+    """They are not listed."""
+    model, given = built("qwen3_next")
+    with anylocal_bert.capture_attention(model, modules="*.self_attn") as maps:
+        run(model, given)
+    assert (len(maps), dict(maps.unsupported)) == (1, {})

@@ -13,7 +13,6 @@ from transformers.modeling_utils import PreTrainedModel
 
 from anylocal.adapter import (
     Adapter,
-    AttentionCapture,
     CaptureSpec,
     InputContext,
     MapAxes,
@@ -72,13 +71,9 @@ class TransformersAdapter(Adapter):
         *(name for family in FAMILIES for name in family.hints),
     )
 
-    def capture_attention(
-        self, model: torch.nn.Module, *, about: object = None, any_version: bool = False, **options: Any
-    ) -> AttentionCapture:
-        """Return a scope that captures every attention map of a model; see `Adapter.capture_attention`."""
-        if isinstance(model, torch.nn.Module):
-            refuse_other_kernels(model)
-        return super().capture_attention(model, about=about, any_version=any_version, **options)
+    def check_modules(self, model: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) -> None:
+        """Refuse modules whose attention runs in a kernel that exposes neither its operands nor a map."""
+        refuse_other_kernels(model, modules)
 
     def functions(self) -> Iterator[types.FunctionType]:
         """Yield the functions that run a fused kernel, and those of the modeling files imported so far."""

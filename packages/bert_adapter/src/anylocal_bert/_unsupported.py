@@ -13,7 +13,7 @@ from anylocal_bert.families import FAMILIES
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import torch
 
@@ -48,9 +48,9 @@ def _kind(cls: str) -> str | None:
     return next((kind for table in tables for pattern, kind in table.items() if re.fullmatch(pattern, cls)), None)
 
 
-def refuse_other_kernels(model: torch.nn.Module) -> None:
-    """Refuse a model whose attention runs in a kernel that exposes neither its operands nor a map."""
-    for name, module in model.named_modules():
+def refuse_other_kernels(model: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) -> None:
+    """Refuse a model for those modules whose attention runs in a kernel that exposes neither operands nor a map."""
+    for name, module in modules.items():
         kernel = getattr(getattr(module, "config", None), "_attn_implementation", None)
         if isinstance(kernel, str) and kernel not in {"sdpa", "eager", "flex_attention"}:
             where = f"its {name!r}" if name else "it"

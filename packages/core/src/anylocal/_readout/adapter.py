@@ -119,6 +119,15 @@ class Adapter(ABC):
         """Return the layers that are called attention and have no map, by module name, and what they are instead."""
         return {}
 
+    def check_modules(self, model: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) -> None:  # noqa: B027  # optional
+        """Refuse a model for those of its modules that are to be captured, by name, before it runs.
+
+        Raises
+        ------
+        UnsupportedError
+            If one of them computes attention where it cannot be read.
+        """
+
     def observe(self, call: Call, context: InputContext) -> None:  # noqa: B027  # optional
         """Note a call of one of the `observations`, in its order among the calls."""
 

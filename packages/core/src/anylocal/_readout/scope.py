@@ -79,17 +79,19 @@ class AttentionCapture:
         self._reference = weakref.ref(model)
         resolution = resolve(model)
         chosen = resolution if modules is None else only(resolution, modules)
+        adapter.check_modules(model, chosen.modules)
         chosen = with_late_functions(
             with_shared_functions(chosen, adapter.shared_functions(model)), adapter.late_functions(model)
         )
         self._readings = readings_of(chosen, adapter)
         self._modules = chosen.modules
         self._multihead = MultiHead(resolution, chosen)
+        unsupported = adapter.unsupported(model)
+        self._unsupported = {name: why for name, why in unsupported.items() if name in chosen.modules}
         if not self._readings and not self._multihead.functions:
-            raise TargetError(no_map_message(chosen, adapter.unsupported(model)))
+            raise TargetError(no_map_message(chosen, self._unsupported))
         root = type(model).forward
         self._root = root if isinstance(root, types.FunctionType) and root not in self._readings else None
-        self._unsupported = dict(adapter.unsupported(model))
         known = {*self._readings, *self._multihead.functions}
         self._overlooked = overlooked_functions(chosen, known, self._unsupported)
         self._mapless = Mapless(chosen, self._readings, self._multihead, adapter.zoo)
