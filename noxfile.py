@@ -158,6 +158,16 @@ def zoo(session: nox.Session) -> None:
     session.run(python, "docs/zoo.py", external=True)
 
 
+@nox.session(venv_backend="none")
+def scan(session: nox.Session) -> None:
+    """Check that every class called attention has a map, or is told to have none (-- [package])."""
+    scripts = {path.parent.parent.name: path for path in sorted(ROOT.glob("packages/*/tests/attention_scan.py"))}
+    python = _stack(session)
+    for name in session.posargs or scripts:
+        advice = f"Some layers of {name} are silently without a map; the lines above name them."
+        _run(session, advice, python, str(scripts[name]), env=TEST_ENV)
+
+
 def _core_tests(session: nox.Session) -> None:
     """Run core's tests on this Python without torch, which they must not need."""
     session.install("-e", "packages/core[test]", *nox.project.dependency_groups(SETTINGS, "tests"))

@@ -195,7 +195,7 @@ def check(model_type: str) -> Finding:
     start = time.perf_counter()
     finding = Finding(model_type)
     try:
-        level, given = _runs(model_type)
+        level, given = runs(model_type)
     except _CannotRunError as error:
         finding.verdict, finding.note = "not run", str(error)
         return finding
@@ -223,7 +223,7 @@ class _CannotRunError(Exception):
     """No tiny model of the type could be built and run."""
 
 
-def _runs(model_type: str) -> tuple[int, dict[str, Any]]:
+def runs(model_type: str) -> tuple[int, dict[str, Any]]:
     """Return the level of a tiny configuration that runs, and its inputs."""
     why: list[str] = []
     for level in (0, 1, 2):
@@ -437,7 +437,7 @@ def _in_time(model_type: str) -> Finding:
         signal.alarm(0)
 
 
-def _quietly() -> None:
+def quietly() -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGALRM, _stop)
     warnings.simplefilter("ignore")
@@ -456,9 +456,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = list(GATE) if chosen == ["gate"] else chosen
     found: list[Finding] = []
     # The imports of a first check are shared by all forked processes.
-    _quietly()
+    quietly()
     check("bert")
-    with multiprocessing.get_context("fork").Pool(options.processes, _quietly, maxtasksperchild=40) as pool:
+    with multiprocessing.get_context("fork").Pool(options.processes, quietly, maxtasksperchild=40) as pool:
         for number, finding in enumerate(pool.imap_unordered(_in_time, chosen), 1):
             found.append(finding)
             error = "" if finding.error is None else f"error {finding.error:.1e}"

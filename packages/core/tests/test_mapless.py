@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls i
 
 from anylocal.adapter import Adapter, MapAxes  # noqa: E402  # as above
 from anylocal.errors import LimitWarning, OverlookedWarning  # noqa: E402  # as above
+from anylocal.testing import attention_verdicts  # noqa: E402  # as above
 
 if TYPE_CHECKING:
     from anylocal.attention import AttentionMaps
@@ -209,6 +210,12 @@ class TestWhatIsTold:
         message, _ = told(nn.Sequential(Fused(), scripted))
         assert "No attention map for '1': TorchScript compiled it" in message
 
+    def test_a_layer_of_another_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The adapter that reads it is named."""
+        monkeypatch.setattr(ForeignAttention, "__module__", "transformers.models.own")
+        message, _ = told(nn.Sequential(Fused(), ForeignAttention()))
+        assert "can be read; it is of transformers, which anylocal-bert reads." in message
+
     def test_the_innermost(self) -> None:
         """A layer around one that is told is not told as well."""
 
@@ -393,3 +400,32 @@ class TestWhatIsNot:
             scope.clear()
         scope.close()
         assert not scope.unsupported
+
+
+def verdicts(model: nn.Module) -> dict[str, frozenset[str]]:
+    found = attention_verdicts(model, lambda each: each(torch.ones(2, 5, 8)), OfTorch().capture_attention)
+    return {cls.rpartition(".")[2]: each for cls, each in found.items()}
+
+
+class TestTheScan:
+    """What it says of each class that is called attention."""
+
+    def test_layers_that_ran(self) -> None:
+        """Those with a map, and those that are told."""
+
+        class FusedAttention(Fused):
+            pass
+
+        found = verdicts(nn.Sequential(FusedAttention(), ForeignAttention()))
+        assert found["FusedAttention"] == {"map"}
+        assert [each.partition(":")[0] for each in found["ForeignAttention"]] == ["unsupported"]
+
+    def test_a_model_that_is_refused(self) -> None:
+        """All of them, with the reason."""
+        found = verdicts(nn.Sequential(ForeignAttention()))
+        assert [each[:25] for each in found["ForeignAttention"]] == ["refused: Sequential compu"]
+
+    def test_a_layer_that_is_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is found without the capture's own search for such layers."""
+        monkeypatch.setattr("anylocal._readout.mapless.is_called_attention", lambda *_: False)
+        assert verdicts(nn.Sequential(Fused(), ForeignAttention())) == {"ForeignAttention": {"silent"}}

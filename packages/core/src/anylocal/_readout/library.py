@@ -58,7 +58,8 @@ def _of_class(cls: type, libraries: Collection[str]) -> str | None:
 
 def other(cls: type, zoo: str) -> str:
     """Return the end of a sentence: which adapter reads a class that is of another library, empty where none does."""
-    if _of_class(cls, {zoo}) is not None or (library := _of_class(cls, set(DISTRIBUTIONS) - {zoo})) is None:
+    library = _of_class(cls, DISTRIBUTIONS)
+    if library is None or library == zoo:
         return ""
     return f"; it is of {library}, which {DISTRIBUTIONS[library]} reads"
 
