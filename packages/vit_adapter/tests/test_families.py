@@ -19,7 +19,8 @@ from anylocal_vit import families
 NAMES = [module.name for module in pkgutil.iter_modules(families.__path__)]
 
 # The names of classes that timm has renamed.
-OF_FORKS = {"E_MHSA"}
+# The last two are of torchvision.
+OF_FORKS = {"E_MHSA", "ShiftedWindowAttention", "ShiftedWindowAttentionV2"}
 
 
 def known() -> set[str]:

@@ -149,7 +149,7 @@ class Request:
     a call of its own, unless its names are gathered. `keep`, if given, replaces the `keep` of the capture. `on_call` is
     called with the owner of each call that counts, as it starts and as it returns; for `Role.PRESENCE`, only as it
     returns. `written` has the names that the user wrote instead of the function's own: in a class, `__x` is
-    `_Class__x`.
+    `_Class__x`. `caller`, if given, finds the owner of a call that starts in eager code.
     """
 
     match: Match
@@ -161,6 +161,7 @@ class Request:
     on_call: Callable[[Any], object] | None = None
     binder: Binder = no_kernel
     written: Mapping[str, str] = field(default_factory=dict)
+    caller: Callable[[], Any] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

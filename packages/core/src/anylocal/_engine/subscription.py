@@ -105,6 +105,8 @@ class Subscription:
             self.recomputing.discard(thread)
             self.called = True
             if self.records_start and log.active:
+                caller = self.request.caller
+                owner = owner if caller is None else caller()
                 self._put("entered", self.function.__code__.co_firstlineno, owner, thread)
             elif self.records and log.active:
                 next(log.starts.counter)

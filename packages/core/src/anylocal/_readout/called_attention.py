@@ -63,12 +63,17 @@ def why_mapless(module: torch.nn.Module, zoo: str) -> str:
     cls = type(module)
     if tensors.is_scripted(module):
         return "TorchScript compiled it, and runs it without Python"
-    helper = next((type(part) for part in vars(module).values() if _is_helper(part)), None)
+    helper = next(helpers_of(module), None)
     if helper is not None:
         return f"{cls.__qualname__} leaves attention to its {helper.__qualname__}, which is not a module"
     if foreign := foreign_kernel_of(module):
         return f"{cls.__qualname__} ran without a map that can be read, as where it runs {foreign}"
     return f"{cls.__qualname__} ran without a kernel or a softmax of query and key that can be read{other(cls, zoo)}"
+
+
+def helpers_of(module: object) -> Iterator[type]:
+    """Yield the classes of objects called attention that a module holds and may call, and that are not modules."""
+    yield from dict.fromkeys(type(part) for part in vars(module).values() if _is_helper(part))
 
 
 def _is_helper(part: object) -> bool:

@@ -18,6 +18,7 @@ from anylocal._engine.sites import check_options, only
 from anylocal._engine.spec import CaptureSpec, Match, Request, Role
 from anylocal._engine.tensors import module_names
 from anylocal._maps.maps import AttentionMaps
+from anylocal._readout.borrowed import Borrowed, Owners
 from anylocal._readout.context import InputContext
 from anylocal._readout.forward_passes import ForwardPasses
 from anylocal._readout.kernels import binder
@@ -83,7 +84,8 @@ class AttentionCapture:
         chosen = with_late_functions(
             with_shared_functions(chosen, adapter.shared_functions(model)), adapter.late_functions(model)
         )
-        self._readings = readings_of(chosen, adapter)
+        self._borrowed = Borrowed(resolution, chosen, adapter)
+        self._readings = readings_of(chosen, adapter) | self._borrowed.readings
         self._modules = chosen.modules
         self._multihead = MultiHead(resolution, chosen)
         unsupported = adapter.unsupported(model)
@@ -98,7 +100,7 @@ class AttentionCapture:
         requests = [*self._requests(resolution, chosen, keep)]
         self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads)
         self._reading = threading.RLock()
-        self._noted_so_far = 0
+        self._begin_to_note()
         self._told: dict[str, str] = {}
         self._begin_to_read()
 
@@ -109,11 +111,14 @@ class AttentionCapture:
         return AttentionMaps(self._now, unsupported=self._unsupported)
 
     def _requests(self, resolution: Resolution, chosen: Resolution, keep: object) -> Iterator[Request]:
-        for found in chosen.matches:
-            if found.function in self._readings:
-                reading = self._readings[found.function]
-                spec, joined = self._adapter.recorded(found.function, reading)
-                yield Request(found, spec, joined, reading.gathered, binder=binder)
+        # Before what they record, for they tell whose it is.
+        yield from self._borrowed.requests()
+        matches = {found.function: found for found in chosen.matches}
+        matches |= {function: Match(function) for function in self._borrowed.readings}
+        for function, reading in self._readings.items():
+            spec, joined = self._adapter.recorded(function, reading)
+            caller = self._borrowed.caller if function in self._borrowed.readings else None
+            yield Request(matches[function], spec, joined, reading.gathered, binder=binder, caller=caller)
         filters = {found.function: found.filter for found in resolution.matches}
         for function, names, arguments, kept in self._adapter.observations(self._model):
             # An attention function has hints instead; torch's have requests of their own below.
@@ -124,8 +129,9 @@ class AttentionCapture:
             yield Request(layer.match, CaptureSpec(), role=Role.PRESENCE)
         yield from self._mapless.requests()
         yield from self._multihead.requests(keep)
-        if self._root is not None and self._root not in self._multihead.functions:
-            model = self._model
+        model = self._model
+        known = {*self._multihead.functions, *self._borrowed.around_module(model)}
+        if self._root is not None and self._root not in known:
             yield Request(Match(self._root, lambda owner: owner is model), CaptureSpec(), role=Role.BOUNDARIES)
 
     def open(self) -> Self:
@@ -161,9 +167,13 @@ class AttentionCapture:
         if told:
             warnings.warn(OverlookedWarning(told_message(told)), stacklevel=level_of_user())
 
+    def _begin_to_note(self) -> None:
+        self._noted_so_far = 0
+        self._owners_noted = Owners(self._borrowed)
+
     def _without_map(self) -> MaplessLayers:
         records, self._noted_so_far = self._capture.records_from(self._noted_so_far)
-        self._mapless.read(records)
+        self._mapless.read(filter(None, map(self._owners_noted.of, records)))
         if self._capture.is_full:
             self._mapless.forget_what_ran()
         return self._mapless.layers(self._unsupported)
@@ -197,7 +207,7 @@ class AttentionCapture:
         """Forget the maps, and go on capturing if it is open."""
         self._without_map()
         self._capture.clear()
-        self._noted_so_far = 0
+        self._begin_to_note()
         with self._reading:
             self._multihead.weights.clear()
             self._begin_to_read()
@@ -226,6 +236,7 @@ class AttentionCapture:
         self._assembler = Assembler(self._names, self._capture.rank)
         self._forward_passes = ForwardPasses()
         self._nesting = Nesting(self._multihead)
+        self._owners = Owners(self._borrowed)
 
     def _now(self) -> Sequence[AttentionMap]:
         with self._reading:
@@ -265,7 +276,7 @@ class AttentionCapture:
         self._names.update((id(module), name) for name, module in module_names(self._model))
         self._names.update(self._capture.names_of)
         self._assembler.rank = self._capture.rank
-        for record in records:
+        for record in filter(None, map(self._owners.of, records)):
             is_boundary = record.request.role is Role.BOUNDARIES
             is_root = is_boundary and record.request.match.function is self._root and record.module is self._model
             if is_root and record.kind == "entered":
