@@ -67,14 +67,38 @@ f"{difference:.0e}"
 # Only what you request
 # ---------------------
 #
-# The map of a long input may be too large for the memory. Its rows are not:
+# The map of a long input may be too large for the memory. What you read of it is not:
 
 row = maps[5][:, :, 0]  # of the first token only: nothing else is computed
-mean = maps[5].head_mean()  # in blocks of rows: never holds the map of all heads
-row.shape, mean.shape
+column = maps[5][..., 3]  # what attends to the token at 3, in blocks of rows
+mean = maps[5].head_mean()  # likewise: never holds the map of all heads
+row.shape, column.shape, mean.shape
 
 # %%
-# :doc:`/benchmarks` has measurements for long inputs.
+# Sums, means, extremes and the strongest weights go through the rows in the same way:
+
+received = maps[5].sum(-2)  # what each token receives in all
+values, keys = maps[5].topk(3)  # of each query, as torch.topk
+values, pairs = maps[5].topk(64, (-2, -1))  # of each head: (query, key) of the strongest
+received.shape, keys.shape, pairs.shape
+
+# %%
+# Arithmetic waits until its result is read. Here are the strongest changes from one
+# layer to the next, and how many tokens get more than a tenth of each query:
+
+changes = abs(maps[5] - maps[4]).topk(3, (-2, -1))
+several = (maps[5] > 0.1).sum(-1)
+changes.indices.shape, several.shape
+
+# %%
+# One index may go through the layers, too: the first row of the first head of each.
+
+maps[:, 0, 0, 0].shape
+
+# %%
+# The whole map is ``maps[5].tensor()`` or ``maps[5].numpy()``; functions of torch and
+# NumPy compute it, such as ``torch.stack(list(maps))``. :doc:`/benchmarks` has
+# measurements for long inputs.
 #
 # Unfused models
 # --------------

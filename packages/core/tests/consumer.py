@@ -23,10 +23,12 @@ from anylocal.attention import (
     AttentionMap,
     AttentionMaps,
     Axis,
+    MapArray,
     Named,
     Patches,
     PlacedPatches,
     Tokens,
+    TopK,
     capture_attention,
     distance,
     entropy,
@@ -136,6 +138,7 @@ def attention(model: torch.nn.Module) -> AttentionMaps:
     assert_type(maps[3], AttentionMap)
     assert_type(maps["blocks.3.attn"], AttentionMap)
     assert_type(maps[1:], AttentionMaps)
+    assert_type(maps[:, 0, 0], torch.Tensor)
     assert_type(maps.names, list[str])
     assert_type(maps.forwards, list[AttentionMaps])
     assert_type(maps.gather(), AttentionMaps | None)
@@ -163,6 +166,14 @@ def one_map(q: torch.Tensor, k: torch.Tensor, weights: npt.NDArray[np.float32]) 
     assert_type(attention.queries, Axis)
     assert_type(attention.labelled(keys=Named(("red", "green", "blue"))), AttentionMap)
     assert_type(merge_words(attention, sample=0), AttentionMap)
+    change = attention - 0.5 * attention
+    assert_type(change, MapArray)
+    assert_type(abs(change)[..., 3], torch.Tensor)
+    assert_type(1 - change, MapArray)
+    assert_type(attention > change, MapArray)
+    assert_type(attention.sum(-2), torch.Tensor)
+    assert_type(attention.topk(3, (-2, -1)), TopK)
+    assert_type(attention.topk(3).indices, torch.Tensor)
     return AttentionMap.from_weights(weights, queries=Axis(3))
 
 

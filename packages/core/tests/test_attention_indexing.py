@@ -111,6 +111,28 @@ def test_index_is_that_of_the_tensor(name: str, index: Any) -> None:
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("index", INDICES, ids=repr)
+@pytest.mark.parametrize("name", MAPS)
+def test_index_of_a_longer_map_is_that_of_the_tensor(monkeypatch: pytest.MonkeyPatch, name: str, index: Any) -> None:
+    """Every index gives the same where the map is read a row at a time."""
+    whole = MAPS[name].tensor()
+    monkeypatch.setattr("anylocal._maps.rows._BLOCK", 1)
+    result = MAPS[name][index]
+    assert whole[plain(index)].shape == result.shape
+    torch.testing.assert_close(result, whole[plain(index)], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("index", [(..., 2), (0, 1, [4, 0, 4], [1, 2, 1])], ids=repr)
+def test_gradient_of_a_selection(index: Any) -> None:
+    """What is selected block by block has the gradient that it has in the whole tensor."""
+    q, k = (2 * random(B, H, Q, D)).requires_grad_(), (2 * random(B, H, K, D)).requires_grad_()
+    attention = AttentionMap.from_qk(q, k)
+    expected = torch.autograd.grad(attention.tensor()[index].square().sum(), (q, k))
+    found = torch.autograd.grad(attention[index].square().sum(), (q, k))
+    assert min(gradient.abs().max() for gradient in expected) > 0
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("index", BACKWARDS, ids=repr)
 @pytest.mark.parametrize("name", MAPS)
 def test_slices_may_run_backwards(name: str, index: Any) -> None:
@@ -143,6 +165,7 @@ def test_read_only_array_is_an_index(array: np.ndarray[Any, Any]) -> None:
         ((0, [0.5]), r"A map cannot be indexed by \[0.5\]"),
         (torch.tensor([0.5]), "A map cannot be indexed by"),
         ([[0, 1], [2]], "A map cannot be indexed by"),
+        ((slice(None), [0, 1, 2], [0, 1]), r"Arrays of shapes \(3,\), \(2,\) do not broadcast to one shape"),
     ],
 )
 @pytest.mark.parametrize("name", ["weights", "plain"])

@@ -6,40 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from anylocal.attention import AttentionMap, rollout
 
+from .sizes import largest
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-
-def largest(read: Callable[[], object]) -> int:
-    """Return the size of the largest tensor created while reading, not counting views."""
-    sizes = [0]
-
-    def dispatch(_mode: object, func: Any, _types: object, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        own = {storage(x) for x in tensors([*args, *(kwargs or {}).values()])}
-        sizes.extend(x.numel() for x in tensors([result]) if storage(x) not in own)
-        return result
-
-    # Made by `type`, because torch's class has no types and a class statement would need them.
-    with type("Mode", (TorchDispatchMode,), {"__torch_dispatch__": dispatch})():
-        read()
-    return max(sizes)
-
-
-def storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def tensors(items: Iterable[Any]) -> Iterable[torch.Tensor]:
-    for item in items:
-        if isinstance(item, torch.Tensor):
-            yield item
-        elif isinstance(item, list | tuple):
-            yield from tensors(item)
+    from collections.abc import Callable, Iterator
 
 
 N = 600
@@ -104,3 +77,99 @@ def test_rollout_of_rows_never_makes_a_matrix() -> None:
     q = torch.ones(1, 2, length, 2)
     layers = [AttentionMap.from_qk(q, q, causal=True) for _ in range(3)]
     assert 0 < largest(lambda: rollout(layers, queries=[0, -1])) < length * length
+
+
+LONG = 2400
+FEW = torch.tensor([5, 2000, 7])
+SELECTIONS: dict[str, Any] = {
+    "a column": (..., 7),
+    "columns": (0, slice(None), slice(None), [3, 2399]),
+    "a block": (..., slice(0, 2300, 2), slice(100, 200)),
+    "columns backwards": (..., slice(50, None, -1)),
+    "columns of two heads": (0, [1, 0], slice(None), 3),
+    "columns of other heads": (0, [0, 1], slice(None), [3, 4]),
+    "pairs": (0, 1, FEW, FEW.flip(0)),
+    "pairs of all queries": (0, 1, torch.arange(LONG), torch.arange(LONG).flip(0)),
+    "flags and a column": (0, 0, torch.arange(LONG) % 3 == 0, 5),
+    "a matrix of columns": (0, 0, slice(None), [[1, 2], [3, 4]]),
+}
+
+
+def operands() -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return (2 * torch.randn(1, 2, LONG, 2, generator=generator) for _ in "qk")
+
+
+def long(factor: float = 1.0) -> AttentionMap:
+    q, k = operands()
+    return AttentionMap.from_qk(factor * q, k, causal=True)
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_no_selection_makes_a_matrix(name: str) -> None:
+    """For columns, blocks and pairs, nothing of size query × key exists."""
+    attention = long()
+    assert 0 < largest(lambda: attention[SELECTIONS[name]]) < LONG * LONG
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_selections_of_long_maps_are_exact(name: str) -> None:
+    """What is selected block by block is what the float64 softmax has there."""
+    attention = long()
+    q, k = (each.double() for each in operands())
+    scores = (q @ k.mT / 2**0.5).masked_fill(torch.ones(LONG, LONG).triu(1) > 0, -torch.inf)
+    index = SELECTIONS[name]
+    backwards = name == "columns backwards"
+    expected = scores.softmax(-1)[(..., torch.arange(50, -1, -1)) if backwards else index]
+    assert expected.std() > 1e-4
+    torch.testing.assert_close(attention[index].double(), expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("block", [2**10, 2**22])
+def test_a_column_keeps_nothing_else(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """The memory of a column is that of its own values."""
+    monkeypatch.setattr("anylocal._maps.rows._BLOCK", block)
+    column = large("plain")[..., 3]
+    assert column.numel() * 4 == column.untyped_storage().nbytes()
+
+
+REDUCTIONS: dict[str, Callable[[AttentionMap], object]] = {
+    "sum of columns": lambda map_: map_.sum(-2),
+    "sum": lambda map_: map_.sum(),
+    "mean": lambda map_: map_.mean((-2, -1)),
+    "max of rows": lambda map_: map_.max(-1),
+    "max of columns": lambda map_: map_.max(-2),
+    "place of the max": lambda map_: map_.argmax(),
+    "place in columns": lambda map_: map_.argmax(-2),
+    "strongest": lambda map_: map_.topk(64, (-2, -1)),
+    "strongest of columns": lambda map_: map_.topk(3, -2),
+    "strongest of rows": lambda map_: map_.topk(3),
+    "change": lambda map_: (map_ - long(0.5)).abs().max(),
+    "rows of a change": lambda map_: (map_ - long(0.5))[0, 0, :3],
+    "columns of a change": lambda map_: (map_ - 2 * long(0.5))[..., 3],
+    "share": lambda map_: (map_ > 0.1).mean(-1),
+}
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_no_reduction_makes_a_matrix(name: str) -> None:
+    """Sums, maxima, the strongest weights and differences never hold anything of size query × key."""
+    attention = long()
+    assert 0 < largest(lambda: REDUCTIONS[name](attention)) < LONG * LONG
+
+
+def test_long_rows_of_many_heads_are_read_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a block has no room for some rows of all heads, products stay those of many rows."""
+    monkeypatch.setattr("anylocal._maps.rows._BLOCK", 64 * N)
+    heights = []
+
+    def products(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        heights.append(q.shape[2])
+        return q @ k.mT
+
+    monkeypatch.setattr("anylocal._maps.rows._products", products)
+    attention = AttentionMap.from_qk(torch.ones(1, 8, N, 4), torch.ones(1, 8, N, 4))
+    for read in (lambda: attention.sum(-2), lambda: attention.topk(3, (-2, -1)), lambda: attention[..., 5]):
+        heights.clear()
+        read()
+        assert sorted(heights)[len(heights) // 8] >= 32

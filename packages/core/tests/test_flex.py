@@ -336,6 +336,19 @@ def test_only_the_rows_that_are_asked_for() -> None:
     close(rows, made[0][:, [7, 399]])
 
 
+def test_a_column_makes_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column is read in blocks of rows, from functions of the positions too."""
+    monkeypatch.setattr("anylocal._maps.rows._BLOCK", 2 * 30 * 400)
+    mask = create_block_mask(causal, None, None, 400, 400, device="cpu")
+    model, q = Flex(block_mask=mask, score_mod=soft_capped), torch.randn(1, 2, 400, WIDTH)
+    with OfTorch().capture_attention(model) as maps:
+        model(q, q)
+    with NoMap():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        column = maps[0][..., 7]
+    made = (2 * torch.tanh(scores(q, q) / 2)).masked_fill(~torch.ones(400, 400).bool().tril(), -torch.inf).softmax(-1)
+    close(column, made[..., 7])
+
+
 @pytest.mark.parametrize("keep", ["clone", "cpu"])
 def test_how_it_is_kept(keep: str) -> None:
     """A copy of query and key outlives changes of them."""

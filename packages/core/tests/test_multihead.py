@@ -202,6 +202,14 @@ def test_a_map_is_that_before_dropout(need_weights: bool) -> None:
     close(only(maps), oracle(layer, x, x, x))
 
 
+def test_a_column_is_that_of_the_map() -> None:
+    """What every query gives to one key is read without the rest of the map."""
+    layer, query = attention(batch_first=True).eval(), drawn(BATCH, LENGTH, WIDTH)
+    with capture_attention(layer) as maps:
+        layer(query, query, query, need_weights=False)
+    close(maps[0][..., 2], oracle(layer, query, query, query)[..., 2])
+
+
 def test_a_graph_leads_back_to_the_model() -> None:
     """Kept with its graph, the map of the branch that gives weights back has a gradient, as relevance needs it."""
     layer = attention(batch_first=True)

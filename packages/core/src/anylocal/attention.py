@@ -11,12 +11,14 @@ from __future__ import annotations
 from anylocal.errors import DependencyError
 
 try:
+    from anylocal._maps.array import MapArray
     from anylocal._maps.distance import distance
     from anylocal._maps.map import AttentionMap
     from anylocal._maps.maps import AttentionMaps
     from anylocal._maps.patches import Patches
     from anylocal._maps.placed import PlacedPatches
     from anylocal._maps.positions import Axis, Named
+    from anylocal._maps.reductions import TopK
     from anylocal._maps.relevance import relevance
     from anylocal._maps.rollout import rollout
     from anylocal._maps.statistics import entropy, head_agreement, prefix_mass, sink_mass
@@ -33,10 +35,12 @@ __all__ = [
     "AttentionMap",
     "AttentionMaps",
     "Axis",
+    "MapArray",
     "Named",
     "Patches",
     "PlacedPatches",
     "Tokens",
+    "TopK",
     "capture_attention",
     "distance",
     "entropy",

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from anylocal._drawing.norms import Norm, Weights
     from anylocal._drawing.panel import Reduce
     from anylocal._drawing.scale import Cmap, Share
+    from anylocal._maps.array import MapArray
     from anylocal._maps.indexing import Queries
     from anylocal._maps.map import AttentionMap
 
@@ -85,7 +86,7 @@ def __dir__() -> list[str]:
 
 
 def heatmap(
-    attention: AttentionMap | torch.Tensor | Weights,
+    attention: MapArray | torch.Tensor | Weights,
     *,
     sample: int | None = None,
     head: int | None = None,
@@ -103,6 +104,7 @@ def heatmap(
     Parameters
     ----------
     attention : AttentionMap, or torch.Tensor or numpy.ndarray of shape (query, key)
+        Also what arithmetic makes of maps; the scale of `difference` has 0 in its middle.
     sample : int, optional
         Which sample of the batch; a batch of one needs none.
     head : int, optional
@@ -353,8 +355,8 @@ def model(
 
 
 def difference(
-    attention: AttentionMap | torch.Tensor | Weights,
-    other: AttentionMap | torch.Tensor | Weights,
+    attention: MapArray | torch.Tensor | Weights,
+    other: MapArray | torch.Tensor | Weights,
     *,
     sample: int | None = None,
     head: int | None = None,

@@ -27,9 +27,9 @@ Flags: TypeAlias = npt.NDArray[np.bool_]
 
 
 def is_map(attention: object) -> TypeGuard[AttentionMap]:
-    """Tell a map from a plain matrix, without importing torch for someone who draws an array."""
-    room = sys.modules.get("anylocal._maps.map")
-    return room is not None and isinstance(attention, room.AttentionMap)
+    """Tell a map, or what arithmetic makes of maps, from a plain matrix, without importing torch for an array."""
+    room = sys.modules.get("anylocal._maps.array")
+    return room is not None and isinstance(attention, room.MapArray)
 
 
 def map_of(attention: object, recipe: str) -> AttentionMap:

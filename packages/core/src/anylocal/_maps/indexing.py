@@ -1,7 +1,8 @@
 """Array indexing, done before the array exists.
 
-An index is split in two: a pick for each axis, applied to the operands of a map, and the rest, applied to the rows
-computed from them. An integer, for example, picks one position, and the rest drops the axis.
+An index is split in three: a pick for each axis, applied to the operands of a map; the points that several arrays
+select together, gathered from each block of the rows picked; and the rest, applied to what came of that. An integer,
+for example, picks one position, and the rest drops the axis.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,30 +34,45 @@ AXES = ("batch", "head", "query", "key")
 _Parsed: TypeAlias = int | slice | torch.Tensor | bool | None
 
 
-def resolve(index: Index, shape: Sequence[int], device: torch.device) -> tuple[list[Pick], tuple[_Parsed, ...]]:
-    """Split an index of a map of shape (batch, head, query, key) into picks and the rest.
+class Selection(NamedTuple):
+    """What an index selects of a map.
+
+    Attributes
+    ----------
+    picks : list of Pick
+        For each axis, the positions that are needed.
+    points : dict of int to torch.Tensor
+        Where arrays select positions that depend on each other: for each of their axes, an index into its pick for each
+        point, shape (n,). The points become the first of these axes, and the others have length 1.
+    rest : tuple
+        The index into what is selected so.
+    """
+
+    picks: list[Pick]
+    points: dict[int, torch.Tensor]
+    rest: tuple[_Parsed, ...]
+
+
+def resolve(index: Index, shape: Sequence[int], device: torch.device) -> Selection:
+    """Split an index of a map of shape (batch, head, query, key).
 
     The index may hold integers, slices of any step, ``...``, ``None`` and arrays, as in torch. There is a pick for each
-    axis: a slice or a 1-D tensor of positions. One 1-D array becomes a pick. Several arrays, or one of more dimensions,
-    select positions that depend on each other: their axes are picked in full, and the rest, whose arrays are on
-    `device`, indexes them. An index that does not fit the shape raises a PositionError.
+    axis: a slice or a 1-D tensor of positions. Arrays of the rest are on `device`. An index that does not fit the shape
+    raises a PositionError.
     """
-    items = _expanded(index, len(shape))
-    arrays = [item for item in items if isinstance(item, torch.Tensor | bool)]
-    alone = len(arrays) == 1 and isinstance(arrays[0], torch.Tensor) and arrays[0].ndim == 1
     picks: list[Pick] = [slice(None)] * len(shape)
+    arrays: dict[int, torch.Tensor] = {}
     rest: list[_Parsed] = []
     axis = 0
-    for item in items:
+    for item in _expanded(index, len(shape)):
         if item is None or isinstance(item, bool):
             rest.append(item)
             continue
         length, name = shape[axis], AXES[axis]
         if isinstance(item, torch.Tensor):
-            checked = _positions(item, shape[axis:], name).to(device)
-            if alone:
-                picks[axis] = checked
-            rest.append(slice(None) if alone else checked)
+            found = [array.to(device) for array in _positions(item, shape[axis:], name)]
+            arrays |= dict(enumerate(found, axis))
+            rest += [slice(None)] * len(found)
         elif isinstance(item, slice):
             picks[axis] = _slice(item, length)
             rest.append(slice(None))
@@ -65,13 +81,32 @@ def resolve(index: Index, shape: Sequence[int], device: torch.device) -> tuple[l
             picks[axis] = slice(position, position + 1)
             rest.append(0)
         axis += _axes(item)
-    return picks, tuple(rest)
+    if [array.ndim for array in arrays.values()] == [1] and not any(isinstance(item, bool) for item in rest):
+        return Selection([arrays.get(at, pick) for at, pick in enumerate(picks)], {}, tuple(rest))
+    return Selection(picks, _points(arrays, picks, rest), tuple(rest))
+
+
+def _points(arrays: dict[int, torch.Tensor], picks: list[Pick], rest: list[_Parsed]) -> dict[int, torch.Tensor]:
+    """Return the points that arrays select together, and change the picks and the rest to match."""
+    try:
+        together = torch.broadcast_tensors(*arrays.values())
+    except RuntimeError:
+        shapes = ", ".join(str(tuple(array.shape)) for array in arrays.values())
+        msg = f"Arrays of shapes {shapes} do not broadcast to one shape; give a position of each axis for each value."
+        raise PositionError(msg) from None
+    places = [place for place, item in enumerate(rest) if item is not None and not isinstance(item, bool)]
+    points: dict[int, torch.Tensor] = {}
+    for axis, array in zip(arrays, together, strict=True):
+        picks[axis], points[axis] = array.flatten().unique(return_inverse=True)
+        number = torch.arange(array.numel(), device=array.device).view(array.shape)
+        rest[places[axis]] = number if len(points) == 1 else torch.zeros_like(number)
+    return points
 
 
 def query_rows(queries: Queries, shape: Sequence[int], device: torch.device) -> tuple[Pick, int | slice]:
     """Return the pick along the query axis, and the index into the picked rows: 0 for an integer, else all."""
     rows = slice(None) if queries is None else queries
-    picks, rest = resolve((slice(None), slice(None), rows), shape, device)
+    picks, _, rest = resolve((slice(None), slice(None), rows), shape, device)
     if not isinstance(rest[2], int | slice):
         msg = f"queries={queries!r} is neither a position nor a list of positions; give one of these."
         raise PositionError(msg)
@@ -133,12 +168,13 @@ def _slice(item: slice, length: int) -> Pick:
     return slice(start, stop, step) if step > 0 else torch.arange(start, stop, step)
 
 
-def _positions(array: torch.Tensor, shape: Sequence[int], name: str) -> torch.Tensor:
+def _positions(array: torch.Tensor, shape: Sequence[int], name: str) -> Sequence[torch.Tensor]:
+    """Return the positions that an array selects, counted from the start, along each of the axes that it indexes."""
     if array.dtype == torch.bool:
         if tuple(array.shape) != tuple(shape[: array.ndim]):
             msg = f"A bool index of shape {tuple(array.shape)} does not fit the {name} axis: {tuple(shape)}."
             raise PositionError(msg)
-        return array.nonzero()[:, 0] if array.ndim == 1 else array
+        return array.nonzero(as_tuple=True)
     for extreme in (array.min(), array.max()) if array.numel() else ():
         inside(int(extreme), shape[0], name)
-    return array % shape[0] if array.numel() else array
+    return [array % shape[0] if array.numel() else array]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -11,18 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anylocal._engine.tensors import to_numpy
-from anylocal._maps.indexing import Index, Queries, query_rows, resolve
+from anylocal._maps.array import Elsewhere, MapArray
+from anylocal._maps.indexing import Queries, query_rows
 from anylocal._maps.labels import LabelOptions, Labels, with_labels
-from anylocal._maps.rows import LazyRows, Rows, StoredRows, block_rows, chunks, compact, float_type, picked
-from anylocal.errors import OptionError
+from anylocal._maps.rows import LazyRows, Rows, StoredRows, block_rows, chunks, compact, float_type
 
 
-class AttentionMap:
+class AttentionMap(MapArray):
     """The softmax of one attention layer: shape (batch, head, query, key).
 
     Index it like a tensor; from a query and a key, only the rows asked for are computed. Make one with `from_weights`
-    or `from_qk`.
+    or `from_qk`. Columns, sums, the strongest weights, conversions and arithmetic are those of `MapArray`.
 
     Parameters
     ----------
@@ -51,8 +49,7 @@ class AttentionMap:
 
     Notes
     -----
-    With two or more array indices, or an array of several dimensions, the indexed axes are first computed in full. An
-    integer next to an array keeps torch's order of axes, which differs from NumPy's.
+    An integer next to an array in an index keeps torch's order of axes, which differs from NumPy's.
 
     Examples
     --------
@@ -66,13 +63,13 @@ class AttentionMap:
     (torch.Size([197, 197]), torch.Size([2, 12, 197]))
     """
 
+    save = Elsewhere("anylocal.store.save(map, path)")
+
     _model: weakref.ref[torch.nn.Module] | None = None
 
     @with_labels
     def __init__(self, rows: Rows, **labels: Unpack[LabelOptions]) -> None:
-        self.rows = rows
-        self.labels = Labels(**labels)
-        self.queries, self.keys = self.labels.axes(self.shape)
+        super().__init__(rows, Labels(**labels))
 
     @classmethod
     @with_labels
@@ -174,16 +171,6 @@ class AttentionMap:
         return {name: value for name, value in vars(self).items() if name != "_model"}
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(batch, head, query, key)."""
-        return self.rows.shape
-
-    @property
-    def name(self) -> str:
-        """Name of the layer's module in ``model.named_modules()``."""
-        return self.labels.name
-
-    @property
     def fused(self) -> bool:
         """Whether the layer ran a fused kernel."""
         return self.labels.fused
@@ -192,11 +179,6 @@ class AttentionMap:
     def forward(self) -> int:
         """Index of the forward pass."""
         return self.labels.forward
-
-    @property
-    def windows(self) -> int:
-        """Number of windows in each image."""
-        return self.labels.windows
 
     @property
     def rank(self) -> int | None:
@@ -208,56 +190,6 @@ class AttentionMap:
         """What the layer multiplied with the values, if not the map itself."""
         mixed = self.labels.mixed
         return mixed() if callable(mixed) else mixed
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes: 4."""
-        return len(self.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the values: that of given weights, float32 or float64 for computed ones."""
-        return self.rows.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the operands, on which the rows are computed."""
-        return self.rows.device
-
-    @property
-    def images(self) -> int:
-        """Number of images (or texts): the batch without its windows."""
-        return self.shape[0] // self.windows
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return (self[sample] for sample in range(len(self)))
-
-    def __getitem__(self, index: Index) -> torch.Tensor:
-        picks, rest = resolve(index, self.shape, self.device)
-        rows = self.rows.take(*picks[:3])
-        return picked(rows, slice(None), slice(None), slice(None), picks[3])[rest]
-
-    def tensor(self) -> torch.Tensor:
-        """Return the whole map: a tensor of shape (batch, head, query, key)."""
-        return self[...]
-
-    def numpy(self) -> npt.NDArray[np.floating[Any]]:
-        """Return the whole map as an array in CPU memory; bfloat16 becomes float32."""
-        array: npt.NDArray[np.floating[Any]] = to_numpy(self.tensor())
-        return array
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001  # NumPy's protocol
-        whole = self.numpy()
-        if copy:
-            return np.array(whole, dtype=dtype)
-        array = np.asarray(whole, dtype=dtype)
-        if copy is False and array is not whole:
-            msg = f"Converting a map of {whole.dtype} to {array.dtype} needs a copy; leave copy=False out."
-            raise OptionError(msg)
-        return array
 
     def cpu(self) -> AttentionMap:
         """Return a copy of the map in CPU memory, without a graph, that keeps nothing else alive.
@@ -305,6 +237,4 @@ class AttentionMap:
         return torch.cat(means, 1)[:, kept]
 
     def __repr__(self) -> str:
-        batch, heads, queries, keys = self.shape
-        fused = ", fused" if self.fused else ""
-        return f"AttentionMap({self.name!r}, {batch=}, {heads=}, {queries=}, {keys=}{fused})"
+        return f"{super().__repr__()[:-1]}, fused)" if self.fused else super().__repr__()

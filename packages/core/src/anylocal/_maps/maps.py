@@ -7,24 +7,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
+import torch
+
 from anylocal._engine import tables
+from anylocal._maps.array import Elsewhere
 from anylocal._maps.bounds import inside
 from anylocal._maps.layers import maps_of
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.relevance import relevance
 from anylocal._maps.rollout import rollout
-from anylocal.errors import ChoiceError, NameNotFoundError, PositionError, StateError
+from anylocal.errors import ChoiceError, NameNotFoundError, PositionError, ShapeError, StateError
 
 if TYPE_CHECKING:
-    import torch
-
     from anylocal._maps.indexing import Queries
 
 
 class AttentionMaps(Sequence[AttentionMap]):
     """The maps of a model's layers, in the order in which the layers ran.
 
-    Index it by position, slice or module name.
+    Index it by position, slice or module name. What follows in the index is that of each layer, as in an array with a
+    first axis of layers: ``maps[:, 0, :, -1]`` are the last rows of all of them in one tensor.
 
     Parameters
     ----------
@@ -44,6 +46,8 @@ class AttentionMaps(Sequence[AttentionMap]):
     >>> maps[1:].names
     ['blocks.1.attn', 'blocks.2.attn']
     """
+
+    save = Elsewhere("anylocal.store.save(maps, path)")
 
     def __init__(
         self,
@@ -130,7 +134,13 @@ class AttentionMaps(Sequence[AttentionMap]):
     def __getitem__(self, index: SupportsIndex | str) -> AttentionMap: ...
     @overload
     def __getitem__(self, index: slice) -> AttentionMaps: ...
-    def __getitem__(self, index: slice | SupportsIndex | str) -> AttentionMap | AttentionMaps:
+    @overload
+    def __getitem__(self, index: tuple[Any, ...]) -> torch.Tensor: ...
+    def __getitem__(
+        self, index: slice | SupportsIndex | str | tuple[Any, ...]
+    ) -> AttentionMap | AttentionMaps | torch.Tensor:
+        if isinstance(index, tuple):
+            return self._across(*index)
         maps = self._now()
         if isinstance(index, slice):
             return AttentionMaps(maps[index])
@@ -138,6 +148,23 @@ class AttentionMaps(Sequence[AttentionMap]):
             kind = StateError if isinstance(index, str) else PositionError
             raise kind(f"No attention map {index!r}: nothing was captured; run the model inside the capture first.")
         return _named(index, maps) if isinstance(index, str) else maps[inside(index, len(maps), "map")]
+
+    def _across(self, layers: Any = ..., *index: Any) -> torch.Tensor:
+        """Return what an index selects of each of some layers, in one tensor."""
+        if layers is Ellipsis:
+            layers, index = slice(None), (..., *index)
+        chosen = self[layers]
+        if isinstance(chosen, AttentionMap):
+            return chosen[index]
+        found = [layer[index] for layer in chosen]
+        shapes = sorted({tuple(each.shape) for each in found})
+        if len(shapes) != 1:
+            msg = (
+                f"The index {index!r} selects {shapes or 'nothing'} of the layers, which make no one tensor; choose"
+                " layers of one shape."
+            )
+            raise ShapeError(msg)
+        return torch.stack(found)
 
     def __repr__(self) -> str:
         rows = _rows(self._now())

@@ -2,27 +2,31 @@
 
 A source of rows has a shape (batch, head, query, key) and a method `take`, which picks along the first three axes
 *before* anything of the size of the map exists. The softmax needs complete rows, so picking along the key axis comes
-last and is left to the caller.
+last and is left to the caller. Who goes through many queries block by block takes a `reader`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 
-from anylocal.errors import ChangedInPlaceWarning, OptionError, ShapeError
+from anylocal.errors import ChangedInPlaceWarning, OptionError, ShapeError, level_of_user
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Pick: TypeAlias = slice | torch.Tensor
 """A slice with a positive step, or a 1-D tensor of non-negative positions."""
 
 Shape: TypeAlias = tuple[int, int, int, int]
+
+Reader: TypeAlias = "Callable[[Pick], torch.Tensor]"
+"""Returns the rows of the queries picked, shape (batch', head', query', key)."""
 
 _BLOCK = 2**22
 """Elements of a map computed at a time: 16 MiB in float32, little compared to a model; smaller blocks are slower."""
@@ -37,6 +41,9 @@ class Rows(Protocol):
 
     def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         """Return the rows picked, shape (batch', head', query', key)."""
+
+    def reader(self, batch: Pick, heads: Pick) -> Reader:
+        """Return a function of the queries alone; what all of them need is prepared once."""
 
     def cpu(self) -> Rows:
         """Return the same rows from copies in CPU memory."""
@@ -57,6 +64,10 @@ class StoredRows:
     def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         """Return the rows picked, shape (batch', head', query', key); a view if all picks are slices."""
         return picked(self.weights, batch, heads, queries)
+
+    def reader(self, batch: Pick, heads: Pick) -> Reader:
+        """Return a function of the queries alone."""
+        return functools.partial(self.take, batch, heads)
 
     def cpu(self) -> StoredRows:
         """Return the same rows from a copy in CPU memory."""
@@ -111,25 +122,33 @@ class LazyRows:
 
     def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         """Return the rows picked, shape (batch', head', query', key), in float32 or float64."""
+        return self.reader(batch, heads)(queries)
+
+    def reader(self, batch: Pick, heads: Pick) -> Reader:
+        """Return a function of the queries alone; the keys are converted once."""
         if [_version(operand) for operand in self._operands] != self._versions:
             msg = (
                 "q, k or the mask of an attention map was changed in place after the map was made, so the map shows "
                 "the new values; make it from clones, or read it earlier."
             )
-            warnings.warn(ChangedInPlaceWarning(msg), stacklevel=3)
-        with exactly(self.device):
-            q = picked(self.q, batch, heads, queries).to(self.dtype)
-            k = fitting(self.k, batch, self._key_heads(heads)).to(self.dtype)
-            # The product is scaled, not q: bf16 and fp16 operands then stay exact even if the user lets float32
-            # products run in TF32.
-            return self._softmax(_products(q, k).mul_(self.scale), batch, heads, queries)
+            warnings.warn(ChangedInPlaceWarning(msg), stacklevel=level_of_user())
+        k = fitting(self.k, batch, self._key_heads(heads)).to(self.dtype)
+
+        def read(queries: Pick) -> torch.Tensor:
+            with exactly(self.device):
+                q = picked(self.q, batch, heads, queries).to(self.dtype)
+                # The product is scaled, not q: bf16 and fp16 operands then stay exact even if the user lets float32
+                # products run in TF32.
+                return self._softmax(_products(q, k).mul_(self.scale), batch, heads, queries)
+
+        return read
 
     def _softmax(self, scores: torch.Tensor, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         """Return the softmax of the scores of the rows picked, which it may change."""
         if self.causal:
             scores = scores.masked_fill_(~self._causal(queries), -math.inf)
         if self.mask is None:
-            return scores.softmax(-1)
+            return _softmax(scores)
         return _masked(scores, fitting(self.mask, batch, heads, queries))
 
     def cpu(self) -> LazyRows:
@@ -170,7 +189,13 @@ def safe_softmax(scores: torch.Tensor) -> torch.Tensor:
     # A fully masked row is 0 in SDPA since torch 2.5, and NaN before. Its scores are made finite first, or the
     # softmax's gradient would be NaN although its value is discarded.
     empty = (scores == -math.inf).all(-1, keepdim=True)
-    return scores.masked_fill_(empty, 0.0).softmax(-1).masked_fill(empty, 0.0)
+    weights = _softmax(scores.masked_fill_(empty, 0.0))
+    return weights.masked_fill(empty, 0.0) if weights.requires_grad else weights.masked_fill_(empty, 0.0)
+
+
+def _softmax(scores: torch.Tensor) -> torch.Tensor:
+    """Return the softmax of scores, in their memory unless a gradient is wanted: new memory takes longer to get."""
+    return scores.softmax(-1) if scores.requires_grad else torch.softmax(scores, -1, out=scores)
 
 
 def exactly(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from anylocal._engine import tensors
-from anylocal._maps.rows import LazyRows, Pick, Shape, exactly, float_type
+from anylocal._maps.rows import LazyRows, Pick, Reader, Shape, exactly, float_type
 from anylocal._readout.multihead.functions import FAST, LAYER, SWITCH
 from anylocal.errors import ChangedInPlaceWarning, UnsupportedError, level_of_user
 
@@ -50,6 +50,10 @@ class ProjectedRows:
     def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         """Return the rows picked, shape (batch', head', query', key)."""
         return self._computed.take(batch, heads, queries)
+
+    def reader(self, batch: Pick, heads: Pick) -> Reader:
+        """Return a function of the queries alone."""
+        return self._computed.reader(batch, heads)
 
     def cpu(self) -> LazyRows:
         """Return the same rows, made of copies in main memory."""
