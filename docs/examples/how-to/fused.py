@@ -79,7 +79,7 @@ row.shape, column.shape, mean.shape
 
 received = maps[5].sum(-2)  # what each token receives in all
 values, keys = maps[5].topk(3)  # of each query, as torch.topk
-values, pairs = maps[5].topk(64, (-2, -1))  # of each head: (query, key) of the strongest
+values, pairs = maps[5].topk(8, (-2, -1))  # of each head: query and key of the 8
 received.shape, keys.shape, pairs.shape
 
 # %%
