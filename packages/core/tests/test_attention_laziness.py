@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -156,6 +157,24 @@ def test_no_reduction_makes_a_matrix(name: str) -> None:
     """Sums, maxima, the strongest weights and differences never hold anything of size query × key."""
     attention = long()
     assert 0 < largest(lambda: REDUCTIONS[name](attention)) < LONG * LONG
+
+
+@pytest.mark.parametrize("read", [lambda a: a[..., 5], lambda a: a[0, 0, [1, 9], [5, 5]], *REDUCTIONS.values()])
+def test_blocks_go_as_they_come(monkeypatch: pytest.MonkeyPatch, read: Callable[[AttentionMap], object]) -> None:
+    """Of all the blocks that are read, no more than those at hand are in memory."""
+    monkeypatch.setattr("anylocal._maps.rows._BLOCK", 2 * 100 * LONG)
+    made: list[weakref.ref[torch.UntypedStorage]] = []
+    alive = []
+
+    def products(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        alive.append(sum(block() is not None for block in made))
+        scores: torch.Tensor = q @ k.mT
+        made.append(weakref.ref(scores.untyped_storage()))
+        return scores
+
+    monkeypatch.setattr("anylocal._maps.rows._products", products)
+    read(long())
+    assert max(alive) <= 3
 
 
 def test_long_rows_of_many_heads_are_read_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:

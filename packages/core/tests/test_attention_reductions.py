@@ -70,6 +70,13 @@ def test_sums_of_many_rows_are_exact() -> None:
     torch.testing.assert_close(AttentionMap.from_qk(q, k).sum(-2)[0, 0].double(), expected, atol=0, rtol=1e-5)
 
 
+def test_sums_of_many_blocks_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding does not add up from block to block."""
+    monkeypatch.setattr("anylocal._maps.rows._BLOCK", 1)
+    total = AttentionMap.from_weights(torch.full((20_000, 1), 0.1)).sum(-2)
+    torch.testing.assert_close(total.item(), 20_000 * torch.tensor(0.1).item(), atol=0, rtol=1e-6)
+
+
 def test_sums_of_rounded_weights_are_added_up_in_full() -> None:
     """Given weights in half precision are not added up in it."""
     total = AttentionMap.from_weights(torch.full((4096, 1), 0.1).half()).sum()
