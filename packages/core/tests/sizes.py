@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 def largest(read: Callable[[], object]) -> int:
     """Return the size of the largest tensor created while reading, not counting views."""
-    sizes = [0]
+    return max(created(read), default=0)
+
+
+def created(read: Callable[[], object]) -> list[int]:
+    """Return the sizes of the tensors created while reading, not counting views."""
+    sizes: list[int] = []
 
     def dispatch(_mode: object, func: Any, _types: object, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -24,7 +29,7 @@ def largest(read: Callable[[], object]) -> int:
     # Made by `type`, because torch's class has no types and a class statement would need them.
     with type("Mode", (TorchDispatchMode,), {"__torch_dispatch__": dispatch})():
         read()
-    return max(sizes)
+    return sizes
 
 
 def storage(tensor: torch.Tensor) -> int:

@@ -10,7 +10,7 @@ import torch
 
 from anylocal.attention import AttentionMap, rollout
 
-from .sizes import largest
+from .sizes import created, largest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,6 +51,22 @@ def test_a_head_costs_a_head(name: str) -> None:
     """For one head of one sample, nothing is computed for the others."""
     attention = large(name)
     assert N * N == largest(lambda: attention[1, 1])
+
+
+def test_the_softmax_takes_the_place_of_the_scores() -> None:
+    """Of the size of the map, one tensor is made."""
+    attention = large("plain")
+    assert created(lambda: attention[1, 1]).count(N * N) == 1
+
+
+def test_long_keys_are_converted_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a row, keys in half precision are not all converted at once."""
+    q, k = (torch.randn(1, heads, N, 16).bfloat16() for heads in (8, 4))
+    attention = AttentionMap.from_qk(q, k)
+    expected = attention[0, :, 3]
+    monkeypatch.setattr("anylocal._maps.rows._BLOCK", 2 * N * 16)
+    assert largest(lambda: attention[0, :, 3]) <= N * 16
+    torch.testing.assert_close(attention[0, :, 3], expected)
 
 
 def test_grouped_keys_are_not_repeated() -> None:

@@ -122,26 +122,28 @@ class LazyRows:
 
     def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         """Return the rows picked, shape (batch', head', query', key), in float32 or float64."""
-        return self.reader(batch, heads)(queries)
+        return self._read(self._keys(batch, heads), batch, heads, queries)
 
     def reader(self, batch: Pick, heads: Pick) -> Reader:
         """Return a function of the queries alone; the keys are converted once."""
+        k = self._keys(batch, heads).to(self.dtype)
+        return lambda queries: self._read(k, batch, heads, queries)
+
+    def _keys(self, batch: Pick, heads: Pick) -> torch.Tensor:
         if [_version(operand) for operand in self._operands] != self._versions:
             msg = (
                 "q, k or the mask of an attention map was changed in place after the map was made, so the map shows "
                 "the new values; make it from clones, or read it earlier."
             )
             warnings.warn(ChangedInPlaceWarning(msg), stacklevel=level_of_user())
-        k = fitting(self.k, batch, self._key_heads(heads)).to(self.dtype)
+        return fitting(self.k, batch, self._key_heads(heads))
 
-        def read(queries: Pick) -> torch.Tensor:
-            with exactly(self.device):
-                q = picked(self.q, batch, heads, queries).to(self.dtype)
-                # The product is scaled, not q: bf16 and fp16 operands then stay exact even if the user lets float32
-                # products run in TF32.
-                return self._softmax(_products(q, k).mul_(self.scale), batch, heads, queries)
-
-        return read
+    def _read(self, k: torch.Tensor, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
+        with exactly(self.device):
+            q = picked(self.q, batch, heads, queries).to(self.dtype)
+            # The product is scaled, not q: bf16 and fp16 operands then stay exact even if the user lets float32
+            # products run in TF32.
+            return self._softmax(_products(q, k).mul_(self.scale), batch, heads, queries)
 
     def _softmax(self, scores: torch.Tensor, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         """Return the softmax of the scores of the rows picked, which it may change."""
@@ -177,7 +179,10 @@ def _products(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     groups = k.shape[1]
     # The heads of a group become rows of one product: repeating the keys would cost as much as the product.
     rows = q.reshape(batch, groups, heads // max(groups, 1) * queries, features)
-    return (rows @ k.transpose(-2, -1)).reshape(batch, heads, queries, k.shape[2])
+    # Keys in half precision may take far more memory in float32 than the rows: they are converted a head at a time.
+    parts = k.split(1, 1) if k.dtype != q.dtype and k.numel() > _BLOCK else (k,)
+    made = [of_q @ of_k.to(q.dtype).mT for of_q, of_k in zip(rows.tensor_split(len(parts), 1), parts, strict=True)]
+    return (made[0] if len(made) == 1 else torch.cat(made, 1)).reshape(batch, heads, queries, k.shape[2])
 
 
 def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
