@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 
 from anylocal.attention import AttentionMap, rollout
 
+from . import subprocesses
 from .sizes import created, largest
 
 if TYPE_CHECKING:
@@ -208,3 +210,27 @@ def test_long_rows_of_many_heads_are_read_head_by_head(monkeypatch: pytest.Monke
         heights.clear()
         read()
         assert sorted(heights)[len(heights) // 8] >= 32
+
+
+COLUMN = """
+import resource, sys, torch
+from anylocal.attention import AttentionMap
+
+torch.set_num_threads(1)
+q = torch.randn(16_384, 4)
+attention = AttentionMap.from_qk(q, q)
+attention[0, 0, 0]
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+before = peak()
+attention[..., 5]
+assert peak() - before < 300e6, peak() - before
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such count")
+def test_small_results_do_not_break_up_the_memory() -> None:
+    """For a column, the process grows by a few blocks, and not by the 1 GB of the map."""
+    subprocesses.run(COLUMN)

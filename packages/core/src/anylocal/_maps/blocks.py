@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from anylocal._maps.rows import Pick, StoredRows, block_rows, chunks, picked
+from anylocal._maps.rows import Pick, StoredRows, block_rows, chunks, picked, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anylocal._maps.indexing import Selection
-    from anylocal._maps.rows import Reader, Rows, Shape
+    from anylocal._maps.rows import Rows, Shape
 
 _WHOLE: Final = slice(None)
+
+_QUERY: Final = 2
 
 _ROWS: Final = 32
 """Rows of each head in a block, if possible: a product of fewer reads the keys more often than it computes."""
@@ -44,29 +46,31 @@ def select(rows: Rows, selection: Selection) -> torch.Tensor:
     made = []
     for part in [heads] if 1 in points else head_chunks(shape, heads):
         size = block_rows((shape[0], _length(part, shape[1]), *shape[2:]))
-        parts = chunks(queries, rows.shape[2], size)
-        made.append(_joined(rows.reader(batch, part), parts, size, keys, points))
+        read = rows.reader(batch, part)
+        found = (picked(read(each), _WHOLE, _WHOLE, _WHOLE, keys) for each in chunks(queries, rows.shape[2], size))
+        made.append(_of_queries(found, size, points) if _QUERY in points else _of_blocks(found, shape[2], points))
     return (made[0] if len(made) == 1 else torch.cat(made, 1))[rest]
 
 
-def _joined(
-    read: Reader, parts: Iterator[Pick], size: int, keys: Pick, points: dict[int, torch.Tensor]
-) -> torch.Tensor:
-    """Return the keys picked, or the points, of parts of `size` queries each."""
-    blocks = ((number * size, picked(read(part), _WHOLE, _WHOLE, _WHOLE, keys)) for number, part in enumerate(parts))
-    by_query = points.get(2)
-    if by_query is None:
-        # A view would keep the block.
-        return torch.cat([_gathered(block, points) if points else block.clone() for _, block in blocks], 2)
+def _of_blocks(blocks: Iterator[torch.Tensor], queries: int, points: dict[int, torch.Tensor]) -> torch.Tensor:
+    """Return the blocks one below the other, or their values at some points."""
+    return side_by_side((_gathered(block, points) if points else block for block in blocks), _QUERY, queries)
+
+
+def _of_queries(blocks: Iterator[torch.Tensor], size: int, points: dict[int, torch.Tensor]) -> torch.Tensor:
+    """Return the values at some points of blocks of so many queries each."""
+    first, by_query = next(iter(points)), points[_QUERY]
     order = by_query.argsort()
-    made, done = [], 0
-    for start, block in blocks:
-        end = int((by_query < start + size).sum())
-        here = {axis: place[order[done:end]] - (start if axis == 2 else 0) for axis, place in points.items()}  # noqa: PLR2004  # queries
-        made.append(_gathered(block, here))
-        done = end
-    first = next(iter(points))
-    return torch.cat(made, first).index_select(first, order.argsort())
+
+    def found() -> Iterator[torch.Tensor]:
+        done = 0
+        for number, block in enumerate(blocks):
+            end = int((by_query < (number + 1) * size).sum())
+            here = {axis: of_axis[order[done:end]] for axis, of_axis in points.items()}
+            yield _gathered(block, here | {_QUERY: here[_QUERY] - number * size})
+            done = end
+
+    return side_by_side(found(), first, len(order)).index_select(first, order.argsort())
 
 
 def _gathered(block: torch.Tensor, points: dict[int, torch.Tensor]) -> torch.Tensor:

@@ -13,7 +13,17 @@ import torch
 from anylocal._maps.array import Elsewhere, MapArray
 from anylocal._maps.indexing import Queries, query_rows
 from anylocal._maps.labels import LabelOptions, Labels, with_labels
-from anylocal._maps.rows import LazyRows, Rows, StoredRows, block_rows, chunks, compact, float_type
+from anylocal._maps.rows import (
+    LazyRows,
+    Rows,
+    StoredRows,
+    block_rows,
+    chunks,
+    compact,
+    float_type,
+    positions,
+    side_by_side,
+)
 
 
 class AttentionMap(MapArray):
@@ -232,9 +242,9 @@ class AttentionMap(MapArray):
         pick, kept = query_rows(queries, self.shape, self.device)
         dtype = float_type(self.dtype)
         whole = slice(None)
-        blocks = chunks(pick, self.shape[2], block_rows(self.shape))
-        means = [self.rows.take(whole, whole, block).mean(1, dtype=dtype) for block in blocks]
-        return torch.cat(means, 1)[:, kept]
+        read, blocks = self.rows.reader(whole, whole), chunks(pick, self.shape[2], block_rows(self.shape))
+        number = len(positions(pick, self.shape[2], self.device))
+        return side_by_side((read(block).mean(1, dtype=dtype) for block in blocks), 1, number)[:, kept]
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, fused)" if self.fused else super().__repr__()

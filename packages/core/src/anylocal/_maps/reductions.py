@@ -10,11 +10,11 @@ import torch
 
 from anylocal._maps.blocks import blocks, head_chunks
 from anylocal._maps.bounds import inside
-from anylocal._maps.rows import float_type
+from anylocal._maps.rows import SideBySide, float_type, side_by_side
 from anylocal.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from anylocal._maps.rows import Pick, Rows
 
@@ -64,7 +64,8 @@ def place_of_largest(rows: Rows, axis: int | None) -> torch.Tensor:
     at = inside(axis, _NUMBER, "axis")
     if at == _QUERY:
         return _peaks(rows, at).indices
-    return torch.cat([block.argmax(at, keepdim=True) for _, block in blocks(rows, slice(None))], _QUERY).squeeze(at)
+    found = (block.argmax(at, keepdim=True) for _, block in blocks(rows, slice(None)))
+    return side_by_side(found, _QUERY, rows.shape[_QUERY]).squeeze(at)
 
 
 def strongest(rows: Rows, k: int, axis: int | Sequence[int]) -> TopK:
@@ -93,7 +94,11 @@ def strongest(rows: Rows, k: int, axis: int | Sequence[int]) -> TopK:
         if at == _QUERY:
             return functools.reduce(better, parts)
         # Queries are the third axis, unless one before them has become the last.
-        return TopK(*(torch.cat(each, 1 if at < _QUERY else _QUERY) for each in zip(*parts, strict=True)))
+        values, indices = (SideBySide(1 if at < _QUERY else _QUERY, rows.shape[_QUERY]) for _ in range(2))
+        for part in parts:
+            values.add(part.values)
+            indices.add(part.indices)
+        return TopK(values.joined, indices.joined)
 
     values, indices = _of_all_heads(rows, at, of_heads)
     if len(axes) > 1:
@@ -112,13 +117,13 @@ def _folded(
 ) -> torch.Tensor:
     """Join what is made of each block, where the axes have length 1: combined along these, else side by side."""
 
-    def joined(parts: Iterator[torch.Tensor], axis: int) -> torch.Tensor:
-        return functools.reduce(combine, parts) if axis in axes else torch.cat(list(parts), axis)
+    def of_heads(heads: Pick) -> torch.Tensor:
+        parts = (of_block(block) for _, block in blocks(rows, heads))
+        queries = rows.shape[_QUERY]
+        return functools.reduce(combine, parts) if _QUERY in axes else side_by_side(parts, _QUERY, queries)
 
-    of_heads = (
-        joined((of_block(block) for _, block in blocks(rows, heads)), _QUERY) for heads in head_chunks(rows.shape)
-    )
-    return joined(of_heads, _HEAD).squeeze(tuple(axes))
+    parts = [of_heads(heads) for heads in head_chunks(rows.shape)]
+    return (functools.reduce(combine, parts) if _HEAD in axes else torch.cat(parts, _HEAD)).squeeze(tuple(axes))
 
 
 def _peaks(rows: Rows, axis: int | None = None) -> TopK:

@@ -18,7 +18,7 @@ import torch
 from anylocal.errors import ChangedInPlaceWarning, OptionError, ShapeError, level_of_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 Pick: TypeAlias = slice | torch.Tensor
 """A slice with a positive step, or a 1-D tensor of non-negative positions."""
@@ -179,10 +179,44 @@ def _products(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     groups = k.shape[1]
     # The heads of a group become rows of one product: repeating the keys would cost as much as the product.
     rows = q.reshape(batch, groups, heads // max(groups, 1) * queries, features)
-    # Keys in half precision may take far more memory in float32 than the rows: they are converted a head at a time.
-    parts = k.split(1, 1) if k.dtype != q.dtype and k.numel() > _BLOCK else (k,)
-    made = [of_q @ of_k.to(q.dtype).mT for of_q, of_k in zip(rows.tensor_split(len(parts), 1), parts, strict=True)]
-    return (made[0] if len(made) == 1 else torch.cat(made, 1)).reshape(batch, heads, queries, k.shape[2])
+    if k.dtype == q.dtype or k.numel() <= _BLOCK:
+        return (rows @ k.to(q.dtype).mT).reshape(batch, heads, queries, k.shape[2])
+    # Long keys in half precision may take far more memory in float32 than the rows: they are converted part by part.
+    made = rows.new_empty(*rows.shape[:3], k.shape[2])
+    for group in range(groups):
+        for part in chunks(slice(None), k.shape[2], max(1, _BLOCK // features)):
+            made[:, group, :, part] = rows[:, group] @ k[:, group, part].to(q.dtype).mT
+    return made.reshape(batch, heads, queries, k.shape[2])
+
+
+class SideBySide:
+    """Joins parts along an axis, which has so many positions in all; `joined` is what came so far.
+
+    Each is copied as it comes: small results that stay between the large blocks, which go, would break up the memory,
+    so that no later block fits where one has been.
+    """
+
+    def __init__(self, axis: int, length: int) -> None:
+        self._axis = axis
+        self._length = length
+        self._done = 0
+        self.joined = torch.empty(0)
+
+    def add(self, part: torch.Tensor) -> None:
+        """Copy the next part."""
+        if not self._done:
+            self.joined = part.new_empty(*part.shape[: self._axis], self._length, *part.shape[self._axis + 1 :])
+        size = part.shape[self._axis]
+        self.joined.narrow(self._axis, self._done, size).copy_(part)
+        self._done += size
+
+
+def side_by_side(parts: Iterable[torch.Tensor], axis: int, length: int) -> torch.Tensor:
+    """Join parts along an axis, which has so many positions in all; see `SideBySide`."""
+    made = SideBySide(axis, length)
+    for part in parts:
+        made.add(part)
+    return made.joined
 
 
 def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

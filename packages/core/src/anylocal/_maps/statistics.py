@@ -13,7 +13,7 @@ import torch
 
 from anylocal._maps.patches import Patches
 from anylocal._maps.placed import PlacedPatches
-from anylocal._maps.rows import Pick, block_rows, chunks, float_type
+from anylocal._maps.rows import Pick, block_rows, chunks, float_type, side_by_side
 from anylocal._maps.tokens import Tokens
 from anylocal.errors import ShapeError
 
@@ -185,9 +185,9 @@ def by_query(
     attention: AttentionMap, first: int, function: Callable[[torch.Tensor, Pick], torch.Tensor]
 ) -> torch.Tensor:
     """Apply a function to the rows from the first query on, block by block: shape (batch, head, query, ...)."""
-    whole, dtype = slice(None), float_type(attention.dtype)
-    parts = chunks(slice(first, None), attention.shape[2], block_rows(attention.shape))
-    return torch.cat([function(attention.rows.take(whole, whole, part).to(dtype), part) for part in parts], 2)
+    whole, dtype, length = slice(None), float_type(attention.dtype), attention.shape[2]
+    parts, read = chunks(slice(first, None), length, block_rows(attention.shape)), attention.rows.reader(whole, whole)
+    return side_by_side((function(read(part).to(dtype), part) for part in parts), 2, length - min(first, length))
 
 
 def mean_over_queries(attention: AttentionMap, values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
