@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,17 +20,37 @@ def largest(read: Callable[[], object]) -> int:
 def created(read: Callable[[], object]) -> list[int]:
     """Return the sizes of the tensors created while reading, not counting views."""
     sizes: list[int] = []
+    each_made(read, lambda tensor: sizes.append(tensor.numel()))
+    return sizes
+
+
+def most_alive(read: Callable[[], object]) -> int:
+    """Return how many of the tensors created while reading, not counting views, are in memory at a time."""
+    counts = [0]
+    made: list[weakref.ref[torch.UntypedStorage]] = []
+
+    def count(tensor: torch.Tensor) -> None:
+        made[:] = [each for each in made if each() is not None] + [weakref.ref(tensor.untyped_storage())]
+        counts.append(len(made))
+
+    each_made(read, count)
+    return max(counts)
+
+
+def each_made(read: Callable[[], object], seen: Callable[[torch.Tensor], object]) -> None:
+    """Call a function with each tensor created while reading, without views."""
 
     def dispatch(_mode: object, func: Any, _types: object, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         own = {storage(x) for x in tensors([*args, *(kwargs or {}).values()])}
-        sizes.extend(x.numel() for x in tensors([result]) if storage(x) not in own)
+        for tensor in tensors([result]):
+            if storage(tensor) not in own:
+                seen(tensor)
         return result
 
     # Made by `type`, because torch's class has no types and a class statement would need them.
     with type("Mode", (TorchDispatchMode,), {"__torch_dispatch__": dispatch})():
         read()
-    return sizes
 
 
 def storage(tensor: torch.Tensor) -> int:

@@ -148,6 +148,7 @@ def test_reductions_have_gradients() -> None:
     ("read", "error", "match"),
     [
         (lambda attention: attention.sum(4), PositionError, "Axis index 4 is out of range: there are 4"),
+        (lambda attention: attention.mean(()), OptionError, r"axis=\(\) names no axis"),
         (lambda attention: attention.max("key"), PositionError, "Axis index 'k' is not an integer"),
         (lambda attention: attention.argmax((-2, -1)), PositionError, r"Axis index \(-2, -1\) is not an integer"),
         (lambda attention: attention.topk(301), OptionError, "k=301 .* there are 300 along axis -1"),

@@ -109,6 +109,9 @@ def strongest(rows: Rows, k: int, axis: int | Sequence[int]) -> TopK:
 def axes_of(axis: AxisIndex) -> tuple[int, ...]:
     """Return axes as counted from the start, in order; all of them for None."""
     given = range(_NUMBER) if axis is None else axis if isinstance(axis, Sequence) else [axis]
+    if not given:
+        msg = f"axis={axis!r} names no axis; give one or several, or None for all."
+        raise OptionError(msg)
     return tuple(sorted({inside(each, _NUMBER, "axis") for each in given}))
 
 
