@@ -166,7 +166,21 @@ class MapArray:
     def sum(self, axis: AxisIndex = None) -> torch.Tensor:
         """Return the sum along an axis, several, or all: ``maps[3].sum(-2)`` is what each key receives.
 
-        Added up in float64; of comparisons, the number that hold.
+        Parameters
+        ----------
+        axis : int or sequence of int, optional
+            0 is the batch, 1 the heads, 2 or -2 the queries, 3 or -1 the keys; all of them by default.
+
+        Returns
+        -------
+        torch.Tensor
+            Without these axes. Added up in float64, and returned in float32, or float64 if the map is; of comparisons,
+            the number that hold.
+
+        Raises
+        ------
+        PositionError, OptionError
+            If there is no such axis, or none is given.
 
         Examples
         --------
@@ -179,16 +193,41 @@ class MapArray:
         return total if self.dtype == torch.bool else total.to(float_type(self.dtype))
 
     def mean(self, axis: AxisIndex = None) -> torch.Tensor:
-        """Return the mean along an axis, several, or all; of comparisons, the share that holds."""
+        """Return the mean along an axis, several, or all, as `sum` does; of comparisons, the share that holds.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from anylocal.attention import AttentionMap
+        >>> attention = AttentionMap.from_weights(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
+        >>> attention.mean((-2, -1)), (attention > 0.4).mean()
+        (tensor([[0.5000]]), tensor(0.7500))
+        """
         count = math.prod(self.shape[each] for each in reductions.axes_of(axis))
         return (reductions.total(self.rows, axis) / count).to(float_type(self.dtype))
 
     def max(self, axis: AxisIndex = None) -> torch.Tensor:
-        """Return the maximum along an axis, several, or all; `argmax` is where it is."""
+        """Return the maximum along an axis, several, or all, as `sum` does; `argmax` is where it is.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from anylocal.attention import AttentionMap
+        >>> AttentionMap.from_weights(torch.tensor([[1.0, 0.0], [0.5, 0.5]])).max(-1)
+        tensor([[[1.0000, 0.5000]]])
+        """
         return reductions.extreme(self.rows, axis, torch.amax, torch.maximum)
 
     def min(self, axis: AxisIndex = None) -> torch.Tensor:
-        """Return the minimum along an axis, several, or all."""
+        """Return the minimum along an axis, several, or all, as `sum` does.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from anylocal.attention import AttentionMap
+        >>> AttentionMap.from_weights(torch.tensor([[1.0, 0.0], [0.5, 0.5]])).min()
+        tensor(0.)
+        """
         return reductions.extreme(self.rows, axis, torch.amin, torch.minimum)
 
     def argmax(self, axis: int | None = None) -> torch.Tensor:

@@ -30,10 +30,12 @@ _GROUP = 64
 class TopK(NamedTuple):
     """The strongest weights, strongest first, and where they are; as `torch.topk` returns them.
 
-    Attributes
-    ----------
-    values : torch.Tensor
-    indices : torch.Tensor
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap
+    >>> AttentionMap.from_weights(torch.tensor([[0.0, 1.0]])).topk(1)
+    TopK(values=tensor([[[[1.]]]]), indices=tensor([[[[1]]]]))
     """
 
     values: torch.Tensor
