@@ -151,6 +151,12 @@ def test_repr_is_a_table() -> None:
     assert "AttentionMaps: none" == repr(AttentionMaps([]))
 
 
+def test_repr_of_a_windowed_map_tells_images_and_windows() -> None:
+    """Its batch axis is both."""
+    windowed = AttentionMap.from_weights(torch.eye(2).expand(6, 1, 2, 2), name="a", windows=3)
+    assert repr(windowed) == "AttentionMap('a', images=2, windows=3, heads=1, queries=2, keys=2)"
+
+
 def test_repr_of_many_is_short() -> None:
     """Of many layers, the first and the last are shown."""
     text = repr(AttentionMaps([one(f"blocks.{layer}") for layer in range(100)]))

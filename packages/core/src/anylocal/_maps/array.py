@@ -276,7 +276,8 @@ class MapArray:
 
     def __repr__(self) -> str:
         batch, heads, queries, keys = self.shape
-        return f"{type(self).__name__}({self.name!r}, {batch=}, {heads=}, {queries=}, {keys=})"
+        first = f"{batch=}" if self.windows == 1 else f"images={self.images}, windows={self.windows}"
+        return f"{type(self).__name__}({self.name!r}, {first}, {heads=}, {queries=}, {keys=})"
 
     def abs(self) -> MapArray:
         """Return the absolute values; computed when they are read."""
