@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import transformers.cache_utils
 
 import anylocal_bert
 from anylocal.attention import AttentionMaps, Tokens
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ATTENTION = ["sdpa", "eager"]
+SLIDES = hasattr(transformers.cache_utils, "DynamicSlidingWindowLayer")
 
 
 def llama(implementation: str = "sdpa") -> Any:
@@ -277,3 +279,55 @@ def test_generation_that_goes_on_with_an_unknown_cache() -> None:
         mask = torch.ones_like(prompt)
         model.generate(prompt, attention_mask=mask, pad_token_id=0, **with_cache(cache), max_new_tokens=1)
     assert keys(maps) == counted(4)
+
+
+def mistral(window: int = 6) -> Any:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    make: Any = MistralForCausalLM
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MistralConfig(vocab_size=50, num_key_value_heads=2, sliding_window=window, eos_token_id=None, **sizes)
+    return make(config).eval()
+
+
+@pytest.mark.skipif(not SLIDES, reason="caches of these transformers do not tell which of their layers slide")
+@pytest.mark.parametrize("prompt", [4, 10])
+def test_a_cache_that_slides(prompt: int) -> None:
+    """The keys of a step are the last tokens, as many as the window holds, and know their places in the text."""
+    model = mistral()
+    with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
+        texts = model.generate(torch.arange(10, 10 + prompt)[None], max_new_tokens=5, do_sample=False)
+    for step, of_step in enumerate(maps.forwards):
+        for attention in of_step:
+            length = prompt + step
+            keys, queries = attention.keys, attention.queries
+            expected = names(*texts[0, :length].tolist())
+            assert keys.labels() == expected[-attention.shape[3] :]
+            assert queries.labels() == expected[-attention.shape[2] :]
+            assert isinstance(keys, Tokens)
+            assert isinstance(queries, Tokens)
+            assert (keys.start, queries.start) == (length - len(keys), length - len(queries))
+    assert maps[-1].shape[3] == 6
+
+
+@pytest.mark.skipif(not SLIDES, reason="caches of these transformers do not tell which of their layers slide")
+def test_a_cache_that_slides_from_before() -> None:
+    """What it holds is unknown, and its keys are counted."""
+    model = mistral()
+    cache = filled(model, *range(10, 20))
+    with anylocal_bert.capture_attention(model) as maps:
+        go_on(model, cache, 20)
+    assert keys(maps) == counted(6)
+
+
+@pytest.mark.skipif(not SLIDES, reason="caches of these transformers do not tell which of their layers slide")
+def test_padding_of_a_cache_that_slides() -> None:
+    """Padding on the left that is still in the window is padding, and none is once it has left it."""
+    model = mistral()
+    texts = torch.tensor([[0, 0, 0, 11, 12], [10, 11, 12, 13, 14]])
+    with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
+        model.generate(texts, attention_mask=(texts > 0).long(), max_new_tokens=5, do_sample=False, pad_token_id=0)
+    flags = [[of_step[0].keys.is_padding(text).tolist() for text in range(2)] for of_step in maps.forwards]
+    assert flags[3] == [[True, *[False] * 5], [False] * 6]
+    assert flags[4] == [[False] * 6] * 2

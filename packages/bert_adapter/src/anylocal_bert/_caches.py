@@ -18,7 +18,7 @@ from anylocal_bert._sources import is_cross
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from anylocal import Call
     from anylocal.adapter import InputContext
@@ -31,10 +31,16 @@ WHOLE: Final = "input_ids"
 """The argument that holds the whole text that `generate` continues, tokens in the cache included."""
 
 # Another cache may get the id() of one that is gone, but never its number.
-_NUMBERS: Final[weakref.WeakKeyDictionary[Cache, int]] = weakref.WeakKeyDictionary()
+_NUMBERS: Final[weakref.WeakKeyDictionary[Cache, _Number]] = weakref.WeakKeyDictionary()
 _COUNT: Final = itertools.count()
 
 _CHANGES: Final = ("crop", "reset", "batch_repeat_interleave", "batch_select_indices", "reorder_cache")
+
+
+class _Number(int):
+    """The number of a cache, which knows the layers that keep only the last tokens."""
+
+    slides: tuple[bool, ...] = ()
 
 
 class _Filled(NamedTuple):
@@ -80,7 +86,8 @@ def _number(value: Any) -> Any:
         return value.detach() if isinstance(value, torch.Tensor) else None
     number = _NUMBERS.get(value)
     if number is None:
-        number = _NUMBERS[value] = next(_COUNT)
+        number = _NUMBERS[value] = _Number(next(_COUNT))
+        number.slides = tuple(getattr(layer, "is_sliding", False) is True for layer in getattr(value, "layers", ()))
     return number
 
 
@@ -131,35 +138,44 @@ def begin(call: Call, embeds: str, text: dict[str, Any], memory: dict[str, Any])
         text.update(cache=number, in_cache=text.setdefault("caches", {}).get(number))
 
 
-def reaching_back(ids: torch.Tensor, length: int, text: dict[str, Any]) -> torch.Tensor | None:
-    """Return the tokens of all keys: those given, preceded by those in the cache; None where they are not known."""
-    found = ids if ids.shape[1] == length else _continued(ids, length, text)
+def reaching_back(ids: torch.Tensor, length: int, text: dict[str, Any], layer: object = None) -> torch.Tensor | None:
+    """Return the tokens given, preceded by those in the cache; None where it is not known that these are the keys.
+
+    The keys of a layer whose cache slides are the last `length` of these tokens, and those of others all of them.
+    """
+    slides = getattr(text["cache"], "slides", ())
+    slides_here = isinstance(layer, int) and layer < len(slides) and slides[layer]
+
+    def fits(tokens: int) -> bool:
+        return tokens == length or (slides_here and tokens > length)
+
+    found = ids if ids.shape[1] == length else _continued(ids, fits, text)
     # A layer that sees only part of the text must not shorten what is known of it.
-    if found is not None and (text["whole"] is None or text["whole"].shape[1] < length):
+    if found is not None and (text["whole"] is None or text["whole"].shape[1] < found.shape[1]):
         text.update(whole=found, last=found)
     if text["whole"] is not None and text["cache"] is not None:
         text["caches"][text["cache"]] = _Filled(text["whole"])
     return found
 
 
-def _continued(ids: torch.Tensor, length: int, text: dict[str, Any]) -> torch.Tensor | None:
+def _continued(ids: torch.Tensor, fits: Callable[[int], bool], text: dict[str, Any]) -> torch.Tensor | None:
     known, filled, whole = text["whole"], text["in_cache"], text["continued"]
     # One tensor for all layers: its identity shows that they read the same text.
-    if known is not None and known.shape[1] == length:
+    if known is not None and fits(known.shape[1]):
         return cast("torch.Tensor", known)
     before = text["before"] if filled is None else filled.text
     if before is None:
         return None
     # A text that this capture has not seen cannot be verified.
-    if _ends_with(whole, ids, length) and _begins_like(whole[:, : -ids.shape[1]], before):
+    if _ends_with(whole, ids) and fits(whole.shape[1]) and _begins_like(whole[:, : -ids.shape[1]], before):
         return cast("torch.Tensor", whole.to(ids.device))
-    if filled is None or not filled.complete or len(before) != len(ids) or before.shape[1] + ids.shape[1] != length:
+    if filled is None or not filled.complete or len(before) != len(ids) or not fits(before.shape[1] + ids.shape[1]):
         return None
     return torch.cat([before.to(ids.device), ids], dim=1)
 
 
-def _ends_with(whole: Any, ids: torch.Tensor, length: int) -> bool:
-    if not isinstance(whole, torch.Tensor) or whole.shape != (len(ids), length):
+def _ends_with(whole: Any, ids: torch.Tensor) -> bool:
+    if not isinstance(whole, torch.Tensor) or len(whole) != len(ids) or whole.shape[1] < ids.shape[1]:
         return False
     return torch.equal(whole[:, -ids.shape[1] :].to(ids.device), ids)
 

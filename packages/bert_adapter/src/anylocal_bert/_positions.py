@@ -92,7 +92,9 @@ class Positions:
             # The padding of the queries' text is known only from the layers that attend to it.
             queries = self._tokens(source, ids, memory.get("padding"), start)
             return MapAxes(_fitting(queries, self.queries), _fitting(self.context.memory.get("encoded"), self.keys))
-        whole = reaching_back(ids, self.keys, memory)
+        whole = reaching_back(ids, self.keys, memory, getattr(self.call.module, "layer_idx", None))
+        if whole is not None and whole.shape[1] > self.keys:
+            return self._of_window(source, ids, whole)
         if whole is not None:
             memory["padding"] = self._padding(*whole.shape)
         padding = memory.get("padding")
@@ -102,6 +104,22 @@ class Positions:
             return MapAxes(_fitting(keys, self.queries), keys)
         start = 0 if whole is None else whole.shape[1] - ids.shape[1]
         return MapAxes(keys if keys is not None and start == 0 else self._tokens(source, ids, padding, start), keys)
+
+    def _of_window(self, source: Source, ids: torch.Tensor, whole: torch.Tensor) -> MapAxes:
+        """Return the tokens of a layer whose cache keeps the last ones of a text."""
+        memory, length = self._memory(source), whole.shape[1]
+        first = length - self.keys
+        padding = self._padding(len(whole), self.keys)
+        if padding is not None:
+            padding = torch.nn.functional.pad(padding, (first, 0))
+        known = memory.get("window")
+        # Most layers have the same window: its tokens are looked up once.
+        if known is None or known[0] is not whole or len(known[1]) != self.keys:
+            known = memory["window"] = whole, self._tokens(source, whole[:, first:], padding, first)
+        keys = known[1]
+        if self.queries != ids.shape[1]:
+            return MapAxes(_fitting(keys, self.queries), keys)
+        return MapAxes(self._tokens(source, ids, padding, length - ids.shape[1]), keys)
 
     def _ids(self, source: Source) -> torch.Tensor | None:
         """Return the tokens that were looked up, (batch, token).
