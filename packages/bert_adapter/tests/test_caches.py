@@ -286,8 +286,9 @@ def mistral(window: int = 6) -> Any:
 
     torch.manual_seed(0)
     make: Any = MistralForCausalLM
+    settings: Any = MistralConfig
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = MistralConfig(vocab_size=50, num_key_value_heads=2, sliding_window=window, eos_token_id=None, **sizes)
+    config = settings(vocab_size=50, num_key_value_heads=2, sliding_window=window, eos_token_id=None, **sizes)
     return make(config).eval()
 
 
@@ -328,6 +329,7 @@ def test_padding_of_a_cache_that_slides() -> None:
     texts = torch.tensor([[0, 0, 0, 11, 12], [10, 11, 12, 13, 14]])
     with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
         model.generate(texts, attention_mask=(texts > 0).long(), max_new_tokens=5, do_sample=False, pad_token_id=0)
-    flags = [[of_step[0].keys.is_padding(text).tolist() for text in range(2)] for of_step in maps.forwards]
+    first: list[Any] = [of_step[0].keys for of_step in maps.forwards]
+    flags = [[axis.is_padding(text).tolist() for text in range(2)] for axis in first]
     assert flags[3] == [[True, *[False] * 5], [False] * 6]
     assert flags[4] == [[False] * 6] * 2
