@@ -137,6 +137,20 @@ def test_a_cache_from_before(make: Any, implementation: str) -> None:
     assert maps[-1].queries.labels() == names(10)
 
 
+def test_a_text_outlives_its_maps() -> None:
+    """Who reads and clears after each step, to hold one step's maps only, still knows the text in the cache."""
+    model = llama()
+    scope = anylocal_bert.adapter.capture_attention(model)
+    with scope as maps:
+        cache = filled(model, 3, 4, 5)
+        scope.clear()
+        for step, token in enumerate((6, 7, 8)):
+            go_on(model, cache, token)
+            assert len(maps) == 2
+            assert keys(maps) == names(3, 4, 5, 6, 7, 8)[: 4 + step]
+            scope.clear()
+
+
 def test_a_cache_that_grows_behind_the_back() -> None:
     """A cache that was filled further while the capture was closed holds unknown tokens."""
     model = llama()

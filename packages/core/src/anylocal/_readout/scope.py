@@ -204,13 +204,17 @@ class AttentionCapture:
         return len(self._capture.sites)
 
     def clear(self) -> None:
-        """Forget the maps, and go on capturing if it is open."""
+        """Forget the maps, and go on capturing if it is open.
+
+        What was read off earlier forward passes, such as the text in a cache, is still known.
+        """
         self._without_map()
-        self._capture.clear()
-        self._begin_to_note()
         with self._reading:
+            memory = self._remembered()
+            self._capture.clear()
+            self._begin_to_note()
             self._multihead.weights.clear()
-            self._begin_to_read()
+            self._begin_to_read(memory)
 
     def __enter__(self) -> AttentionMaps:
         """Start capturing and return the maps, which grow while the model runs."""
@@ -227,11 +231,19 @@ class AttentionCapture:
 
     # Each record is read once: reading after each forward pass of a long run goes on where the last reading ended.
 
-    def _begin_to_read(self) -> None:
+    def _remembered(self) -> dict[str, Any]:
+        """Return what the adapter has kept of all forward passes so far; nothing, if their maps cannot be read."""
+        try:
+            self._now()
+        except Exception:  # noqa: BLE001  # who reads the maps is told; who forgets them need not be
+            return {}
+        return self._context.memory
+
+    def _begin_to_read(self, memory: dict[str, Any] | None = None) -> None:
         self._made: list[AttentionMap] = []
         self._read_so_far = 0
         self._seen: dict[str, _Latest] = {}
-        self._context = InputContext(self._model, self._seen, self._about, {})
+        self._context = InputContext(self._model, self._seen, self._about, {} if memory is None else memory)
         self._names: dict[int, str] = {}
         self._assembler = Assembler(self._names, self._capture.rank)
         self._forward_passes = ForwardPasses()
