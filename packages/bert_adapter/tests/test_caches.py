@@ -283,16 +283,16 @@ def test_generation(make: Any, implementation: str, options: dict[str, Any]) -> 
             assert texts == [names(*text) for text in whole]
 
 
-def test_generation_that_goes_on_with_an_unknown_cache() -> None:
-    """The text that `generate` passes is trusted only if the capture has seen its beginning."""
+def test_generation_that_goes_on_with_a_cache_from_before() -> None:
+    """The text of a chat's earlier turns, read before the capture, is the one that `generate` is told to continue."""
     model = llama()
-    cache = filled(model, 40, 41, 42)
+    cache = filled(model, 6, 7, 8)
     with anylocal_bert.capture_attention(model) as maps:
         filled(model, 3, 4, 5)
         prompt = ids(6, 7, 8, 9)
         mask = torch.ones_like(prompt)
         model.generate(prompt, attention_mask=mask, pad_token_id=0, **with_cache(cache), max_new_tokens=1)
-    assert keys(maps) == counted(4)
+    assert keys(maps) == names(6, 7, 8, 9)
 
 
 def mistral(window: int = 6) -> Any:

@@ -164,10 +164,12 @@ def _continued(ids: torch.Tensor, fits: Callable[[int], bool], text: dict[str, A
     if known is not None and fits(known.shape[1]):
         return cast("torch.Tensor", known)
     before = text["before"] if filled is None else filled.text
-    if before is None:
+    # The text of a cache that was filled before this capture is the one that `generate` was told to continue.
+    unseen = filled is None and text["cache"] is not None
+    if before is None and not unseen:
         return None
-    # A text that this capture has not seen cannot be verified.
-    if _ends_with(whole, ids) and fits(whole.shape[1]) and _begins_like(whole[:, : -ids.shape[1]], before):
+    begun = whole[:, : -ids.shape[1]] if isinstance(whole, torch.Tensor) else None
+    if _ends_with(whole, ids) and fits(whole.shape[1]) and (unseen or _begins_like(begun, before)):
         return cast("torch.Tensor", whole.to(ids.device))
     if filled is None or not filled.complete or len(before) != len(ids) or not fits(before.shape[1] + ids.shape[1]):
         return None
