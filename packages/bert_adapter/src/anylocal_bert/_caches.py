@@ -168,8 +168,7 @@ def _continued(ids: torch.Tensor, fits: Callable[[int], bool], text: dict[str, A
     unseen = filled is None and text["cache"] is not None
     if before is None and not unseen:
         return None
-    begun = whole[:, : -ids.shape[1]] if isinstance(whole, torch.Tensor) else None
-    if _ends_with(whole, ids) and fits(whole.shape[1]) and (unseen or _begins_like(begun, before)):
+    if _ends_with(whole, ids) and fits(whole.shape[1]) and (unseen or _begins_like(whole[:, : -ids.shape[1]], before)):
         return cast("torch.Tensor", whole.to(ids.device))
     if filled is None or not filled.complete or len(before) != len(ids) or not fits(before.shape[1] + ids.shape[1]):
         return None
