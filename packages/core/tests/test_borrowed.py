@@ -12,20 +12,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # torch may not be there
 from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls it
 
-from anylocal.adapter import Adapter, MapAxes  # noqa: E402  # as above
 from anylocal.errors import OverlookedWarning  # noqa: E402  # as above
 
-
-class OfTorch(Adapter):
-    """Knows no zoo."""
-
-    distribution, zoo = "anylocal", "torch"
-
-    def functions(self) -> Any:
-        return ()
-
-    def axes(self, *_: Any) -> MapAxes:
-        return MapAxes(None, None)
+from .of_torch import OfTorch  # noqa: E402  # as above
 
 
 def attend(q: Any, k: Any, v: Any, *, fails: bool = False) -> Any:

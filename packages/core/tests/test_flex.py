@@ -21,8 +21,9 @@ from torch.nn.attention.flex_attention import (  # noqa: E402  # as above
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402  # as above
 
 from anylocal._maps.modified import ModifiedRows  # noqa: E402  # as above
-from anylocal.adapter import Adapter, MapAxes  # noqa: E402  # as above
 from anylocal.errors import ChangedInPlaceWarning, UnsupportedError  # noqa: E402  # as above
+
+from .of_torch import OfTorch  # noqa: E402  # as above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,18 +38,6 @@ pytestmark = [
 BATCH, HEADS, LENGTH, WIDTH = 2, 4, 9, 8
 POSITIONS = torch.arange(LENGTH)
 DISTANCES = POSITIONS[:, None] - POSITIONS
-
-
-class OfTorch(Adapter):
-    """Knows no zoo."""
-
-    distribution, zoo = "anylocal", "torch"
-
-    def functions(self) -> Any:
-        return ()
-
-    def axes(self, *_: Any) -> MapAxes:
-        return MapAxes(None, None)
 
 
 class Flex(nn.Module):

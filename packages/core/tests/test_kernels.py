@@ -17,22 +17,11 @@ from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls i
 
 from anylocal import get_local  # noqa: E402  # as above
 from anylocal._readout.kernels import called_kernels  # noqa: E402  # as above
-from anylocal.adapter import Adapter, MapAxes  # noqa: E402  # as above
 from anylocal.errors import OverlookedWarning, UnsupportedError  # noqa: E402  # as above
 
+from .of_torch import OfTorch  # noqa: E402  # as above
+
 pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
-
-
-class OfTorch(Adapter):
-    """Knows no zoo."""
-
-    distribution, zoo = "anylocal", "torch"
-
-    def functions(self) -> Any:
-        return ()
-
-    def axes(self, *_: Any) -> MapAxes:
-        return MapAxes(None, None)
 
 
 def captured(model: nn.Module, *inputs: Any, **options: Any) -> Any:

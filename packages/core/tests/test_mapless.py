@@ -12,24 +12,13 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # torch may not be there
 from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls it
 
-from anylocal.adapter import Adapter, MapAxes  # noqa: E402  # as above
 from anylocal.errors import LimitWarning, OverlookedWarning  # noqa: E402  # as above
 from anylocal.testing import attention_verdicts  # noqa: E402  # as above
 
+from .of_torch import OfTorch  # noqa: E402  # as above
+
 if TYPE_CHECKING:
     from anylocal.attention import AttentionMaps
-
-
-class OfTorch(Adapter):
-    """Knows no zoo."""
-
-    distribution, zoo = "anylocal", "torch"
-
-    def functions(self) -> Any:
-        return ()
-
-    def axes(self, *_: Any) -> MapAxes:
-        return MapAxes(None, None)
 
 
 def captured(model: nn.Module, *, times: int = 1, **options: Any) -> AttentionMaps:

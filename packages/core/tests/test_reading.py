@@ -16,28 +16,17 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # torch may not be there
 from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls it
 
-from anylocal.adapter import Adapter, MapAxes  # noqa: E402  # as above
 from anylocal.errors import (  # noqa: E402  # as above
     ChangedInPlaceWarning,
     OverlookedWarning,
     UnsupportedError,
 )
 
+from .of_torch import OfTorch  # noqa: E402  # as above
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-
-class OfTorch(Adapter):
-    """Knows no zoo: what is read is read from the source alone."""
-
-    distribution, zoo = "anylocal", "torch"
-
-    def functions(self) -> Any:
-        return ()
-
-    def axes(self, *_: Any) -> MapAxes:
-        return MapAxes(None, None)
 
 
 def scope(model: nn.Module) -> Any:
