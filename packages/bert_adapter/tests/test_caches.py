@@ -347,3 +347,22 @@ def test_padding_of_a_cache_that_slides() -> None:
     flags = [[axis.is_padding(text).tolist() for text in range(2)] for axis in first]
     assert flags[3] == [[True, *[False] * 5], [False] * 6]
     assert flags[4] == [[False] * 6] * 2
+
+
+@pytest.mark.skipif(not SLIDES, reason="caches of these transformers do not tell how much room they have")
+@pytest.mark.parametrize("make", [llama, mistral])
+def test_a_cache_with_free_places(make: Any) -> None:
+    """The places of a static cache are those of the text, as far as it goes; the rest are padding without a name."""
+    options: dict[str, Any] = {"cache_implementation": "static", "disable_compile": True, "pad_token_id": 0}
+    model = make()
+    with anylocal_bert.capture_attention(model, keep="clone") as maps, torch.no_grad():
+        texts = model.generate(ids(3, 4, 5), **options, max_new_tokens=3, do_sample=False)
+    for step, of_step in enumerate(maps.forwards[1:], start=1):
+        for attention in of_step:
+            text = names(*texts[0, : 3 + step].tolist())
+            free = attention.shape[3] - len(text)
+            axis: Any = attention.keys
+            assert axis.labels() == [*text, *[""] * free]
+            assert axis.is_padding().tolist() == [*[False] * len(text), *[True] * free]
+            assert attention.queries.labels() == text[-1:]
+    assert maps.forwards[1][0].shape[3] > 4

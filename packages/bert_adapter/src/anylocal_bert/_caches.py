@@ -38,9 +38,10 @@ _CHANGES: Final = ("crop", "reset", "batch_repeat_interleave", "batch_select_ind
 
 
 class _Number(int):
-    """The number of a cache, which knows the layers that keep only the last tokens."""
+    """The number of a cache, which knows its layers that keep only the last tokens, and those with room for more."""
 
     slides: tuple[bool, ...] = ()
+    has_room: tuple[bool, ...] = ()
 
 
 class _Filled(NamedTuple):
@@ -87,7 +88,9 @@ def _number(value: Any) -> Any:
     number = _NUMBERS.get(value)
     if number is None:
         number = _NUMBERS[value] = _Number(next(_COUNT))
-        number.slides = tuple(getattr(layer, "is_sliding", False) is True for layer in getattr(value, "layers", ()))
+        layers = getattr(value, "layers", ())
+        number.slides = tuple(getattr(layer, "is_sliding", False) is True for layer in layers)
+        number.has_room = tuple(hasattr(layer, "max_cache_len") for layer in layers)
     return number
 
 
@@ -141,13 +144,17 @@ def begin(call: Call, embeds: str, text: dict[str, Any], memory: dict[str, Any])
 def reaching_back(ids: torch.Tensor, length: int, text: dict[str, Any], layer: object = None) -> torch.Tensor | None:
     """Return the tokens given, preceded by those in the cache; None where it is not known that these are the keys.
 
-    The keys of a layer whose cache slides are the last `length` of these tokens, and those of others all of them.
+    The keys of a layer whose cache slides are the last `length` of these tokens. A static cache has a place for each,
+    and free ones behind them.
     """
-    slides = getattr(text["cache"], "slides", ())
-    slides_here = isinstance(layer, int) and layer < len(slides) and slides[layer]
+
+    def is_here(kinds: tuple[bool, ...]) -> bool:
+        return isinstance(layer, int) and layer < len(kinds) and kinds[layer]
+
+    slides, has_room = (is_here(getattr(text["cache"], name, ())) for name in ("slides", "has_room"))
 
     def fits(tokens: int) -> bool:
-        return tokens == length or (slides_here and tokens > length)
+        return tokens == length or (slides if tokens > length else has_room)
 
     found = ids if ids.shape[1] == length else _continued(ids, fits, text)
     # A layer that sees only part of the text must not shorten what is known of it.

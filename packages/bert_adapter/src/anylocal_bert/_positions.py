@@ -95,11 +95,15 @@ class Positions:
         whole = reaching_back(ids, self.keys, memory, getattr(self.call.module, "layer_idx", None))
         if whole is not None and whole.shape[1] > self.keys:
             return self._of_window(source, ids, whole)
+        free = 0 if whole is None else self.keys - whole.shape[1]
         if whole is not None:
-            memory["padding"] = self._padding(*whole.shape)
+            padding = self._padding(len(whole), self.keys)
+            memory["padding"] = None if padding is None else padding[:, : whole.shape[1]]
         padding = memory.get("padding")
         keys = None if whole is None else self._tokens(source, whole, padding)
         self._remember_text(source, keys)
+        if keys is not None and free:
+            return MapAxes(self._tokens(source, ids, padding, len(keys) - ids.shape[1]), with_free_places(keys, free))
         if self.queries != ids.shape[1]:
             return MapAxes(_fitting(keys, self.queries), keys)
         start = 0 if whole is None else whole.shape[1] - ids.shape[1]
@@ -256,6 +260,20 @@ def _around(name: str) -> Iterator[str]:
         yield name
         name = name.rpartition(".")[0]
     yield ""
+
+
+def with_free_places(tokens: Tokens, count: int) -> Tokens:
+    """Return the tokens of a static cache: free places are behind the text, are padding, and have no name."""
+    texts, known = range(len(tokens.texts)), tokens.split
+    return Tokens(
+        [[*text, *[""] * count] for text in tokens.texts],
+        padding=[[*tokens.is_padding(text).tolist(), *[True] * count] for text in texts],
+        special=[[*tokens.is_special(text).tolist(), *[False] * count] for text in texts],
+        words=None if known["words"] is None else [[*row, *[None] * count] for row in known["words"]],
+        spellings=known["spellings"],
+        segments=[[*tokens.segments(text), *[None] * count] for text in texts],
+        readable=[[*row, *[""] * count] for row in known.get("readable", tokens.texts)],
+    )
 
 
 def _fitting(axis: Axis | None, length: int) -> Axis | None:
