@@ -30,6 +30,15 @@ def test_importing_anylocal_does_not_import(library: str) -> None:
     assert python(code) == "False"
 
 
+def test_the_rewriter_is_imported_with_the_first_capture() -> None:
+    """Who only imports the library does not wait for it, nor for `bytecode`."""
+    code = (
+        "import sys\nimport anylocal\nnames = {'bytecode', 'anylocal._engine.rewrite'}\n"
+        "print(names & {*sys.modules})\nanylocal.find(lambda: 0)\nprint(names <= {*sys.modules})"
+    )
+    assert python(code).split("\n") == ["set()", "True"]
+
+
 def test_nothing_is_put_into_the_builtins_before_the_first_capture() -> None:
     """Importing has no effect on anything else."""
     code = "import builtins\nbefore = set(vars(builtins))\nimport anylocal\nprint(set(vars(builtins)) - before)"

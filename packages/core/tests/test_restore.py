@@ -15,6 +15,7 @@ import pytest
 
 from anylocal import Capture, capture, get_local
 from anylocal._engine import patch
+from anylocal._engine import rewrite as rewriter
 from anylocal._engine.listeners import ignore, unchanged
 from anylocal._engine.plan import recorder
 from anylocal._engine.rewrite import rewrite
@@ -225,7 +226,7 @@ def test_a_capture_that_fails_to_open_leaves_nothing_behind(monkeypatch: pytest.
             raise MemoryError
         return rewrite(code, *args)
 
-    monkeypatch.setattr(patch, "rewrite", failing)
+    monkeypatch.setattr(rewriter, "rewrite", failing)
 
     class Both:
         first = staticmethod(add)
@@ -246,7 +247,7 @@ def test_a_capture_that_fails_to_open_does_not_disturb_another(monkeypatch: pyte
             raise MemoryError
 
         with monkeypatch.context() as context:
-            context.setattr(patch, "rewrite", failing)
+            context.setattr(rewriter, "rewrite", failing)
             with pytest.raises(MemoryError):
                 capture(add, "x").open()
         add(1)
@@ -272,7 +273,7 @@ def test_a_capture_is_collected_while_another_closes(monkeypatch: pytest.MonkeyP
         gc.collect()
         return code
 
-    monkeypatch.setattr(patch, "rewrite", collecting)
+    monkeypatch.setattr(rewriter, "rewrite", collecting)
     closing.close()
     assert not dropped
     assert add.__code__ is ADD
@@ -287,7 +288,7 @@ def test_a_capture_is_collected_while_another_opens(monkeypatch: pytest.MonkeyPa
         gc.collect()
         return rewrite(*args)
 
-    monkeypatch.setattr(patch, "rewrite", collecting)
+    monkeypatch.setattr(rewriter, "rewrite", collecting)
     with capture(add, "total") as cap:
         add(1)
     assert cap["total"] == [2]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine.bases import bases_of, is_a
 from anylocal._engine.patch import own_code
-from anylocal._engine.rewrite import Flow, owner_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +23,9 @@ _INSIDE: Final = ("__func__", "func", "dispatcher", "_unbound", "__wrapped__", "
 
 @functools.lru_cache(maxsize=4096)
 def _flow_names(code: types.CodeType) -> tuple[str, ...]:
+    # Who only imports the library waits for no rewriter.
+    from anylocal._engine.rewrite import Flow
+
     return Flow(code).assigned()
 
 
@@ -40,6 +42,8 @@ def local_names(function: types.FunctionType) -> tuple[str, ...]:
 
 def owner_of(function: types.FunctionType) -> str | None:
     """Return the name of the argument on whose behalf a function runs."""
+    from anylocal._engine.rewrite import owner_name
+
     return owner_name(own_code(function))
 
 

@@ -15,8 +15,7 @@ from anylocal._engine.containers import PLAIN
 from anylocal._engine.frames import thread_and_frame
 from anylocal._engine.keep import detached
 from anylocal._engine.records import HEADER_LENGTH, RecordHeader
-from anylocal._engine.rewrite import UNBOUND
-from anylocal._engine.spec import Role
+from anylocal._engine.spec import UNBOUND, Role
 from anylocal._engine.subscription import Subscription
 
 OnStart: TypeAlias = Callable[[Any], None]

@@ -18,7 +18,7 @@ from anylocal._engine import dynamo, monitoring, own_code_readers, tensors
 from anylocal._engine.lock import lock
 from anylocal._engine.own import own_of, register
 from anylocal._engine.plan import Plan, free_numbers, recorder
-from anylocal._engine.rewrite import RECORDER, rewrite
+from anylocal._engine.spec import RECORDER
 from anylocal.errors import StateError
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ class _Patched:
         key = spec, tensors.is_loaded()
         if key not in self._rewritings:
             free = free_numbers(self.own, key)
+            # Who only imports the library waits for no rewriter.
+            from anylocal._engine.rewrite import rewrite
+
             number = free.pop() if free else next(_numbers)
             code = rewrite(self.own, number, *key, _name_of_recorder(self.function))
             register(code, self.own)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import types
+
+RECORDER: Final = "__anylocal__"
+"""The name under which rewritten code finds what records its calls."""
+
+# A constant that marshal, dynamo and the interpreter all treat as the plain text it is; compared by identity.
+UNBOUND: Final = sys.intern("anylocal_unbound")
 
 Filter: TypeAlias = Callable[[object], bool] | None
 """Returns whether a call on behalf of an owner (``self``, ``module``) counts; None where every call does."""

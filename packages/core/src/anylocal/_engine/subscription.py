@@ -14,8 +14,7 @@ from anylocal._engine import dynamo, tensors
 from anylocal._engine.frames import thread_and_frame
 from anylocal._engine.keep import as_is
 from anylocal._engine.records import HEADER_LENGTH, Log, RecordHeader
-from anylocal._engine.rewrite import UNBOUND
-from anylocal._engine.spec import Request, Role
+from anylocal._engine.spec import UNBOUND, Request, Role
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:

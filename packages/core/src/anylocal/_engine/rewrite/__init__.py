@@ -2,10 +2,10 @@
 
 from anylocal._engine.rewrite.callees import callee_names
 from anylocal._engine.rewrite.flow import Flow, may_be_unbound
-from anylocal._engine.rewrite.inject import RECORDER, UNBOUND, owner_name
+from anylocal._engine.rewrite.inject import owner_name
 from anylocal._engine.rewrite.parse import argument_names
 from anylocal._engine.rewrite.template import rewrite
-from anylocal._engine.spec import Assignment, CaptureSpec
+from anylocal._engine.spec import RECORDER, UNBOUND, Assignment, CaptureSpec
 
 __all__ = [
     "RECORDER",

@@ -29,7 +29,6 @@ a name is bound without raising.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Final
 
 from bytecode import Instr, Label
@@ -40,16 +39,11 @@ from anylocal._engine.rewrite.callees import callees, pushes_null
 from anylocal._engine.rewrite.flow import Flow
 from anylocal._engine.rewrite.opcodes import ATTRIBUTES, NAMED, RETURNS, STORES
 from anylocal._engine.rewrite.parse import Element, argument_names, variable
-from anylocal._engine.spec import CaptureSpec
+from anylocal._engine.spec import UNBOUND, CaptureSpec
 
 if TYPE_CHECKING:
     import types
     from collections.abc import Iterator
-
-RECORDER: Final = "__anylocal__"
-
-# A constant that marshal, dynamo and the interpreter all treat as the plain text it is; compared by identity.
-UNBOUND: Final = sys.intern("anylocal_unbound")
 
 NOWHERE: Final = InstrLocation(None, None, None, None)
 

@@ -9,8 +9,9 @@ from bytecode import Instr
 from bytecode.instr import TryBegin, TryEnd
 
 from anylocal._engine.rewrite.flow import Flow
-from anylocal._engine.rewrite.inject import NAME, NUMBER, RECORDER, Injector
+from anylocal._engine.rewrite.inject import NAME, NUMBER, Injector
 from anylocal._engine.rewrite.parse import Element, assemble
+from anylocal._engine.spec import RECORDER
 
 if TYPE_CHECKING:
     import types
