@@ -318,7 +318,7 @@ def test_map_describes_itself() -> None:
     assert (1, 2, 1, True) == (attention.images, attention.windows, attention.forward, attention.fused)
     assert (Axis(Q), Axis(K)) == (attention.queries, attention.keys)
     assert attention.mixed is q
-    assert "AttentionMap('blocks.3.attn', batch=2, heads=4, queries=7, keys=9, fused)" == repr(attention)
+    assert "AttentionMap('blocks.3.attn', images=1, windows=2, heads=4, queries=7, keys=9, fused)" == repr(attention)
 
 
 def test_axes_are_kept() -> None:
