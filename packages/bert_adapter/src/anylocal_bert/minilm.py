@@ -15,7 +15,7 @@ from anylocal.errors import DependencyError
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedTokenizerBase
 
-__all__ = ["NAME", "folder", "load"]
+__all__ = ["folder", "load"]
 
 
 def __dir__() -> list[str]:
