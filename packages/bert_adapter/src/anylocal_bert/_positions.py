@@ -103,7 +103,7 @@ class Positions:
         keys = None if whole is None else self._tokens(source, whole, padding)
         self._remember_text(source, keys)
         if keys is not None and free:
-            return MapAxes(self._tokens(source, ids, padding, len(keys) - ids.shape[1]), with_free_places(keys, free))
+            return MapAxes(self._tokens(source, ids, padding, len(keys) - ids.shape[1]), _with_free_places(keys, free))
         if self.queries != ids.shape[1]:
             return MapAxes(_fitting(keys, self.queries), keys)
         start = 0 if whole is None else whole.shape[1] - ids.shape[1]
@@ -262,7 +262,7 @@ def _around(name: str) -> Iterator[str]:
     yield ""
 
 
-def with_free_places(tokens: Tokens, count: int) -> Tokens:
+def _with_free_places(tokens: Tokens, count: int) -> Tokens:
     """Return the tokens of a static cache: free places are behind the text, are padding, and have no name."""
     texts, known = range(len(tokens.texts)), tokens.split
     return Tokens(

@@ -11,6 +11,7 @@ from anylocal._engine import tables
 from anylocal._engine.functions import bound_names, local_names
 from anylocal._engine.keep import KEEPS
 from anylocal._engine.model import global_names, in_model
+from anylocal._engine.patch import own_code
 from anylocal._engine.resolve import Resolution
 from anylocal._engine.spec import CaptureSpec, Match, Request
 from anylocal.errors import NameNotFoundError, OptionError
@@ -164,7 +165,7 @@ def forward_first(matches: Iterable[Match]) -> list[Match]:
     reached = todo = [match.function for match in found if match.function.__name__ == "forward"]
     named: set[str] = set()
     while todo:
-        new = {name for function in todo for name in global_names(function.__code__)} - named
+        new = {name for function in todo for name in global_names(own_code(function))} - named
         named |= new
         todo = [match.function for match in found if match.function.__name__ in new and match.function not in reached]
         reached = reached + todo
