@@ -9,14 +9,13 @@ import importlib
 import signal
 import sys
 import warnings
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 import anylocal_bert
-from anylocal.testing import attention_verdicts
+from anylocal.testing import attention_verdicts, print_verdicts
 
 
 def verdicts(model_type: str) -> Mapping[str, frozenset[str]]:
@@ -29,28 +28,22 @@ def verdicts(model_type: str) -> Mapping[str, frozenset[str]]:
     )
 
 
+def _in_time(model_type: str) -> Mapping[str, frozenset[str]]:
+    from .exactness import SECONDS
+
+    signal.alarm(SECONDS)
+    try:
+        return verdicts(model_type)
+    finally:
+        signal.alarm(0)
+
+
 def main(types: Sequence[str]) -> int:
     """Scan types, and return 1 if a class is silent."""
-    from .exactness import SECONDS, quietly
+    from .exactness import quietly
 
     quietly()
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for model_type in types or sorted(MODEL_MAPPING_NAMES):
-        signal.alarm(SECONDS)
-        try:
-            of_type = verdicts(model_type)
-        except Exception as error:  # noqa: BLE001  # a type that cannot be built or run
-            print(f"{model_type} not run: {type(error).__name__}: {error}"[:160], file=sys.stderr)  # noqa: T201  # a script
-            continue
-        finally:
-            signal.alarm(0)
-        for cls, each in of_type.items():
-            found[cls] |= each
-    for cls in sorted(found):
-        print(f"{cls:90} {'; '.join(sorted(found[cls]))}")  # noqa: T201  # a script
-    silent = [cls for cls, each in found.items() if "silent" in each]
-    print(f"{len(found)} classes, {len(silent)} of them silent")  # noqa: T201  # a script
-    return int(bool(silent))
+    return int(bool(print_verdicts(types or sorted(MODEL_MAPPING_NAMES), _in_time)))
 
 
 if __name__ == "__main__":

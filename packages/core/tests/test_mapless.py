@@ -13,7 +13,7 @@ from torch import nn  # noqa: E402  # torch may not be there
 from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls it
 
 from anylocal.errors import LimitWarning, OverlookedWarning  # noqa: E402  # as above
-from anylocal.testing import attention_verdicts  # noqa: E402  # as above
+from anylocal.testing import attention_verdicts, print_verdicts  # noqa: E402  # as above
 
 from .of_torch import OfTorch  # noqa: E402  # as above
 
@@ -419,3 +419,15 @@ class TestTheScan:
         """It is found without the capture's own search for such layers."""
         monkeypatch.setattr("anylocal._readout.mapless.is_called_attention", lambda *_: False)
         assert verdicts(nn.Sequential(Fused(), ForeignAttention())) == {"ForeignAttention": {"silent"}}
+
+
+def test_silent_classes_of_all_models_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A class that is silent in one model counts, whatever it is in another."""
+    verdicts = {
+        "first": {"Attention": frozenset({"map"}), "Other": frozenset({"map"})},
+        "second": {"Attention": frozenset({"silent"})},
+    }
+    assert print_verdicts([*verdicts, "third"], verdicts.__getitem__) == 1
+    printed = capsys.readouterr()
+    assert "map; silent" in printed.out
+    assert "third not run" in printed.err

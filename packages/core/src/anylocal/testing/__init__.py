@@ -10,6 +10,6 @@ from anylocal.testing.browser import browser
 from anylocal.testing.contract import AdapterContract
 from anylocal.testing.models import perturb
 from anylocal.testing.overlap import overlaps
-from anylocal.testing.scan import attention_verdicts
+from anylocal.testing.scan import attention_verdicts, print_verdicts
 
-__all__ = ["AdapterContract", "attention_verdicts", "browser", "overlaps", "perturb"]
+__all__ = ["AdapterContract", "attention_verdicts", "browser", "overlaps", "perturb", "print_verdicts"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +12,7 @@ from anylocal._engine.tensors import module_names
 from anylocal.errors import AnylocalError, OverlookedWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import torch
 
@@ -68,6 +69,44 @@ def attention_verdicts(
     for name in sorted(ran):
         found[_class_of(layers[name])].add(_verdict(name, maps, layers))
     return {cls: frozenset(verdicts) for cls, verdicts in found.items()}
+
+
+def print_verdicts(models: Iterable[str], verdicts: Callable[[str], Mapping[str, frozenset[str]]]) -> int:
+    """Print the verdicts on the classes of many models, a line for each class, and return how many are silent.
+
+    A model that cannot be built or run is named on stderr.
+
+    Parameters
+    ----------
+    models : iterable of str
+        Their names.
+    verdicts : callable
+        From the name of a model to its `attention_verdicts`.
+
+    Examples
+    --------
+    >>> from anylocal.testing import print_verdicts
+    >>> print_verdicts(["small"], lambda name: {"zoo.Attention": frozenset({"map"})})
+    zoo.Attention                                                                              map
+    1 classes in 1 models, 0 of them silent
+    0
+    """
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    ran = 0
+    for name in models:
+        try:
+            of_model = verdicts(name)
+        except Exception as error:  # noqa: BLE001  # such as a package that it needs
+            print(f"{name} not run: {type(error).__name__}: {error}"[:160], file=sys.stderr)  # noqa: T201  # for scripts
+            continue
+        ran += 1
+        for cls, each in of_model.items():
+            found[cls] |= each
+    for cls in sorted(found):
+        print(f"{cls:90} {'; '.join(sorted(found[cls]))}")  # noqa: T201  # for scripts
+    silent = sum(SILENT in each for each in found.values())
+    print(f"{len(found)} classes in {ran} models, {silent} of them silent")  # noqa: T201  # for scripts
+    return silent
 
 
 def _class_of(module: object) -> str:
