@@ -27,6 +27,7 @@ os.environ.setdefault("SCENES", str(HERE / "_build" / "scenes"))
 import front  # noqa: E402  # after what it reads at import
 import live  # noqa: E402  # after what it reads at import
 import notebooks  # noqa: E402  # after what it reads at import
+import speed  # noqa: E402  # after what it reads at import
 from docutils import nodes  # noqa: E402  # after what it reads at import
 from sphinx.util import logging  # noqa: E402  # after what it reads at import
 
@@ -125,10 +126,14 @@ html_theme = "pydata_sphinx_theme"
 html_title = "anylocal"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/icon.svg"
+# Without it the theme complains in the browser's console.
+html_context = {"default_mode": "auto"}
 # The front page links to all sections itself.
 html_sidebars = {"index": []}
 html_show_sourcelink = False
 html_theme_options = {
+    "logo": {"text": f"anylocal {release}"},
     "show_prev_next": False,
     "navigation_with_keys": False,
     "show_toc_level": 2,
@@ -178,4 +183,5 @@ def setup(app: Sphinx) -> None:
     app.connect("env-check-consistency", _check_examples)
     # Before the gallery is built, which uses its thumbnail.
     app.connect("builder-inited", front.draw, priority=100)
+    app.connect("builder-inited", speed.draw)
     app.connect("build-finished", live.write)
