@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from anylocal.attention import AttentionMap, AttentionMaps
+from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, StateError
 
 
@@ -170,6 +170,15 @@ def test_html_is_an_escaped_table() -> None:
     assert text.startswith("<table>")
     assert "&lt;script&gt;" in text
     assert "<script>" not in text
+
+
+def test_html_of_a_map_shows_its_axes() -> None:
+    """A notebook shows the sizes of a map and the labels at the ends of its axes, as text."""
+    words = Tokens([[f"<w{place}>" for place in range(20)]])
+    shown = AttentionMap.from_weights(torch.ones(1, 2, 20, 20) / 20, name="a", queries=words, keys=words)._repr_html_()
+    assert "<td>heads</td><td>2</td>" in shown
+    assert "Tokens(20, texts=1): &lt;w0&gt; &lt;w1&gt; &lt;w2&gt; &lt;w3&gt; … &lt;w16&gt;" in shown
+    assert "<w0>" not in shown
 
 
 @pytest.mark.parametrize("missing", ["torch", "numpy"])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from anylocal._engine import tables
 from anylocal._maps.array import Elsewhere, MapArray
 from anylocal._maps.indexing import Queries, query_rows
 from anylocal._maps.labels import LabelOptions, Labels, with_labels
+from anylocal._maps.positions import Axis
 from anylocal._maps.rows import (
     LazyRows,
     Rows,
@@ -24,6 +26,9 @@ from anylocal._maps.rows import (
     positions,
     side_by_side,
 )
+
+_ENDS: Final = 4
+"""Labels shown at each end of an axis."""
 
 
 class AttentionMap(MapArray):
@@ -248,3 +253,17 @@ class AttentionMap(MapArray):
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, fused)" if self.fused else super().__repr__()
+
+    def _repr_html_(self) -> str:
+        first = [("batch", str(self.images)), *([("windows of each", str(self.windows))] if self.windows > 1 else [])]
+        sides = [(side, _told(axis)) for side, axis in (("queries", self.queries), ("keys", self.keys))]
+        return tables.markup(("axis", "positions"), [*first, ("heads", str(self.shape[1])), *sides], repr(self))
+
+
+def _told(axis: Axis) -> str:
+    """Return an axis, with the labels at its ends."""
+    places = range(len(axis))
+    if len(places) <= 2 * _ENDS:
+        return f"{axis!r}: {' '.join(map(axis.label, places))}"
+    first, last = (" ".join(map(axis.label, part)) for part in (places[:_ENDS], places[-_ENDS:]))
+    return f"{axis!r}: {first} … {last}"
