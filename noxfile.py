@@ -221,6 +221,7 @@ def docs(session: nox.Session) -> None:
     """Build the site into docs/_build/html with warnings as errors, run its examples, and look for dead links."""
     python = _stack(session)
     session.run(python, "docs/rooms.py", external=True)
+    session.run(python, "docs/kernels.py", external=True)
     # Pages of modules that no longer exist would stay, and fail.
     generated = ("_build", "_generated", "explanation", "gallery", "how-to", "tutorials")
     for leftover in generated:

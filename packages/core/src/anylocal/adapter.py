@@ -21,7 +21,7 @@ try:
     from anylocal._maps.tokens import Flags
     from anylocal._readout.adapter import Adapter, Mixed
     from anylocal._readout.context import InputContext, MapAxes, Observation
-    from anylocal._readout.kernels import stands_for_flex
+    from anylocal._readout.kernels import stands_for_flash, stands_for_flex
     from anylocal._readout.layout import split_heads
     from anylocal._readout.reading import Reading
     from anylocal._readout.registry import adapters, attention_functions
@@ -55,6 +55,7 @@ __all__ = [
     "reading_of",
     "source_up_to_softmax",
     "split_heads",
+    "stands_for_flash",
     "stands_for_flex",
 ]
 

@@ -93,10 +93,13 @@ class LazyRows:
         self.scale = 1 / math.sqrt(features) if scale is None else scale
         self.causal = causal
         self.device = q.device
-        operands = [tensor for tensor in (self.q, self.k, self.mask) if tensor is not None]
-        self.dtype = float_type(*(operand.dtype for operand in operands))
-        self._operands = operands
-        self._versions = [_version(operand) for operand in operands]
+        self._watch(self.q, self.k, self.mask)
+        self.dtype = float_type(*(operand.dtype for operand in self._operands))
+
+    def _watch(self, *operands: torch.Tensor | None) -> None:
+        """Warn when rows are read after one of these was changed in place."""
+        self._operands = [operand for operand in operands if operand is not None]
+        self._versions = [_version(operand) for operand in self._operands]
 
     # The version counters of a copy start at zero again.
 

@@ -304,8 +304,10 @@ class Adapter(ABC):
             whole = torch.stack(softmax, 1) if reading.head_by_head else softmax
             made = AttentionMap.from_weights(self.weights(call, whole), name=call.name)
         else:
-            kernel, given = reading.operands(values)
-            made = KERNELS[kernel].map(self.operands(call, given), name=call.name, fused=True)
+            name, given = reading.operands(values)
+            kernel = KERNELS[name]
+            given = given if kernel.lays_out_heads else self.operands(call, given)
+            made = kernel.map(given, name=call.name, fused=True)
         return made.labelled(mixed=self.mixed(call, reading, made))
 
     def spec(self, function: types.FunctionType, reading: Reading) -> CaptureSpec:

@@ -9,11 +9,21 @@ if TYPE_CHECKING:
 
 SDPA: Final = "scaled_dot_product_attention"
 FLEX: Final = "flex_attention"
+FLASH: Final = "flash_attn"
+XFORMERS: Final = "memory_efficient_attention"
+
+FLASH_FUNCTIONS: Final = (
+    *("flash_attn_func", "flash_attn_qkvpacked_func", "flash_attn_kvpacked_func", "flash_attn_varlen_func"),
+    *("flash_attn_varlen_qkvpacked_func", "flash_attn_varlen_kvpacked_func", "flash_attn_with_kvcache"),
+)
+XFORMERS_FUNCTIONS: Final = (XFORMERS, f"{XFORMERS}_forward", f"{XFORMERS}_forward_requires_grad")
+FUNCTIONS: Final = (SDPA, FLEX, *FLASH_FUNCTIONS, *XFORMERS_FUNCTIONS)
+"""The names of the functions of kernels that are known."""
 
 
 def why_unbound(function: types.FunctionType) -> str:
     """Return why a function that can run a fused kernel never made its map; empty for any other function."""
-    kernel = next((name for name in (SDPA, FLEX) if name in function.__code__.co_names), None)
+    kernel = next((name for name in FUNCTIONS if name in function.__code__.co_names), None)
     if kernel is None:
         return ""
     return (

@@ -29,7 +29,8 @@ from anylocal._readout.expressions import (
     without_casts,
     without_layouts,
 )
-from anylocal._readout.kernels import KERNELS, called_kernels
+from anylocal._readout.fused import FLEX, SDPA
+from anylocal._readout.kernels import called_kernels
 from anylocal._readout.reading import Reading
 from anylocal._readout.source import WithoutAnnotations, definition_of, is_source_of, softmax_modules
 from anylocal.errors import UnsupportedError
@@ -73,7 +74,7 @@ def reading_of(function: types.FunctionType, known: frozenset[str] = frozenset()
 def why_overlooked(function: types.FunctionType) -> str | None:
     """Return how a function without a `Reading` seems to make a map all the same; None where it does not."""
     names = set(_names_in(own_code(function)))
-    kernel = next((kernel for kernel in KERNELS if kernel in names), None)
+    kernel = next((kernel for kernel in (SDPA, FLEX) if kernel in names), None)
     if kernel is not None:
         return f"it calls {kernel} in another function"
     if SOFTMAX not in names:
