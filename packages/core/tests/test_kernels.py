@@ -16,6 +16,7 @@ from torch import fx, nn  # noqa: E402  # torch may not be there
 from torch.nn import functional as F  # noqa: E402, N812  # as everybody calls it
 
 from anylocal import get_local  # noqa: E402  # as above
+from anylocal._readout import kernels  # noqa: E402  # as above
 from anylocal._readout.kernels import called_kernels  # noqa: E402  # as above
 from anylocal.errors import OverlookedWarning, UnsupportedError  # noqa: E402  # as above
 
@@ -332,3 +333,23 @@ def test_a_function_that_was_looked_into_is_not_kept() -> None:
     del attend
     gc.collect()
     assert there() is None
+
+
+def test_code_that_names_no_kernel_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That would take seconds for a zoo's thousands of functions."""
+    monkeypatch.setattr(kernels, "callee_names", lambda code: pytest.fail(f"{code} was taken apart"))
+
+    def project(x: Any) -> Any:
+        return F.linear(x, x).relu()
+
+    assert not called_kernels(project)
+
+
+def test_a_kernel_by_another_name_in_a_module() -> None:
+    """A module of the user's may hold it under any name, at any depth."""
+    inner, outer = types.ModuleType("inner"), types.ModuleType("outer")
+    vars(inner)["fast"] = F.scaled_dot_product_attention
+    vars(outer)["ops"] = inner
+    namespace: dict[str, Any] = {"outer": outer}
+    exec("def attend(q):\n    return outer.ops.fast(q, q, q)", namespace)
+    assert called_kernels(namespace["attend"]) == {"outer.ops.fast"}

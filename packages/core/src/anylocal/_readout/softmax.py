@@ -205,12 +205,19 @@ class _Reader:
                     waiting += [value for at, value in self._assigned(part.id) if at <= node.lineno]
         return False
 
-    def _assigned(self, name: str) -> Iterator[tuple[int, ast.AST]]:
+    def _assigned(self, name: str) -> list[tuple[int, ast.AST]]:
+        """Return the lines that assign a name, with the values."""
+        return self._assignments.get(name, [])
+
+    @functools.cached_property
+    def _assignments(self) -> dict[str, list[tuple[int, ast.AST]]]:
+        found: dict[str, list[tuple[int, ast.AST]]] = {}
         for node in ast.walk(self.definition):
             if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and node.value is not None:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                if any(name in stored_names(target) for target in targets):
-                    yield node.lineno, node.value
+                for name in {name for target in targets for name in stored_names(target)}:
+                    found.setdefault(name, []).append((node.lineno, node.value))
+        return found
 
     def _several(self, nodes: Sequence[ast.AST]) -> bool:
         """Return whether more than one of these can run in one call."""

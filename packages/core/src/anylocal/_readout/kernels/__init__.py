@@ -106,7 +106,9 @@ def called_kernels(function: types.FunctionType) -> frozenset[str]:
     code = own_code(function)
     known, names = _called.get(function, (None, frozenset()))
     if known is not code:
-        names = frozenset(name for name in callee_names(code) if _may_be_kernel(name, code, function))
+        # Few functions call one, and to take code apart takes a thousand times as long as to look at its names.
+        callees = callee_names(code) if _names_kernel(code) or _reaches_kernel(code, function) else ()
+        names = frozenset(name for name in callees if _may_be_kernel(name, code, function))
         _called[function] = code, names
     return names
 
@@ -126,6 +128,19 @@ def _may_be_kernel(name: str, code: types.CodeType, function: types.FunctionType
 
 def _names_kernel(code: types.CodeType) -> bool:
     return not set(FUNCTIONS).isdisjoint(code.co_names)
+
+
+def _reaches_kernel(code: types.CodeType, function: types.FunctionType) -> bool:
+    """Return whether a name of the code may be a kernel's: of a global, or an attribute of a module, at any depth."""
+    scopes = [function.__globals__]
+    # Grows in the loop.
+    for scope in scopes:
+        values = [scope[name] for name in code.co_names if name in scope]
+        if any(binder(value) is not None for value in values):
+            return True
+        inner = [vars(value) for value in values if isinstance(value, types.ModuleType)]
+        scopes += [each for each in inner if not any(each is known for known in scopes)]
+    return False
 
 
 def operands_in(values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
