@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import types
 import weakref
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -342,7 +342,7 @@ def test_code_that_names_no_kernel_is_not_taken_apart(monkeypatch: pytest.Monkey
     def project(x: Any) -> Any:
         return F.linear(x, x).relu()
 
-    assert not called_kernels(project)
+    assert not called_kernels(cast("types.FunctionType", project))
 
 
 def test_a_kernel_by_another_name_in_a_module() -> None:
@@ -353,3 +353,21 @@ def test_a_kernel_by_another_name_in_a_module() -> None:
     namespace: dict[str, Any] = {"outer": outer}
     exec("def attend(q):\n    return outer.ops.fast(q, q, q)", namespace)
     assert called_kernels(namespace["attend"]) == {"outer.ops.fast"}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
+def test_nested_tensors() -> None:
+    """Each sample has the map of its own length, and zeros beyond it."""
+    lengths = ((3, 5), (4, 2))
+    pairs = [[torch.randn(length, 2, 8) for length in each] for each in lengths]
+    sides = zip(*pairs, strict=True)
+    q, k = (torch.nested.nested_tensor(list(side), layout=torch.jagged).transpose(1, 2) for side in sides)
+    model = ByAnotherName()
+    with OfTorch().capture_attention(model) as maps:
+        model(q, k)
+    assert maps[0].shape == (2, 2, 4, 5)
+    for sample, (queries, keys) in enumerate(lengths):
+        scores = torch.einsum("qhd,khd->hqk", *(each.double() for each in pairs[sample])) / 8**0.5
+        torch.testing.assert_close(maps[0][sample, :, :queries, :keys].double(), scores.softmax(-1), atol=2e-6, rtol=0)
+        assert not maps[0][sample, :, :, keys:].any()
+        assert not maps[0][sample, :, queries:].any()

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
+
 from anylocal._engine import dynamo
+from anylocal._maps.banded import BandedRows, Scoring
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.modified import ModifiedRows, state_of
+from anylocal._maps.packed import Block, PackedRows, Span
+from anylocal._maps.rows import float_type
 from anylocal._readout.fused import FLEX, SDPA
 from anylocal._readout.kernels.kernel import Kernel, Recorded, listed, operand_names
+from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +41,8 @@ def of_sdpa(  # noqa: PLR0917  # the kernel's own signature
 
 
 def _map_of_sdpa(given: Mapping[str, Any], **labels: Any) -> AttentionMap:
+    if given["query"].is_nested:
+        return AttentionMap(_rows_of_nested(**given), **labels)
     return AttentionMap.from_qk(
         given["query"],
         given["key"],
@@ -43,6 +51,23 @@ def _map_of_sdpa(given: Mapping[str, Any], **labels: Any) -> AttentionMap:
         scale=given.get("scale"),
         **labels,
     )
+
+
+def _rows_of_nested(
+    query: torch.Tensor, key: torch.Tensor, attn_mask: object, *, is_causal: bool, scale: float | None
+) -> PackedRows:
+    """Return the rows of nested tensors, whose samples are of several lengths: zeros beyond each."""
+    if attn_mask is not None:
+        raise UnsupportedError(f"{SDPA} was called with nested tensors and a mask. Its map might not be exact.")
+    scoring = Scoring(scale, right=0 if is_causal else None, from_top_left=True)
+    pairs = list(zip(query.unbind(), key.unbind(), strict=True))
+    blocks = []
+    for sample, (q, k) in enumerate(pairs):
+        span = Span(sample, *(torch.arange(side.shape[1], device=side.device) for side in (q, k)))
+        blocks.append(Block(BandedRows(q[None], k[None], scoring), span))
+    lengths = (max(side.shape[1] for side in sides) for sides in zip(*pairs, strict=True))
+    shape = (len(pairs), query.size(1), *lengths)
+    return PackedRows(shape, blocks, float_type(query.dtype, key.dtype), query.device)
 
 
 def of_flex(  # noqa: PLR0917  # the kernel's own signature
