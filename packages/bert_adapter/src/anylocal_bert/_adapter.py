@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
 import transformers.models.bert.modeling_bert  # noqa: F401  # so that BERT's functions are always marked
+from transformers.generation.utils import GenerationMixin
 from transformers.integrations import flex_attention, sdpa_attention
 from transformers.modeling_utils import PreTrainedModel
 
@@ -136,6 +137,14 @@ class TransformersAdapter(Adapter):
         if any(issubclass(kind, torch.nn.Conv2d) for kind in kinds):
             for function in functions_in(torch.nn.Conv2d.forward):
                 yield Observation(function, arguments=("input",), keep=_shape)
+
+    def around_forward(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
+        """Yield the methods that encode images or a text, and then generate by the model's forward."""
+        own = (cls.__dict__.get("generate") for cls in type(model).__mro__)
+        for function in (next(functions_in(method)) for method in own if method is not None):
+            # Others pass all the work to a model within the model.
+            if function.__module__ == GenerationMixin.__module__ or "_sample" in function.__code__.co_names:
+                yield function
 
     def observe(self, call: Call, context: InputContext) -> None:
         """Note which tokens are looked up, and which caches are filled and changed."""

@@ -103,6 +103,13 @@ class Adapter(ABC):
         """Yield further functions and names that `axes` needs, such as the size of the image."""
         return ()
 
+    def around_forward(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:  # noqa: ARG002  # for overrides
+        """Yield methods of the model that run parts of it, such as an encoder, and then its forward.
+
+        These parts belong to the forward pass that follows.
+        """
+        return ()
+
     def reading(self, function: types.FunctionType) -> Reading | None:
         """Return how the map is read off the calls of a function, None where it computes none.
 

@@ -13,6 +13,7 @@ import torch
 
 from anylocal._engine.calls import Assembler, Call
 from anylocal._engine.capture import Capture
+from anylocal._engine.functions import functions_in, takes_owner
 from anylocal._engine.resolve import Resolution, resolve
 from anylocal._engine.sites import check_options, only
 from anylocal._engine.spec import CaptureSpec, Match, Request, Role
@@ -92,8 +93,13 @@ class AttentionCapture:
         self._unsupported = {name: why for name, why in unsupported.items() if name in chosen.modules}
         if not self._readings and not self._multihead.functions:
             raise TargetError(no_map_message(chosen, self._unsupported))
-        root = type(model).forward
-        self._root = root if isinstance(root, types.FunctionType) and root not in self._readings else None
+        forward = type(model).forward
+        # A decorator may take the model among any arguments.
+        root = next(
+            (f for f in (forward, *functions_in(forward)) if isinstance(f, types.FunctionType) and takes_owner(f)), None
+        )
+        self._root = None if root in self._readings else root
+        self._around_root = frozenset(adapter.around_forward(model))
         known = {*self._readings, *self._multihead.functions}
         self._overlooked = overlooked_functions(chosen, known, self._unsupported)
         self._mapless = Mapless(chosen, self._readings, self._multihead, adapter.zoo)
@@ -132,7 +138,8 @@ class AttentionCapture:
         model = self._model
         known = {*self._multihead.functions, *self._borrowed.around_module(model)}
         if self._root is not None and self._root not in known:
-            yield Request(Match(self._root, lambda owner: owner is model), CaptureSpec(), role=Role.BOUNDARIES)
+            for function in (self._root, *self._around_root):
+                yield Request(Match(function, lambda owner: owner is model), CaptureSpec(), role=Role.BOUNDARIES)
 
     def open(self) -> Self:
         """Start capturing."""
@@ -273,6 +280,7 @@ class AttentionCapture:
             else:
                 self._seen.setdefault(call.name, _Latest()).update(call.values)
                 self._adapter.observe(call, self._context)
+                self._forward_passes.note_other()
                 continue
             if made is not None:
                 queries, keys, windows = self._adapter.axes(call, made.shape, self._context)
@@ -289,13 +297,15 @@ class AttentionCapture:
         self._names.update(self._capture.names_of)
         self._assembler.rank = self._capture.rank
         for record in filter(None, map(self._owners.of, records)):
-            is_boundary = record.request.role is Role.BOUNDARIES
-            is_root = is_boundary and record.request.match.function is self._root and record.module is self._model
-            if is_root and record.kind == "entered":
-                self._forward_passes.mark(record)
+            function = record.request.match.function
+            is_root = function is self._root
+            is_boundary = record.request.role is Role.BOUNDARIES and record.module is self._model
+            marks = is_boundary and (is_root or function in self._around_root)
+            if marks and record.kind == "entered":
+                self._forward_passes.enter(record.thread, is_root=is_root)
             yield from self._assembler.calls(self._nesting.of(record))
-            if is_root and record.kind == "returned":
-                self._forward_passes.mark(record)
+            if marks and record.kind == "returned":
+                self._forward_passes.leave(record.thread)
 
 
 class _Latest(Mapping[str, Any]):
