@@ -8,7 +8,7 @@ PAGES = [
     # Tutorials
     *["first_capture", "vit", "bert", "plain_function", "edit"],
     # How-to
-    *["registers", "rectangles", "swin", "padding", "fused", "compile", "paper", "share", "store"],
+    *["registers", "rectangles", "swin", "padding", "generate", "fused", "compile", "paper", "share", "store"],
     *["dataset", "adapter", "fork"],
     # Gallery
     *["heatmap", "heads", "model", "entropy", "difference"],

@@ -141,6 +141,7 @@ def attention(model: torch.nn.Module) -> AttentionMaps:
     assert_type(maps[:, 0, 0], torch.Tensor)
     assert_type(maps.names, list[str])
     assert_type(maps.forwards, list[AttentionMaps])
+    assert_type(maps.generation(), AttentionMaps)
     assert_type(maps.gather(), AttentionMaps | None)
     assert_type(maps.rollout(), torch.Tensor)
     assert_type(maps.relevance(torch.ones(1)), torch.Tensor)

@@ -12,6 +12,7 @@ import torch
 from anylocal._engine import tables
 from anylocal._maps.array import Elsewhere
 from anylocal._maps.bounds import inside
+from anylocal._maps.generation import generation
 from anylocal._maps.layers import maps_of
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.relevance import relevance
@@ -75,6 +76,49 @@ class AttentionMaps(Sequence[AttentionMap]):
         for item in self:
             grouped.setdefault((item.rank or 0, item.forward), []).append(item)
         return [AttentionMaps(grouped[key]) for key in sorted(grouped)]
+
+    def generation(self) -> AttentionMaps:
+        """Join the steps of a text's generation: one map for each layer, over the tokens of prompt and answer.
+
+        A row is that of the step which read its token last, computed when it is read; keys that the step could not see
+        weigh 0. Guesses that were taken back and free places of a static cache are left out. Layers that ran in one
+        forward pass only, such as those of an encoder or a vision tower, are as they were.
+
+        Returns
+        -------
+        AttentionMaps
+            Their queries and keys are the tokens that were read: all but the last of the answer. Where the cache held a
+            text before, the queries start after it. In cross-attention the keys are those of the other text.
+
+        Raises
+        ------
+        ChoiceError
+            If the maps are of several generations or ranks.
+        UnsupportedError
+            If the steps do not continue each other's texts, because beams changed places or steps are missing, or that
+            is not known: for several samples, keys must be tokens.
+        StateError
+            If there are no maps.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from anylocal.attention import AttentionMap, AttentionMaps, Tokens
+        >>> read = Tokens(["the", "cat"])
+        >>> prompt = AttentionMap.from_weights(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), queries=read, keys=read)
+        >>> step = AttentionMap.from_weights(
+        ...     torch.tensor([[0.25, 0.25, 0.5]]),
+        ...     queries=Tokens(["sat"], start=2), keys=Tokens(["the", "cat", "sat"]), forward=1,
+        ... )
+        >>> whole = AttentionMaps([prompt, step]).generation()[0]
+        >>> whole[0, 0]
+        tensor([[1.0000, 0.0000, 0.0000],
+                [0.5000, 0.5000, 0.0000],
+                [0.2500, 0.2500, 0.5000]])
+        >>> whole.queries.labels()
+        ['the', 'cat', 'sat']
+        """
+        return AttentionMaps(generation(list(self)), unsupported=self.unsupported)
 
     def gather(self, dst: int = 0) -> AttentionMaps | None:
         """Gather the maps of all ranks on one, through torch.distributed.
