@@ -355,7 +355,7 @@ def test_a_cache_with_free_places(make: Any) -> None:
     """The places of a static cache are those of the text, as far as it goes; the rest are padding without a name."""
     options: dict[str, Any] = {"cache_implementation": "static", "disable_compile": True, "pad_token_id": 0}
     model = make()
-    with anylocal_bert.capture_attention(model, keep="clone") as maps, torch.no_grad():
+    with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
         texts = model.generate(ids(3, 4, 5), **options, max_new_tokens=3, do_sample=False)
     for step, of_step in enumerate(maps.forwards[1:], start=1):
         for attention in of_step:

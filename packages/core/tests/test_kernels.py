@@ -371,3 +371,49 @@ def test_nested_tensors() -> None:
         torch.testing.assert_close(maps[0][sample, :, :queries, :keys].double(), scores.softmax(-1), atol=2e-6, rtol=0)
         assert not maps[0][sample, :, :, keys:].any()
         assert not maps[0][sample, :, queries:].any()
+
+
+# Operands in memory that is written again
+
+
+class Cached(nn.Module):
+    """Keeps its keys in a buffer, and each call writes the next ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys, self.mask, self.length = torch.zeros(1, 1, 4, 8), torch.zeros(1, 4, dtype=torch.bool), 0
+
+    def forward(self, q: Any) -> Any:
+        self.keys[:, :, self.length : self.length + 1] = q
+        self.mask[:, self.length] = True
+        self.length += 1
+        made: Any = 0
+        for _ in range(2):
+            made = made + F.scaled_dot_product_attention(q, self.keys, self.keys, attn_mask=self.mask)
+        return made
+
+
+def test_keys_and_masks_in_a_buffer() -> None:
+    """Each map is that of its own call, and nothing warns."""
+    model, queries = Cached(), [drawn(1, 1, 1, 8) for _ in range(4)]
+    with OfTorch().capture_attention(model) as maps, torch.no_grad():
+        for q in queries:
+            model(q)
+    for call, q in enumerate(queries):
+        for found in maps[2 * call : 2 * call + 2]:
+            wanted = expected(q, torch.cat(queries[: call + 1], 2))
+            close(found, F.pad(wanted, (0, 3 - call)))
+
+
+def test_a_mask_that_several_kernels_are_given() -> None:
+    """It is copied once for all of them."""
+    model = Cached()
+    first, second = (found.rows.mask.data_ptr() for found in captured(model, drawn(1, 1, 1, 8)))
+    assert first == second != model.mask.data_ptr()
+
+
+def test_operands_that_nothing_writes() -> None:
+    """They are not copied."""
+    q, k = drawn(1, 2, 3, 4), drawn(1, 2, 5, 4)
+    (found,) = captured(ByAnotherName(), q, k)
+    assert (found.rows.q.data_ptr(), found.rows.k.data_ptr()) == (q.data_ptr(), k.data_ptr())

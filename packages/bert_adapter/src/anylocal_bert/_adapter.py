@@ -132,7 +132,8 @@ class TransformersAdapter(Adapter):
                 yield from family.observations(model)
         kinds = {type(source.module) for source in sources(model).values()}
         if any(issubclass(kind, torch.nn.Embedding) for kind in kinds):
-            yield from (Observation(function, ("input",)) for function in functions_in(torch.nn.Embedding.forward))
+            for function in functions_in(torch.nn.Embedding.forward):
+                yield Observation(function, ("input",), keep=_tokens)
             yield from cache_observations(model)
         if any(issubclass(kind, torch.nn.Conv2d) for kind in kinds):
             for function in functions_in(torch.nn.Conv2d.forward):
@@ -179,6 +180,14 @@ def _written_in(module: types.ModuleType) -> Iterator[types.FunctionType]:
         for part in vars(value).values() if isinstance(value, type) else (value,):
             if isinstance(part, types.FunctionType):
                 yield from (f for f in functions_in(part) if f.__module__ == module.__name__)
+
+
+def _tokens(value: Any) -> Any:
+    """Return tokens, or their copy if they may be in a buffer that the next forward pass is given, too."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    is_written = not torch.compiler.is_compiling() and (value.is_inference() or value._version > 0)
+    return value.detach().clone() if is_written else value.detach()
 
 
 def _shape(value: Any) -> Any:

@@ -45,6 +45,8 @@ class Mark:
         How a value is recorded, as in `capture`.
     binder : callable
         What binds the arguments of the functions called; see `Request`.
+    reused : frozenset of str
+        Those of the arguments that many calls are given; see `Request`.
     """
 
     qualname: str
@@ -55,6 +57,7 @@ class Mark:
     read: Callable[[Call], Mapping[str, Any]] | None = None
     keep: str = "cpu"
     binder: Binder = no_kernel
+    reused: frozenset[str] = frozenset()
 
     def key(self, name: str) -> str:
         """Return the cache's key for a name: short where the function has only one."""
@@ -137,7 +140,8 @@ class Cache(Mapping[str, list[Any]]):
     def _subscribe(self, function: types.FunctionType, mark: Mark) -> None:
         if function in _active:
             return
-        request = Request(Match(function), mark.spec, mark.joined, mark.gathered, binder=mark.binder)
+        match = Match(function)
+        request = Request(match, mark.spec, mark.joined, mark.gathered, binder=mark.binder, reused=mark.reused)
         subscription = Subscription(request, self._log, keep=keeper(mark.keep))
         self._of[id(function)] = mark
         for name in mark.names:

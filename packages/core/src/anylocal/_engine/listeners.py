@@ -11,6 +11,7 @@ from threading import get_ident
 from typing import Any, TypeAlias
 
 from anylocal._engine import dynamo, tensors
+from anylocal._engine.buffers import is_marked
 from anylocal._engine.containers import PLAIN
 from anylocal._engine.frames import thread_and_frame
 from anylocal._engine.keep import detached
@@ -219,7 +220,7 @@ def _record_of_tensors(subscription: Subscription, tensor_type: type[Any]) -> On
     """Return what records values that are tensors, which are detached, or plain; others more slowly."""
     top, root, log, recomputing = dynamo.top, dynamo.ROOT, subscription.log, subscription.recomputing
     where = thread_and_frame if subscription.joined else get_ident
-    extend, module_type = log.raw.extend, tensors.module_base() or ()
+    extend, module_type, copies = log.raw.extend, tensors.module_base() or (), subscription.copies
 
     def record(header: RecordHeader, line: int, owner: Any, values: tuple[Any, ...]) -> None:
         if not log.active:
@@ -233,9 +234,12 @@ def _record_of_tensors(subscription: Subscription, tensor_type: type[Any]) -> On
                 return
             made.append(value.detach() if is_tensor else value)
             try:
-                versions.append(made[-1]._version if is_tensor else None)
+                version = made[-1]._version if is_tensor else None
             except RuntimeError:
-                versions.append(None)
+                version = -1 if is_marked(value) else None
+            if version:
+                made[-1], version = copies.of(header.names[len(versions)], made[-1], version)
+            versions.append(version)
         if top[0] is not root:
             dynamo.collect()
         extend(made + versions)

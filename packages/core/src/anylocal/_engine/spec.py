@@ -156,7 +156,9 @@ class Request:
     a call of its own, unless its names are gathered. `keep`, if given, replaces the `keep` of the capture. `on_call` is
     called with the owner of each call that counts, as it starts and as it returns; for `Role.PRESENCE`, only as it
     returns. `written` has the names that the user wrote instead of the function's own: in a class, `__x` is
-    `_Class__x`. `caller`, if given, finds the owner of a call that starts in eager code.
+    `_Class__x`. `caller`, if given, finds the owner of a call that starts in eager code. Arguments of a called function
+    that were written in place are copied, and those named in `reused`, which many calls are given, once for all;
+    so are `reused` names at returns.
     """
 
     match: Match
@@ -169,6 +171,7 @@ class Request:
     binder: Binder = no_kernel
     written: Mapping[str, str] = field(default_factory=dict)
     caller: Callable[[], Any] | None = None
+    reused: frozenset[str] = frozenset()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import dynamo, tensors
+from anylocal._engine.buffers import Copies
 from anylocal._engine.frames import thread_and_frame
-from anylocal._engine.keep import as_is
+from anylocal._engine.keep import as_is, detached
 from anylocal._engine.records import HEADER_LENGTH, Log, RecordHeader
 from anylocal._engine.spec import UNBOUND, Request, Role
 from anylocal.errors import UnsupportedError
@@ -32,6 +33,7 @@ class Subscription:
 
     __slots__ = (
         "called",
+        "copies",
         "edited",
         "edits",
         "filter",
@@ -67,6 +69,7 @@ class Subscription:
         self.log = log
         self.keep = keep
         self.edits = edits
+        self.copies = Copies(request.reused)
         # Names that an edit was given, by whether it was ever more than None in place of None.
         self.edited: set[str] = set()
         self.kept_none: set[str] = set()
@@ -123,6 +126,8 @@ class Subscription:
         dynamo.refuse_export()
         kept = [self._keep(name, line, value) for name, value in zip(names, values, strict=True)]
         versions = [tensors.version(value) for value in kept]
+        if self.request.reused and kind in {"called", "returned"} and self.keep is detached:
+            kept, versions = self.copies.of_all(names, kept, versions)
         self._put(kind, line, owner, thread, names, kept, versions)
 
     def receive(

@@ -21,7 +21,7 @@ from anylocal._engine.resolve import resolve
 from anylocal._engine.rewrite import may_be_unbound
 from anylocal._engine.spec import CaptureSpec
 from anylocal._maps.map import AttentionMap
-from anylocal._readout.kernels import KERNELS, binder, called_kernels
+from anylocal._readout.kernels import KERNELS, MASKS, binder, called_kernels
 from anylocal._readout.library import check_library
 from anylocal._readout.scope import AttentionCapture
 from anylocal._readout.softmax import reading_of
@@ -351,6 +351,7 @@ class Adapter(ABC):
             attn,
             keep="detach",
             binder=binder,
+            reused=MASKS,
         )
 
     def _to_mark(self, modules: tuple[types.ModuleType, ...]) -> Iterator[types.FunctionType]:

@@ -22,7 +22,7 @@ from anylocal._maps.maps import AttentionMaps
 from anylocal._readout.borrowed import Borrowed, Owners
 from anylocal._readout.context import InputContext
 from anylocal._readout.forward_passes import ForwardPasses
-from anylocal._readout.kernels import binder
+from anylocal._readout.kernels import MASKS, binder
 from anylocal._readout.mapless import Mapless, told_message
 from anylocal._readout.multihead.nesting import Nesting
 from anylocal._readout.multihead.readings import MultiHead
@@ -124,7 +124,8 @@ class AttentionCapture:
         for function, reading in self._readings.items():
             spec, joined = self._adapter.recorded(function, reading)
             caller = self._borrowed.caller if function in self._borrowed.readings else None
-            yield Request(matches[function], spec, joined, reading.gathered, binder=binder, caller=caller)
+            recorded = matches[function], spec, joined, reading.gathered
+            yield Request(*recorded, binder=binder, caller=caller, reused=MASKS | {*spec.returned})
         filters = {found.function: found.filter for found in resolution.matches}
         for function, names, arguments, kept in self._adapter.observations(self._model):
             # An attention function has hints instead; torch's have requests of their own below.

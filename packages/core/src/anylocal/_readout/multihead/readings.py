@@ -18,7 +18,7 @@ from anylocal._engine.resolve import Resolution
 from anylocal._engine.spec import CaptureSpec, Match, Request, Role
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.rows import StoredRows
-from anylocal._readout.kernels import KERNELS, OPERANDS, binder, operands_in
+from anylocal._readout.kernels import KERNELS, MASKS, OPERANDS, binder, operands_in
 from anylocal._readout.multihead.functions import (
     COMPILED_SPEC,
     FAST,
@@ -75,7 +75,8 @@ class MultiHead:
             yield Request(Match(function, self._parts), CaptureSpec(), role=Role.BOUNDARIES)
         for function in self.layers:
             yield Request(Match(function, self._parts), CaptureSpec(), role=Role.BOUNDARIES, on_call=note)
-        yield Request(Match(SLOW, is_real_call), SLOW_SPEC, frozenset({WEIGHTS}) | OPERANDS, binder=binder)
+        joined = frozenset({WEIGHTS}) | OPERANDS
+        yield Request(Match(SLOW, is_real_call), SLOW_SPEC, joined, binder=binder, reused=MASKS)
         kept = kept_with_version if keep == "detach" else None
         yield Request(Match(FAST, self._parts), FAST_SPEC, keep=kept, on_call=note)
 
