@@ -33,7 +33,7 @@ KERNELS: Final[Mapping[str, Kernel]] = {SDPA: OF_SDPA, FLEX: OF_FLEX, FLASH: OF_
 OPERANDS: Final = frozenset(name for kernel in KERNELS.values() for name in kernel.names)
 """The names under which operands are recorded: each is that of the kernel, a dot, and that of the parameter."""
 
-MASKS: Final = frozenset({f"{SDPA}.attn_mask", f"{FLASH}.padding_mask", f"{XFORMERS}.attn_bias"})
+MASKS: Final = frozenset({f"{SDPA}.attn_mask", f"{FLASH}.padding_mask", f"{XFORMERS}.bias"})
 """Those of them that the layers of a model share."""
 
 # Functions of libraries that hand their arguments on to a kernel, perhaps compiled, and what binds them.
