@@ -342,11 +342,13 @@ def unpickled(kept: Any) -> Any:
 @pytest.mark.parametrize("packed", [False, True])
 def test_copies(flash: Any, packed: bool, again: Any) -> None:
     """A copy has the same weights, whatever becomes of the operands."""
-    options = OPTIONS["all"] | {"s_aux": SLOPES}
+    tensors = {"s_aux": SLOPES.clone(), "alibi_slopes": SLOPES.clone()}
+    options = OPTIONS["all"] | tensors
     q = drawn(LENGTH, HEADS, WIDTH) if packed else drawn(BATCH, LENGTH, HEADS, WIDTH)
     model = Layer("flash_attn_varlen_func", **SAME, **options) if packed else Layer(**options)
     attention = again(captured(model, q, q, q)[0])
-    q.zero_()
+    for operand in (q, *tensors.values()):
+        operand.zero_()
     close(attention.tensor(), in_blocks(flash.maps[-1]) if packed else torch.stack(flash.maps[-1]))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import torch
 import transformers.models.bert.modeling_bert  # noqa: F401  # so that BERT's functions are always marked
 from transformers.generation.utils import GenerationMixin
-from transformers.integrations import flex_attention, sdpa_attention
+from transformers.integrations import flash_attention, flex_attention, sdpa_attention
 from transformers.modeling_utils import PreTrainedModel
 
 from anylocal.adapter import (
@@ -25,6 +25,8 @@ from anylocal.adapter import (
 )
 from anylocal.errors import UnsupportedError
 from anylocal_bert._caches import cache_observations, note_caches
+from anylocal_bert._flash import IS_READ as FLASH_IS_READ
+from anylocal_bert._implementations import functions_of, implementations
 from anylocal_bert._layout import four_axes, unpacked
 from anylocal_bert._positions import Positions, lookups_of, note_lookup
 from anylocal_bert._sources import sources
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 _SHARED: Final = (
     getattr(sdpa_attention, "sdpa_attention_forward", None),
     getattr(flex_attention, "flex_attention_forward", None),
+    getattr(flash_attention, "flash_attention_forward", None) if FLASH_IS_READ else None,
 )
 if hasattr(flex_attention, "compile_friendly_flex_attention"):
     stands_for_flex(flex_attention.compile_friendly_flex_attention)
@@ -74,7 +77,7 @@ class TransformersAdapter(Adapter):
 
     def check_modules(self, model: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) -> None:
         """Refuse modules whose attention runs in a kernel that exposes neither its operands nor a map."""
-        refuse_other_kernels(model, modules)
+        refuse_other_kernels(model, modules, self._is_readable)
 
     def functions(self) -> Iterator[types.FunctionType]:
         """Yield the functions that run a fused kernel, and those of the modeling files imported so far."""
@@ -97,7 +100,10 @@ class TransformersAdapter(Adapter):
         # The base class of all models names it too, but only to list the kernels.
         classes = {base for module in model.modules() for base in type(module).__mro__} - {PreTrainedModel}
         methods = (f for cls in classes for value in vars(cls).values() for f in functions_in(value))
-        return _shared() if any(not _LOOKED_UP.isdisjoint(f.__code__.co_names) for f in methods) else ()
+        if all(_LOOKED_UP.isdisjoint(f.__code__.co_names) for f in methods):
+            return ()
+        own = functions_of({kernel for _, kernel in implementations(dict(model.named_modules()))})
+        return dict.fromkeys((*_shared(), *filter(self._is_readable, own)))
 
     def late_functions(self, model: torch.nn.Module) -> Iterable[types.FunctionType]:
         """Yield the attention functions of modules that the model may create while it runs."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 from anylocal.adapter import module_names
 from anylocal.errors import UnsupportedError
 from anylocal_bert._family import LINEAR
+from anylocal_bert._implementations import functions_of, implementations
 from anylocal_bert.families import FAMILIES
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import torch
 
@@ -48,14 +49,17 @@ def _kind(cls: str) -> str | None:
     return next((kind for table in tables for pattern, kind in table.items() if re.fullmatch(pattern, cls)), None)
 
 
-def refuse_other_kernels(model: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) -> None:
-    """Refuse a model for those modules whose attention runs in a kernel that exposes neither operands nor a map."""
-    for name, module in modules.items():
-        kernel = getattr(getattr(module, "config", None), "_attn_implementation", None)
-        if isinstance(kernel, str) and kernel not in {"sdpa", "eager", "flex_attention"}:
+def refuse_other_kernels(
+    model: torch.nn.Module, modules: Mapping[str, torch.nn.Module], is_readable: Callable[[types.FunctionType], bool]
+) -> None:
+    """Refuse a model for those modules whose attention runs in a function that exposes neither operands nor a map."""
+    for name, kernel in implementations(modules):
+        if kernel != "eager" and ("|" in kernel or not any(map(is_readable, functions_of([kernel])))):
             where = f"its {name!r}" if name else "it"
             msg = (
                 f"{type(model).__qualname__} cannot be captured: {where} runs {kernel!r} attention, which exposes no"
-                ' map. Call model.set_attn_implementation("sdpa"), or load it with attn_implementation="sdpa".'
+                " map: a function registered for it is read if its first parameter is called module and it calls a"
+                ' kernel that is known. Call model.set_attn_implementation("sdpa"), or load it with'
+                ' attn_implementation="sdpa".'
             )
             raise UnsupportedError(msg)

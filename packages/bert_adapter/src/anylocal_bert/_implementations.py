@@ -1,0 +1,38 @@
+"""The functions behind `attn_implementation`: transformers' own, and those that users register."""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING
+
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from anylocal.adapter import functions_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import torch
+
+
+def implementations(modules: Mapping[str, torch.nn.Module]) -> Iterator[tuple[str, str]]:
+    """Yield the modules that say how attention is computed in them, by name, and how."""
+    for name, module in modules.items():
+        implementation = getattr(getattr(module, "config", None), "_attn_implementation", None)
+        if isinstance(implementation, str):
+            yield name, implementation
+
+
+def functions_of(implementations: Iterable[str]) -> Iterator[types.FunctionType]:
+    """Yield the functions of implementations, and those that they call, as far as they take the module."""
+    registered = (ALL_ATTENTION_FUNCTIONS.get(name) for name in implementations)
+    waiting = [function for value in registered for function in functions_in(value)]
+    seen = set()
+    while waiting:
+        function = waiting.pop()
+        if function in seen or function.__code__.co_varnames[:1] != ("module",):
+            continue
+        seen.add(function)
+        yield function
+        named = map(function.__globals__.get, function.__code__.co_names)
+        waiting += [inner for value in named if isinstance(value, types.FunctionType) for inner in functions_in(value)]
