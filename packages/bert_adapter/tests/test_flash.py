@@ -42,6 +42,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama": ("Llama", GROUPED),
     "soft cap": ("Gemma2", GROUPED | {"attn_logit_softcapping": 1.0, "sliding_window": 4}),
     "window": ("Mistral", GROUPED | {"sliding_window": 4}),
+    "latent": (
+        "DeepseekV3",
+        {"num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16}
+        | {"v_head_dim": 12, "first_k_dense_replace": 2},
+    ),
     "window on both sides": (
         "ModernBert",
         {"local_attention": 4, "global_attn_every_n_layers": 2}
@@ -200,6 +205,21 @@ def test_a_cache(steps: tuple[int, ...]) -> None:
                 assert not weights[..., :padding].any()
                 kept = weights[:, step - (rows.stop - rows.start) :, padding:]
                 torch.testing.assert_close(kept, reference[0, :, rows, : rows.stop], rtol=0, atol=2e-6)
+
+
+def test_a_step_that_is_padding(flash: Any) -> None:
+    """A single query takes part even where the mask leaves its own key out."""
+    model, ids = built("Llama"), drawn(5)
+    mask = torch.ones_like(ids)
+    mask[0, -1] = 0
+    model.set_attn_implementation("flash_attention_2")
+    cache = transformers.DynamicCache(config=model.config)
+    run(model, ids[:, :4], **with_cache(cache))
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, ids[:, 4:], attention_mask=mask, **with_cache(cache))
+    for attention, (first, second) in zip(maps, flash.maps[-2:], strict=True):
+        wanted = torch.stack([torch.nn.functional.pad(first, (0, 1)), second])
+        torch.testing.assert_close(attention.tensor().double(), wanted, rtol=0, atol=2e-6)
 
 
 PACKED = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 0, 1, 2, 3]])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # By class: what many families have in common. A family's own layers are in its file.
 _COMMON: Final = {
-    r"\w*(Mamba2?|Bamba|SSM)(Mixer|Block|Layer)": "a state-space layer, which has no map",
+    r"\w*(Mamba2?|Bamba|FalconH1|SSM)(Mixer|Block|Layer)": "a state-space layer, which has no map",
     r"\w*(GatedDeltaNet|DeltaAttention|Linear(Self)?Attention|LightningAttention)": LINEAR,
     r"\w*ShortConv": "a gated convolution, which has no map",
     r"\w*DeformableAttention\w*": "deformable attention, whose weights are predicted from each query alone",
