@@ -46,6 +46,14 @@ def test_encoder_and_decoder(model_type: str) -> None:
     assert not cross.queries.is_padding(1).any()
 
 
+def test_an_encoder_and_a_decoder_that_name_no_embeddings() -> None:
+    """FSMT's two parts have tables of their own, which only the model itself would name."""
+    maps, given = captured("fsmt")
+    theirs, ours = texts(given["input_ids"]), texts(given["decoder_input_ids"])
+    seen = [(item.queries.texts, item.keys.texts) for item in maps]
+    assert seen == 2 * [(theirs, theirs)] + 2 * [(ours, ours), (ours, theirs)]
+
+
 @pytest.mark.parametrize("model_type", ["t5", "bart", "marian"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_padding_of_a_decoder(model_type: str, implementation: str) -> None:

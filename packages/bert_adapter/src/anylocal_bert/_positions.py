@@ -39,16 +39,17 @@ class Positions:
         self.batch, _, self.queries, self.keys = shape
         self.context = context
         known = _known(context)
-        self.source = next((known[owner] for owner in _around(call.name) if owner in known), None)
+        self.source = _of_layer(call.name, known)
         self.given: Any = context.seen.get(self.source.embeds, {}).get("input") if self.source is not None else None
 
     def axes(self) -> MapAxes:
         """Return the axes of the queries and the keys, None where they are not known."""
         windows = self._windows()
-        if windows is not None or self.source is None:
-            return windows or MapAxes(None, None)
-        if isinstance(self.source.module, torch.nn.Embedding):
-            queries, keys, _ = self._of_text(self.source)
+        if windows is not None:
+            return windows
+        if self.source is None or isinstance(self.source.module, torch.nn.Embedding):
+            text = None if self.source is None else self._of_text(self.source)
+            queries, keys, _ = self._without_text() if text is None else text
             return MapAxes(_for_each(queries, self.batch), _for_each(keys, self.batch))
         if self.given is None:
             return MapAxes(None, None)
@@ -75,15 +76,33 @@ class Positions:
         self._remember(made)
         return made
 
-    def _of_text(self, source: Source) -> MapAxes:
-        """Return the tokens of the text that was given, with its padding.
+    def _without_text(self) -> MapAxes:
+        """Return the axes of a layer without tokens: of sounds, or of queries that a model learned."""
+        if is_cross(self.call.name):
+            return MapAxes(None, self._attended())
+        padding = self._padding(self.batch, self.keys) if self.queries == self.keys else None
+        if padding is None or not padding.any():
+            return MapAxes(None, None)
+        # Numbered, as without padding.
+        frames = Tokens([[str(place) for place in range(self.keys)]] * self.batch, padding=padding)
+        return MapAxes(frames, frames)
+
+    def _attended(self) -> Axis | None:
+        """Return the positions that cross-attention sees: those of the one other part that has as many."""
+        encoded: dict[str, Axis] = self.context.memory.get("encoded", {})
+        own = None if self.source is None else self.source.owner
+        found = [axis for owner, axis in encoded.items() if owner != own and len(axis) == self.keys]
+        return found[0] if len(found) == 1 else None
+
+    def _of_text(self, source: Source) -> MapAxes | None:
+        """Return the tokens of the text that was given, with its padding; None where there is none.
 
         At a step of generation the queries are the last tokens only, and the keys include the tokens in the cache, of
         earlier forward passes.
         """
         ids = self._ids(source)
         if ids is None:
-            return MapAxes(None, None)
+            return None
         memory = self._memory(source)
         begin(self.call, source.embeds, memory, self.context.memory)
         if is_cross(self.call.name):
@@ -91,7 +110,7 @@ class Positions:
             start = 0 if before is None else before.shape[1] - ids.shape[1]
             # The padding of the queries' text is known only from the layers that attend to it.
             queries = self._tokens(source, ids, memory.get("padding"), start)
-            return MapAxes(_fitting(queries, self.queries), _fitting(self.context.memory.get("encoded"), self.keys))
+            return MapAxes(_fitting(queries, self.queries), self._attended())
         whole = reaching_back(ids, self.keys, memory, getattr(self.call.module, "layer_idx", None))
         if whole is not None and whole.shape[1] > self.keys:
             return self._of_window(source, ids, whole)
@@ -173,8 +192,8 @@ class Positions:
 
     def _remember(self, axis: Axis | None) -> None:
         """Keep the axis of an encoder's layer for the layers that attend to the encoder's output."""
-        if axis is not None and not any(part.startswith("decoder") for part in self.call.name.split(".")):
-            self.context.memory["encoded"] = axis
+        if axis is not None and self.source is not None:
+            self.context.memory.setdefault("encoded", {})[self.source.owner] = axis
 
     def _tokens(self, source: Source, ids: torch.Tensor, padding: torch.Tensor | None, start: int = 0) -> Tokens:
         """Return tokens that begin at `start` in a text, given the padding of the whole text."""
@@ -252,6 +271,19 @@ def note_lookup(call: Call, memory: dict[str, Any]) -> None:
             memory["read"].discard(name)
             lookups.pop(name, None)
         lookups[name] = (*lookups.get(name, ())[-1:], ids)
+
+
+def _of_layer(name: str, known: dict[str, Source]) -> Source | None:
+    """Return what the positions of a layer are read off: the embeddings of the innermost model around it.
+
+    A tower beside the language model is inside the model that both belong to, and reads no tokens of it.
+    """
+    source = next((known[owner] for owner in _around(name) if owner in known), None)
+    if source is None or not isinstance(source.module, torch.nn.Embedding):
+        return source
+    inside = f"{source.owner}." if source.owner else ""
+    beside = (o for o, s in known.items() if o != source.owner and o.startswith(inside) and s.module is source.module)
+    return None if next(beside, None) is not None else source
 
 
 def _around(name: str) -> Iterator[str]:

@@ -61,7 +61,7 @@ def _embeddings(module: torch.nn.Module) -> Any:
     except (NotImplementedError, AttributeError):
         return getattr(module, "embed_tokens", None)
     holder = getattr(module, "embeddings", None)
-    held = (getattr(holder, name, None) for name in _EMBEDDINGS)
+    held = (getattr(module, "embed_tokens", None), *(getattr(holder, name, None) for name in _EMBEDDINGS))
     return next((part for part in held if isinstance(part, torch.nn.Module)), None)
 
 
