@@ -417,3 +417,23 @@ def test_operands_that_nothing_writes() -> None:
     q, k = drawn(1, 2, 3, 4), drawn(1, 2, 5, 4)
     (found,) = captured(ByAnotherName(), q, k)
     assert (found.rows.q.data_ptr(), found.rows.k.data_ptr()) == (q.data_ptr(), k.data_ptr())
+
+
+class Overwritten(Cached):
+    """Starts a new text over the old one."""
+
+    def forward(self, q: Any) -> Any:
+        self.length %= 3
+        return super().forward(q)
+
+
+def test_keys_that_are_written_over() -> None:
+    """Calls that saw them do not share the new ones."""
+    model, queries = Overwritten(), [drawn(1, 1, 1, 8) for _ in range(5)]
+    with OfTorch().capture_attention(model) as maps, torch.no_grad():
+        for q in queries:
+            model(q)
+    texts = [queries[:1], queries[:2], queries[:3], [queries[3], *queries[1:3]], [*queries[3:], queries[2]]]
+    for call, (q, text) in enumerate(zip(queries, texts, strict=True)):
+        for found in maps[2 * call : 2 * call + 2]:
+            close(found, F.pad(expected(q, torch.cat(text, 2)), (0, 4 - len(text))))

@@ -12,7 +12,7 @@ from anylocal._engine.functions import bound_names, found_by_name, is_defined_ag
 from anylocal._engine.keep import keeper
 from anylocal._engine.lock import completely
 from anylocal._engine.recording import Recording, check_name
-from anylocal._engine.records import Log, Record
+from anylocal._engine.records import Log, Record, Sharing
 from anylocal._engine.resolve import Resolution, resolve
 from anylocal._engine.sites import Site, Sites, check_options, forward_first, only, requests, site
 from anylocal._engine.spec import Request
@@ -53,12 +53,13 @@ class Capture(Recording):
         limit: int | str | None = "auto",
         edit: Mapping[str, Callable[[Any], Any]] | None = None,
         threads: str = "all",
+        sharing: Sharing | None = None,
     ) -> None:
         self._label = resolution.label
         self._modules = resolution.modules
         self.names_of = {id(module): name for name, module in reversed(list(resolution.modules.items()))}
         self._requests = tuple(requests)
-        self._log = Log(limit)
+        self._log = Log(limit, sharing)
         self._own_thread = threads == "own"
         # In torch.distributed, when it was opened.
         self.rank: int | None = None

@@ -6,16 +6,16 @@ import contextlib
 import itertools
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from anylocal._engine import dynamo
+from anylocal._engine import dynamo, tensors
 from anylocal._engine.budget import Budget
 from anylocal._engine.lock import lock
 from anylocal.errors import LimitWarning, level_of_user
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from anylocal._engine.spec import Request
 
@@ -35,10 +35,50 @@ class Record(NamedTuple):
     frame: int | None = None
 
 
+class Deferred(NamedTuple):
+    """Stands in the log for a value that is made when its record is read."""
+
+    read: Callable[[], Any]
+
+
+class Place(NamedTuple):
+    """Where a value of a record and its version are in the log."""
+
+    raw: list[Any]
+    of_value: int
+    of_version: int
+
+    def get(self) -> Any:
+        """Return the value."""
+        return _read_value(self.raw[self.of_value])
+
+    def put(self, value: Any, version: int | None) -> None:
+        """Replace the value."""
+        self.raw[self.of_value], self.raw[self.of_version] = value, version
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the value is not known to have been changed since it was recorded."""
+        return self.raw[self.of_version] in {None, tensors.version(self.get())}
+
+
+class Sharing(Protocol):
+    """Lets records of the arguments of functions share memory; it is told of each once, before anything reads it."""
+
+    def add(self, layer: object, places: Mapping[str, Place]) -> None:
+        """Take the record of a call on behalf of a layer: its places in the log, by name."""
+
+    def trim(self) -> None:
+        """Give back the memory that was held for further records."""
+
+    def clear(self) -> None:
+        """Forget all records."""
+
+
 class Log:
     """All records of one capture, in the order in which they came, and the switch that stops them."""
 
-    def __init__(self, limit: int | str | None) -> None:
+    def __init__(self, limit: int | str | None, sharing: Sharing | None = None) -> None:
         # For each record: its header, line, module, thread (where that matters, with the frame), and the values and
         # versions of the names.
         self.raw: list[Any] = []
@@ -56,6 +96,8 @@ class Log:
         self.forgotten_functions: weakref.WeakSet[types.FunctionType] = weakref.WeakSet()
         # The positions up to which the budget has counted and estimated the records.
         self._counted = self._estimated = 0
+        self._sharing = sharing
+        self._shared = 0
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -65,6 +107,7 @@ class Log:
     def records_from(self, position: int) -> tuple[tuple[Record, ...], int]:
         """Return the records from a position in the log on, and the position of its end."""
         dynamo.collect()
+        self._share()
         raw = self.raw[position:]
         return tuple(record for record, _ in _read(raw)), position + len(raw)
 
@@ -87,7 +130,9 @@ class Log:
                 self.forgotten_functions.add(record.request.match.function)
         with lock:
             self.raw.clear()
-            self._counted = self._estimated = self.ahead = 0
+            self._counted = self._estimated = self._shared = self.ahead = 0
+            if self._sharing is not None:
+                self._sharing.clear()
             self.budget.clear()
             self.starts.clear()
         if self.full:
@@ -107,6 +152,7 @@ class Log:
         Records over the limit are dropped, and recording stops. While much less than the limit is held, one record
         stands for all since the last check: the last one, by its values and its length in the log.
         """
+        self._share()
         with lock:
             fresh = len(self.raw) - self._estimated
             if self.budget.surely_fits(values, max(1, fresh // length)):
@@ -122,14 +168,45 @@ class Log:
     def settle(self) -> None:
         """Count the records that are not counted yet."""
         with lock:
-            for record, length in _read(self.raw[self._counted :]):
-                is_start = record.kind == "entered"
-                if not (self.budget.take_start() if is_start else self.budget.take(record.values)):
-                    self.active, self.full = False, True
-                    del self.raw[self._counted :]
-                    break
-                self._counted += length
+            fits = self._fits()
+            if not fits and self._sharing is not None:
+                # Some of what was counted is shared by now.
+                self.budget.clear()
+                self._counted = 0
+                fits = self._fits()
+            if not fits:
+                self.active, self.full = False, True
+                del self.raw[self._counted :]
+                if self._sharing is not None:
+                    self._shared = min(self._shared, self._counted)
+                    self._sharing.clear()
             self._estimated = self._counted
+
+    def _fits(self) -> bool:
+        """Count the records that are not counted yet, up to the first that is over the limit."""
+        for record, length in _read(self.raw[self._counted :]):
+            is_start = record.kind == "entered"
+            if not (self.budget.take_start() if is_start else self.budget.take(record.values)):
+                return False
+            self._counted += length
+        return True
+
+    def _share(self) -> None:
+        """Let the records that are new share memory with those before."""
+        sharing = self._sharing
+        if sharing is None:
+            return
+        with lock:
+            while self._shared < len(self.raw):
+                header, _, module, _ = self.raw[self._shared : self._shared + HEADER_LENGTH]
+                start, count = self._shared + HEADER_LENGTH, len(header.names)
+                if header.kind == "called":
+                    places = [Place(self.raw, place, place + count) for place in range(start, start + count)]
+                    layer = id(header.request), id(module)
+                    sharing.add(layer, dict(zip(header.names, places, strict=True)))
+                self._shared = start + 2 * count
+            if not self.open:
+                sharing.trim()
 
     def warn_if_full(self, stacklevel: int | None = None) -> None:
         """Warn, once, that the limit is reached."""
@@ -162,13 +239,17 @@ def _read(raw: list[Any]) -> Iterator[tuple[Record, int]]:
     while place < len(raw):
         (request, kind, names), line, module, thread = raw[place : place + HEADER_LENGTH]
         middle = place + HEADER_LENGTH + len(names)
-        values, end = tuple(raw[place + HEADER_LENGTH : middle]), middle + len(names)
+        values, end = tuple(map(_read_value, raw[place + HEADER_LENGTH : middle])), middle + len(names)
         versions = tuple(raw[middle:end])
         thread, frame = thread if type(thread) is tuple else (thread, None)
         if request.written:
             names = tuple(request.written.get(name, name) for name in names)
         yield Record(request, kind, line, module, thread, names, values, versions, frame), end - place
         place = end
+
+
+def _read_value(value: Any) -> Any:
+    return value.read() if type(value) is Deferred else value
 
 
 class _Count:

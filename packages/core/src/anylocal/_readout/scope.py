@@ -34,6 +34,7 @@ from anylocal._readout.selection import (
     with_late_functions,
     with_shared_functions,
 )
+from anylocal._readout.shared_keys import SharedKeys
 from anylocal.errors import OverlookedWarning, TargetError, level_of_user
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class AttentionCapture:
         self._overlooked = overlooked_functions(chosen, known, self._unsupported)
         self._mapless = Mapless(chosen, self._readings, self._multihead, adapter.zoo)
         requests = [*self._requests(resolution, chosen, keep)]
-        self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads)
+        sharing = SharedKeys()
+        self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads, sharing=sharing)
         self._reading = threading.RLock()
         self._begin_to_note()
         self._told: dict[str, str] = {}
