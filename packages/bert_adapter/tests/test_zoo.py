@@ -12,6 +12,7 @@ import transformers
 from transformers import CONFIG_MAPPING
 
 import anylocal_bert
+from anylocal.attention import AttentionMaps
 from anylocal.errors import TargetError, UnsupportedError
 
 from .dummies import TOKENS, inputs
@@ -125,6 +126,19 @@ def test_a_band_with_global_tokens() -> None:
                 others[sample, :, number], output.global_attentions[0][sample, :, :, number], atol=1e-6, rtol=0
             )
     assert float(band[0, :, 5].abs().max()) == 0
+
+
+def test_rows_of_global_tokens_have_a_name_of_their_own() -> None:
+    """A layer's own map is found by its name, and attention can be followed through these maps."""
+    model, given = built("longformer")
+    first = torch.zeros(2, TOKENS, dtype=torch.long)
+    first[:, 0] = 1
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, {**given, "global_attention_mask": first})
+    layers = [name for name in maps.names if not name.endswith(".query_global")]
+    assert sorted(maps.names) == sorted([*layers, *(f"{name}.query_global" for name in layers)])
+    assert AttentionMaps(maps[name] for name in layers).rollout().shape == (2, TOKENS, TOKENS)
+    assert maps[f"{layers[0]}.query_global"].shape[2:] == (1, TOKENS)
 
 
 class LongformerSelfAttention(torch.nn.Module):

@@ -31,12 +31,13 @@ from anylocal_bert._layout import four_axes, unpacked
 from anylocal_bert._positions import Positions, lookups_of, note_lookup
 from anylocal_bert._sources import sources
 from anylocal_bert._unsupported import computes_no_map, refuse_other_kernels, unsupported_layers
-from anylocal_bert.families import FAMILIES, family_of
+from anylocal_bert.families import FAMILIES, family_of, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from anylocal import Call
+    from anylocal.attention import AttentionMap
 
 # The functions that run almost every model's fused kernel; transformers 4 had classes of BERT's own for it.
 _SHARED: Final = (
@@ -159,6 +160,11 @@ class TransformersAdapter(Adapter):
         if "input" in call.values and call.name in lookups_of(context):
             note_lookup(call, context.memory)
         note_caches(call, context)
+
+    def map_of(self, reading: Reading, call: Call) -> AttentionMap:
+        """Return the map of a call, with a name of its own where it is a layer's second one."""
+        made, part = super().map_of(reading, call), part_of(call.function)
+        return made if part is None else made.labelled(name=f"{call.name}.{part}")
 
     def operands(self, call: Call, given: dict[str, Any]) -> dict[str, Any]:
         """Return the operands with their heads on an axis of their own."""

@@ -41,6 +41,8 @@ class Family:
     """Whether the model may append padding to the text by itself, and look that up apart."""
     hints: tuple[str, ...] = ()
     """Further locals recorded in every attention function that binds them."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """By a pattern of functions that make a second map in a layer: the part of the layer whose name that map has."""
     padding: Callable[[Mapping[str, Any]], torch.Tensor | None] | None = None
     """From the recorded values to the keys that are padding, (batch, key), None where they do not show it."""
     late_functions: Callable[[torch.nn.Module], Iterable[types.FunctionType]] | None = None

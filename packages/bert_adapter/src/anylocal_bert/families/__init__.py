@@ -6,6 +6,7 @@ A family whose attention functions show all that is needed has no file.
 from __future__ import annotations
 
 import pkgutil
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 FAMILIES: Final[tuple[Family, ...]] = tuple(
     import_module(f"{__name__}.{found.name}").FAMILY for found in pkgutil.iter_modules(__path__)
 )
+
+
+def part_of(function: types.FunctionType) -> str | None:
+    """Return the part of a layer by which the map of a function is named, None for the layer's own."""
+    parts = (pair for family in FAMILIES for pair in family.parts.items())
+    return next((part for pattern, part in parts if re.fullmatch(pattern, function.__qualname__)), None)
 
 
 def family_of(function: types.FunctionType) -> Family | None:

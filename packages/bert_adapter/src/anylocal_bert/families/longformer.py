@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _banded(call: Call, softmax: torch.Tensor) -> torch.Tensor:
     """Return the map of a softmax of shape (batch, query, head, global keys and keys within the band).
 
-    The rows of global queries, which see every key, are another map of the layer; here they are 0.
+    The rows of global queries, which see every key, are a map of their own, named by `query_global`; here they are 0.
     """
     layer: Any = call.module
     reach: int = layer.one_sided_attn_window_size
@@ -42,5 +42,6 @@ FAMILY = Family(
     locals=("is_index_masked", "is_global_attn", "is_index_global_attn"),
     # The layer's function for global queries binds it as well.
     hints=("is_index_masked",),
+    parts={r"(Longformer|LEDEncoder)SelfAttention\._compute_global_attn_output_from_hidden": "query_global"},
     padding=lambda values: values.get("is_index_masked"),
 )
