@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch.nn.attention.flex_attention import flex_attention
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import anylocal_bert
 from anylocal.testing import perturb
@@ -36,6 +38,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_key_value_heads": 2, "head_dim": 16, "attn_logit_softcapping": 1.0, "sliding_window": 4},
     ),
     "window": ("Mistral", {"num_key_value_heads": 2, "sliding_window": 4}),
+    "sinks": (
+        "GptOss",
+        {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4, "num_local_experts": 4}
+        | {"num_experts_per_tok": 2, "layer_types": ["sliding_attention", "full_attention"]}
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}},
+    ),
     "both sides": (
         "ModernBert",
         {"local_attention": 4, "global_attn_every_n_layers": 2}
@@ -69,7 +77,7 @@ def run(model: Any, given: dict[str, Any], **options: Any) -> Any:
         return model(**given, **options)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "sinks"])
 def test_maps_of_flex_attention(name: str) -> None:
     """They are exact for soft caps, windows, grouped heads and padding, and the output has the same bits."""
     model, given = built(name)
@@ -89,8 +97,41 @@ def test_maps_of_flex_attention(name: str) -> None:
         assert rows.max() < 2e-6
 
 
+def flex_with_sinks(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
+    """Do what transformers does with sinks on a GPU only: add them to the result of the kernel, by its log-sum-exp."""
+    s_aux = kwargs["s_aux"]
+    output, lse = flex_attention(
+        query, key, value, block_mask=mask, scale=kwargs["scaling"], enable_gqa=True, return_lse=True
+    )
+    combined = torch.logaddexp(lse, s_aux[:, None])
+    return (output * (lse - combined).exp()[..., None]).transpose(1, 2).contiguous(), lse
+
+
+@pytest.mark.filterwarnings("ignore:return_lse is deprecated")
+def test_sinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sinks that are added to the result of the kernel take part in each row."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    for interface in (ALL_ATTENTION_FUNCTIONS, ALL_MASK_ATTENTION_FUNCTIONS):
+        monkeypatch.setattr(type(interface), "_global_mapping", {**interface._global_mapping})
+    transformers.AttentionInterface.register("with_sinks", flex_with_sinks)
+    transformers.AttentionMaskInterface.register("with_sinks", ALL_MASK_ATTENTION_FUNCTIONS["flex_attention"])
+    model, given = built("sinks")
+    model.set_experts_implementation("eager")
+    model.set_attn_implementation("eager")
+    wanted = run(model.double(), given, output_attentions=True).attentions
+    model.float().set_attn_implementation("with_sinks")
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, given)
+    real = given["attention_mask"].bool()
+    for attention, reference in zip(maps, wanted, strict=True):
+        assert reference[1].sum(-1).max() < 1 - 1e-3
+        for found in (attention, attention.cpu()):
+            assert (found.tensor().double() - reference).abs().transpose(1, 2)[real].max() < 2e-6
+
+
 def test_sinks_are_refused() -> None:
-    """Sinks are no part of the kernel's map, and transformers adds them afterwards, on a GPU only."""
+    """Sinks are no part of a kernel's map, and of another than flex attention it is unknown who adds them."""
     from types import SimpleNamespace
 
     from anylocal.errors import UnsupportedError

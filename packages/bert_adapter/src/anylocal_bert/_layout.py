@@ -21,10 +21,13 @@ def unpacked(call: Call, given: dict[str, Any]) -> dict[str, Any]:
     and so is a mask that differs between heads.
     """
     query, mask = given["query"], given.get("attn_mask")
-    if call.values.get("s_aux") is not None:
+    sinks = call.values.get("s_aux")
+    if sinks is not None and "block_mask" in given:
+        return given | {"sinks": sinks}
+    if sinks is not None:
         raise UnsupportedError(
-            f"{call.name!r} has attention sinks, which transformers adds to the result of flex_attention: the map of"
-            ' the kernel is not that of the layer. Call model.set_attn_implementation("eager").'
+            f"{call.name!r} has attention sinks, which the kernel that it calls is not given: its map is not that of"
+            ' the layer. Call model.set_attn_implementation("eager").'
         )
     if query.ndim == 3:  # noqa: PLR2004  # (batch × head, position, feature)
         return _heads_out_of_batch(call, given)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from anylocal._maps.rows import LazyRows, Pick, compact, fitting, positions, safe_softmax
+from anylocal._maps.rows import LazyRows, Pick, compact, fitting, positions, softmax_beside_sinks
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,7 @@ class BandedRows(LazyRows):
             scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
         if scoring.left is not None or scoring.right is not None:
             scores = scores.masked_fill_(self._outside(queries), -math.inf)
-        if scoring.sinks is None:
-            return safe_softmax(scores)
-        sinks = fitting(scoring.sinks[None], slice(None), heads).to(scores)[..., None, None]
-        column = sinks.expand(len(scores), -1, scores.shape[2], 1)
-        return safe_softmax(torch.cat([scores, column], -1))[..., :-1]
+        return softmax_beside_sinks(scores, scoring.sinks, heads)
 
     def _apart(self, queries: Pick) -> torch.Tensor:
         """Return how far behind the aligned key each key is, (query', key)."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from anylocal._maps.closures import State
-from anylocal._maps.rows import LazyRows, Pick, StoredRows, compact, positions, safe_softmax
+from anylocal._maps.rows import LazyRows, Pick, StoredRows, compact, positions, softmax_beside_sinks
 from anylocal.errors import ChangedInPlaceWarning, UnsupportedError, level_of_user
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _AXES: Final = (3, 2, 1, 0)
 
 
 class ModifiedRows(LazyRows):
-    """Rows computed as a softmax of modified scores."""
+    """Rows computed as a softmax of modified scores, beside sinks, (head,), if the caller of the kernel adds them."""
 
     def __init__(  # noqa: PLR0917  # as the kernel's own
         self,
@@ -38,8 +38,11 @@ class ModifiedRows(LazyRows):
         score_mod: Any,
         block_mask: Any,
         state: State | None = None,
+        sinks: torch.Tensor | None = None,
     ) -> None:
         super().__init__(q, k, None, scale, causal=False)
+        self._sinks = sinks
+        self._watch(self.q, self.k, sinks)
         self._score_mod = score_mod
         self._block_mask = block_mask
         self._state = state_of(score_mod, block_mask) if state is None else state
@@ -54,7 +57,8 @@ class ModifiedRows(LazyRows):
     def cpu(self) -> ModifiedRows:
         """Return the same rows from copies of query and key in CPU memory."""
         q, k = compact(self.q), compact(self.k)
-        return ModifiedRows(q, k, self.scale, self._score_mod, self._block_mask, self._state)
+        sinks = None if self._sinks is None else compact(self._sinks)
+        return ModifiedRows(q, k, self.scale, self._score_mod, self._block_mask, self._state, sinks)
 
     def _softmax(self, scores: torch.Tensor, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         if self._state.has_changed():
@@ -78,7 +82,7 @@ class ModifiedRows(LazyRows):
             self._check_blocks(part, index)
             moved = moved.masked_fill(~part, -math.inf)
         # The functions may have kept the scores for a gradient.
-        return safe_softmax(moved.clone()).to(self.device)
+        return softmax_beside_sinks(moved.clone(), self._sinks, heads).to(self.device)
 
     def _check_blocks(self, part: torch.Tensor, index: list[torch.Tensor]) -> None:
         """Refuse a mask whose list of blocks says something else than its function: kernels follow either."""

@@ -235,6 +235,15 @@ def safe_softmax(scores: torch.Tensor) -> torch.Tensor:
     return weights.masked_fill(empty, 0.0) if weights.requires_grad else weights.masked_fill_(empty, 0.0)
 
 
+def softmax_beside_sinks(scores: torch.Tensor, sinks: torch.Tensor | None, heads: Pick) -> torch.Tensor:
+    """Return the softmax of scores, which it may change, and of a sink of each head, without the weights of sinks."""
+    if sinks is None:
+        return safe_softmax(scores)
+    own = fitting(sinks[None], slice(None), heads).to(scores)[..., None, None]
+    column = own.expand(len(scores), -1, scores.shape[2], 1)
+    return safe_softmax(torch.cat([scores, column], -1))[..., :-1]
+
+
 def _softmax(scores: torch.Tensor) -> torch.Tensor:
     """Return the softmax of scores, in their memory unless a gradient is wanted: new memory takes longer to get."""
     return scores.softmax(-1) if scores.requires_grad else torch.softmax(scores, -1, out=scores)

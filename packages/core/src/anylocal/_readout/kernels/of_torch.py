@@ -92,7 +92,9 @@ def of_flex(  # noqa: PLR0917  # the kernel's own signature
 
 
 def _map_of_flex(given: Mapping[str, Any], **labels: Any) -> AttentionMap:
-    rows = ModifiedRows(*(given[name.rpartition(".")[2]] for name in _FLEX_NAMES[:-1]))
+    # Sinks are no argument of the kernel; an adapter may know those that are added to its result.
+    operands: list[Any] = [given.get(name.rpartition(".")[2]) for name in (*_FLEX_NAMES[:-1], "sinks")]
+    rows = ModifiedRows(*operands)
     return AttentionMap(rows, **labels)
 
 
