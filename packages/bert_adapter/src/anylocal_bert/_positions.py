@@ -6,6 +6,7 @@ encoder or a decoder. In cross-attention the keys are those of the encoder's own
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from anylocal.adapter import InputContext, MapAxes
 from anylocal.attention import Axis, Patches, PlacedPatches, Tokens
 from anylocal_bert._caches import begin, note_start, reaching_back
+from anylocal_bert._places import behind_virtual_tokens, virtual_tokens, with_free_places, with_virtual_tokens
 from anylocal_bert._sources import Source, is_cross, sources
 from anylocal_bert._words import readable, split
 from anylocal_bert.families import FAMILIES, family_of
@@ -38,6 +40,7 @@ class Positions:
         self.call = call
         self.batch, _, self.queries, self.keys = shape
         self.context = context
+        self.virtual = 0
         known = _known(context)
         self.source = _of_layer(call.name, known)
         self.given: Any = context.seen.get(self.source.embeds, {}).get("input") if self.source is not None else None
@@ -48,7 +51,7 @@ class Positions:
         if windows is not None:
             return windows
         if self.source is None or isinstance(self.source.module, torch.nn.Embedding):
-            text = None if self.source is None else self._of_text(self.source)
+            text = None if self.source is None else self._of_source(self.source)
             queries, keys, _ = self._without_text() if text is None else text
             return MapAxes(_for_each(queries, self.batch), _for_each(keys, self.batch))
         if self.given is None:
@@ -94,6 +97,19 @@ class Positions:
         found = [axis for owner, axis in encoded.items() if owner != own and len(axis) == self.keys]
         return found[0] if len(found) == 1 else None
 
+    def _of_source(self, source: Source) -> MapAxes | None:
+        """Return the tokens of the text that was given, also where virtual tokens are before it."""
+        found, count = self._of_text(source), virtual_tokens(self.context.model)
+        if not count or found is None or found.keys is not None:
+            return found
+        inner, starts = copy.copy(self), self.queries == self.keys
+        inner.virtual, inner.keys, inner.queries = count, self.keys - count, self.queries - count * starts
+        queries, keys, _ = inner._of_text(source) or found  # noqa: SLF001  # a copy of this
+        if not isinstance(queries, Tokens) or not isinstance(keys, Tokens):
+            return found
+        keys = with_virtual_tokens(keys, count)
+        return MapAxes(keys if starts else behind_virtual_tokens(queries, count), keys)
+
     def _of_text(self, source: Source) -> MapAxes | None:
         """Return the tokens of the text that was given, with its padding; None where there is none.
 
@@ -122,7 +138,7 @@ class Positions:
         keys = None if whole is None else self._tokens(source, whole, padding)
         self._remember_text(source, keys)
         if keys is not None and free:
-            return MapAxes(self._tokens(source, ids, padding, len(keys) - ids.shape[1]), _with_free_places(keys, free))
+            return MapAxes(self._tokens(source, ids, padding, len(keys) - ids.shape[1]), with_free_places(keys, free))
         if self.queries != ids.shape[1]:
             return MapAxes(_fitting(keys, self.queries), keys)
         start = 0 if whole is None else whole.shape[1] - ids.shape[1]
@@ -179,11 +195,12 @@ class Positions:
 
     def _padding(self, batch: int, length: int) -> torch.Tensor | None:
         """Return which keys are padding, (batch, token), None where that is not known."""
-        values = self.call.values
+        values, length = self.call.values, length + self.virtual
         for padding in (family.padding(values) for family in FAMILIES if family.padding is not None):
             if padding is not None and padding.shape == (batch, length):
-                return padding
-        return _unseen(values.get("attention_mask", values.get("mask")), batch, length)
+                return padding[:, self.virtual :]
+        found = _unseen(values.get("attention_mask", values.get("mask")), batch, length)
+        return None if found is None else found[:, self.virtual :]
 
     def _memory(self, source: Source) -> dict[str, Any]:
         """Return the state of one text: an encoder and a decoder may share the module that looks it up."""
@@ -292,20 +309,6 @@ def _around(name: str) -> Iterator[str]:
         yield name
         name = name.rpartition(".")[0]
     yield ""
-
-
-def _with_free_places(tokens: Tokens, count: int) -> Tokens:
-    """Return the tokens of a static cache: free places are behind the text, are padding, and have no name."""
-    texts, known = range(len(tokens.texts)), tokens.split
-    return Tokens(
-        [[*text, *[""] * count] for text in tokens.texts],
-        padding=[[*tokens.is_padding(text).tolist(), *[True] * count] for text in texts],
-        special=[[*tokens.is_special(text).tolist(), *[False] * count] for text in texts],
-        words=None if known["words"] is None else [[*row, *[None] * count] for row in known["words"]],
-        spellings=known["spellings"],
-        segments=[[*tokens.segments(text), *[None] * count] for text in texts],
-        readable=[[*row, *[""] * count] for row in known.get("readable", tokens.texts)],
-    )
 
 
 def _fitting(axis: Axis | None, length: int) -> Axis | None:
