@@ -171,6 +171,15 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
+def test_bounds_of_one_side(flash: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only queries are packed, which version 4 allows, the map is refused."""
+    later(flash, monkeypatch)
+    q = drawn(BATCH, LENGTH, HEADS, WIDTH)
+    maps = captured(Layer(cu_seqlens_q=CU_SEQLENS), q, q, q)
+    with pytest.raises(UnsupportedError, match="only one of cu_seqlens_q and cu_seqlens_k"):
+        len(maps)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_arguments_that_are_refused(name: str) -> None:
     """They are named when the map is read; the model runs."""

@@ -80,11 +80,13 @@ def of_arguments(arguments: Mapping[str, Any], *more: Any) -> Recorded:
         given[_NEW_KEYS] = given.pop("k", None)
         given["k"] = given.pop("k_cache")
     given["left"], given["right"] = map(_end, given.pop("window_size", None) or (None, None))
-    for name, other in (("sinks", "s_aux"), ("sinks", "learnable_sink"), ("cu_seqlens_q", "cu_seqlens")):
+    for other in ("s_aux", "learnable_sink"):
         if other in given:
-            given[name] = given.pop(other)
-    if "cu_seqlens_q" in given:
-        given.setdefault("cu_seqlens_k", given["cu_seqlens_q"])
+            given["sinks"] = given.pop(other)
+    if "cu_seqlens" in given:
+        given["cu_seqlens_q"] = given["cu_seqlens_k"] = given.pop("cu_seqlens")
+    if (given.get("cu_seqlens_q") is None) != (given.get("cu_seqlens_k") is None):
+        given["only one of cu_seqlens_q and cu_seqlens_k"] = True
     values = [given.pop(name.rpartition(".")[2], None) for name in _NAMES[:-1]]
     unknown = {name: value for name, value in given.items() if value is not None and name not in _NEUTRAL}
     # The only one that is off if it is a number.
