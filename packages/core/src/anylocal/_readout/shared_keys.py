@@ -1,8 +1,8 @@
-"""Keys of a cache: its steps, which mostly repeat the keys of the step before, share one tensor of them.
+"""Keys in a cache: the steps of a generation share one tensor of them, since each mostly repeats those of the last.
 
-What is shared was compared bit by bit. A step whose keys are neither those of the step before and some more, nor the
-last of these and some more (a window that slides), nor other ones only where no step before looked (a static cache),
-keeps its own and starts anew.
+A step shares only what was compared bit by bit. Its keys must be those of the step before and new ones (a cache that
+grows), the last of those and new ones (a window that slides), or differ from them only where no earlier query could
+look (a static cache). Any other step keeps its own keys, and the next steps are compared with these.
 """
 
 from __future__ import annotations
