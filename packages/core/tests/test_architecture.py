@@ -64,6 +64,11 @@ def test_a_door_lists_its_public_names_alone(door: str) -> None:
     assert dir(module) == sorted(module.__all__)
 
 
+def test_the_package_lists_its_public_names_and_modules() -> None:
+    """Its helpers and imports are not among them."""
+    assert {"capture", "errors", "find"} <= {*dir(anylocal)} <= {*anylocal.__all__, *DOORS, "errors", "cli"}
+
+
 @pytest.mark.parametrize("wing", WINGS)
 def test_a_wing_imports_only_from_wings_above_it_and_errors(wing: str) -> None:
     """Between wings imports run one way, those for types and those inside functions included."""

@@ -157,6 +157,19 @@ def test_repr_of_a_windowed_map_tells_images_and_windows() -> None:
     assert repr(windowed) == "AttentionMap('a', images=2, windows=3, heads=1, queries=2, keys=2)"
 
 
+def test_repr_of_all_maps_tells_images_and_windows() -> None:
+    """Windows are not shown as a batch."""
+    windowed = AttentionMap.from_weights(torch.eye(2).expand(6, 1, 2, 2), name="a", windows=3)
+    assert "2 × 3 windows × 1 × 2 × 2" in repr(AttentionMaps([windowed]))
+
+
+def test_several_steps_are_refused_with_the_way_to_join_them() -> None:
+    """Who wants a picture of a generation is told of `generation`."""
+    steps = [one("a", forward=start, queries=Tokens(["x", "y"], start=start)) for start in (0, 2)]
+    with pytest.raises(ChoiceError, match=r"or join the steps of a generation by maps\.generation\(\)\."):
+        AttentionMaps(steps).rollout()
+
+
 def test_repr_of_many_is_short() -> None:
     """Of many layers, the first and the last are shown."""
     text = repr(AttentionMaps([one(f"blocks.{layer}") for layer in range(100)]))

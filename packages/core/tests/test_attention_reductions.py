@@ -162,3 +162,18 @@ def test_what_does_not_exist_is_refused(
     """An axis that is not there, or more weights than there are, raise an error that says so."""
     with pytest.raises(error, match=match):
         read(AttentionMap.from_qk(*operands()))
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin", "argmax"])
+@pytest.mark.parametrize("axis", [-2, 3])
+def test_reductions_take_torchs_arguments(name: str, axis: int) -> None:
+    """`dim` is the axis, and `keepdim` keeps it, as in torch."""
+    weights = torch.rand(2, 3, 4, 5)
+    reduced = getattr(AttentionMap.from_weights(weights), name.removeprefix("a") if name in {"amax", "amin"} else name)
+    torch.testing.assert_close(reduced(dim=axis, keepdim=True), getattr(weights, name)(dim=axis, keepdim=True))
+
+
+def test_an_axis_by_both_of_its_names_is_refused() -> None:
+    """It is not known which of the two is meant."""
+    with pytest.raises(OptionError, match="axis=0 and dim=1 are two names"):
+        AttentionMap.from_weights(torch.eye(2)).sum(0, dim=1)

@@ -67,7 +67,10 @@ CACHES: dict[str, dict[str, Any]] = {"growing": {}, "window": {"window": 4}, "st
 GUESSES = [(0, 5), (5, 9), (9, 10), (7, 10), (8, N)]
 
 
-@pytest.mark.parametrize("spans", [STEPS, GUESSES], ids=["one by one", "guesses taken back"])
+ANEW = [(0, stop) for stop in range(5, N + 1)]
+
+
+@pytest.mark.parametrize("spans", [STEPS, GUESSES, ANEW], ids=["one by one", "guesses taken back", "without a cache"])
 @pytest.mark.parametrize("cache", CACHES)
 def test_the_joined_map_is_that_of_the_whole_text(cache: str, spans: Any) -> None:
     """The kind of cache and the way in which the text was read make no difference."""

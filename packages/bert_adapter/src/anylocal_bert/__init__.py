@@ -78,3 +78,7 @@ def capture_attention(
 
 
 __all__ = ["adapter", "bertviz", "capture_attention", "capture_text", "explore", "install", "plot", "uninstall"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,6 +11,8 @@
 [6]
 """
 
+import sys
+
 from anylocal import errors
 from anylocal._engine import empty_reasons
 from anylocal._engine.calls import Call
@@ -21,3 +23,9 @@ from anylocal._engine.sites import Site
 empty_reasons.register("anylocal._readout.fused:why_unbound")
 
 __all__ = ["Call", "Capture", "Site", "capture", "errors", "find", "get_local"]
+
+
+def __dir__() -> list[str]:
+    # With the public modules that were imported, as of any package.
+    modules = [name for name in globals() if f"{__name__}.{name}" in sys.modules and not name.startswith("_")]
+    return sorted({*__all__, *modules})

@@ -21,3 +21,7 @@ install = adapter.install
 uninstall = adapter.uninstall
 
 __all__ = ["Photograph", "adapter", "capture_attention", "explore", "install", "photograph", "plot", "uninstall"]
+
+
+def __dir__() -> list[str]:
+    return __all__

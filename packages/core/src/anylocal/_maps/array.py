@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any, NoReturn, TypeAlias
 
@@ -36,6 +37,17 @@ def _both_ways(function: Callable[..., Any]) -> tuple[Binary, Binary]:
         return _combined(function, one, other)
 
     return combined, lambda own, other: combined(other, own)
+
+
+def _reduced(reduce: Callable[[Any], torch.Tensor], axis: AxisIndex, dim: AxisIndex, *, keepdim: bool) -> torch.Tensor:
+    """Reduce along an axis, which torch calls `dim`, and keep it with length 1 if that is asked for."""
+    if axis is not None and dim is not None:
+        raise OptionError(f"axis={axis!r} and dim={dim!r} are two names of one argument; give one.")
+    along = dim if axis is None else axis
+    made = reduce(along)
+    for each in reductions.axes_of(along) if keepdim else ():
+        made = made.unsqueeze(each)
+    return made
 
 
 class MapArray:
@@ -163,13 +175,14 @@ class MapArray:
         """Return a copy in CPU memory, without a graph, that keeps nothing else alive."""
         return MapArray(self.rows.cpu(), self.labels)
 
-    def sum(self, axis: AxisIndex = None) -> torch.Tensor:
+    def sum(self, axis: AxisIndex = None, *, dim: AxisIndex = None, keepdim: bool = False) -> torch.Tensor:
         """Return the sum along an axis, several, or all: ``maps[3].sum(-2)`` is what each key receives.
 
         Parameters
         ----------
         axis : int or sequence of int, optional
-            0 is the batch, 1 the heads, 2 or -2 the queries, 3 or -1 the keys; all of them by default.
+            0 is the batch, 1 the heads, 2 or -2 the queries, 3 or -1 the keys; all of them by default. As in torch,
+            ``dim=`` is the same, and ``keepdim=True`` keeps these axes with length 1; also in other reductions.
 
         Returns
         -------
@@ -189,10 +202,10 @@ class MapArray:
         >>> AttentionMap.from_weights(torch.tensor([[1.0, 0.0], [0.5, 0.5]])).sum(-2)
         tensor([[[1.5000, 0.5000]]])
         """
-        total = reductions.total(self.rows, axis)
+        total = _reduced(partial(reductions.total, self.rows), axis, dim, keepdim=keepdim)
         return total if self.dtype == torch.bool else total.to(float_type(self.dtype))
 
-    def mean(self, axis: AxisIndex = None) -> torch.Tensor:
+    def mean(self, axis: AxisIndex = None, *, dim: AxisIndex = None, keepdim: bool = False) -> torch.Tensor:
         """Return the mean along an axis, several, or all, as `sum` does; of comparisons, the share that holds.
 
         Examples
@@ -203,10 +216,11 @@ class MapArray:
         >>> attention.mean((-2, -1)), (attention > 0.4).mean()
         (tensor([[0.5000]]), tensor(0.7500))
         """
-        count = math.prod(self.shape[each] for each in reductions.axes_of(axis))
-        return (reductions.total(self.rows, axis) / count).to(float_type(self.dtype))
+        total = _reduced(partial(reductions.total, self.rows), axis, dim, keepdim=keepdim)
+        count = math.prod(self.shape[each] for each in reductions.axes_of(dim if axis is None else axis))
+        return (total / count).to(float_type(self.dtype))
 
-    def max(self, axis: AxisIndex = None) -> torch.Tensor:
+    def max(self, axis: AxisIndex = None, *, dim: AxisIndex = None, keepdim: bool = False) -> torch.Tensor:
         """Return the maximum along an axis, several, or all, as `sum` does; `argmax` is where it is.
 
         Examples
@@ -216,9 +230,10 @@ class MapArray:
         >>> AttentionMap.from_weights(torch.tensor([[1.0, 0.0], [0.5, 0.5]])).max(-1)
         tensor([[[1.0000, 0.5000]]])
         """
-        return reductions.extreme(self.rows, axis, torch.amax, torch.maximum)
+        largest = partial(reductions.extreme, self.rows, reduce=torch.amax, combine=torch.maximum)
+        return _reduced(largest, axis, dim, keepdim=keepdim)
 
-    def min(self, axis: AxisIndex = None) -> torch.Tensor:
+    def min(self, axis: AxisIndex = None, *, dim: AxisIndex = None, keepdim: bool = False) -> torch.Tensor:
         """Return the minimum along an axis, several, or all, as `sum` does.
 
         Examples
@@ -228,9 +243,10 @@ class MapArray:
         >>> AttentionMap.from_weights(torch.tensor([[1.0, 0.0], [0.5, 0.5]])).min()
         tensor(0.)
         """
-        return reductions.extreme(self.rows, axis, torch.amin, torch.minimum)
+        smallest = partial(reductions.extreme, self.rows, reduce=torch.amin, combine=torch.minimum)
+        return _reduced(smallest, axis, dim, keepdim=keepdim)
 
-    def argmax(self, axis: int | None = None) -> torch.Tensor:
+    def argmax(self, axis: int | None = None, *, dim: int | None = None, keepdim: bool = False) -> torch.Tensor:
         """Return the position of the maximum along an axis, the first of equal ones; by default in the flattened map.
 
         Examples
@@ -240,7 +256,7 @@ class MapArray:
         >>> AttentionMap.from_weights(torch.tensor([[1.0, 0.0], [0.2, 0.8]])).argmax(-1)
         tensor([[[0, 1]]])
         """
-        return reductions.place_of_largest(self.rows, axis)
+        return _reduced(partial(reductions.place_of_largest, self.rows), axis, dim, keepdim=keepdim)
 
     def topk(self, k: int, axis: int | Sequence[int] = -1) -> TopK:
         """Return the k largest values along an axis, largest first, and their positions, as `torch.topk` does.

@@ -59,7 +59,7 @@ def generation(maps: Sequence[AttentionMap]) -> list[AttentionMap]:
 
 
 def _is_across(steps: Sequence[Step]) -> bool:
-    return steps[0].map.keys == steps[-1].map.keys
+    return len(steps) > 1 and steps[0].map.keys == steps[-1].map.keys
 
 
 def _across(maps: Sequence[AttentionMap]) -> list[Step] | None:
@@ -86,10 +86,22 @@ def _along(maps: Sequence[AttentionMap]) -> list[Step]:
             _refuse(item, "the tokens of its keys are not known")
         else:
             step = Step(item, width - rows, rows, 0)
+        if steps and step.start == steps[0].start and _reads_again(queries, step, texts):
+            steps.clear()
         _append(steps, step)
         if isinstance(queries, Tokens) and isinstance(keys, Tokens):
             texts = _continued(queries, keys, step, texts)
     return steps
+
+
+def _reads_again(queries: Axis, step: Step, before: list[list[str]]) -> bool:
+    """Return whether a step reads its whole text again and some more, as without a cache."""
+    if not isinstance(queries, Tokens) or not before or step.count <= len(before[0]) - step.start:
+        return False
+    rows = (queries.texts[text % len(queries.texts)] for text in range(len(before)))
+    return all(
+        list(row[: len(known) - step.start]) == known[step.start :] for row, known in zip(rows, before, strict=True)
+    )
 
 
 def _append(steps: list[Step], step: Step) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.positions import Axis
+from anylocal._maps.tokens import Tokens
 from anylocal.errors import ChoiceError, OptionError, ShapeError, StateError, UnsupportedError
 
 
@@ -36,7 +37,9 @@ def check_forward(layers: Sequence[AttentionMap], what: str) -> None:
         msg = f"{what} needs at least one map and got none; run the model inside the capture first."
         raise StateError(msg)
     if len({(layer.rank, layer.forward) for layer in layers}) > 1:
-        msg = f"{what} takes one forward pass and the maps belong to several; choose one of maps.forwards."
+        steps = any(isinstance(layer.queries, Tokens) and layer.queries.start for layer in layers)
+        joined = ", or join the steps of a generation by maps.generation()" if steps else ""
+        msg = f"{what} takes one forward pass and the maps belong to several; choose one of maps.forwards{joined}."
         raise ChoiceError(msg)
 
 

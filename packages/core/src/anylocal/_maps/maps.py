@@ -233,9 +233,15 @@ def _restored(maps: list[AttentionMap], unsupported: dict[str, str]) -> Attentio
 
 def _rows(maps: Sequence[AttentionMap]) -> list[tables.Row]:
     return [
-        (str(position), item.name, str(item.forward), " × ".join(map(str, item.shape)), "fused" if item.fused else "")
+        (str(position), item.name, str(item.forward), _sizes(item), "fused" if item.fused else "")
         for position, item in enumerate(maps)
     ]
+
+
+def _sizes(item: AttentionMap) -> str:
+    batch, *others = item.shape
+    first = f"{batch}" if item.windows == 1 else f"{item.images} × {item.windows} windows"
+    return " × ".join([first, *map(str, others)])
 
 
 def _named(name: str, maps: Sequence[AttentionMap]) -> AttentionMap:
