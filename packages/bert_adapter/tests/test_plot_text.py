@@ -175,8 +175,14 @@ class TestRollout:
         """Without a query, the first token that is not padding is drawn, and named."""
         assert plot.rollout(layers(), sample=0, ax=axes()).get_title() == "rollout of 3 layers, sample 0\nquery guten"
         left = Tokens(["[PAD]", "[CLS]", "hi"], padding=[True, False, False])
-        one = AttentionMap.from_weights(torch.eye(3), queries=left, keys=left)
+        one = AttentionMap.from_weights(torch.full((3, 3), 1 / 3), queries=left, keys=left)
         assert plot.rollout([one], ax=axes()).get_title() == "rollout of 1 layer\nquery [CLS]"
+
+    def test_the_last_token_of_a_decoder_by_default(self) -> None:
+        """Where the first token sees only itself, its row tells nothing."""
+        left = Tokens(["[PAD]", "a", "cat"], padding=[True, False, False])
+        one = AttentionMap.from_weights(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.3, 0.7]]), queries=left, keys=left)
+        assert plot.rollout([one], ax=axes()).get_title() == "rollout of 1 layer\nquery cat"
 
     @pytest.mark.parametrize(("options", "color"), [({}, "C0"), ({"color": "0.2"}, "0.2")])
     def test_one_colour(self, options: dict[str, Any], color: str) -> None:

@@ -367,7 +367,8 @@ def rollout(
     maps : iterable of AttentionMap
         The self-attention layers of one forward pass, first layer first. Their positions must be `Tokens`.
     query : str or int, optional
-        A token, or its position; by default the first that is not padding: ``[CLS]`` in a BERT.
+        A token, or its position; by default the first that is not padding, ``[CLS]`` in a BERT, or the last one where
+        the first sees only itself, as in a decoder.
     sample : int, optional
         Which text of the batch; a batch of one needs none.
     residual : float, default 0.5
@@ -415,7 +416,7 @@ def rollout(
     axis, _ = tokens_of(last, "or use anylocal.attention.rollout")
     at = sample_of(last, sample)
     text = place_of(last, at)
-    position = _all_real(axis, text)[0] if query is None else _real_query(axis, query, text)
+    position = _telling_query(last, axis, at, text) if query is None else _real_query(axis, query, text)
     row: Weights = array_of(follow(layers, residual=residual, queries=position)[at])
     scale = scale_of(norm, [row[words_of(axis, range(len(row)), text)]])
     if norm in {None, "linear", "sqrt", "log"}:
@@ -450,6 +451,13 @@ def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, color
 def _hidden(axis: Axis | None, positions: Sequence[int], text: int) -> Flags:
     """Return which of the positions are padding."""
     return axis.is_padding(text)[list(positions)] if isinstance(axis, Tokens) else np.zeros(len(positions), bool)
+
+
+def _telling_query(attention: AttentionMap, axis: Tokens, sample: int, text: int) -> int:
+    """Return the first position that is not padding; where it sees only itself, the last."""
+    first, *_, last = _all_real(axis, text) * 2
+    row = attention[sample, :, first]
+    return first if bool(row[:, :first].any() or row[:, first + 1 :].any()) else last
 
 
 def _all_real(axis: Tokens, text: int) -> list[int]:
