@@ -62,6 +62,12 @@ def test_an_array_that_is_no_image(make: Make, source: np.ndarray[Any, np.dtype[
         photograph(make(depth=1), source)
 
 
+def test_no_image_at_all(make: Make) -> None:
+    """An empty list is refused."""
+    with pytest.raises(ShapeError, match="at least one image"):
+        photograph(make(depth=1), [])
+
+
 def file_of(kind: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture()).save(file, kind)

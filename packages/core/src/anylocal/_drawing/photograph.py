@@ -89,8 +89,8 @@ def photograph(
     Raises
     ------
     ShapeError
-        If the source is no image, or a damaged one; if the model does not say how large its images are; or if its
-        preprocessing makes no image of three channels.
+        If the source is no image, a damaged one, or an empty list; if the model does not say how large its images are;
+        or if its preprocessing makes no image of three channels.
     OSError
         If the file cannot be read.
 
@@ -104,6 +104,8 @@ def photograph(
     """
     several = isinstance(source, Sequence) and not isinstance(source, str)
     sources = cast("Sequence[Source]", source if several else [source])
+    if not sources:
+        raise ShapeError("An empty list makes no photograph; give at least one image.")
     height_width = (size, size) if isinstance(size, int) else size
     prepared = _preprocessing(model, height_width)
     crops = [prepared.crop(_opened(each)) for each in sources]
