@@ -157,6 +157,13 @@ def test_repr_of_a_windowed_map_tells_images_and_windows() -> None:
     assert repr(windowed) == "AttentionMap('a', images=2, windows=3, heads=1, queries=2, keys=2)"
 
 
+def test_a_token_in_other_case_is_suggested_first() -> None:
+    """An uncased tokenizer has `cat`, whatever else looks like `Cat`."""
+    tokens = Tokens(["sat", "cat"])
+    with pytest.raises(NameNotFoundError, match="Did you mean 'cat'"):
+        tokens.position("Cat")
+
+
 def test_repr_of_all_maps_tells_images_and_windows() -> None:
     """Windows are not shown as a batch."""
     windowed = AttentionMap.from_weights(torch.eye(2).expand(6, 1, 2, 2), name="a", windows=3)

@@ -110,7 +110,8 @@ class NameNotFoundError(AnylocalError, KeyError):
         # Only a mistake needs it, and it takes as long to import as this whole file.
         import difflib
 
-        nearest = difflib.get_close_matches(name, self.available, n=1)
+        same = [known for known in self.available if known.casefold() == name.casefold()]
+        nearest = same or difflib.get_close_matches(name, self.available, n=1)
         suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
         listing = f" It has: {_listing(self.available)}." if self.available else " It has none at all."
         reason = f" {hint}" if hint else ""
