@@ -79,7 +79,9 @@ def flash(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     }.items():
         monkeypatch.setitem(sys.modules, name, value)
     monkeypatch.setattr(utils, "is_flash_attn_2_available", lambda *_, **__: True)
-    monkeypatch.setattr(PreTrainedModel, "_flash_attn_can_dispatch", lambda *_, **__: True)
+    # The latter is that of transformers 4.
+    for name in ("_flash_attn_can_dispatch", "_flash_attn_2_can_dispatch"):
+        monkeypatch.setattr(PreTrainedModel, name, lambda *_, **__: True, raising=False)
     for name in [name for name in vars(utils) if name.endswith("_fn")]:
         monkeypatch.setattr(utils, name, None)
     monkeypatch.setattr(utils, "_loaded_implementation", None)

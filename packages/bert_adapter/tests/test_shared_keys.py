@@ -73,6 +73,12 @@ def keys_of(length: int, heads: int = GROUPS, texts: int = 1) -> int:
     return LAYERS * texts * heads * SIZE * length * 4
 
 
+def heads_of(maps: AttentionMaps) -> int:
+    """Return how many heads of keys the kernel is given: older transformers repeat those of a group at every step."""
+    rows: Any = maps[-1].rows
+    return int(rows.k.shape[1])
+
+
 def compare(maps: AttentionMaps, model: Any, texts: torch.Tensor | None = None, first: int = 0, **options: Any) -> None:
     """Compare the steps from one on with what an eager copy of the model returns; padding looks anywhere."""
     twin = copy.deepcopy(model)
@@ -90,7 +96,7 @@ def test_the_steps_of_a_cache_share_its_keys(keep: str) -> None:
     model = decoder()
     with anylocal_bert.capture_attention(model, keep=keep) as maps:
         generate(model)
-    assert held(operands(maps)) <= 1.2 * keys_of(PROMPT + STEPS - 1) + queries(maps)
+    assert held(operands(maps)) <= 1.2 * keys_of(PROMPT + STEPS - 1, heads_of(maps)) + queries(maps)
     compare(maps, model)
 
 
@@ -111,7 +117,7 @@ def test_the_keys_of_a_window() -> None:
     model = decoder(window=12)
     with anylocal_bert.capture_attention(model) as maps:
         generate(model)
-    assert held(operands(maps)) <= 1.2 * keys_of(PROMPT + STEPS - 1) + queries(maps)
+    assert held(operands(maps)) <= 1.2 * keys_of(PROMPT + STEPS - 1, heads_of(maps)) + queries(maps)
     compare(maps, model)
 
 
@@ -125,7 +131,7 @@ def test_the_keys_of_a_static_cache(window: int | None) -> None:
         generate(model, **options)
     rows: list[Any] = [found.rows for found in maps]
     masks = held(row.mask for row in rows if row.mask is not None)
-    assert held(operands(maps)) <= 1.2 * keys_of(PROMPT + STEPS) + queries(maps) + masks
+    assert held(operands(maps)) <= 1.2 * keys_of(PROMPT + STEPS, heads_of(maps)) + queries(maps) + masks
     compare(maps, model, **options)
 
 
@@ -138,7 +144,7 @@ def test_texts_with_padding() -> None:
     with anylocal_bert.capture_attention(model) as maps:
         generate(model, texts, **options)
     rows: list[Any] = [found.rows for found in maps]
-    assert held([row.k for row in rows]) <= 1.2 * keys_of(PROMPT + STEPS - 1, texts=len(texts))
+    assert held([row.k for row in rows]) <= 1.2 * keys_of(PROMPT + STEPS - 1, heads_of(maps), len(texts))
     compare(maps, model, texts, first=1, **options)
 
 
@@ -152,7 +158,12 @@ def test_a_query_that_is_part_of_a_larger_tensor() -> None:
     compare(maps, model)
 
 
-@pytest.mark.parametrize("options", [{"num_beams": 3}, {"prompt_lookup_num_tokens": 2}], ids=["beams", "cut"])
+@pytest.mark.parametrize(
+    "options",
+    # Older transformers look for the end of the text in a guess, whether the model has one or not.
+    [{"num_beams": 3}, {"prompt_lookup_num_tokens": 2, "eos_token_id": 999}],
+    ids=["beams", "cut"],
+)
 def test_caches_that_are_changed_between_steps(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Beams change places and guesses are taken back: each step has the keys that it saw."""
     model, texts = decoder(), torch.tensor([[3, 4, 5, 3, 4, 5, 3]])

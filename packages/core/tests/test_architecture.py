@@ -66,7 +66,7 @@ def test_a_door_lists_its_public_names_alone(door: str) -> None:
 
 def test_the_package_lists_its_public_names_and_modules() -> None:
     """Its helpers and imports are not among them."""
-    assert {"capture", "errors", "find"} <= {*dir(anylocal)} <= {*anylocal.__all__, *DOORS, "errors", "cli"}
+    assert {"capture", "errors", "find"} <= {*dir(anylocal)} <= {*anylocal.__all__, *DOORS, "errors", "cli", "testing"}
 
 
 @pytest.mark.parametrize("wing", WINGS)
