@@ -24,7 +24,7 @@ from anylocal_bert._flash import IS_READ
 
 from .caching import with_cache
 
-pytestmark = pytest.mark.skipif(not IS_READ, reason="each model has a class of its own for flash attention")
+pytestmark = pytest.mark.skipif(not IS_READ, reason="these transformers call flash attention in another way")
 
 LENGTH = 11
 SIZES: dict[str, Any] = {
@@ -79,9 +79,7 @@ def flash(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     }.items():
         monkeypatch.setitem(sys.modules, name, value)
     monkeypatch.setattr(utils, "is_flash_attn_2_available", lambda *_, **__: True)
-    # The latter is that of transformers 4.
-    for name in ("_flash_attn_can_dispatch", "_flash_attn_2_can_dispatch"):
-        monkeypatch.setattr(PreTrainedModel, name, lambda *_, **__: True, raising=False)
+    monkeypatch.setattr(PreTrainedModel, "_flash_attn_can_dispatch", lambda *_, **__: True)
     for name in [name for name in vars(utils) if name.endswith("_fn")]:
         monkeypatch.setattr(utils, name, None)
     monkeypatch.setattr(utils, "_loaded_implementation", None)

@@ -66,7 +66,7 @@ def arguments(  # noqa: PLR0917  # the function's own signature
     return given | {"q": q, "k": k, "cu_seqlens_q": cu_seq_lens_q, "cu_seqlens_k": cu_seq_lens_k}
 
 
-IS_READ: Final = hasattr(utils, "_process_flash_kwargs_fn")
-"""Whether transformers has that function; before, each model had a class of its own for flash attention."""
+IS_READ: Final = hasattr(utils, "_process_flash_kwargs_fn") and hasattr(utils, "_loaded_implementation")
+"""Whether transformers calls kernels as version 5 does; before, flash attention is refused."""
 if IS_READ:
     stands_for_flash(utils._flash_attention_forward, arguments)  # noqa: SLF001  # all models call it
