@@ -416,7 +416,7 @@ def rollout(
     axis, _ = tokens_of(last, "or use anylocal.attention.rollout")
     at = sample_of(last, sample)
     text = place_of(last, at)
-    position = _telling_query(last, axis, at, text) if query is None else _real_query(axis, query, text)
+    position = _default_query(last, axis, at, text) if query is None else _real_query(axis, query, text)
     row: Weights = array_of(follow(layers, residual=residual, queries=position)[at])
     scale = scale_of(norm, [row[words_of(axis, range(len(row)), text)]])
     if norm in {None, "linear", "sqrt", "log"}:
@@ -453,7 +453,7 @@ def _hidden(axis: Axis | None, positions: Sequence[int], text: int) -> Flags:
     return axis.is_padding(text)[list(positions)] if isinstance(axis, Tokens) else np.zeros(len(positions), bool)
 
 
-def _telling_query(attention: AttentionMap, axis: Tokens, sample: int, text: int) -> int:
+def _default_query(attention: AttentionMap, axis: Tokens, sample: int, text: int) -> int:
     """Return the first position that is not padding; where it sees only itself, the last."""
     first, *_, last = _all_real(axis, text) * 2
     row = attention[sample, :, first]
