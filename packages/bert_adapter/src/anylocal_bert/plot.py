@@ -19,6 +19,7 @@ from anylocal.drawing import (
     CMAP,
     LEGEND,
     LINE,
+    PADDING,
     Drawn,
     array_of,
     caption,
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from anylocal.adapter import Flags
-    from anylocal.attention import Axis
     from anylocal.drawing import Cmap, Norm, Weights
 
 __all__ = ["cross", "difference", "entropy", "heads", "heatmap", "lines", "model", "rollout", "tokens"]
@@ -70,9 +70,6 @@ __all__ = ["cross", "difference", "entropy", "heads", "heatmap", "lines", "model
 def __dir__() -> list[str]:
     return __all__
 
-
-PADDING = "0.6"
-"""The grey of padding, in matplotlib's notation; the default colormap does not contain it."""
 
 PAPER = "magma_r"
 """The default colormap of lines, from the white of paper for low weights to dark for high ones."""
@@ -437,8 +434,7 @@ def rollout(
 
 def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, colorbar: bool) -> Axes:
     """Draw a matrix with the rows and columns of padding covered, on a scale for the words."""
-    columns = _hidden(drawn.keys, range(drawn.weights.shape[1]), drawn.text)
-    rows = _hidden(drawn.queries, drawn.rows, drawn.text)
+    rows, columns = drawn.padding
     counted = [flags & ~hidden for flags, hidden in zip(drawn.flags, (rows, columns), strict=True)]
     scale = scale_of(norm, [drawn.weights[np.ix_(*counted)]])
     visible = drawn.weights[np.ix_(~rows, ~columns)]
@@ -446,11 +442,6 @@ def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, color
     _cover(ax, columns, axis="x")
     _cover(ax, rows, axis="y")
     return ax
-
-
-def _hidden(axis: Axis | None, positions: Sequence[int], text: int) -> Flags:
-    """Return which of the positions are padding."""
-    return axis.is_padding(text)[list(positions)] if isinstance(axis, Tokens) else np.zeros(len(positions), bool)
 
 
 def _default_query(attention: AttentionMap, axis: Tokens, sample: int, text: int) -> int:

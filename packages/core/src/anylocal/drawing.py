@@ -20,6 +20,7 @@ try:
     from anylocal._drawing.scale import (
         CMAP,
         LEGEND,
+        PADDING,
         Cmap,
         Extend,
         Share,
@@ -61,6 +62,7 @@ __all__ = [
     "LINE",
     "OPACITY",
     "OVER_IMAGE",
+    "PADDING",
     "Cmap",
     "Drawn",
     "Extend",

@@ -55,7 +55,7 @@ try:
         scale_of,
         scales_of,
     )
-    from anylocal._drawing.select import image_of, layer_name, map_of, mean_of, sample_name, sample_of
+    from anylocal._drawing.select import image_of, layer_name, map_of, mean_of, sample_name, sample_of, without_padding
     from anylocal._drawing.style import style
     from anylocal._drawing.ticks import printable
 except ModuleNotFoundError as error:
@@ -179,7 +179,7 @@ def heads(
     """Draw every head of one map and their mean, each on its own scale.
 
     The colormap runs from 0 to the top that is written small into each panel, and the colorbar is in fractions of it.
-    Where weights lie above a top, the colorbar ends in a triangle.
+    Where weights lie above a top, the colorbar ends in a triangle. Padding is grey.
 
     Parameters
     ----------
@@ -239,7 +239,10 @@ def heads(
     panels = [replace(of_map(attention, at, head), title=f"head {head}") for head in range(attention.shape[1])]
     panels.append(replace(panels[0], weights=mean_of(panel.weights for panel in panels), title="mean"))
     most = most_of(len(panels))
-    made = [smaller(panel.weights, *panel.flags, most, checked_reduce(reduce)) for panel in panels]
+    made = [
+        smaller(without_padding(panel.weights, *panel.padding), *panel.flags, most, checked_reduce(reduce))
+        for panel in panels
+    ]
     scales, colours = scales_of(norm, [panel.counted for panel in made], share), colormap_of(cmap)
     figure, columns = figure_for(figure, columns, panels)
     cells = [panel.weights for panel in made]
@@ -265,10 +268,11 @@ def model(
 ) -> Figure:
     """Draw every head of every layer in one picture: a row for each layer, a column for each head.
 
-    Each map fills a square, its first query on top and its first key to the left, and has a scale of its own, from 0 to
-    the top that is written into it where there is room; the colorbar is in fractions of that. Layers of fewer heads
-    leave the rest of their row empty. Where the maps become larger so, such as those of many layers of few heads in a
-    wide figure, layers are the columns and heads the rows: both axes say what they are.
+    Each map fills a square, its first query on top and its first key to the left, and has a scale of its own, from
+    0 to the top that is written into it where there is room; the colorbar is in fractions of that. Layers of fewer
+    heads leave the rest of their row empty, and padding is grey. Where the maps become larger so, such as those of
+    many layers of few heads in a wide figure, layers are the columns and heads the rows: both axes say what they
+    are.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from matplotlib import rcParams
 
 from anylocal._drawing.figure import Settled, height_of, interpolation, lay_out, new_figure, width_of
 from anylocal._drawing.panel import Panel, Reduce, smaller, write_top
-from anylocal._drawing.select import array_of, counted_of, mean_of, place_of
+from anylocal._drawing.select import array_of, counted_of, mean_of, padding_of, place_of, without_padding
 from anylocal._drawing.ticks import DIGIT, name_positions
 
 if TYPE_CHECKING:
@@ -51,7 +51,12 @@ def thumbnail(attention: AttentionMap, image: int, head: int, reduce: Reduce) ->
     queries = counted_of(attention.queries, range(attention.shape[2]), text)
     keys = counted_of(attention.keys, range(attention.shape[3]), text)
     most = MOST if interpolation() == "antialiased" else PRINTED
-    return smaller(mean_of(array_of(attention[window, head]) for window in windows), queries, keys, most, reduce)
+    weights = without_padding(
+        mean_of(array_of(attention[window, head]) for window in windows),
+        padding_of(attention.queries, range(attention.shape[2]), text),
+        padding_of(attention.keys, range(attention.shape[3]), text),
+    )
+    return smaller(weights, queries, keys, most, reduce)
 
 
 def is_across(figure: Figure, layers: int, heads: int, *, new: bool) -> bool:

@@ -33,6 +33,7 @@ from anylocal._drawing.select import (
     is_map,
     layer_name,
     map_of,
+    padding_of,
     place_of,
     positions_of,
     rows_of,
@@ -94,6 +95,12 @@ class Drawn:
         """Which rows and which columns the scale is for."""
         keys = range(self.weights.shape[1])
         return counted_of(self.queries, self.rows, self.text), counted_of(self.keys, keys, self.text)
+
+    @property
+    def padding(self) -> tuple[Flags, Flags]:
+        """Which rows and which columns are padding."""
+        keys = range(self.weights.shape[1])
+        return padding_of(self.queries, self.rows, self.text), padding_of(self.keys, keys, self.text)
 
     @property
     def counted(self) -> Weights:

@@ -79,15 +79,17 @@ def starts_of(flags: Flags, most: int) -> list[int]:
 
 
 def shortened(weights: Weights, starts: Iterable[int], reduce: Reduce = "mean") -> Weights:
-    """Return the maximum or the mean of the rows of each block."""
+    """Return the maximum or the mean of the rows of each block, of those that are a number."""
     starts = list(starts)
     if len(starts) == len(weights):
         return weights
     if reduce == "max":
-        found: Weights = np.maximum.reduceat(weights, starts, axis=0)
+        found: Weights = np.fmax.reduceat(weights, starts, axis=0)
         return found
-    sums: Weights = np.add.reduceat(weights, starts, axis=0)
-    means: Weights = sums / np.diff([*starts, len(weights)])[:, None]
+    there = ~np.isnan(weights)
+    sums = np.add.reduceat(np.where(there, weights, 0), starts, axis=0)
+    counts = np.add.reduceat(there, starts, axis=0, dtype=weights.dtype)
+    means: Weights = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
     return means
 
 

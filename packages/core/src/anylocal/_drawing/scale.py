@@ -41,6 +41,9 @@ DIVERGING = "coolwarm"
 (by CIELAB, a sixteenth from step to step, and others a sixth), as dark at one end as at the other; neither end is
 green. K. Moreland, "Diverging Color Maps for Scientific Visualization", ISVC 2009."""
 
+PADDING = "0.6"
+"""The grey of padding, in matplotlib's notation; the default colormap does not contain it."""
+
 LEGEND = "attention weight"
 FRACTION = "attention weight, relative\nto each panel's top"
 RANK = "rank of the attention weight"
@@ -204,7 +207,8 @@ def colormap_of(cmap: Cmap) -> Colormap:
         Where there is no such colormap.
     """
     try:
-        return ScalarMappable(cmap=cmap).get_cmap()
+        found = ScalarMappable(cmap=cmap).get_cmap()
+        return found if found.get_bad().any() else found.with_extremes(bad=PADDING)
     except (TypeError, ValueError):
         nearest = difflib.get_close_matches(str(cmap), list(colormaps), n=1)
         suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -115,6 +115,20 @@ def counted_of(axis: Axis | None, positions: Sequence[int], text: int = 0) -> Fl
     return count if count.any() else np.ones(len(positions), bool)
 
 
+def padding_of(axis: Axis | None, positions: Sequence[int], text: int = 0) -> Flags:
+    """Return which positions are padding, whose attention is meaningless."""
+    padding = getattr(axis, "is_padding", None)
+    return np.zeros(len(positions), bool) if padding is None else padding(text)[list(positions)]
+
+
+def without_padding(weights: Weights, rows: Flags, columns: Flags) -> Weights:
+    """Return weights with NaN, which is drawn in grey, in the rows and columns of padding."""
+    if not (rows.any() or columns.any()):
+        return weights
+    found: Weights = np.where(rows[:, None] | columns, np.nan, weights).astype(weights.dtype)
+    return found
+
+
 def positions_of(queries: Any, axis: Axis | None, length: int, sample: int = 0) -> list[int]:
     """Return the query positions that are meant: all by None, else one, those of a slice, or of a sequence.
 
