@@ -93,6 +93,22 @@ def test_captures_that_come_and_go_use_the_same_names() -> None:
     assert len(names) == 3  # the recorder, a start and a return
 
 
+def test_a_rewriting_that_is_gone_leaves_nothing() -> None:
+    """However many captures of however many names come and go."""
+    before = {*vars(recorder)}
+    with capture(double, "y"), capture(double, "x", every=True), capture(double, edit={"y": abs}):
+        double(1)
+    gc.collect()
+    assert {*vars(recorder)} <= before
+
+
+def test_the_recorder_has_no_other_attributes() -> None:
+    """Who asks whether it is an array, or how it is copied, learns that it is not."""
+    assert not hasattr(recorder, "__array__")
+    assert not hasattr(recorder, "entered_late")
+    assert not hasattr(recorder, "other_1")
+
+
 def test_functions_with_one_code_are_told_apart() -> None:
     """Such as closures, captured at the same time."""
 

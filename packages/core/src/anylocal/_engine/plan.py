@@ -21,11 +21,24 @@ if TYPE_CHECKING:
     from anylocal._engine.subscription import Subscription
 
 
+_SILENT: Final = dict.fromkeys(("entered", "returned", "assigned", "resulted"), ignore) | dict.fromkeys(
+    ("edited", "called"), unchanged
+)
+"""What a copy of a rewriting calls, by the kind of record, when the rewriting is gone."""
+
+
 class Recorder:
     """The object that rewritten code calls methods of, one for each rewriting and kind of record.
 
     It can be called, because dynamo traces only callables and constants among the builtins.
     """
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return what listens to a rewriting that is gone: nothing."""
+        kind, _, number = name.partition("_")
+        if not number.isdecimal() or kind not in _SILENT:
+            raise AttributeError(name=name, obj=self)
+        return _SILENT[kind]
 
     def __call__(self) -> None:
         """Do nothing."""
@@ -39,6 +52,13 @@ recorder: Final = Recorder()
 
 # By the identity of a function's own code, and what is asked of it: numbers of rewritings that are gone.
 _free: Final[dict[int, dict[Any, list[int]]]] = {}
+
+
+def retire(number: int, free: list[int]) -> None:
+    """Forget the listeners of a rewriting that is gone, whose number may be used again."""
+    for kind in _SILENT:
+        vars(recorder).pop(f"{kind}_{number}", None)
+    free.append(number)
 
 
 def free_numbers(own: types.CodeType, key: object) -> list[int]:
