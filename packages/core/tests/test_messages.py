@@ -493,6 +493,42 @@ def test_values_and_a_silence_are_told_apart() -> None:
     _run(choose, "first", go=lambda: [choose(True), choose(False)])()
 
 
+# Reading what is empty
+
+
+def test_an_empty_capture_says_so_when_it_is_read() -> None:
+    """It may be read while it is open, or in another cell of a notebook than the one that opened it."""
+    cap = capture(area, "squared").open()
+    text = "The capture of area recorded no value of 'squared': area was not called while the capture was open."
+    try:
+        assert warned(lambda: cap["squared"]) == f"{text} [nothing-recorded]"
+    finally:
+        cap.close()
+
+
+def test_what_the_end_of_the_block_has_told_is_not_told_again() -> None:
+    """One warning is enough."""
+    with pytest.warns(NothingRecordedWarning), capture(area, "squared") as cap:
+        pass
+    assert cap["squared"] == []
+
+
+def test_a_capture_that_was_cleared_is_read_in_silence() -> None:
+    """Who empties it knows that it is empty."""
+    with capture(area, "squared") as cap:
+        area(1)
+        cap.clear()
+        assert cap["squared"] == []
+
+
+def test_a_full_capture_is_read_in_silence() -> None:
+    """Its limit has been told."""
+    with capture(area, "squared", keep=lambda _: _Huge(), limit=1) as cap:
+        with pytest.warns(LimitWarning):
+            area(1)
+        assert cap["squared"] == []
+
+
 # The tree
 
 

@@ -214,6 +214,21 @@ class TestScale:
         """A given colormap is used."""
         assert plot.heatmap(np.eye(3), cmap="cividis", ax=empty()).images[0].get_cmap().name == "cividis"
 
+    def test_what_arithmetic_makes(self) -> None:
+        """Below 0 it has a scale with 0 in the middle and colours of its own, and it is not called weights."""
+        image = plot.heatmap(make() - 0.2, ax=empty()).images[0]
+        low, high = limits(image.norm)
+        assert low == -high
+        assert image.get_cmap().name == "coolwarm"
+        assert image.colorbar is not None
+        assert image.colorbar.ax.get_ylabel() == "value"
+
+    def test_what_arithmetic_makes_above_0(self) -> None:
+        """It has the scale of weights."""
+        image = plot.heatmap(2 * make(), ax=empty()).images[0]
+        assert limits(image.norm)[0] == 0
+        assert image.get_cmap().name == "magma"
+
     @pytest.mark.parametrize("layout", [None, "constrained", "tight"])
     def test_colorbar(self, layout: Any) -> None:
         """The colorbar belongs to the image and says what it means."""

@@ -55,7 +55,16 @@ try:
         scale_of,
         scales_of,
     )
-    from anylocal._drawing.select import image_of, layer_name, map_of, mean_of, sample_name, sample_of, without_padding
+    from anylocal._drawing.select import (
+        image_of,
+        is_arithmetic,
+        layer_name,
+        map_of,
+        mean_of,
+        sample_name,
+        sample_of,
+        without_padding,
+    )
     from anylocal._drawing.style import style
     from anylocal._drawing.ticks import printable
 except ModuleNotFoundError as error:
@@ -92,7 +101,7 @@ def heatmap(
     head: int | None = None,
     queries: Queries | str | Sequence[object] = None,
     norm: Norm = None,
-    cmap: Cmap = CMAP,
+    cmap: Cmap | None = None,
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
@@ -104,7 +113,8 @@ def heatmap(
     Parameters
     ----------
     attention : AttentionMap, or torch.Tensor or numpy.ndarray of shape (query, key)
-        Also what arithmetic makes of maps; the scale of `difference` has 0 in its middle.
+        Also what arithmetic makes of maps, such as ``maps[1] - maps[0]``: where that goes below 0, the scale has 0 in
+        its middle, as that of `difference` has, and the legend says "value".
     sample : int, optional
         Which sample of the batch; a batch of one needs none.
     head : int, optional
@@ -118,7 +128,8 @@ def heatmap(
         drawn. `heads` and `model` run by the root unless told otherwise: give both one norm to compare them. Another
         name that matplotlib knows, such as "symlog", and an object without limits get the extremes.
     cmap : str or matplotlib.colors.Colormap
-        "magma" by default: its lightness rises evenly, so it reads the same in grey and with any colour vision.
+        "magma" by default: its lightness rises evenly, so it reads the same in grey and with any colour vision. Where 0
+        is in the middle of the scale, "coolwarm"; see `difference`.
     ax : matplotlib.axes.Axes, optional
         Where to draw; in a new figure by default.
     colorbar : bool
@@ -161,8 +172,12 @@ def heatmap(
     ((2, 4), 'key token')
     """
     drawn = drawn_of(attention, "heatmap", sample, head, queries)
-    scale = scale_of(norm, [drawn.counted])
-    return draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label=named(LEGEND, norm))
+    label = "value" if is_arithmetic(attention) else LEGEND
+    if label != LEGEND and norm in {None, "linear", "sqrt"} and (drawn.weights < 0).any():
+        scale, usual = centred_scale(norm, drawn.counted), DIVERGING
+    else:
+        scale, usual = scale_of(norm, [drawn.counted]), CMAP
+    return draw_matrix(drawn, scale, cmap or usual, ax, colorbar=colorbar, label=named(label, norm))
 
 
 def heads(

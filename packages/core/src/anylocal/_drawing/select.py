@@ -32,6 +32,15 @@ def is_map(attention: object) -> TypeGuard[AttentionMap]:
     return room is not None and isinstance(attention, room.MapArray)
 
 
+def is_arithmetic(attention: object) -> bool:
+    """Tell what arithmetic makes of maps from a map."""
+    if not is_map(attention):
+        return False
+    from anylocal._maps.map import AttentionMap
+
+    return not isinstance(attention, AttentionMap)
+
+
 def map_of(attention: object, recipe: str) -> AttentionMap:
     """Return the map that a recipe was given.
 

@@ -70,6 +70,8 @@ class Capture(Recording):
         self._finalizer: weakref.finalize[..., Any] | None = None
         # Functions that had other code as it was closed, and of which no warning has told yet.
         self._replaced: dict[types.FunctionType, None] = {}
+        # Whether the end of the block has told which names have no value.
+        self._told = False
         # Those that were where their names say as it was opened: one that is not any more was defined again.
         self._found: list[types.FunctionType] = []
 
@@ -88,7 +90,7 @@ class Capture(Recording):
             raise StateError(msg)
         self.rank = tensors.rank()
         self._log.thread = threading.get_ident() if self._own_thread else None
-        self._replaced = {}
+        self._replaced, self._told = {}, False
         try:
             # A capture that is dropped without being closed takes its patches with it, however few there are by then.
             self._finalizer = weakref.finalize(self, patch.detach, self._subscriptions)
@@ -146,6 +148,7 @@ class Capture(Recording):
             empty_reasons.warn_of_missing_names(
                 self._label, self._subscriptions, self._log, self.names, of_model=bool(self._modules)
             )
+            self._told = True
 
     def warn_if_empty(self, what: str, functions: Container[types.FunctionType]) -> None:
         """Warn if the limit was reached, or if none of some functions has finished a call; for adapters."""
@@ -160,6 +163,28 @@ class Capture(Recording):
         self._log.active = self.is_open
 
     # Reading
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """Return the values of a name, in the order in which the calls finished.
+
+        Calls that never bound it are left out.
+
+        Warns
+        -----
+        NothingRecordedWarning
+            If there is no value, with the reason, unless the end of the block has told so.
+
+        Raises
+        ------
+        NameNotFoundError
+            If the name is not captured here.
+        OptionError
+            If it is not a name.
+        """
+        values = self._values(name)
+        if not (values or self._told or self._log.full or self._log.forgotten_functions):
+            empty_reasons.warn_of_no_value(self._label, self._subscriptions, [name])
+        return values
 
     @property
     def label(self) -> str:

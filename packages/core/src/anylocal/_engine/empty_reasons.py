@@ -44,10 +44,7 @@ def warn_of_missing_names(
         concerned = [s for s in subscriptions if set(s.request.names) & set(empty) and s.last_line is not None]
         warnings.warn(NothingRecordedWarning(what + _NEVER_MADE + _kernel(concerned)), stacklevel=3)
     if missing:
-        concerned = [s for s in subscriptions if set(s.request.names) & set(missing)]
-        what = ", ".join(map(repr, missing))
-        message = f"The capture of {label} recorded no value of {what}: {_reason(concerned, missing)}"
-        warnings.warn(NothingRecordedWarning(message), stacklevel=3)
+        warn_of_no_value(label, subscriptions, missing)
     applied = {name for s in subscriptions for name in s.edited}
     met_none = sorted({name for s in subscriptions for name in s.kept_none} - applied)
     if met_none:
@@ -61,6 +58,14 @@ def warn_of_missing_names(
         concerned = [s for s in subscriptions if s.spec.edited & set(idle)]
         message = f"The edit of {', '.join(map(repr, idle))} was never applied: {_reason(concerned, idle)}"
         warnings.warn(EditNotAppliedWarning(message), stacklevel=3)
+
+
+def warn_of_no_value(label: str, subscriptions: Iterable[Subscription], missing: Sequence[str]) -> None:
+    """Warn that some names have no value, with the reason."""
+    concerned = [s for s in subscriptions if set(s.request.names) & set(missing)]
+    what = ", ".join(map(repr, missing))
+    message = f"The capture of {label} recorded no value of {what}: {_reason(concerned, missing)}"
+    warnings.warn(NothingRecordedWarning(message), stacklevel=level_of_user())
 
 
 def warn_of_replaced(label: str, functions: Sequence[types.FunctionType]) -> None:
@@ -85,7 +90,7 @@ def warn_of_no_calls(label: str, what: str, subscriptions: list[Subscription], l
         warnings.warn(NothingRecordedWarning(message), stacklevel=4)
 
 
-def _reason(subscriptions: list[Subscription], names: list[str]) -> str:
+def _reason(subscriptions: list[Subscription], names: Sequence[str]) -> str:
     # One function may have several requests.
     functions = list(dict.fromkeys(s.function.__qualname__ for s in subscriptions))
     listed = _listed(functions)
@@ -109,7 +114,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST]) + (f" and {len(names) - _MOST} more" if len(names) > _MOST else "")
 
 
-def _unbound(subscription: Subscription, names: list[str]) -> str:
+def _unbound(subscription: Subscription, names: Sequence[str]) -> str:
     function, line = subscription.function, subscription.last_line
     them = "it" if len(names) == 1 else "them"
     return f"{function.__qualname__} returned at line {line} on a path that never binds {them}{_kernel([subscription])}"

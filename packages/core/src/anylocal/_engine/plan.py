@@ -8,22 +8,22 @@ function has its own code back, and so may a copy of the code (``code.replace``)
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine.listeners import ignore, on_assignment, on_callee, on_edit, on_return, on_start, unchanged
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable
 
     from anylocal._engine.listeners import OnCallee, OnEdit
     from anylocal._engine.spec import CaptureSpec
     from anylocal._engine.subscription import Subscription
 
 
-_SILENT: Final = dict.fromkeys(("entered", "returned", "assigned", "resulted"), ignore) | dict.fromkeys(
-    ("edited", "called"), unchanged
-)
+_SILENT: Final[dict[str, Callable[..., Any]]] = dict.fromkeys(
+    ("entered", "returned", "assigned", "resulted"), ignore
+) | dict.fromkeys(("edited", "called"), unchanged)
 """What a copy of a rewriting calls, by the kind of record, when the rewriting is gone."""
 
 

@@ -41,6 +41,9 @@ class Recording(ABC):
         OptionError
             If it is not a name.
         """
+        return self._values(name)
+
+    def _values(self, name: str) -> list[Any]:
         check_name(name, "A capture is read by name")
         if name not in self.names:
             raise NameNotFoundError(name, f"This capture of {self._label}", self.names)
@@ -67,7 +70,7 @@ class Recording(ABC):
         ShapeError
             If the values are not tensors of one shape.
         """
-        values = self[name]
+        values = self._values(name)
         shapes = {tuple(value.shape) if tensors.is_tensor(value) else type(value).__name__ for value in values}
         if len(shapes) != 1 or not tensors.is_tensor(values[0]):
             what = ", ".join(map(str, sorted(shapes, key=str))) or "nothing"
