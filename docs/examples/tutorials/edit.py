@@ -35,16 +35,19 @@ next(site for site in find(model) if "attn" in site.names)
 # --------
 #
 # The function gets the value that is about to be assigned, and returns what to assign
-# instead. ``attn`` is assigned more than once (first the scores, then the softmax, then
-# the output of dropout); the function recognizes the softmax: its rows sum to 1.
+# instead. ``attn`` is assigned more than once: first the scores, then the softmax, then
+# the output of dropout. :class:`~anylocal.Assignment` says which of them is meant, here
+# by what its right-hand side uses.
+
+from anylocal import Assignment
+
+SOFTMAX = Assignment("attn", uses="softmax")
 
 
 def uniform(head):
     """Return an edit that spreads one head's attention evenly."""
 
     def edit(attn):
-        if not torch.allclose(attn.sum(-1), torch.ones(()), atol=1e-4):
-            return attn  # the scores, before the softmax
         edited = attn.clone()
         edited[:, head] = 1 / attn.shape[-1]
         return edited
@@ -55,7 +58,7 @@ def uniform(head):
 images = torch.cat([digit(which)[0] for which in range(100)])
 with torch.no_grad():
     before = model(images)
-    with capture(model, edit={"attn": uniform(0)}, modules="blocks.3.attn"):
+    with capture(model, edit={SOFTMAX: uniform(0)}, modules="blocks.3.attn"):
         edited = model(images)
     after = model(images)
 print(
@@ -74,7 +77,7 @@ with torch.no_grad():
     for layer in range(4):
         for head in range(4):
             with capture(
-                model, edit={"attn": uniform(head)}, modules=f"blocks.{layer}.attn"
+                model, edit={SOFTMAX: uniform(head)}, modules=f"blocks.{layer}.attn"
             ):
                 changed[layer, head] = (
                     (model(images).argmax(1) != before.argmax(1)).float().mean()
@@ -87,7 +90,8 @@ figure.colorbar(image, label="share of predictions\nthat change")
 
 # %%
 # An edit that is never applied warns (:class:`~anylocal.errors.EditNotAppliedWarning`),
-# so a misspelt path cannot pass for "no effect". To edit and record at the same time:
+# so a misspelt path cannot pass for "no effect", and an assignment that does not exist
+# is refused with those that do. To edit and record at the same time:
 # ``capture(model, "attn", edit={"attn": …})``.
 #
 # Turn the fused kernel on again:

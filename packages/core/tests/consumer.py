@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import anylocal
-from anylocal import Call, Capture, Site, capture, errors, find, get_local, metrics, plot, store, view
+from anylocal import Assignment, Call, Capture, Site, capture, errors, find, get_local, metrics, plot, store, view
 from anylocal.adapter import Adapter, AttentionCapture, InputContext, MapAxes, Observation, Reading, adapters
 from anylocal.attention import (
     AttentionMap,
@@ -87,6 +87,8 @@ def captures(model: torch.nn.Module) -> Capture:
         assert_type(call.values["q"], Any)
     stacked: torch.Tensor = cap.stack("q")
     cap.clear()
+    with capture(model, edit={Assignment("attn", uses="softmax"): lambda attn: attn * 2}):
+        pass
     opened = capture(model, edit={"attn": lambda attn: attn * 2}, keep=lambda value: value + stacked).open()
     opened.close()
     return opened

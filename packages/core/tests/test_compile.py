@@ -16,7 +16,7 @@ import torch._dynamo as dynamo
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from anylocal import Capture, capture
+from anylocal import Assignment, Capture, capture
 from anylocal._engine.dynamo import LinkedRecord, collect, top
 from anylocal.errors import LimitWarning, UnsupportedError
 
@@ -232,6 +232,20 @@ def test_an_edit_is_compiled_in(model: Model, x: Tensor) -> None:
     assert run(x).abs().max() > 0
 
 
+def test_an_edit_of_one_assignment_is_compiled_in() -> None:
+    """And leaves the others of the name as they are."""
+
+    def steps(x: Tensor) -> Tensor:
+        y = x + 1
+        y = y * 2
+        return y
+
+    run = torch.compile(steps, fullgraph=True, backend="aot_eager")
+    with capture(steps, edit={Assignment("y", number=0): lambda y: y + 10}):
+        assert run(torch.ones(1)) == 24
+    assert run(torch.ones(1)) == 4
+
+
 def test_an_edit_of_the_blocks_of_a_model_is_compiled_in(model: Model, x: Tensor) -> None:
     """Of more blocks than dynamo compiles one function for."""
     run = compiled_by_block(model, "eager")
@@ -330,7 +344,7 @@ def test_a_capture_that_opens_before_dynamo_is_there_serves_it_too() -> None:
     """The compiler is recognised when it comes."""
     subprocesses.run(
         """
-        from anylocal import capture
+        from anylocal import Assignment, capture
 
         def double(x):
             y = x * 2

@@ -48,4 +48,4 @@ def test_nothing_is_put_into_the_builtins_before_the_first_capture() -> None:
 def test_the_public_names_are_sorted_and_there() -> None:
     """`from anylocal import *` gives those, and no more."""
     code = "import anylocal\nprint(*anylocal.__all__, all(hasattr(anylocal, name) for name in anylocal.__all__))"
-    assert python(code) == "Call Capture Site capture errors find get_local True"
+    assert python(code) == "Assignment Call Capture Site capture errors find get_local True"

@@ -253,7 +253,7 @@ def _replace() -> None:
             id="threads",
         ),
         pytest.param(
-            lambda: capture(area, edit={"squared": 3}),  # type: ignore[dict-item]  # what is refused
+            lambda: capture(area, edit={"squared": 3}),  # type: ignore[arg-type]  # what is refused
             OptionError,
             "edit['squared'] is 3; it must be a function of the value that returns the new one. [option]",
             id="edit",
@@ -265,7 +265,7 @@ def _replace() -> None:
             id="edit that is no dict",
         ),
         pytest.param(
-            lambda: capture(area, edit={3: abs}),  # type: ignore[dict-item]  # what is refused
+            lambda: capture(area, edit={3: abs}),  # type: ignore[arg-type]  # what is refused
             OptionError,
             "A name of a local variable is a str, not 3. [option]",
             id="a name in edit that is no text",

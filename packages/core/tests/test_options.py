@@ -284,7 +284,7 @@ def test_an_edit_that_is_never_applied_warns() -> None:
 def test_an_edit_that_is_no_function_raises() -> None:
     """With the value."""
     with pytest.raises(OptionError, match=r"edit\['total'\] is 3; it must be a function"):
-        capture(walk, edit={"total": 3})  # type: ignore[dict-item]  # what is refused
+        capture(walk, edit={"total": 3})  # type: ignore[arg-type]  # what is refused
 
 
 # limit

@@ -19,10 +19,11 @@ from anylocal._engine.calls import Call
 from anylocal._engine.capture import Capture, capture, find
 from anylocal._engine.get_local import get_local
 from anylocal._engine.sites import Site
+from anylocal._engine.spec import Assignment
 
 empty_reasons.register("anylocal._readout.fused:why_unbound")
 
-__all__ = ["Call", "Capture", "Site", "capture", "errors", "find", "get_local"]
+__all__ = ["Assignment", "Call", "Capture", "Site", "capture", "errors", "find", "get_local"]
 
 
 def __dir__() -> list[str]:

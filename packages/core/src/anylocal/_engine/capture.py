@@ -21,7 +21,9 @@ from anylocal.errors import NameNotFoundError, StateError
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Container, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable
+
+    from anylocal._engine.edits import Edits
 
 
 class Capture(Recording):
@@ -51,7 +53,6 @@ class Capture(Recording):
         *,
         keep: str | Callable[[Any], Any] = "detach",
         limit: int | str | None = "auto",
-        edit: Mapping[str, Callable[[Any], Any]] | None = None,
         threads: str = "all",
         sharing: Sharing | None = None,
     ) -> None:
@@ -64,8 +65,7 @@ class Capture(Recording):
         # In torch.distributed, when it was opened.
         self.rank: int | None = None
         self._subscriptions = tuple(
-            Subscription(request, self._log, keep=request.keep or keeper(keep), edits=edit or {})
-            for request in self._requests
+            Subscription(request, self._log, keep=request.keep or keeper(keep)) for request in self._requests
         )
         self._finalizer: weakref.finalize[..., Any] | None = None
         # Functions that had other code as it was closed, and of which no warning has told yet.
@@ -273,7 +273,7 @@ def capture(
     keep: str | Callable[[Any], Any] = "detach",
     modules: str | Callable[[str, Any], bool] | None = None,
     limit: int | str | None = "auto",
-    edit: Mapping[str, Callable[[Any], Any]] | None = None,
+    edit: Edits | None = None,
     threads: str = "all",
 ) -> Capture:
     """Capture local variables of functions by name inside a `with` block.
@@ -299,9 +299,10 @@ def capture(
         the memory available now, and 100,000 calls; None for no limit. Tensors, arrays, bytes, texts, Pillow's images
         and built-in containers of them are counted, the first items of a long container for all of it; of other objects
         only themselves, without what their attributes hold.
-    edit : mapping of str to callable, optional
+    edit : mapping of str or Assignment to callable, optional
         For each name, a function of the value that is about to be assigned, which returns what is assigned instead.
-        Arguments are edited at entry.
+        Arguments are edited at entry. Of a name that is assigned several times, `Assignment` says which are meant:
+        ``{Assignment("hidden_states", uses="self_attn"): function}``.
     threads : {"all", "own"}, default "all"
         Record calls in all threads, or only in the one that opens the capture.
 
@@ -334,8 +335,8 @@ def capture(
     resolution = resolve(target)
     if modules is not None:
         resolution = only(resolution, modules)
-    made = requests(resolution, names, tuple(edit or ()), every=every)
-    return Capture(resolution, made, keep=keep, limit=limit, edit=edit, threads=threads)
+    made = requests(resolution, names, edit or {}, every=every)
+    return Capture(resolution, made, keep=keep, limit=limit, threads=threads)
 
 
 def find(target: object) -> Sites:

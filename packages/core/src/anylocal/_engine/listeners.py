@@ -270,7 +270,12 @@ def on_edit(subscription: Subscription) -> OnEdit:
     def edit(line: int, name: str, owner: Any, value: Any) -> Any:
         if name not in edited or not subscription.concerns(owner):
             return value
-        new = subscription.edit(line, name, value)
+        edits = subscription.edits_at(line, name)
+        if not edits:
+            return value
+        new = value
+        for each in edits:
+            new = subscription.edit(each, line, name, new)
         # None in place of None changes nothing: a fused kernel leaves a name like that.
         kind = "kept none" if value is None and new is None else "edited"
         if tracing():

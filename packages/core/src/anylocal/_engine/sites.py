@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import tables
+from anylocal._engine.edits import check_key, edits_of, name_of, no_assignment
 from anylocal._engine.functions import bound_names, local_names
 from anylocal._engine.keep import KEEPS
 from anylocal._engine.model import global_names, in_model
 from anylocal._engine.patch import own_code
 from anylocal._engine.resolve import Resolution
-from anylocal._engine.spec import CaptureSpec, Match, Request
+from anylocal._engine.spec import Assignment, CaptureSpec, Match, Request
 from anylocal.errors import NameNotFoundError, OptionError
 
 if TYPE_CHECKING:
     import types
+
+    from anylocal._engine.edits import Edits
 
 _THREADS: Final = ("all", "own")
 
@@ -88,14 +91,16 @@ class Sites(list[Site]):
         ]
 
 
-def check_options(names: tuple[object, ...], keep: object, edit: Mapping[str, object] | None, threads: str) -> None:
+def check_options(names: tuple[object, ...], keep: object, edit: Edits | None, threads: str) -> None:
     if not names and not edit:
         msg = 'Name the local variables to capture, as in capture(model, "attn"); find(model) lists what is there.'
         raise OptionError(msg)
     if edit is not None and not isinstance(edit, Mapping):
         msg = f"edit={edit!r} is not a dict; give a function for each name, as in edit={{'attn': function}}."
         raise OptionError(msg)
-    for name in (*names, *(edit or ())):
+    for key in edit or ():
+        check_key(key)
+    for name in (*names, *map(name_of, edit or ())):
         if not isinstance(name, str):
             msg = f"A name of a local variable is a str, not {name!r}."
             raise OptionError(msg)
@@ -135,10 +140,8 @@ def only(resolution: Resolution, modules: str | Callable[[str, Any], bool]) -> R
     return Resolution(f"{resolution.label} (modules={selection})", tuple(in_model(chosen, alone=True)), chosen)
 
 
-def requests(
-    resolution: Resolution, names: tuple[str, ...], edits: tuple[str, ...], *, every: bool
-) -> Iterator[Request]:
-    all_names = dict.fromkeys((*names, *edits))
+def requests(resolution: Resolution, names: tuple[str, ...], edits: Edits, *, every: bool) -> Iterator[Request]:
+    all_names = dict.fromkeys((*names, *map(name_of, edits)))
     several = len(resolution.matches) > 1
     missing = set(all_names)
     made: list[Request] = []
@@ -147,15 +150,21 @@ def requests(
         local = {name: own for name in all_names if (own := _own_name(name, found.function, bound)) is not None}
         missing -= local.keys()
         recorded = tuple(local[name] for name in dict.fromkeys(names) if name in local)
-        edited = frozenset(local[name] for name in edits if name in local)
+        chosen = edits_of(found.function, edits, local)
+        edited = frozenset(chosen)
         if recorded or edited:
             spec = CaptureSpec(recorded, frozenset(), edited)
             if every:
                 spec = CaptureSpec((), frozenset(recorded), edited)
-            made.append(Request(found, spec, written={own: name for name, own in local.items() if own != name}))
+            written = {own: name for name, own in local.items() if own != name}
+            made.append(Request(found, spec, written=written, edits=chosen))
     for name in all_names:
         if name in missing:
             raise _not_found(name, resolution)
+    met = {each.key for request in made for edits_of_name in request.edits.values() for each in edits_of_name}
+    for key in edits:
+        if isinstance(key, Assignment) and key not in met:
+            raise no_assignment(key, resolution.label, [found.function for found in resolution.matches])
     yield from made
 
 

@@ -30,32 +30,55 @@ def no_kernel(_: object) -> None:
 
 
 class Assignment(NamedTuple):
-    """Assignments of a name whose right-hand side names something, as ``attn = attn.softmax(-1)`` names ``softmax``.
+    """Some of the assignments of a name; for ``edit=``, chosen by `uses`, `line` or `number`.
 
     Parameters
     ----------
     name : str
         What is assigned to.
     uses : str
-        A function, a method, an attribute or a variable of the right-hand side.
+        A function, a method, an attribute or a variable of the right-hand side, as ``attn = attn.softmax(-1)`` has
+        ``softmax``.
     label : str
-        The name under which the value is recorded; by default that of the variable.
+        The name under which an adapter records the value; by default that of the variable.
+    line : int, optional
+        The line of the file; assignments of a name on one line are meant together.
+    number : int, optional
+        Which one of the function's assignments of the name, counted from 0 in the order of its source.
 
     Examples
     --------
-    >>> from anylocal.adapter import Assignment
-    >>> Assignment("attn", uses="softmax").key
-    'attn'
+    >>> from anylocal import Assignment, capture
+    >>> def area(radius):
+    ...     size = abs(radius)
+    ...     size = size * size
+    ...     return size
+    >>> with capture(area, edit={Assignment("size", uses="abs"): lambda size: size + 1}):
+    ...     area(-2)
+    9
+    >>> with capture(area, edit={Assignment("size", number=1): lambda size: size + 1}):
+    ...     area(-2)
+    5
     """
 
     name: str
-    uses: str
+    uses: str = ""
     label: str = ""
+    line: int | None = None
+    number: int | None = None
 
     @property
     def key(self) -> str:
         """The name under which the value is recorded."""
         return self.label or self.name
+
+
+class EditOfLines(NamedTuple):
+    """An edit, by its key, and the lines of the assignments that it is for; None for all of them."""
+
+    key: str | Assignment
+    lines: frozenset[int] | None
+    edit: Callable[[Any], Any]
 
 
 class CaptureSpec(NamedTuple):
@@ -158,7 +181,7 @@ class Request:
     returns. `written` has the names that the user wrote instead of the function's own: in a class, `__x` is
     `_Class__x`. `caller`, if given, finds the owner of a call that starts in eager code. Arguments of a called function
     that were written in place are copied, and those named in `reused`, which many calls are given, once for all;
-    so are `reused` names at returns.
+    so are `reused` names at returns. `edits` are by the function's own names.
     """
 
     match: Match
@@ -171,6 +194,7 @@ class Request:
     binder: Binder = no_kernel
     written: Mapping[str, str] = field(default_factory=dict)
     caller: Callable[[], Any] | None = None
+    edits: Mapping[str, tuple[EditOfLines, ...]] = field(default_factory=dict)
     reused: frozenset[str] = frozenset()
 
     @property

@@ -7,7 +7,6 @@ counted for several records at once.
 from __future__ import annotations
 
 from threading import get_ident
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import dynamo, tensors
@@ -19,7 +18,7 @@ from anylocal._engine.spec import UNBOUND, Request, Role
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 OTHER_OBJECTS: Final = "on behalf of other objects than the one captured"
 OTHER_THREADS: Final = "in other threads than the one that opened the capture"
@@ -28,7 +27,7 @@ OTHER_THREADS: Final = "in other threads than the one that opened the capture"
 class Subscription:
     """A request of a capture, and the state of the calls that it selects.
 
-    `keep` maps a value to the recorded one, and each of `edits`, by name, the value about to be assigned to a new one.
+    `keep` maps a value to the recorded one, and each edit of the request the value about to be assigned to a new one.
     """
 
     __slots__ = (
@@ -58,7 +57,6 @@ class Subscription:
         log: Log,
         *,
         keep: Callable[[Any], Any],
-        edits: Mapping[str, Callable[[Any], Any]] = MappingProxyType({}),
     ) -> None:
         self.request = request
         self.function = request.match.function
@@ -68,7 +66,7 @@ class Subscription:
         self.on_call = request.on_call
         self.log = log
         self.keep = keep
-        self.edits = edits
+        self.edits = request.edits
         self.copies = Copies(request.reused)
         # Names that an edit was given, by whether it was ever more than None in place of None.
         self.edited: set[str] = set()
@@ -174,10 +172,14 @@ class Subscription:
         if log.ahead < 0:
             log.look(values, HEADER_LENGTH + 2 * len(values))
 
-    def edit(self, line: int, name: str, value: Any) -> Any:
-        """Return the value that the user's edit makes of a value."""
+    def edits_at(self, line: int, name: str) -> list[Callable[[Any], Any]]:
+        """Return the user's edits of an assignment."""
+        return [edit for _, lines, edit in self.edits[name] if lines is None or line in lines]
+
+    def edit(self, edit: Callable[[Any], Any], line: int, name: str, value: Any) -> Any:
+        """Return the value that a user's edit makes of a value."""
         try:
-            return self.edits[self.request.written.get(name, name)](value)
+            return edit(value)
         except Exception as error:
             error.add_note(f"Raised by edit= for {self._place(name, line)}")
             raise

@@ -38,7 +38,7 @@ from anylocal._engine.python import CALLS_ARE_PRECALLED, LOADS_OF_UNBOUND_CRASH,
 from anylocal._engine.rewrite.callees import callees, pushes_null
 from anylocal._engine.rewrite.flow import Flow
 from anylocal._engine.rewrite.opcodes import ATTRIBUTES, NAMED, RETURNS, STORES
-from anylocal._engine.rewrite.parse import Element, argument_names, variable
+from anylocal._engine.rewrite.parse import Element, argument_names, start_of, variable
 from anylocal._engine.spec import UNBOUND, CaptureSpec
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ class Injector:
 
     def _is_value_of(self, store: Instr, used: str) -> bool:
         """Return whether the right-hand side of an assignment, which is after its target, names something."""
-        target = _start_of(store.location)
-        return any(name == used and _start_of(location) >= target for name, location in self.loaded)
+        target = start_of(store.location)
+        return any(name == used and start_of(location) >= target for name, location in self.loaded)
 
     # Each of the next two finds the value on top of the stack; the first replaces it.
 
@@ -281,9 +281,3 @@ class Injector:
             return Instr(f"{operation}_DEREF", cell, location=self._here)
         suffix = "_CHECK" if checked and LOADS_OF_UNBOUND_CRASH else ""
         return Instr(f"{operation}_FAST{suffix}", name, location=self._here)
-
-
-def _start_of(location: InstrLocation | None) -> tuple[int, int]:
-    # Python can be told to leave the columns out (-X no_debug_ranges).
-    line, column = (None, None) if location is None else (location.lineno, location.col_offset)
-    return line or 0, column or 0

@@ -6,7 +6,7 @@ import dis
 from typing import TYPE_CHECKING, TypeAlias
 
 from bytecode import Bytecode, ConcreteBytecode, ConcreteInstr, Instr, Label, SetLineno
-from bytecode.instr import CellVar, FreeVar, TryBegin, TryEnd
+from bytecode.instr import CellVar, FreeVar, InstrLocation, TryBegin, TryEnd
 
 from anylocal._engine.rewrite.linetable import repair
 from anylocal._engine.rewrite.opcodes import FUSED, UNLISTED
@@ -48,6 +48,13 @@ def parse(code: types.CodeType) -> Bytecode:
     # `bytecode` orders names by first use after the arguments; locals() shows the order, so keep the code's own.
     parsed.argnames = list(code.co_varnames)
     return parsed
+
+
+def start_of(location: InstrLocation | None) -> tuple[int, int]:
+    """Return the line and the column at which an instruction's source starts, 0 where they are unknown."""
+    # Python can be told to leave the columns out (-X no_debug_ranges).
+    line, column = (None, None) if location is None else (location.lineno, location.col_offset)
+    return line or 0, column or 0
 
 
 def assemble(parsed: Bytecode, stacksize: int) -> types.CodeType:
