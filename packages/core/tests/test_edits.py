@@ -113,6 +113,13 @@ def test_numbers_follow_the_source() -> None:
     assert set(distinct) <= set(lines)
 
 
+@pytest.mark.parametrize("key", [{"uses": "append"}, {"number": 8}, {"number": -9}, {"line": FIRST}])
+def test_what_is_no_assignment_of_the_name(key: dict[str, Any]) -> None:
+    """Not the statement before one, nor the copy that the compiler makes of a `finally`."""
+    with pytest.raises(OptionError, match="No assignment of 'h' in run has"):
+        capture(run, edit={Assignment("h", **key): abs})
+
+
 class Layer:
     def forward(self, h: float) -> float:
         h = halve(h)
