@@ -234,6 +234,38 @@ def test_a_forward_put_onto_one_object_as_a_partial_is_found(model: nn.Module) -
     assert [call.name for call in cap.calls] == ["blocks.3.attn"]
 
 
+class TestFunctionsThatABaseClassNames:
+    """A zoo's base class for loading and saving names most of the zoo, which no model of it need run."""
+
+    class Base(nn.Module):
+        def save(self, rows: Tensor) -> Tensor:
+            saved = sharpen(rows)
+            return saved
+
+        def normalise(self, rows: Tensor) -> Tensor:
+            return _normalised(rows)
+
+    class Saved(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.normalise(x)
+
+    def test_they_are_not_found(self) -> None:
+        """The base class's own methods are."""
+        found: dict[object, tuple[str, ...]] = {site.function: site.names for site in find(self.Saved())}
+        assert sharpen not in found
+        assert found[self.Base.save] == ("self", "rows", "saved")
+
+    def test_they_are_found_where_a_forward_names_their_method(self) -> None:
+        """The model may run these."""
+        with capture(self.Saved(), "normal") as cap:
+            self.Saved()(X)
+        assert [call.function for call in cap.calls] == [_normalised]
+
+    def test_they_are_found_in_a_module_of_that_very_class(self) -> None:
+        """It has no forward, so its methods are called otherwise."""
+        assert sharpen in {site.function for site in find(self.Base())}
+
+
 # Whose calls count
 
 

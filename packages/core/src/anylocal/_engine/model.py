@@ -9,6 +9,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from anylocal._engine import tensors
+from anylocal._engine.bases import bases_of
 from anylocal._engine.functions import functions_in, methods_of, owner_of, package_of, takes_owner
 from anylocal._engine.patch import own_code
 from anylocal._engine.spec import Match
@@ -55,7 +56,8 @@ def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Mat
         if function.__name__ != "__init__" and not (alone and kind == "static")
     }
     methods |= {function: is_part if is_theirs else None for function, is_theirs in _put_onto(modules.values())}
-    helpers = {function: is_part if _works_for_module(function) else None for function in _named_by(methods)}
+    named = _named_by(methods, _plumbing(classes))
+    helpers = {function: is_part if _works_for_module(function) else None for function in named}
     for function, filter_ in methods.items():
         yield Match(function, filter_)
     for function, filter_ in helpers.items():
@@ -78,12 +80,28 @@ def _works_for_module(function: types.FunctionType) -> bool:
     return owner_of(function) in {"self", "module"}
 
 
-def _named_by(functions: Mapping[types.FunctionType, object]) -> Iterator[types.FunctionType]:
-    """Yield the plain functions that functions name as globals, and those that these name in turn."""
-    pending, seen = list(functions), set(functions)
+def _plumbing(classes: Mapping[int, type]) -> set[types.FunctionType]:
+    """Return the methods of bases that no module is of and that have no forward, as a zoo's for loading and saving."""
+    bases = {base for cls in classes.values() for base in bases_of(cls)}
+    without = [base for base in bases if id(base) not in classes and "forward" not in vars(base)]
+    return {function for base in without for value in tuple(vars(base).values()) for function in functions_in(value)}
+
+
+def _named_by(
+    functions: Mapping[types.FunctionType, object], plumbing: set[types.FunctionType]
+) -> Iterator[types.FunctionType]:
+    """Yield the plain functions that functions name as globals, and those that these name in turn.
+
+    Those of the `plumbing` count only where others name them: all models of a zoo have them, and they name most of it.
+    """
+    pending, seen = [function for function in functions if function not in plumbing], set(functions)
+    unnamed: dict[str, list[types.FunctionType]] = {}
+    for function in plumbing.intersection(functions):
+        unnamed.setdefault(function.__name__, []).append(function)
     while pending:
         function = pending.pop()
         for name in global_names(own_code(function)):
+            pending += unnamed.pop(name, ())
             named = function.__globals__.get(name)
             if type(named) is not types.FunctionType or _is_foundation(named):
                 continue
