@@ -34,7 +34,7 @@ def on_start(subscription: Subscription) -> OnStart:
     is_counted_only = subscription.records and not subscription.records_start and subscription.log.thread is None
     if not is_counted_only or subscription.on_call is not None:
         return _on_noted_start(subscription)
-    members = getattr(subscription.filter, "members", None)
+    members = subscription.members
     return _on_start_of_any(subscription) if members is None else _on_start_of_member(subscription, members)
 
 
@@ -102,8 +102,8 @@ def on_return(subscription: Subscription, places: tuple[int, ...], *, alone: boo
     is_plain = subscription.keep is detached and subscription.log.thread is None and subscription.on_call is None
     if tensor_type is None or not places or not is_plain or subscription.request.role is not Role.VALUES:
         return _on_return_of_anything(subscription, places)
-    if alone and getattr(subscription.filter, "members", None) is not None:
-        return _on_return_of_tensor(subscription, tensor_type)
+    if alone and subscription.members is not None:
+        return _on_return_of_tensor(subscription, tensor_type, subscription.members)
     return _on_return_of_tensors(subscription, tensor_type, places)
 
 
@@ -143,11 +143,11 @@ def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any,
 # The common case: tensors that are detached, in all threads. The first is for one name in the modules of a model.
 
 
-def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any]) -> OnReturn:
+def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any], members: frozenset[object]) -> OnReturn:
     tracing, top, root = dynamo.tracing, dynamo.top, dynamo.ROOT
     log, recomputing, names = subscription.log, subscription.recomputing, subscription.spec.returned
     where = thread_and_frame if subscription.joined else get_ident
-    extend, members = log.raw.extend, getattr(subscription.filter, "members", ())
+    extend = log.raw.extend
     header = RecordHeader(subscription.request, "returned", names)
     length = HEADER_LENGTH + 2
 

@@ -12,27 +12,12 @@ from anylocal._engine import tensors
 from anylocal._engine.bases import bases_of
 from anylocal._engine.functions import functions_in, methods_of, owner_of, package_of, takes_owner
 from anylocal._engine.patch import own_code
-from anylocal._engine.spec import Match
+from anylocal._engine.spec import IdentityFilter, Match
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from anylocal._engine.spec import Filter
-
-
-class IdentityFilter:
-    """A filter of calls on behalf of some objects, by identity."""
-
-    def __init__(self, objects: Iterable[object]) -> None:
-        kept = list(objects)
-        self._ids = {id(item): item for item in kept}
-        # A look-up in a set is faster than by `id`, but runs the object's own hash.
-        plain = all(type(item).__hash__ is object.__hash__ for item in kept)
-        self.members = frozenset(kept) if plain else None
-
-    def __call__(self, owner: object) -> bool:
-        """Return whether the owner is one of them."""
-        return id(owner) in self._ids
 
 
 def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Match]:
@@ -55,7 +40,7 @@ def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Mat
         # The model is built: no __init__ of it can run any more.
         if function.__name__ != "__init__" and not (alone and kind == "static")
     }
-    methods |= {function: is_part if is_theirs else None for function, is_theirs in _put_onto(modules.values())}
+    methods |= {function: is_part if is_theirs else None for function, is_theirs in put_onto(modules.values())}
     named = _named_by(methods, _plumbing(classes))
     helpers = {function: is_part if _works_for_module(function) else None for function in named}
     for function, filter_ in methods.items():
@@ -65,7 +50,7 @@ def in_model(modules: Mapping[str, Any], *, alone: bool = False) -> Iterator[Mat
             yield Match(function, filter_)
 
 
-def _put_onto(modules: Iterable[object]) -> Iterator[tuple[types.FunctionType, bool]]:
+def put_onto(modules: Iterable[object]) -> Iterator[tuple[types.FunctionType, bool]]:
     """Yield the functions that are attributes of modules themselves, as in forks, and whether they take the module."""
     for module in modules:
         for value in vars(module).values():

@@ -129,7 +129,7 @@ def _notify() -> None:
     open_ = [subscription for entry in list(_patched.values()) for subscription in entry.subscriptions]
     own_code_readers.code_changed(captured=bool(open_))
     # An edit concerns the calls of some modules only, so each of them is compiled separately.
-    owners = [len(getattr(s.filter, "members", None) or ()) for s in open_ if s.edits]
+    owners = [len(s.members or ()) for s in open_ if s.edits]
     dynamo.code_changed(captured=bool(open_), variants=max(owners, default=0))
 
 

@@ -13,7 +13,7 @@ import sys
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from anylocal._engine import tensors
 from anylocal._engine.bases import is_a
@@ -26,13 +26,18 @@ from anylocal._engine.functions import (
     package_of,
     takes_owner,
 )
+from anylocal._engine.known import known, may_be_remembered, remember
 from anylocal._engine.model import in_model
 from anylocal._engine.patch import own_code
 from anylocal._engine.spec import Filter, Match
 from anylocal.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterator, Mapping
+
+T = TypeVar("T")
+
+_MOST_DERIVED: Final = 64
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,24 @@ class Resolution:
         Its functions, each once.
     modules : mapping of str to nn.Module
         The submodules of a model by name; empty for other targets.
+    derived : dict
+        What was derived from it, kept for the next one of the same model as long as that does not change.
     """
 
     label: str
     matches: tuple[Match, ...]
     modules: Mapping[str, Any] = field(default_factory=dict)
+    derived: dict[Any, Any] = field(default_factory=dict)
+
+    def derive(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what a function makes of it, made once; it may hold no module of a model."""
+        made: T | None = self.derived.get(key)
+        if made is None:
+            # Of names and modules that differ each time, the last ones are enough.
+            if len(self.derived) >= _MOST_DERIVED:
+                self.derived.clear()
+            made = self.derived[key] = make()
+        return made
 
 
 def resolve(target: object) -> Resolution:
@@ -65,6 +83,17 @@ def resolve(target: object) -> Resolution:
     if isinstance(target, str):
         target = _imported(target)
     target = _without_arguments(target)
+    return _resolved_before(target) or _resolved(target)
+
+
+def _resolved_before(target: object) -> Resolution | None:
+    """Return what a model's earlier resolution was, unless the model has changed since."""
+    kept = known(target)
+    modules = None if kept is None else kept.modules()
+    return None if kept is None or modules is None else Resolution(kept.label, kept.matches, modules, kept.derived)
+
+
+def _resolved(target: object) -> Resolution:
     label = _label(target)
     if is_compiled(target):
         raise TargetError(
@@ -76,9 +105,11 @@ def resolve(target: object) -> Resolution:
             f"{label} was compiled by TorchScript: it runs without Python and has no locals to capture."
             " Capture the module that it was scripted from."
         )
+    named: list[tuple[str, Any]] = []
     modules: Mapping[str, Any] = {}
     if tensors.is_module(target):
-        modules = dict(tensors.module_names(target))
+        named = list(tensors.module_names(target))
+        modules = dict(named)
         found = list(in_model(modules))
     elif isinstance(target, types.ModuleType):
         found = list(_in_python_module(target))
@@ -96,7 +127,10 @@ def resolve(target: object) -> Resolution:
     if not found:
         msg = f"{label} is a part of what records calls: a capture of it would run in circles. Use a debugger."
         raise TargetError(msg)
-    return Resolution(label, tuple(_once(found)), modules)
+    matches = tuple(_once(found))
+    if named and may_be_remembered([module for _, module in named], matches):
+        return Resolution(label, matches, modules, remember(target, label, named, matches).derived)
+    return Resolution(label, matches, modules)
 
 
 def _without_arguments(target: object) -> object:

@@ -137,10 +137,26 @@ def only(resolution: Resolution, modules: str | Callable[[str, Any], bool]) -> R
             f"modules={modules!r} selects none of the submodules of {resolution.label}. They are named as in: {some}, …"
         )
     selection = repr(modules) if isinstance(modules, str) else getattr(modules, "__name__", "…")
-    return Resolution(f"{resolution.label} (modules={selection})", tuple(in_model(chosen, alone=True)), chosen)
+    label = f"{resolution.label} (modules={selection})"
+    of_chosen = resolution.derive(("only", *chosen), lambda: Resolution(label, tuple(in_model(chosen, alone=True))))
+    return Resolution(label, of_chosen.matches, chosen, of_chosen.derived)
 
 
-def requests(resolution: Resolution, names: tuple[str, ...], edits: Edits, *, every: bool) -> Iterator[Request]:
+def requests(resolution: Resolution, names: tuple[str, ...], edits: Edits, *, every: bool) -> tuple[Request, ...]:
+    """Return the request for each function that binds any of the names.
+
+    Raises
+    ------
+    NameNotFoundError
+        If none binds one of the names.
+    """
+    # What is derived is kept with the model, and edits are functions of the user's.
+    if edits:
+        return tuple(_requests(resolution, names, edits, every=every))
+    return resolution.derive(("requests", names, every), lambda: tuple(_requests(resolution, names, {}, every=every)))
+
+
+def _requests(resolution: Resolution, names: tuple[str, ...], edits: Edits, *, every: bool) -> Iterator[Request]:
     all_names = dict.fromkeys((*names, *map(name_of, edits)))
     several = len(resolution.matches) > 1
     missing = set(all_names)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -19,6 +20,30 @@ UNBOUND: Final = sys.intern("anylocal_unbound")
 
 Filter: TypeAlias = Callable[[object], bool] | None
 """Returns whether a call on behalf of an owner (``self``, ``module``) counts; None where every call does."""
+
+
+class IdentityFilter:
+    """A filter of calls on behalf of some objects, by identity; the capture that uses it keeps them alive."""
+
+    def __init__(self, objects: Iterable[object]) -> None:
+        kept = list(objects)
+        self._ids = frozenset(map(id, kept))
+        # A look-up in a set is faster than by `id`, but runs the object's own hash.
+        self._is_plain = {kind.__hash__ for kind in set(map(type, kept))} <= {object.__hash__}
+        self._references = list(map(weakref.ref, kept)) if self._is_plain else []
+        self._members: Callable[[], frozenset[object] | None] = lambda: None
+
+    def __call__(self, owner: object) -> bool:
+        """Return whether the owner is one of them."""
+        return id(owner) in self._ids
+
+    def members(self) -> frozenset[object] | None:
+        """Return them as a set, None where their own hash would run; all who ask have the same one."""
+        members = self._members()
+        if members is None and self._is_plain:
+            members = frozenset(reference() for reference in self._references)
+            self._members = weakref.ref(members)
+        return members
 
 
 Binder: TypeAlias = Callable[[Any], Callable[..., tuple[tuple[str, ...], tuple[Any, ...]]] | None]

@@ -14,7 +14,7 @@ from anylocal._engine.buffers import Copies
 from anylocal._engine.frames import thread_and_frame
 from anylocal._engine.keep import as_is, detached
 from anylocal._engine.records import HEADER_LENGTH, Log, RecordHeader
-from anylocal._engine.spec import UNBOUND, Request, Role
+from anylocal._engine.spec import UNBOUND, IdentityFilter, Request, Role
 from anylocal.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Subscription:
         "kept_none",
         "last_line",
         "log",
+        "members",
         "on_call",
         "others_called",
         "recomputing",
@@ -61,6 +62,8 @@ class Subscription:
         self.request = request
         self.function = request.match.function
         self.filter = request.match.filter
+        # Those whose calls count, if a look-up in a set tells.
+        self.members: frozenset[object] | None = self.filter.members() if type(self.filter) is IdentityFilter else None
         self.spec = request.spec
         self.joined = request.joined
         self.on_call = request.on_call

@@ -10,10 +10,9 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anylocal._engine.functions import functions_in
-from anylocal._engine.model import IdentityFilter
 from anylocal._engine.patch import own_code
 from anylocal._engine.sites import site
-from anylocal._engine.spec import CaptureSpec, Match, Request, Role
+from anylocal._engine.spec import CaptureSpec, IdentityFilter, Match, Request, Role
 from anylocal._readout.called_attention import forwards_of, helpers_of, is_called_attention
 from anylocal.errors import UnsupportedError
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from anylocal._engine.model import IdentityFilter
 from anylocal._engine.sites import site
-from anylocal._engine.spec import CaptureSpec, Match, Request, Role
+from anylocal._engine.spec import CaptureSpec, IdentityFilter, Match, Request, Role
 from anylocal._readout.called_attention import (
     foreign_kernel,
     foreign_kernel_of,

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from anylocal._engine.model import IdentityFilter
 from anylocal._engine.resolve import Resolution
 from anylocal._engine.sites import site
-from anylocal._engine.spec import Match
+from anylocal._engine.spec import IdentityFilter, Match
 from anylocal._readout.softmax import reading_of, why_overlooked
 
 if TYPE_CHECKING:

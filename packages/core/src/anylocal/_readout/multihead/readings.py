@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anylocal._engine.model import IdentityFilter
 from anylocal._engine.patch import own_code
 from anylocal._engine.resolve import Resolution
-from anylocal._engine.spec import CaptureSpec, Match, Request, Role
+from anylocal._engine.spec import CaptureSpec, IdentityFilter, Match, Request, Role
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.rows import StoredRows
 from anylocal._readout.kernels import KERNELS, MASKS, OPERANDS, binder, operands_in
