@@ -24,6 +24,7 @@ from anylocal.attention import (
     AttentionMaps,
     Axis,
     MapArray,
+    Media,
     Named,
     Patches,
     PlacedPatches,
@@ -155,7 +156,8 @@ def attention(model: torch.nn.Module) -> AttentionMaps:
 
 def one_map(q: torch.Tensor, k: torch.Tensor, weights: npt.NDArray[np.float32]) -> AttentionMap:
     """Make maps of tensors, and index one."""
-    tokens = Tokens(["[CLS]", "good", "[SEP]"])
+    tokens = Tokens(["[CLS]", "good", "[SEP]"], media=[Media("image", [1], Patches((1, 1), prefix=()))])
+    assert_type(tokens.media, tuple[Media, ...])
     attention = AttentionMap.from_qk(q, k, scale=0.5, causal=True, name="layer", queries=tokens, keys=tokens)
     assert_type(attention, AttentionMap)
     assert_type(attention[0, 4], torch.Tensor)

@@ -15,6 +15,7 @@ try:
     from anylocal._maps.distance import distance
     from anylocal._maps.map import AttentionMap
     from anylocal._maps.maps import AttentionMaps
+    from anylocal._maps.media import Media
     from anylocal._maps.patches import Patches
     from anylocal._maps.placed import PlacedPatches
     from anylocal._maps.positions import Axis, Named
@@ -36,6 +37,7 @@ __all__ = [
     "AttentionMaps",
     "Axis",
     "MapArray",
+    "Media",
     "Named",
     "Patches",
     "PlacedPatches",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from anylocal._maps.media import Media
 from anylocal._maps.patches import Patches
 from anylocal._maps.placed import PlacedPatches
 from anylocal._maps.positions import Axis, Named
@@ -33,7 +34,10 @@ def encode(axis: Axis) -> dict[str, Any]:
                 "special": [axis.is_special(sample).tolist() for sample in samples],
             }
             segments = [axis.segments(sample) for sample in samples]
-            return {"kind": "Tokens", "texts": texts, **flags, "start": start, **axis.split, "segments": segments}
+            media: dict[str, Any] = {"media": [_media(item) for item in axis.media]} if axis.media else {}
+            media |= {"media_unknown": axis.media_unknown} if axis.media_unknown else {}
+            given = {"texts": texts, **flags, "start": start, **axis.split, "segments": segments, **media}
+            return {"kind": "Tokens", **given}
     return {"kind": "Axis", "length": len(axis)}
 
 
@@ -43,9 +47,14 @@ def decode(given: Mapping[str, Any]) -> Axis:
     kind = _KINDS[arguments.pop("kind")]
     if kind is Tokens:
         arguments["tokens"] = arguments.pop("texts")
+        arguments["media"] = [Media(**item | {"patches": decode(item["patches"])}) for item in given.get("media", ())]
     return kind(**arguments)
 
 
 def _image(axis: Patches | PlacedPatches) -> dict[str, Any]:
     padding = {"image_padding": axis.image_padding} if any(axis.image_padding) else {}
     return {"grid": axis.grid, "prefix": axis.prefix, "image_size": axis.image_size, **padding}
+
+
+def _media(item: Media) -> dict[str, Any]:
+    return {**vars(item), "patches": encode(item.patches)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anylocal._maps.combined import Part, RowsBelow
 from anylocal._maps.map import AttentionMap
@@ -187,31 +187,4 @@ def _axes(steps: Sequence[Step], base: int, length: int) -> tuple[Axis | None, A
 def _text(pieces: Sequence[tuple[Axis, int, int]], start: int) -> Tokens | None:
     """Return the tokens of pieces of a text, each from a place on up to another; None where one is not known."""
     known = [(axis, slice(at, end)) for axis, at, end in pieces if isinstance(axis, Tokens)]
-    if len(known) < len(pieces):
-        return None
-    texts = range(max(len(axis.texts) for axis, _ in known))
-    # A text that all samples share is in a list of one.
-    axes = [(axis if len(axis.texts) == len(texts) else axis.take([0] * len(texts)), part) for axis, part in known]
-
-    words: list[list[int | None]] = [[] for _ in texts]
-    spellings: list[list[str]] = [[] for _ in texts]
-    has_words = all(axis.split["words"] is not None and axis.split["spellings"] is not None for axis, _ in axes)
-    for axis, part in axes if has_words else ():
-        for text in texts:
-            numbers, offset = axis.split["words"][text][part], len(spellings[text])
-            words[text] += [None if number is None else number + offset for number in numbers]
-            spellings[text] += axis.split["spellings"][text]
-
-    def joined(read: Callable[[Tokens, int], Any]) -> list[list[Any]]:
-        return [[value for axis, part in axes for value in read(axis, text)[part]] for text in texts]
-
-    return Tokens(
-        joined(lambda axis, text: axis.texts[text]),
-        padding=joined(Tokens.is_padding),
-        special=joined(Tokens.is_special),
-        start=start,
-        words=words if has_words else None,
-        spellings=spellings if has_words else None,
-        segments=joined(Tokens.segments),
-        readable=joined(lambda axis, text: [axis.display(place, text) for place in range(len(axis))]),
-    )
+    return Tokens.join(known, start) if len(known) == len(pieces) else None

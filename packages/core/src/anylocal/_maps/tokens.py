@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, Final, SupportsIndex, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from anylocal._maps.bounds import inside
+from anylocal._maps.media import Media, united
 from anylocal._maps.positions import Axis
 from anylocal.errors import ChoiceError, NameNotFoundError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Mask: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[Any] | torch.Tensor
@@ -42,11 +47,19 @@ class Tokens(Axis):
         tokenizer's ``sequence_ids``. None for tokens outside sentences, such as padding.
     readable : sequence of str, or sequence of sequences of str, optional
         How pictures show each token, as for byte-level tokens: ``"Ġcat"`` is ``"cat"``. By default as it is.
+    media : sequence of Media, optional
+        The images, videos and sounds that some of the tokens stand for.
+    media_unknown : str, default ""
+        Why it is not known what other tokens stand for, though a model was given an image, a video or a sound.
 
     Attributes
     ----------
     texts : tuple of tuple of str
         The tokens of each text.
+    media : tuple of Media
+        The images, videos and sounds of all texts; `Media.text` is the index of the text.
+    media_unknown : str
+        As given.
 
     Raises
     ------
@@ -75,6 +88,8 @@ class Tokens(Axis):
         spellings: Sequence[str] | Sequence[Sequence[str]] | None = None,
         segments: Words | None = None,
         readable: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        media: Sequence[Media] = (),
+        media_unknown: str = "",
     ) -> None:
         self.start = operator.index(start)
         self.texts = _texts(tokens)
@@ -91,6 +106,12 @@ class Tokens(Axis):
             lengths = [len(text) for text in self._readable]
             msg = f"readable has {lengths} texts for {len(self)} tokens; give one for each token."
             raise ShapeError(msg)
+        self.media = tuple(media)
+        self.media_unknown = media_unknown
+        for item in self.media:
+            if not 0 <= item.text < len(self.texts) or max(item.positions) >= len(self):
+                msg = f"{item!r} does not lie in {len(self.texts)} texts of {len(self)} tokens."
+                raise ShapeError(msg)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -100,6 +121,7 @@ class Tokens(Axis):
             and np.array_equal(self._special, other._special)
             and (self._words, self._spellings) == (other._words, other._spellings)
             and (self._segments, self._readable) == (other._segments, other._readable)
+            and (self.media, self.media_unknown) == (other.media, other.media_unknown)
         )
 
     def __hash__(self) -> int:
@@ -107,7 +129,9 @@ class Tokens(Axis):
 
     def __repr__(self) -> str:
         start = f", start={self.start}" if self.start else ""
-        return f"Tokens({len(self)}, texts={len(self.texts)}{start})"
+        media = f", media=[{', '.join(item.name for item in self.media)}]" if self.media else ""
+        unknown = f", media unknown: {self.media_unknown}" if self.media_unknown else ""
+        return f"Tokens({len(self)}, texts={len(self.texts)}{start}{media}{unknown})"
 
     def label(self, position: SupportsIndex, sample: int = 0) -> str:
         """Return the token at a position of one text.
@@ -195,6 +219,57 @@ class Tokens(Axis):
             spellings=None if self._spellings is None else [self._spellings[row] for row in rows],
             segments=None if self._segments is None else [self._segments[row] for row in rows],
             readable=[self._readable[row] for row in rows],
+            media=[replace(item, text=at) for at, row in enumerate(rows) for item in self.media if item.text == row],
+            media_unknown=self.media_unknown,
+        )
+
+    @staticmethod
+    def join(pieces: Sequence[tuple[Tokens, slice]], start: int = 0) -> Tokens:
+        """Return the tokens of pieces of texts, one after the other in each text.
+
+        Parameters
+        ----------
+        pieces : sequence of (Tokens, slice)
+            Of which tokens, and which of them. A single text is shared by all texts of the others.
+        start : int, default 0
+            Index of the first token in its text.
+
+        Examples
+        --------
+        >>> from anylocal.attention import Tokens
+        >>> tokens = Tokens(["the", "cat", "sat"])
+        >>> Tokens.join([(tokens, slice(2)), (Tokens(["."]), slice(None))]).labels()
+        ['the', 'cat', '.']
+        """
+        count = max(len(axis.texts) for axis, _ in pieces)
+        sides = [(axis if len(axis.texts) == count else axis.take([0] * count), part) for axis, part in pieces]
+        words: list[list[int | None]] = [[] for _ in range(count)]
+        spellings: list[list[str]] = [[] for _ in range(count)]
+        media: list[Media] = []
+        for axis, part in sides:
+            begin, end, _ = part.indices(len(axis))
+            media += [item.moved(-begin, end - begin).moved(len(words[0]), len(words[0]) + end) for item in axis.media]
+            for text in range(count):
+                numbers, spelled = _named_words(axis, text)
+                first = len(spellings[text])
+                words[text] += [None if number is None else number + first for number in numbers[part]]
+                spellings[text] += spelled
+
+        def joined(read: Callable[[Tokens, int], Sequence[Any] | Flags]) -> list[list[Any]]:
+            return [[value for axis, part in sides for value in read(axis, text)[part]] for text in range(count)]
+
+        has_words = any(axis.split["words"] is not None for axis, _ in sides)
+        return Tokens(
+            joined(lambda axis, text: axis.texts[text]),
+            padding=joined(Tokens.is_padding),
+            special=joined(Tokens.is_special),
+            start=start,
+            words=words if has_words else None,
+            spellings=spellings if has_words else None,
+            segments=joined(Tokens.segments),
+            readable=joined(lambda axis, text: [axis.display(place, text) for place in range(len(axis))]),
+            media=united(media),
+            media_unknown=next((axis.media_unknown for axis, _ in sides if axis.media_unknown), ""),
         )
 
     def position(self, query: object, sample: int = 0) -> int:
@@ -269,6 +344,17 @@ class Tokens(Axis):
             msg = f"{name} has shape {flags.shape} and the tokens have {shape}; give one bool for each token."
             raise ShapeError(msg)
         return flags
+
+
+def _named_words(axis: Tokens, text: int) -> tuple[Sequence[int | None], Sequence[str]]:
+    """Return the index of each token's word in one text, and the text of each word."""
+    words, spellings = axis.split["words"], axis.split["spellings"]
+    if words is None or spellings is not None:
+        return ([None] * len(axis), ()) if words is None else (words[text], spellings[text])
+    numbers = words[text]
+    spelled = {numbers[word[0]]: axis.spelling(word, text) for word in axis.words(text)}
+    most = max((number for number in numbers if number is not None), default=-1)
+    return numbers, [spelled.get(number, "") for number in range(most + 1)]
 
 
 def _texts(tokens: Sequence[str] | Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,8 @@ from anylocal._maps.tokens import Tokens
 from anylocal.errors import ChoiceError, ShapeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anylocal._maps.positions import Axis
 
 
@@ -86,4 +88,15 @@ def _groups(axis: Axis, text: int) -> tuple[list[list[int]], Axis]:
         special=[bool(special[group].all()) for group in groups],
         start=axis.start,
         segments=[segments[group[0]] for group in groups],
+        **_media(axis, groups, text),
     )
+
+
+def _media(axis: Tokens, groups: Sequence[Sequence[int]], text: int) -> dict[str, Any]:
+    """Return where the images of a text are among its words; a patch in a word with other tokens is not known."""
+    own = [item for item in axis.media if item.text == text]
+    places = {group[0]: word for word, group in enumerate(groups) if len(group) == 1} | {-1: -1}
+    if any(position not in places for item in own for position in item.positions):
+        return {"media_unknown": "patches are merged to words"}
+    moved = [replace(item, text=0, positions=[places[position] for position in item.positions]) for item in own]
+    return {"media": moved, "media_unknown": axis.media_unknown}

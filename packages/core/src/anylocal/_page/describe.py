@@ -142,6 +142,7 @@ def _labelled(axis: Axis, tokens: Tokens, samples: Sequence[int]) -> Tokens:
         special=_flags(given, known, lambda side, text: side.is_special(text).tolist()),
         segments=_flags(given, known, Tokens.segments),
         start=given.start or known.start,
+        media=given.media or known.media,
         **split,
     )
 
