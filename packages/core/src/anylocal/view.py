@@ -31,6 +31,7 @@ try:
     from anylocal._maps.map import AttentionMap
     from anylocal._maps.maps import AttentionMaps
     from anylocal._maps.tokens import Tokens
+    from anylocal._page.assemble import script
     from anylocal._page.describe import colours_of, describe, named, sources_of, tokens_of
     from anylocal._page.payload import compressed, pack, quantise
 except ModuleNotFoundError as error:
@@ -279,12 +280,12 @@ def _page(title: str, data: dict[str, Any], blobs: Sequence[tuple[str, str]]) ->
     # Autoescape, because titles, tokens and module names may contain markup.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
-    own = {name: Markup((folder / f"page.{name}").read_text("utf-8")) for name in ("css", "js")}  # noqa: S704  # our own files
+    style, code = Markup((folder / "page.css").read_text("utf-8")), Markup(script())  # noqa: S704  # our own files
     note = (
         f"Weights on this page differ from the model's by at most {data['error']:.1g}: each is stored in one byte, as"
         f" the square root of its ratio to the greatest weight of its head. Made by anylocal {version('anylocal')}."
     )
     text = template.render(
-        title=title, data=data, blobs=blobs, note=note, version=version("anylocal"), style=own["css"], script=own["js"]
+        title=title, data=data, blobs=blobs, note=note, version=version("anylocal"), style=style, script=code
     )
     return Page(text, title, data["error"])

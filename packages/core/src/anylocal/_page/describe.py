@@ -18,7 +18,7 @@ from anylocal._drawing.grid import row_names
 from anylocal._drawing.image import as_seen, pixels_of
 from anylocal._drawing.norms import DECADES, KNOTS
 from anylocal._drawing.overlay import BACKGROUND, OVER_IMAGE, overlay_colormap
-from anylocal._drawing.scale import CMAP, FEW_KEYS, FEW_VALUES, colormap_of, top_of
+from anylocal._drawing.scale import CMAP, EVEN, FEW_KEYS, FEW_VALUES, colormap_of, top_of
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.patches import Patches
 from anylocal._maps.placed import PlacedPatches
@@ -69,6 +69,7 @@ def describe(
         "layers": rows,
         "tops": [top_of(*(head.counted for heads in thumbs for head in heads)) for thumbs in by_sample],
         "few": {"keys": FEW_KEYS, "values": FEW_VALUES},
+        "even": EVEN,
         "decades": math.log10(DECADES),
         "knots": KNOTS,
         "axes": [_describe_axis(axis, samples, windows) for axis, windows in axes],

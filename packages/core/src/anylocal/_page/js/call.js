@@ -1,0 +1,27 @@
+// The Python call that draws the same picture.
+import { $, data, keys, layer, normOf, queries, state } from "./state.js";
+import { labelOf, ofText } from "./positions.js";
+
+// The Python call that draws the same picture.
+export function call() {
+  const map = `maps[${layer().ref}]`;
+  const windows = layer().shape[1];
+  const image = data.samples[state.sample];
+  const matrix = image * windows + state.window;
+  const norm = ["default", "linear"].includes(state.norm) ? [] : [`norm="${state.norm}"`];
+  if (state.head === "max") return `plot.heatmap(${map}[${matrix}].amax(0), norm="${normOf("sqrt")}")`;
+  const rest = [...(state.head === "mean" ? [] : [`head=${state.head}`]), ...norm];
+  const options = [...(data.batch > 1 ? [`sample=${image}`] : []), ...rest];
+  if (keys().kind === "patches" && data.images.length && queries().kind === "patches") {
+    const label = labelOf(queries(), state.query);
+    const query = label.startsWith("(") ? label : JSON.stringify(label);
+    return `plot.query(${[map, "images", `query=${query}`, ...options].join(", ")})`;
+  }
+  if (keys().kind === "tokens" && queries().kind === "tokens") {
+    const words = state.words ? ofText(queries(), "words") : null;
+    const query = words ? words.findIndex((positions) => positions.includes(state.query)) : state.query;
+    return `plot.tokens(${[map, `queries=[${query}]`, ...options, ...(words ? ["words=True"] : [])].join(", ")})`;
+  }
+  const sample = data.batch * windows > 1 ? [`sample=${matrix}`] : [];
+  return `plot.heatmap(${[map, `queries=[${state.query}]`, ...sample, ...rest].join(", ")})`;
+}

@@ -1,0 +1,156 @@
+// State and events.
+import { unpack } from "./bytes.js";
+import { clamp, rounded } from "./scales.js";
+import { $, data, isShared, keys, layer, queries, state, view } from "./state.js";
+import { groupsOf, isHidden } from "./positions.js";
+import { open } from "./weights.js";
+import { drawGrid, overview, readThumbs } from "./overview.js";
+import { fromPanel, pictures, toPanel } from "./panel.js";
+import { drawMap } from "./map.js";
+import { drawQuery } from "./query.js";
+import { copy, save } from "./save.js";
+
+function choose(query, window) {
+  const another = window !== state.window;
+  if (!another && query === state.query) return;
+  Object.assign(state, { query, window });
+  $("window").value = String(window);
+  if (another) update();
+  else drawQuery();
+}
+
+function fillControls() {
+  const options = (values) => values.map(([value, text]) => new Option(text, value));
+  $("layer").replaceChildren(...options(data.layers.map(({ name, short }, at) => [at, name || short])));
+  $("sample").replaceChildren(...options(data.samples.map((sample, at) => [at, sample])));
+  $("sample-label").hidden = data.samples.length === 1;
+  $("words-label").hidden = !data.axes.some(({ words }) => words);
+  const any = (rows) => rows?.some((row) => row.some(Boolean));
+  $("special-label").hidden = !data.axes.some((axis) => any(axis.special) || axis.prefix?.length);
+  $("padding-label").hidden = !data.axes.some((axis) => any(axis.padding) || axis.places?.some((places) => places.includes(-1)));
+}
+
+function fitControls() {
+  const [, windows, heads] = layer().shape;
+  if (typeof state.head === "number") state.head = clamp(state.head, heads);
+  state.window = clamp(state.window, windows);
+  state.query = clamp(state.query, queries().length);
+  const choices = [...Array.from({ length: heads }, (_, head) => [head, `${head}`]), ["mean", "mean of heads"], ["max", "max of heads"]];
+  if ($("head").options.length !== choices.length) $("head").replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
+  $("layer").value = String(state.layer);
+  $("head").value = String(state.head);
+  $("window-label").hidden = windows === 1;
+  $("window").max = String(windows - 1);
+  $("window").value = String(state.window);
+  $("query").max = String(queries().length - 1);
+}
+
+let turn = 0;
+async function update() {
+  const own = (turn += 1);
+  fitControls();
+  const found = await open(state.layer);
+  // Another layer was selected while this one was unpacked.
+  if (own !== turn) return;
+  view.maps = found;
+  view.rows = groupsOf(queries());
+  view.columns = groupsOf(keys());
+  // A hidden position cannot be the query.
+  if (isHidden(queries(), state.query)) state.query = view.rows[0].positions[0];
+  $("from").hidden = isShared();
+  toPanel.title.hidden = isShared();
+  if (!isShared()) fromPanel.show(queries(), view.rows, choose);
+  toPanel.show(keys(), view.columns, isShared() ? choose : null);
+  drawGrid();
+  drawMap();
+  drawQuery();
+  document.documentElement.dataset.turn = String(turn);
+}
+
+function listen() {
+  const number = (text) => (/^\d+$/.test(text) ? Number(text) : text);
+  for (const id of ["layer", "head", "sample", "norm", "scale", "window", "strongest"]) {
+    $(id).addEventListener("input", () => {
+      if ($(id).value === "") return;
+      state[id] = number($(id).value);
+      state.strongest = clamp(state.strongest, 21);
+      run(update);
+    });
+  }
+  for (const id of ["padding", "special", "words"]) $(id).addEventListener("input", () => { state[id] = $(id).checked; run(update); });
+  $("query").addEventListener("input", () => choose(Number($("query").value), state.window));
+  $("controls").addEventListener("submit", (event) => event.preventDefault());
+  $("grid").addEventListener("click", (event) => chooseCell(event));
+  $("grid").addEventListener("keydown", (event) => moveCell(event));
+  for (const kind of ["pointermove", "pointerdown"]) $("map").addEventListener(kind, (event) => readMap(event));
+  $("map").addEventListener("keydown", (event) => moveRow(event));
+  $("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
+  $("copy").addEventListener("click", () => run(copy));
+  $("png").addEventListener("click", () => run(save));
+  new ResizeObserver(() => view.maps && run(update)).observe(document.querySelector("main"));
+}
+
+function chooseCell(event) {
+  const head = Math.floor((event.offsetX - overview.left) / overview.cell);
+  const number = Math.floor((event.offsetY - overview.top) / overview.cell);
+  if (number < 0 || number >= data.layers.length || head >= data.layers[number].shape[2]) return;
+  // A click on the name of a layer selects the mean of its heads.
+  Object.assign(state, { layer: number, head: head < 0 ? "mean" : head });
+  run(update);
+}
+
+const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+function moveCell(event) {
+  const move = ARROWS[event.key];
+  if (!move) return;
+  event.preventDefault();
+  state.layer = clamp(state.layer + move[0], data.layers.length);
+  const head = typeof state.head === "number" ? state.head : 0;
+  state.head = clamp(head + move[1], layer().shape[2]);
+  run(update);
+}
+
+function moveRow(event) {
+  const move = ARROWS[event.key];
+  if (!move) return;
+  event.preventDefault();
+  const at = view.rows.findIndex(({ positions }) => positions.includes(state.query));
+  const next = move[0] || move[1];
+  choose(view.rows[clamp(at + next, view.rows.length)].positions[0], state.window);
+}
+
+function readMap(event) {
+  const box = $("map").getBoundingClientRect();
+  const row = clamp(Math.floor(((event.clientY - box.top) / box.height) * view.rows.length), view.rows.length);
+  const column = clamp(Math.floor(((event.clientX - box.left) / box.width) * view.columns.length), view.columns.length);
+  choose(view.rows[row].positions[0], state.window);
+  $("readout").textContent = `${view.rows[row].label} → ${view.columns[column].label}: ${rounded(drawMap.whole[row * view.columns.length + column])}`;
+}
+
+function setTheme(dark) {
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  $("theme").textContent = dark ? "Light" : "Dark";
+  $("theme").setAttribute("aria-pressed", String(dark));
+  if (view.maps) run(update);
+}
+
+function report(error) {
+  $("problem").hidden = false;
+  $("problem").textContent = String(error?.message ?? error);
+}
+const run = (what) => Promise.resolve().then(what).catch(report);
+
+async function begin() {
+  setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
+  fillControls();
+  Object.assign(state, data.start);
+  $("scale").value = state.scale;
+  readThumbs(await unpack($("thumbs").textContent));
+  await Promise.all(pictures.filter(Boolean).map((picture) => picture.decode()));
+  await update();
+  listen();
+  document.documentElement.dataset.drawn = performance.now().toFixed(0);
+}
+
+run(begin);

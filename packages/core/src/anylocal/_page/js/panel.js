@@ -1,0 +1,145 @@
+// The positions of an axis, over the image or as a line of tokens.
+import { rounded } from "./scales.js";
+import { $, TABLES, data, layer, state } from "./state.js";
+import { isPadding, isSpecial, placeOf } from "./positions.js";
+import { canvasOf, colour, css, imageOf, sized } from "./draw.js";
+
+export const pictures = data.images.map((source) => {
+  if (!source) return null;
+  const image = new Image();
+  image.src = source;
+  return image;
+});
+
+class Panel {
+  constructor(root, title) {
+    this.root = root;
+    this.root.replaceChildren();
+    this.title = document.createElement("h3");
+    this.title.textContent = title;
+    this.tokens = document.createElement("div");
+    this.tokens.className = "tokens";
+    this.canvas = document.createElement("canvas");
+    this.canvas.setAttribute("aria-hidden", "true");
+    this.root.append(this.title, this.tokens, this.canvas);
+    this.tokens.addEventListener("pointerover", ({ target }) => this.pick(target.dataset?.positions?.split(" ")[0]));
+    this.tokens.addEventListener("click", ({ target }) => this.pick(target.dataset?.positions?.split(" ")[0]));
+    for (const kind of ["pointermove", "pointerdown"]) this.canvas.addEventListener(kind, (event) => this.pickCell(event));
+  }
+
+  // Shows an axis; `choose` is called with a position and a window.
+  show(axis, groups, choose) {
+    Object.assign(this, { axis, groups, choose });
+    const patches = axis.kind === "patches";
+    this.spans = groups.filter(({ positions }) => !patches || positions[0] < axis.prefix.length).map((group) => this.span(group));
+    this.tokens.replaceChildren(...this.spans);
+    this.tokens.hidden = this.spans.length === 0;
+    this.tokens.dir = /^[^A-Za-z]*[\u0590-\u08ff\ufb1d-\ufefc]/.test(groups.filter(({ positions }) => !isSpecial(axis, positions[0])).map(({ label }) => label).join("")) ? "rtl" : "ltr";
+    this.canvas.hidden = !patches;
+  }
+
+  span({ label, positions }) {
+    const span = document.createElement("span");
+    span.className = "token";
+    span.classList.toggle("padding", isPadding(this.axis, positions[0]));
+    span.textContent = label.replaceAll("\n", "⏎").replace(/^\s*$/, "␣");
+    span.dataset.positions = positions.join(" ");
+    return span;
+  }
+
+  pick(position) {
+    if (position !== undefined && this.choose) this.choose(Number(position), state.window);
+  }
+
+  pickCell(event) {
+    if (!this.choose) return;
+    const box = this.canvas.getBoundingClientRect();
+    const [rows, columns] = this.axis.grid;
+    const row = Math.min(rows - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * rows)));
+    const column = Math.min(columns - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * columns)));
+    this.pickPlace(row * columns + column);
+  }
+
+  // In a windowed layer, the place also determines the window.
+  pickPlace(place) {
+    const windows = layer().shape[1];
+    for (let nth = 0; nth < windows; nth++) {
+      const window = (state.window + nth) % windows;
+      for (let position = this.axis.prefix.length; position < this.axis.length; position++) {
+        if (placeOf(this.axis, position, window) === place) return this.choose(position, window);
+      }
+    }
+  }
+
+  get picture() {
+    return this.axis.kind === "patches" ? pictures[state.sample % Math.max(1, pictures.length)] : null;
+  }
+
+  get table() {
+    return this.picture ? TABLES.image : TABLES.map;
+  }
+
+  // Weights of the groups, in their order, or null for positions without weights; `chosen` is one position.
+  paint(weights, scale, chosen) {
+    this.spans.forEach((span, at) => {
+      const index = this.axis.kind === "patches" ? this.groups.findIndex(({ positions }) => String(positions[0]) === span.dataset.positions) : at;
+      const shade = weights ? colour(this.table, scale.step(weights[index])) : null;
+      span.style.background = shade ? `rgb(${shade.join(" ")})` : "";
+      // Black or white text, by the luma of the background.
+      span.style.color = shade ? (0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] > 140 ? "#000" : "#fff") : "";
+      span.classList.toggle("chosen", span.dataset.positions.split(" ").includes(String(chosen)));
+      span.title = weights ? `${span.textContent}: ${rounded(weights[index])}` : "";
+      // Cells beside an image are too few to compare by colour, and often beyond the scale.
+      if (weights && this.axis.kind === "patches") span.dataset.weight = rounded(weights[index]);
+    });
+    if (this.axis.kind === "patches") this.paintImage(weights, scale, chosen);
+  }
+
+  paintImage(weights, scale, chosen) {
+    const [rows, columns] = this.axis.grid;
+    const { picture } = this;
+    const [high, wide] = this.axis.size ?? (picture ? [picture.naturalHeight, picture.naturalWidth] : [rows, columns]);
+    const most_wide = Math.min(460, this.root.clientWidth || 460);
+    const width = Math.min(most_wide, (460 * wide) / high);
+    const height = (width * high) / wide;
+    const drawing = sized(this.canvas, width, height);
+    drawing.fillStyle = css("--empty");
+    drawing.fillRect(0, 0, width, height);
+    if (picture?.naturalWidth) drawing.drawImage(picture, 0, 0, width, height);
+    if (weights) {
+      const cells = new Float32Array(rows * columns).fill(NaN);
+      this.groups.forEach(({ positions: [position] }, at) => {
+        const place = placeOf(this.axis, position);
+        if (place >= 0) cells[place] = weights[at];
+      });
+      drawing.imageSmoothingEnabled = false;
+      drawing.drawImage(canvasOf(imageOf(cells, columns, rows, scale, this.table)), 0, 0, width, height);
+    }
+    const place = chosen === null ? -1 : placeOf(this.axis, chosen);
+    if (place < 0) return;
+    const [x, y, w, h] = [(place % columns) * (width / columns), Math.floor(place / columns) * (height / rows), width / columns, height / rows];
+    for (const [style, line] of [["#000", 4], ["#fff", 2]]) {
+      drawing.strokeStyle = style;
+      drawing.lineWidth = line;
+      drawing.strokeRect(x, y, w, h);
+    }
+  }
+
+  // The centre of a position on the screen.
+  anchor(position) {
+    const span = this.spans.find(({ dataset }) => dataset.positions.split(" ").includes(String(position)));
+    if (span) {
+      const box = span.getBoundingClientRect();
+      return { x: box.left + box.width / 2, top: box.top, bottom: box.bottom, lift: 1 };
+    }
+    const place = this.axis.kind === "patches" ? placeOf(this.axis, position) : -1;
+    if (place < 0) return null;
+    const box = this.canvas.getBoundingClientRect();
+    const [rows, columns] = this.axis.grid;
+    const y = box.top + (Math.floor(place / columns) + 0.5) * (box.height / rows);
+    return { x: box.left + ((place % columns) + 0.5) * (box.width / columns), top: y, bottom: y, lift: 0 };
+  }
+}
+
+export const fromPanel = new Panel($("from"), "queries");
+export const toPanel = new Panel($("to"), "keys");

@@ -1,0 +1,20 @@
+// What the page shows, and its data.
+import { bytesOf } from "./bytes.js";
+
+export const $ = (id) => document.getElementById(id);
+export const data = JSON.parse($("data").textContent);
+
+// Red, green, blue and opacity of each of 256 steps.
+export const TABLES = { map: bytesOf(data.colours.map), image: bytesOf(data.colours.image) };
+export const state = { layer: 0, head: 0, sample: 0, window: 0, query: 0, strongest: 5, norm: "default", scale: "own", padding: true, special: false, words: false };
+
+export const layer = () => data.layers[state.layer];
+export const queries = () => data.axes[layer().queries];
+export const keys = () => data.axes[layer().keys];
+export const isShared = () => layer().queries === layer().keys;
+
+export const normOf = (usual) => (state.norm === "default" ? usual : state.norm);
+export const sharedTop = () => (state.scale === "one" ? layer().tops[state.sample] : null);
+
+// The layer that is shown, and its queries and keys as they are drawn: see groupsOf.
+export const view = { maps: null, rows: [], columns: [] };
