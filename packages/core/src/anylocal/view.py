@@ -1,7 +1,8 @@
 """The interactive page: every head of every layer, in one file that opens offline in any browser.
 
 Thumbnails of all heads; the map of one of them; and the attention of each position, drawn live over the image or the
-text. The page holds the maps themselves, one byte a weight, and reports the rounding error.
+text. The page holds the maps themselves, one byte a weight, or the query and key of long ones, from which it computes
+the rows that are asked for; it reports the error of either.
 
 Needs the extras ``anylocal[plot,torch]``.
 """
@@ -32,6 +33,7 @@ try:
     from anylocal._maps.maps import AttentionMaps
     from anylocal._maps.tokens import Tokens
     from anylocal._page.assemble import script
+    from anylocal._page.computed import MARGIN, SAMPLED, pack_operands
     from anylocal._page.describe import colours_of, describe, named, sources_of, tokens_of
     from anylocal._page.payload import compressed, pack, quantise
 except ModuleNotFoundError as error:
@@ -67,7 +69,8 @@ class Page:
         The complete page. It loads no other resources.
     title : str
     error : float
-        The largest difference between a weight on the page and the map's.
+        The largest difference between a weight on the page and the map's; for layers that the page computes, twice
+        the largest in a sample of rows of every head.
     height : int
         Height of the frame in a notebook, in CSS pixels.
 
@@ -135,7 +138,7 @@ def explore(
     std: Statistics = None,
     cmap: Cmap | None = None,
     title: str | None = None,
-    limit: int | str | None = "64MiB",
+    limit: int | str | None = "128MiB",
 ) -> Page:
     """Make the interactive page of the maps of one forward pass.
 
@@ -188,6 +191,13 @@ def explore(
     A weight is stored as a byte: the square root of its ratio to the greatest weight of its matrix. A weight w of a
     matrix with greatest weight m is off by at most about sqrt(w · m) / 255; `Page.error` and the last line of the page
     report the largest error. Words are merged as in `anylocal.attention.merge_words`.
+
+    Of long maps, from about 8 times the size of a head, the page holds query and key instead, with a step for each
+    channel, and the browser computes rows from them: the size then grows with the length, not with its square. They
+    have 8, 12 or 16 bits a number: as few as keep each weight within 1 % of the greatest of its row, with a margin of 2
+    over what is measured in 64 rows of every head. Masks that are causal, slide, or hide padding are kept as such. Maps
+    that are no plain softmax of query and key, or have a bias of each pair, are stored at any length. The picture of
+    a long map has a row for one query of several, and a cell for several keys; the rows asked for are complete.
 
     Scales end where those of `anylocal.plot` do: at a robust maximum of the patches or words. Greater weights, which
     class and special tokens often have, are clipped; the legend shows how great they are.
@@ -256,7 +266,7 @@ def _packed(layers: Sequence[AttentionMap], samples: Sequence[int], limit: int |
     packed: list[Layer] = []
     # Delayed, so that no bar flashes up for a page of a few layers.
     for layer in tqdm(layers, desc="packing", unit="layer", delay=2, leave=False):
-        packed.append(pack(layer, samples))
+        packed.append(pack_operands(layer, samples) or pack(layer, samples))
         size += len(packed[-1].text)
         if most is not None and size > most:
             msg = (
@@ -281,11 +291,25 @@ def _page(title: str, data: dict[str, Any], blobs: Sequence[tuple[str, str]]) ->
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
     style, code = Markup((folder / "page.css").read_text("utf-8")), Markup(script())  # noqa: S704  # our own files
-    note = (
-        f"Weights on this page differ from the model's by at most {data['error']:.1g}: each is stored in one byte, as"
-        f" the square root of its ratio to the greatest weight of its head. Made by anylocal {version('anylocal')}."
-    )
+    note = f"{_note(data)} Made by anylocal {version('anylocal')}."
     text = template.render(
         title=title, data=data, blobs=blobs, note=note, version=version("anylocal"), style=style, script=code
     )
     return Page(text, title, data["error"])
+
+
+def _note(data: dict[str, Any]) -> str:
+    forms = [layer["operands"] for layer in data["layers"] if layer["operands"]]
+    off = f"Weights on this page differ from the model's by at most {data['error']:.1g}"
+    stored = "stored in one byte, as the square root of its ratio to the greatest weight of its head"
+    if not forms:
+        return f"{off}: each is {stored}."
+    few, many = min(form["bits"] for form in forms), max(form["bits"] for form in forms)
+    bits = f"{few}" if few == many else f"{few} to {many}"
+    share = 100 * max(form["relative"] for form in forms)
+    where = "" if len(forms) == len(data["layers"]) else f" of {len(forms)} layers; in the others each is {stored}"
+    measured = f"({MARGIN} times the largest errors found in {SAMPLED} rows of every head)"
+    return (
+        f"{off}, and {share:.1g} % of the greatest of their row {measured}: they are computed from query and key, kept"
+        f" in {bits} bits a number{where}."
+    )

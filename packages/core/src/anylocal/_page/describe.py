@@ -60,6 +60,7 @@ def describe(
                 "keys": keys,
                 "tops": pack.tops,
                 "differences": pack.differences,
+                "operands": pack.operands,
                 "thumbs": [
                     {"shape": heads[0].weights.shape, "tops": [head.top for head in heads]} for heads in pack.thumbs
                 ],

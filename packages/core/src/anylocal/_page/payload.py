@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import gzip
 import itertools
+import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,21 +63,24 @@ class Layer:
     ----------
     text : str
         Base64 of gzip of the scales, then the levels, of (sample, window, head, query, key).
-    differences : bool
-        Whether the levels are differences from the row above, modulo 256.
     thumbs : list of list of Thumb
         By sample and head.
     error : float
         The largest difference between a weight read from the bytes and the map's.
     tops : list of float
         Where a scale that all heads share ends, for each sample.
+    differences : bool
+        Whether the levels are differences from the row above, modulo 256.
+    operands : dict, optional
+        How query and key are stored if the text holds these instead: see `anylocal._page.computed`.
     """
 
     text: str
-    differences: bool
     thumbs: list[list[Thumb]]
     error: float
     tops: list[float]
+    differences: bool = False
+    operands: dict[str, Any] | None = None
 
 
 def quantise(weights: Weights) -> Quantised:
@@ -108,7 +112,7 @@ def pack(attention: AttentionMap, samples: Sequence[int]) -> Layer:
     tops: list[float] = []
     for sample in samples:
         windows = range(sample * attention.windows, (sample + 1) * attention.windows)
-        flags = [_flags(attention, window) for window in windows]
+        flags = [flags_of(attention, window) for window in windows]
         weights = [list(_heads(attention, window)) for window in windows]
         matrices += [quantise(head) for heads in weights for head in heads]
         counted = [[head[np.ix_(*each)] for head in heads] for heads, each in zip(weights, flags, strict=True)]
@@ -119,10 +123,10 @@ def pack(attention: AttentionMap, samples: Sequence[int]) -> Layer:
     differences = _is_smooth(matrices[len(matrices) // 2].levels)
     return Layer(
         compressed(matrices, differences=differences),
-        differences,
         thumbs,
         max((matrix.error for matrix in matrices), default=0.0),
         tops,
+        differences,
     )
 
 
@@ -131,9 +135,16 @@ def compressed(matrices: Iterable[Quantised], *, differences: bool = False) -> s
     matrices = list(matrices)
     scales = np.array([matrix.scale for matrix in matrices], dtype=_FLOAT)
     levels = (_row_differences(matrix.levels) if differences else matrix.levels for matrix in matrices)
-    content = b"".join([scales.tobytes(), *(matrix.tobytes() for matrix in levels)])
-    # No timestamp, so that the same maps make the same page.
-    return base64.b64encode(gzip.compress(content, compresslevel=6, mtime=0)).decode("ascii")
+    return text_of([scales.tobytes(), *(matrix.tobytes() for matrix in levels)])
+
+
+def text_of(parts: Iterable[bytes], *, huffman: bool = False) -> str:
+    """Return bytes as base64 of gzip; `huffman` is for numbers that do not repeat, and takes a tenth of the time."""
+    strategy = zlib.Z_HUFFMAN_ONLY if huffman else zlib.Z_DEFAULT_STRATEGY
+    # In gzip's format without a timestamp, so that the same maps make the same page.
+    stream = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS + 16, strategy=strategy)
+    made = b"".join([*map(stream.compress, parts), stream.flush()])
+    return base64.b64encode(made).decode("ascii")
 
 
 def _row_differences(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -158,7 +169,7 @@ def _thumb(windows: Sequence[Weights], flags: tuple[Flags, Flags], top: float) -
     return Thumb(panel.weights, panel.counted, min(top, top_of(panel.counted)))
 
 
-def _flags(attention: AttentionMap, window: int) -> tuple[Flags, Flags]:
+def flags_of(attention: AttentionMap, window: int) -> tuple[Flags, Flags]:
     """Return which queries and which keys the scale is for."""
     text = place_of(attention, window)
     return counted_of(attention.queries, range(attention.shape[2]), text), counted_of(

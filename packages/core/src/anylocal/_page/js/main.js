@@ -7,7 +7,7 @@ import { open } from "./weights.js";
 import { drawGrid, overview, readThumbs } from "./overview.js";
 import { fromPanel, pictures, toPanel } from "./panel.js";
 import { drawMap } from "./map.js";
-import { drawQuery } from "./query.js";
+import { drawQuery, markRow } from "./query.js";
 import { copy, save } from "./save.js";
 
 function choose(query, window) {
@@ -62,8 +62,9 @@ async function update() {
   if (!isShared()) fromPanel.show(queries(), view.rows, choose);
   toPanel.show(keys(), view.columns, isShared() ? choose : null);
   drawGrid();
-  drawMap();
   drawQuery();
+  if (!(await drawMap(() => own === turn))) return;
+  markRow();
   document.documentElement.dataset.turn = String(turn);
 }
 
@@ -125,7 +126,7 @@ function readMap(event) {
   const row = clamp(Math.floor(((event.clientY - box.top) / box.height) * view.rows.length), view.rows.length);
   const column = clamp(Math.floor(((event.clientX - box.left) / box.width) * view.columns.length), view.columns.length);
   choose(view.rows[row].positions[0], state.window);
-  $("readout").textContent = `${view.rows[row].label} → ${view.columns[column].label}: ${rounded(drawMap.whole[row * view.columns.length + column])}`;
+  $("readout").textContent = `${view.rows[row].label} → ${view.columns[column].label}: ${rounded(view.weights[column])}`;
 }
 
 function setTheme(dark) {

@@ -2,27 +2,90 @@
 import { greatest, scaleOf } from "./scales.js";
 import { $, TABLES, data, keys, layer, normOf, queries, sharedTop, state, view } from "./state.js";
 import { countedOf } from "./positions.js";
-import { wholeOf } from "./weights.js";
+import { merged } from "./weights.js";
 import { css, drawLegend, imageOf, sized } from "./draw.js";
 
-export function drawMap() {
-  const whole = wholeOf(view.maps, view.rows, view.columns);
-  const [down, across] = [countedOf(queries(), view.rows), countedOf(keys(), view.columns)];
-  const counted = new Float32Array(down.length * across.length);
-  down.forEach((row, y) => across.forEach((column, x) => { counted[y * across.length + x] = whole[row * view.columns.length + column]; }));
-  const scale = scaleOf(counted, across.length, greatest(whole), normOf("sqrt"), data, sharedTop());
+// A longer side is drawn in about so many cells: a screen has no room for more.
+const CELLS = 600;
+// Milliseconds of work after which the page is free for the reader's next step.
+const SLICE = 24;
+
+// Where blocks of groups start, so that none has both groups that count and others: see anylocal._drawing.panel.starts_of.
+function startsOf(count, counted) {
+  const together = Math.ceil(count / CELLS);
+  const flags = new Uint8Array(count);
+  for (const at of counted) flags[at] = 1;
+  const starts = [];
+  for (let start = 0, end = 0; start < count; start = end) {
+    while (end < count && flags[end] === flags[start]) end += 1;
+    const number = Math.ceil((end - start) / together);
+    for (let block = 0; block < number; block++) starts.push(start + Math.floor((block * (end - start)) / number));
+  }
+  return starts;
+}
+
+// Which groups of an axis are drawn, as where blocks of them start, and which blocks count for the scale.
+function blocksOf(axis, groups) {
+  const counted = countedOf(axis, groups);
+  const starts = startsOf(groups.length, counted);
+  const counts = new Set(counted);
+  return { starts, counted: [...starts.keys()].filter((at) => counts.has(starts[at])), length: groups.length };
+}
+
+// Means of the weights in each block.
+function shortened(weights, { starts, length }) {
+  if (starts.length === length) return weights;
+  return Float32Array.from(starts, (start, at) => {
+    const end = starts[at + 1] ?? length;
+    let sum = 0;
+    for (let place = start; place < end; place++) sum += weights[place];
+    return sum / (end - start);
+  });
+}
+
+// The middle row of each block of rows, each in means of blocks of columns; null if something else is to be drawn.
+async function cellsOf(down, across, isCurrent) {
+  const cells = new Float32Array(down.starts.length * across.starts.length);
+  let until = performance.now() + SLICE;
+  for (const [at, start] of down.starts.entries()) {
+    const middle = view.rows[(start + (down.starts[at + 1] ?? down.length) - 1) >> 1];
+    cells.set(shortened(merged(view.maps, middle.positions, view.columns), across), at * across.starts.length);
+    if (performance.now() < until) continue;
+    await new Promise((done) => setTimeout(done));
+    if (!isCurrent()) return null;
+    until = performance.now() + SLICE;
+  }
+  return cells;
+}
+
+// The cells that were computed last, and what of: another scale needs no others.
+const kept = { of: "", cells: null };
+
+// Returns whether the map was drawn; otherwise something else is to be drawn.
+export async function drawMap(isCurrent) {
+  const [down, across] = [blocksOf(queries(), view.rows), blocksOf(keys(), view.columns)];
+  const of = JSON.stringify(["layer", "head", "sample", "window", "padding", "special", "words"].map((name) => state[name]));
+  const cells = kept.of === of ? kept.cells : await cellsOf(down, across, isCurrent);
+  if (!cells) return false;
+  Object.assign(kept, { of, cells });
+  const [height, width] = [down.starts.length, across.starts.length];
+  const counted = new Float32Array(down.counted.length * across.counted.length);
+  down.counted.forEach((row, y) => across.counted.forEach((column, x) => { counted[y * across.counted.length + x] = cells[row * width + column]; }));
+  const scale = scaleOf(counted, across.counted.length, greatest(cells), normOf("sqrt"), data, sharedTop());
   const canvas = $("map");
-  [canvas.width, canvas.height] = [view.columns.length, view.rows.length];
+  [canvas.width, canvas.height] = [width, height];
   // Cells are square, unless one side of the map is more than four times the other.
   canvas.style.aspectRatio = String(Math.min(4, Math.max(0.25, view.columns.length / view.rows.length)));
-  canvas.getContext("2d").putImageData(imageOf(whole, view.columns.length, view.rows.length, scale, TABLES.map), 0, 0);
-  Object.assign(drawMap, { whole });
+  canvas.getContext("2d").putImageData(imageOf(cells, width, height, scale, TABLES.map), 0, 0);
   drawLabels();
   drawLegend("map", scale, TABLES.map);
   const count = layer().shape[2];
   const together = count > 1 && (state.head === "mean" || state.head === "max");
   const heads = together ? `${state.head} of ${count} heads` : `head ${count > 1 ? state.head : 0}`;
   $("heading").textContent = [layer().name || `layer ${layer().ref}`, heads].join(", ");
+  const [every, each] = [Math.ceil(down.length / height), Math.ceil(across.length / width)];
+  $("map-note").textContent = [every > 1 ? `One query of ${every} is drawn` : "", each > 1 ? `a cell is the mean of ${each} keys` : ""].filter(Boolean).join("; ");
+  return true;
 }
 
 // Labels beside the map, if they are few enough to be readable.

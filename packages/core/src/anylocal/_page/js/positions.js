@@ -1,5 +1,5 @@
 // What positions are called, where they lie, and which are drawn together.
-import { $, layer, state } from "./state.js";
+import { layer, state } from "./state.js";
 
 const textOf = (axis) => (axis.texts ? axis.texts[state.sample % axis.texts.length] : null);
 export const ofText = (axis, name) => axis[name]?.[state.sample % axis[name].length];

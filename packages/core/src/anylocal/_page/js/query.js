@@ -10,6 +10,7 @@ import { call } from "./call.js";
 export function drawQuery() {
   const group = view.rows.find(({ positions }) => positions.includes(state.query)) ?? { label: labelOf(queries(), state.query), positions: [state.query] };
   const weights = merged(view.maps, group.positions, view.columns);
+  view.weights = weights;
   const most = greatest(weights);
   const counted = countedOf(keys(), view.columns);
   const scale = scaleOf(counted.map((at) => weights[at]), counted.length, most, normOf("linear"), data, sharedTop());
@@ -68,7 +69,7 @@ function listStrongest(order, weights, group) {
   $("hidden-mass").textContent = state.head !== "max" && rest > data.error * hidden.length ? `Hidden positions get ${rounded(rest)} of the attention.` : "";
 }
 
-function markRow() {
+export function markRow() {
   const at = view.rows.findIndex(({ positions }) => positions.includes(state.query));
   $("band").hidden = at < 0;
   $("band").style.top = `${(100 * at) / view.rows.length}%`;

@@ -16,5 +16,5 @@ export const isShared = () => layer().queries === layer().keys;
 export const normOf = (usual) => (state.norm === "default" ? usual : state.norm);
 export const sharedTop = () => (state.scale === "one" ? layer().tops[state.sample] : null);
 
-// The layer that is shown, and its queries and keys as they are drawn: see groupsOf.
-export const view = { maps: null, rows: [], columns: [] };
+// The layer that is shown, its queries and keys as they are drawn (see groupsOf), and the weights of the query asked for.
+export const view = { maps: null, rows: [], columns: [], weights: null };

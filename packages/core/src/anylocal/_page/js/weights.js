@@ -1,5 +1,6 @@
 // The weights of the layer that is shown, by head and position.
-import { SQUARES, split, summed, unpack } from "./bytes.js";
+import { unpack } from "./bytes.js";
+import { computed, stored } from "./rows.js";
 import { $, data, layer, state } from "./state.js";
 
 // Decoded layers are cached up to this many bytes, the most recently used ones.
@@ -9,12 +10,11 @@ const opened = new Map();
 export function open(number) {
   const found = opened.get(number);
   opened.delete(number);
-  const [samples, windows, heads, rows, columns] = data.layers[number].shape;
-  const promise = found?.promise ?? unpack($(`layer-${number}`).textContent).then((buffer) => {
-    const maps = split(buffer, samples * windows * heads);
-    return data.layers[number].differences ? summed(maps, data.layers[number].shape) : maps;
-  });
-  opened.set(number, { promise, size: samples * windows * heads * rows * columns });
+  const { shape, differences, operands } = data.layers[number];
+  const promise = found?.promise ?? unpack($(`layer-${number}`).textContent).then((buffer) => (operands ? computed(buffer, shape, operands) : stored(buffer, shape, differences)));
+  const [samples, windows, heads, rows, columns] = shape;
+  const size = operands ? 6 * operands.features * heads * (rows + columns) : heads * rows * columns;
+  opened.set(number, { promise, size: samples * windows * size });
   let held = 0;
   for (const [key, { size }] of [...opened].reverse()) {
     held += size;
@@ -29,34 +29,29 @@ const blockOf = (head) => {
 };
 export const headsOf = () => (typeof state.head === "number" ? [state.head] : Array.from({ length: layer().shape[2] }, (_, head) => head));
 
-// Adds one row of the map, the weights of a query, to an array.
-function rowOf({ scales, bytes }, query, into, start) {
-  const [, , , rows, columns] = layer().shape;
-  const heads = headsOf();
-  for (const head of heads) {
-    const scale = scales[blockOf(head)];
-    const from = (blockOf(head) * rows + query) * columns;
-    if (state.head === "max") for (let key = 0; key < columns; key++) into[start + key] = Math.max(into[start + key], scale * SQUARES[bytes[from + key]]);
-    else for (let key = 0; key < columns; key++) into[start + key] += (scale * SQUARES[bytes[from + key]]) / heads.length;
+// The weights of one query, of the chosen head or of all heads together.
+function rowOf(maps, query) {
+  const [first, ...rest] = headsOf();
+  const columns = layer().shape[4];
+  const total = new Float32Array(columns);
+  maps.row(blockOf(first), query, total);
+  const own = new Float32Array(columns);
+  for (const head of rest) {
+    maps.row(blockOf(head), query, own);
+    if (state.head === "max") for (let key = 0; key < columns; key++) total[key] = Math.max(total[key], own[key]);
+    else for (let key = 0; key < columns; key++) total[key] += own[key];
   }
+  if (state.head !== "max") for (let key = 0; key < columns; key++) total[key] /= rest.length + 1;
+  return total;
 }
 
 // Attention to a word is the sum over its tokens, attention from a word the mean (Clark et al. 2019).
 export function merged(maps, positions, groups) {
-  const columns = layer().shape[4];
+  if (positions.length === 1 && groups.length === layer().shape[4]) return rowOf(maps, positions[0]);
   const total = new Float32Array(groups.length);
   for (const position of positions) {
-    const row = new Float32Array(columns);
-    rowOf(maps, position, row, 0);
+    const row = rowOf(maps, position);
     groups.forEach(({ positions: keys }, at) => { for (const key of keys) total[at] += row[key] / positions.length; });
   }
   return total;
-}
-
-export function wholeOf(maps, rows, columns) {
-  const [, , , all, wide] = layer().shape;
-  const whole = new Float32Array(rows.length * columns.length);
-  if (rows.length === all && columns.length === wide) for (let query = 0; query < all; query++) rowOf(maps, query, whole, query * wide);
-  else rows.forEach(({ positions }, at) => whole.set(merged(maps, positions, columns), at * columns.length));
-  return whole;
 }

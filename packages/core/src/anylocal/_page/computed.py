@@ -1,0 +1,237 @@
+"""Query and key of layers as compressed bytes for a browser, which computes rows from them when they are asked for.
+
+A constant added to all keys changes no softmax, and one added to all queries adds the same to each key's score: the
+means of both are taken off, and what is left of each channel is stored in as few bits as keep the error small. The
+logarithm of each row's sum is stored as well, so that a column costs no more than a row.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from anylocal._drawing.panel import starts_of
+from anylocal._drawing.scale import top_of
+from anylocal._maps.rows import block_rows, chunks
+from anylocal._page.operands import operands_of
+from anylocal._page.payload import THUMB, Layer, Thumb, flags_of, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from anylocal._drawing.norms import Weights
+    from anylocal._drawing.select import Flags
+    from anylocal._maps.map import AttentionMap
+    from anylocal._page.operands import Operands
+
+SAMPLED: Final = 64
+"""Rows of each head that are compared with the map's own."""
+
+CLOSE: Final = 0.005
+"""Numbers get more bits until no sampled weight is off by more than this, relative to the largest of its row."""
+
+MARGIN: Final = 2
+"""How many times the largest error in the sampled rows the page states: other rows may be worse. In DINOv2, the largest
+error in all rows of a layer is 1 to 2.5 times that in its sampled rows, and 1.8 times over all layers."""
+
+_BITS: Final = (8, 12, 16)
+_BYTE: Final = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """Vectors as integers: they are ``mean + step * levels``, each channel of each head with its own mean and step."""
+
+    levels: torch.Tensor
+    mean: torch.Tensor
+    step: torch.Tensor
+
+    @property
+    def rest(self) -> torch.Tensor:
+        """The vectors without their mean, as the browser reads them."""
+        return self.step * self.levels
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """The operands of a sample in a number of bits: ``softmax(scale · q.rest · k.rest + bias)``, within the spans."""
+
+    q: Channels
+    k: Channels
+    scale: float
+    bias: torch.Tensor
+    spans: torch.Tensor | None
+
+    @classmethod
+    def of(cls, given: Operands, bits: int) -> Rounded:
+        """Round operands; what the queries have in common becomes a part of the bias."""
+        q, k = _rounded(given.q, bits), _rounded(given.k, bits)
+        heads, groups = len(given.q), len(given.k)
+        common = (k.rest.repeat_interleave(heads // groups, 0) @ q.mean.mT)[..., 0]
+        return cls(q, k, given.scale, given.scale * common + given.bias, given.spans)
+
+    def scores(self, queries: slice | torch.Tensor) -> torch.Tensor:
+        """Return the scores of some queries, (head, query', key), but for a constant of each row."""
+        q, k = self.q.rest[:, queries], self.k.rest
+        heads, number, features = q.shape
+        made = (q.reshape(len(k), -1, features) @ k.mT).reshape(heads, number, -1)
+        made = made.mul_(self.scale).add_(self.bias[:, None])
+        if self.spans is not None:
+            start, stop = self.spans[:, queries, None]
+            places = torch.arange(made.shape[-1])
+            made.masked_fill_((places < start) | (places >= stop), -math.inf)
+        return made
+
+    def rows(self, queries: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weights of some queries, (head, query', key), and the logarithm of each row's sum."""
+        weights = self.scores(queries)
+        most = weights.amax(-1, keepdim=True)
+        # A row without any key is 0.
+        sums = weights.sub_(most.where(most > -math.inf, 0.0)).exp_().sum(-1, keepdim=True)
+        logarithms = (most + sums.log()).where(sums > 0, math.inf)
+        return weights.div_(sums.where(sums > 0, 1.0)), logarithms[..., 0]
+
+
+def pack_operands(attention: AttentionMap, samples: Sequence[int]) -> Layer | None:
+    """Return a layer as query and key, for its chosen samples; None if its map must be stored, or is small."""
+    windows = attention.windows
+    batch = [place for sample in samples for place in range(sample * windows, (sample + 1) * windows)]
+    with torch.no_grad():
+        found = operands_of(attention, batch)
+        return None if found is None else _pack(attention, batch, found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampled:
+    """Some rows of a place of the batch, as the map has them, (head, query, key); and what counts for its scale."""
+
+    picks: torch.Tensor
+    exact: torch.Tensor
+    flags: tuple[Flags, Flags]
+
+    @classmethod
+    def of(cls, attention: AttentionMap, place: int) -> _Sampled:
+        """Sample the rows that the scale is for, and a few others if there are any."""
+        flags = flags_of(attention, place)
+        parts = [np.flatnonzero(flags[0]), np.flatnonzero(~flags[0])[: SAMPLED // 4]]
+        few = parts[0][np.linspace(0, len(parts[0]) - 1, min(SAMPLED - len(parts[1]), len(parts[0]))).astype(int)]
+        picks = torch.from_numpy(np.sort(np.concatenate([few, parts[1]])))
+        whole = slice(place, place + 1), slice(None), picks.to(attention.device)
+        return cls(picks, attention.rows.take(*whole)[0].to("cpu", torch.float32), flags)
+
+    @property
+    def counted(self) -> list[Weights]:
+        """What the scale is for, of each head."""
+        rows, keys = self.flags[0][self.picks.numpy()], self.flags[1]
+        return [head[np.ix_(rows, keys)] for head in self.exact.numpy()]
+
+    def errors(self, rounded: Rounded) -> tuple[float, float]:
+        """Return the largest error of a weight, and the largest relative to the largest weight of its row."""
+        off = (rounded.rows(self.picks)[0] - self.exact).abs().amax(-1)
+        most = self.exact.amax(-1)
+        return float(off.max()), float((off / most.where(most > 0, 1.0)).max())
+
+
+def _pack(attention: AttentionMap, batch: Sequence[int], found: Sequence[Operands]) -> Layer:
+    sampled = [_Sampled.of(attention, place) for place in batch]
+    bits, rounded, error, relative = _close(found, sampled)
+    sums, cells = zip(*(_read(each, own.flags) for each, own in zip(rounded, sampled, strict=True)), strict=True)
+    thumbs, tops = [], []
+    for first in range(0, len(batch), attention.windows):
+        part = slice(first, first + attention.windows)
+        by_head = list(zip(*(own.counted for own in sampled[part]), strict=True))
+        tops.append(top_of(*itertools.chain.from_iterable(by_head)))
+        means = torch.stack(cells[part]).mean(0).numpy()
+        thumbs.append([_thumb(*each, sampled[first].flags) for each in zip(means, by_head, strict=True)])
+    form = {
+        "bits": bits,
+        "features": found[0].q.shape[-1],
+        "groups": len(found[0].k),
+        "scale": found[0].scale,
+        "spans": any(each.spans is not None for each in found),
+        "relative": MARGIN * relative,
+    }
+    return Layer(text_of(_sections(rounded, sums, bits), huffman=True), thumbs, MARGIN * error, tops, operands=form)
+
+
+def _close(found: Sequence[Operands], sampled: Sequence[_Sampled]) -> tuple[int, list[Rounded], float, float]:
+    """Return the operands in as few bits as are close enough, and their errors."""
+    for bits in _BITS:
+        rounded = [Rounded.of(each, bits) for each in found]
+        errors = [own.errors(each) for own, each in zip(sampled, rounded, strict=True)]
+        error, relative = (max(each) for each in zip(*errors, strict=True))
+        if relative <= CLOSE:
+            break
+    return bits, rounded, error, relative
+
+
+def _rounded(vectors: torch.Tensor, bits: int) -> Channels:
+    """Return vectors, (head, position, feature), in a number of bits, by channel."""
+    mean = vectors.mean(1, keepdim=True)
+    most = (vectors - mean).abs().amax(1, keepdim=True)
+    step = (most / (2 ** (bits - 1) - 1)).where(most > 0, 1.0)
+    return Channels(((vectors - mean) / step).round_(), mean, step)
+
+
+def _read(rounded: Rounded, flags: tuple[Flags, Flags]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logarithms of the sums of all rows, and the thumbnails, (head, row, column), block by block."""
+    heads, queries, keys = rounded.q.levels.shape[0], len(flags[0]), len(flags[1])
+    to_rows, to_columns = (_means(starts_of(side, THUMB), len(side)) for side in flags)
+    sums = torch.empty(heads, queries)
+    cells = torch.zeros(heads, to_rows.shape[1], to_columns.shape[1])
+    for part in chunks(slice(None), queries, block_rows((1, heads, queries, keys))):
+        weights, sums[:, part] = rounded.rows(part)
+        cells += to_rows[part].mT @ (weights @ to_columns)
+    return sums, cells
+
+
+def _means(starts: Sequence[int], length: int) -> torch.Tensor:
+    """Return the matrix, (position, block), of which a product takes the mean of each block."""
+    ends = [*starts[1:], length]
+    made = torch.zeros(length, len(starts))
+    for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        made[start:end, block] = 1 / (end - start)
+    return made
+
+
+def _thumb(cells: Weights, counted: Sequence[Weights], flags: tuple[Flags, Flags]) -> Thumb:
+    rows, columns = (side[starts_of(side, THUMB)] for side in flags)
+    own = cells[np.ix_(rows, columns)]
+    return Thumb(cells, own, min(top_of(*counted), top_of(own)))
+
+
+def _sections(rounded: Sequence[Rounded], sums: Sequence[torch.Tensor], bits: int) -> Iterator[bytes]:
+    """Yield what `js/operands.js` reads, in its order: numbers of four bytes first, then the levels by their bytes."""
+    yield from (_four(each) for each in sums)
+    yield from (_four(each.bias) for each in rounded)
+    for side in ([each.q for each in rounded], [each.k for each in rounded]):
+        yield from (_four(each.mean) for each in side)
+        yield from (_four(each.step) for each in side)
+    if any(each.spans is not None for each in rounded):
+        queries, keys = rounded[0].q.levels.shape[1], rounded[0].k.levels.shape[1]
+        every = torch.tensor([[0], [keys]]).expand(2, queries)
+        yield from ((every if each.spans is None else each.spans).numpy().astype("<i4").tobytes() for each in rounded)
+    levels = [side.levels.to(torch.int16).numpy() for each in rounded for side in (each.q, each.k)]
+    low = bits - _BYTE
+    # The high bytes are alike, and compress; the low ones do not.
+    yield from ((each >> low).astype(np.int8).tobytes() for each in levels)
+    if low:
+        rest = np.concatenate([(each & (2**low - 1)).astype(np.uint8).ravel() for each in levels])
+        yield rest.tobytes() if low == _BYTE else _nibbles(rest)
+
+
+def _four(values: torch.Tensor) -> bytes:
+    return values.contiguous().numpy().astype("<f4").tobytes()
+
+
+def _nibbles(values: npt.NDArray[np.uint8]) -> bytes:
+    """Return two values of four bits in each byte, the first in the lower half."""
+    even = np.pad(values, (0, len(values) % 2))
+    return bytes(even[::2] | even[1::2] << np.uint8(4))

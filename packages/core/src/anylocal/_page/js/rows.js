@@ -1,0 +1,117 @@
+// The rows and columns of a layer's maps, from one byte a weight, or from query and key. Nothing here needs a document.
+//
+// Both have row(block, query, into) and column(block, key, into), which write the weights of one head; a block is the
+// number of a head of a window of a sample. Shapes are (sample, window, head, query, key).
+import { SQUARES, split, summed } from "./bytes.js";
+
+export function stored(buffer, shape, differences) {
+  const [samples, windows, heads, rows, columns] = shape;
+  const maps = split(buffer, samples * windows * heads);
+  const { scales, bytes } = differences ? summed(maps, shape) : maps;
+  return {
+    size: bytes.length,
+    row(block, query, into) {
+      const from = (block * rows + query) * columns;
+      for (let key = 0; key < columns; key++) into[key] = scales[block] * SQUARES[bytes[from + key]];
+    },
+    column(block, key, into) {
+      const from = block * rows * columns + key;
+      for (let query = 0; query < rows; query++) into[query] = scales[block] * SQUARES[bytes[from + query * columns]];
+    },
+  };
+}
+
+// The sections of the bytes, in the order in which anylocal._page.computed writes them.
+function sections(buffer, [samples, windows, heads, rows, columns], { bits, features, groups, spans }) {
+  let at = 0;
+  const take = (Type, count) => {
+    const found = new Type(buffer, at, count);
+    at += count * Type.BYTES_PER_ELEMENT;
+    return found;
+  };
+  const batch = samples * windows;
+  const floats = (count) => take(Float32Array, batch * count);
+  const sums = floats(heads * rows);
+  const bias = floats(heads * columns);
+  const [qMean, qStep, kMean, kStep] = [heads, heads, groups, groups].map((count) => floats(count * features));
+  const ends = spans ? take(Int32Array, batch * 2 * rows) : null;
+  const [ofQ, ofK] = [heads * rows * features, groups * columns * features];
+  const high = take(Int8Array, batch * (ofQ + ofK));
+  const low = bits > 8 ? new Uint8Array(buffer, at) : null;
+  const level = {
+    8: (place) => high[place],
+    12: (place) => high[place] * 16 + ((low[place >> 1] >> (4 * (place & 1))) & 15),
+    16: (place) => high[place] * 256 + low[place],
+  }[bits];
+  const q = new Int16Array(batch * ofQ);
+  const k = new Float32Array(batch * ofK);
+  // Query and key of each sample follow each other.
+  for (let number = 0, place = 0; number < batch; number++) {
+    for (let within = 0; within < ofQ; within++) q[number * ofQ + within] = level(place++);
+    for (let within = 0; within < ofK; within++) k[number * ofK + within] = level(place++);
+  }
+  return { sums, bias, qMean, qStep, kMean, kStep, ends, q, k };
+}
+
+// The product of a vector with the one of so many features that starts at a place.
+function product(vector, all, start, features) {
+  let [a, b, c, d] = [0, 0, 0, 0];
+  let at = 0;
+  // Four sums, which do not wait for each other.
+  for (; at + 3 < features; at += 4) {
+    a += vector[at] * all[start + at];
+    b += vector[at + 1] * all[start + at + 1];
+    c += vector[at + 2] * all[start + at + 2];
+    d += vector[at + 3] * all[start + at + 3];
+  }
+  for (; at < features; at++) a += vector[at] * all[start + at];
+  return a + b + (c + d);
+}
+
+export function computed(buffer, shape, form) {
+  const [, , heads, rows, columns] = shape;
+  const { features, groups, scale } = form;
+  const { sums, bias, qMean, qStep, kMean, kStep, ends, q, k } = sections(buffer, shape, form);
+  const vector = new Float64Array(features);
+  // The number of the key head of a block, and the keys that a query sees.
+  const groupOf = (block) => Math.floor(block / heads) * groups + Math.floor((block % heads) / (heads / groups));
+  const spanOf = (block, query) => {
+    if (!ends) return [0, columns];
+    const from = Math.floor(block / heads) * 2 * rows + query;
+    return [ends[from], ends[from + rows]];
+  };
+  // Query or key, times what turns the levels of the other side into scores.
+  const scaled = (levels, start, block) => {
+    for (let at = 0; at < features; at++) vector[at] = scale * qStep[block * features + at] * kStep[groupOf(block) * features + at] * levels[start + at];
+    return vector;
+  };
+  return {
+    size: 2 * q.length + 4 * k.length,
+    row(block, query, into) {
+      const asked = scaled(q, (block * rows + query) * features, block);
+      const [start, stop] = spanOf(block, query);
+      const [sum, first, ofKeys] = [sums[block * rows + query], groupOf(block) * columns, block * columns];
+      into.fill(0, 0, columns);
+      for (let key = start; key < stop; key++) into[key] = Math.exp(product(asked, k, (first + key) * features, features) + bias[ofKeys + key] - sum);
+    },
+    column(block, key, into) {
+      const asked = scaled(k, (groupOf(block) * columns + key) * features, block);
+      const own = bias[block * columns + key];
+      for (let query = 0; query < rows; query++) {
+        const [start, stop] = spanOf(block, query);
+        const place = block * rows + query;
+        into[query] = key < start || key >= stop ? 0 : Math.exp(product(asked, q, place * features, features) + own - sums[place]);
+      }
+    },
+    // Query and key, by channel.
+    vectors(block, query, key) {
+      const group = groupOf(block);
+      const whole = (levels, mean, step, of, start) => Float32Array.from({ length: features }, (_, at) => mean[of * features + at] + step[of * features + at] * levels[start + at]);
+      return {
+        q: whole(q, qMean, qStep, block, (block * rows + query) * features),
+        k: whole(k, kMean, kStep, group, (group * columns + key) * features),
+        scale,
+      };
+    },
+  };
+}
