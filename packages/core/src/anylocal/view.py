@@ -143,8 +143,9 @@ def explore(
     """Make the interactive page of the maps of one forward pass.
 
     Shows thumbnails of all heads of all layers, the map of the chosen head, and the attention of one position over the
-    image or the tokens, its strongest weights as lines and as a list. Works by mouse, touch and keyboard; can average
-    or maximize over heads, hide special tokens and merge words; saves PNG, and shows the Python call of the picture.
+    image or the tokens, or what attends to it, with the strongest weights as lines and as a list. Works by mouse, touch
+    and keyboard; can average or maximize over heads, hide special tokens and merge words; saves PNG, and shows the
+    Python call of the picture.
 
     Parameters
     ----------
@@ -198,6 +199,13 @@ def explore(
     over what is measured in 64 rows of every head. Masks that are causal, slide, or hide padding are kept as such. Maps
     that are no plain softmax of query and key, or have a bias of each pair, are stored at any length. The picture of
     a long map has a row for one query of several, and a cell for several keys; the rows asked for are complete.
+
+    What the page shows is in its address after ``#``: a link shows the same picture. Scripts in the page, and a browser
+    that is driven by one, find ``globalThis.anylocal``. ``row({layer, head, query, sample})`` is a promise of a
+    Float32Array, the weights of a query, and ``column({layer, head, key, sample})`` of those that a key gets; a layer
+    is its name or its number on the page, a head a number, "mean" or "max", a sample its number in the batch, and what
+    is left out is what the page shows. ``state()`` is what it shows; ``setState({…})`` changes some of it, and is a
+    promise that is fulfilled when it is drawn. What is not there rejects the promise with a RangeError.
 
     Scales end where those of `anylocal.plot` do: at a robust maximum of the patches or words. Greater weights, which
     class and special tokens often have, are clipped; the legend shows how great they are.

@@ -8,6 +8,8 @@ export function call() {
   const windows = layer().shape[1];
   const image = data.samples[state.sample];
   const matrix = image * windows + state.window;
+  const together = { mean: ".mean(0)", max: ".amax(0)" }[state.head];
+  if (state.way === "key") return `plot.heatmap(${map}[${matrix}${together ? `]${together}` : `, ${state.head}]`}[:, [${state.key}]], norm="${normOf("sqrt")}")`;
   const norm = ["default", "linear"].includes(state.norm) ? [] : [`norm="${state.norm}"`];
   if (state.head === "max") return `plot.heatmap(${map}[${matrix}].amax(0), norm="${normOf("sqrt")}")`;
   const rest = [...(state.head === "mean" ? [] : [`head=${state.head}`]), ...norm];

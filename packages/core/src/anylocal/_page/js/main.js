@@ -7,16 +7,27 @@ import { open } from "./weights.js";
 import { drawGrid, overview, readThumbs } from "./overview.js";
 import { fromPanel, pictures, toPanel } from "./panel.js";
 import { drawMap } from "./map.js";
-import { drawQuery, markRow } from "./query.js";
+import { drawQuery, markLine, sides } from "./query.js";
+import { openDoor, recall, remember } from "./door.js";
 import { copy, save } from "./save.js";
 
-function choose(query, window) {
+// Asks for a query, or for a key.
+function choose(position, window) {
+  const [{ name }] = sides();
   const another = window !== state.window;
-  if (!another && query === state.query) return;
-  Object.assign(state, { query, window });
+  if (!another && position === state[name]) return;
+  state.window = window;
+  ask(name, position);
   $("window").value = String(window);
-  if (another) update();
+  if (another) run(update);
   else drawQuery();
+  remember();
+}
+
+// One position is both the query and the key where both sides are the same.
+function ask(name, position) {
+  state[name] = position;
+  if (isShared()) state.query = state.key = position;
 }
 
 function fillControls() {
@@ -35,6 +46,7 @@ function fitControls() {
   if (typeof state.head === "number") state.head = clamp(state.head, heads);
   state.window = clamp(state.window, windows);
   state.query = clamp(state.query, queries().length);
+  state.key = clamp(state.key, keys().length);
   const choices = [...Array.from({ length: heads }, (_, head) => [head, `${head}`]), ["mean", "mean of heads"], ["max", "max of heads"]];
   if ($("head").options.length !== choices.length) $("head").replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
   $("layer").value = String(state.layer);
@@ -42,7 +54,16 @@ function fitControls() {
   $("window-label").hidden = windows === 1;
   $("window").max = String(windows - 1);
   $("window").value = String(state.window);
-  $("query").max = String(queries().length - 1);
+  for (const id of ["sample", "way", "norm", "scale", "strongest"]) $(id).value = String(state[id]);
+  for (const id of ["padding", "special", "words"]) $(id).checked = state[id];
+  $("query").max = String((state.way === "query" ? queries() : keys()).length - 1);
+  $("query-name").textContent = state.way === "query" ? "Query" : "Key";
+}
+
+async function redraw(changes) {
+  Object.assign(state, changes);
+  if (isShared()) state.query = state.key = changes[state.way] ?? changes.query ?? changes.key ?? state.query;
+  await update();
 }
 
 let turn = 0;
@@ -55,22 +76,24 @@ async function update() {
   view.maps = found;
   view.rows = groupsOf(queries());
   view.columns = groupsOf(keys());
-  // A hidden position cannot be the query.
-  if (isHidden(queries(), state.query)) state.query = view.rows[0].positions[0];
+  const [asked, other] = sides();
+  // A hidden position cannot be asked for.
+  if (isHidden(asked.axis, state[asked.name])) ask(asked.name, asked.groups[0].positions[0]);
   $("from").hidden = isShared();
   toPanel.title.hidden = isShared();
-  if (!isShared()) fromPanel.show(queries(), view.rows, choose);
-  toPanel.show(keys(), view.columns, isShared() ? choose : null);
+  other.panel.show(other.axis, other.groups, isShared() ? choose : null);
+  if (!isShared()) asked.panel.show(asked.axis, asked.groups, choose);
   drawGrid();
   drawQuery();
   if (!(await drawMap(() => own === turn))) return;
-  markRow();
+  markLine();
   document.documentElement.dataset.turn = String(turn);
+  remember();
 }
 
 function listen() {
   const number = (text) => (/^\d+$/.test(text) ? Number(text) : text);
-  for (const id of ["layer", "head", "sample", "norm", "scale", "window", "strongest"]) {
+  for (const id of ["layer", "head", "sample", "way", "norm", "scale", "window", "strongest"]) {
     $(id).addEventListener("input", () => {
       if ($(id).value === "") return;
       state[id] = number($(id).value);
@@ -116,17 +139,19 @@ function moveRow(event) {
   const move = ARROWS[event.key];
   if (!move) return;
   event.preventDefault();
-  const at = view.rows.findIndex(({ positions }) => positions.includes(state.query));
+  const [{ name, groups }] = sides();
+  const at = groups.findIndex(({ positions }) => positions.includes(state[name]));
   const next = move[0] || move[1];
-  choose(view.rows[clamp(at + next, view.rows.length)].positions[0], state.window);
+  choose(groups[clamp(at + next, groups.length)].positions[0], state.window);
 }
 
 function readMap(event) {
   const box = $("map").getBoundingClientRect();
   const row = clamp(Math.floor(((event.clientY - box.top) / box.height) * view.rows.length), view.rows.length);
   const column = clamp(Math.floor(((event.clientX - box.left) / box.width) * view.columns.length), view.columns.length);
-  choose(view.rows[row].positions[0], state.window);
-  $("readout").textContent = `${view.rows[row].label} → ${view.columns[column].label}: ${rounded(view.weights[column])}`;
+  const [group, other] = state.way === "query" ? [view.rows[row], column] : [view.columns[column], row];
+  choose(group.positions[0], state.window);
+  $("readout").textContent = `${view.rows[row].label} → ${view.columns[column].label}: ${rounded(view.weights[other])}`;
 }
 
 function setTheme(dark) {
@@ -146,11 +171,13 @@ async function begin() {
   setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
   fillControls();
   Object.assign(state, data.start);
-  $("scale").value = state.scale;
+  if (isShared()) state.key = state.query;
+  openDoor(redraw);
   readThumbs(await unpack($("thumbs").textContent));
   await Promise.all(pictures.filter(Boolean).map((picture) => picture.decode()));
   await update();
   listen();
+  await recall(report);
   document.documentElement.dataset.drawn = performance.now().toFixed(0);
 }
 

@@ -49,7 +49,7 @@ async function cellsOf(down, across, isCurrent) {
   let until = performance.now() + SLICE;
   for (const [at, start] of down.starts.entries()) {
     const middle = view.rows[(start + (down.starts[at + 1] ?? down.length) - 1) >> 1];
-    cells.set(shortened(merged(view.maps, middle.positions, view.columns), across), at * across.starts.length);
+    cells.set(shortened(merged(view.maps, middle.positions, view.columns, "query"), across), at * across.starts.length);
     if (performance.now() < until) continue;
     await new Promise((done) => setTimeout(done));
     if (!isCurrent()) return null;

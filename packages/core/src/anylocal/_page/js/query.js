@@ -7,35 +7,43 @@ import { css, drawLegend, sized } from "./draw.js";
 import { fromPanel, toPanel } from "./panel.js";
 import { call } from "./call.js";
 
+// The side that is asked, and the one whose positions have the weights.
+export function sides() {
+  const ofQueries = { name: "query", axis: queries(), groups: view.rows, panel: isShared() ? toPanel : fromPanel };
+  const ofKeys = { name: "key", axis: keys(), groups: view.columns, panel: toPanel };
+  return state.way === "query" ? [ofQueries, ofKeys] : [ofKeys, ofQueries];
+}
+
 export function drawQuery() {
-  const group = view.rows.find(({ positions }) => positions.includes(state.query)) ?? { label: labelOf(queries(), state.query), positions: [state.query] };
-  const weights = merged(view.maps, group.positions, view.columns);
+  const [asked, other] = sides();
+  const position = state[asked.name];
+  const group = asked.groups.find(({ positions }) => positions.includes(position)) ?? { label: labelOf(asked.axis, position), positions: [position] };
+  const weights = merged(view.maps, group.positions, other.groups);
   view.weights = weights;
   const most = greatest(weights);
-  const counted = countedOf(keys(), view.columns);
+  const counted = countedOf(other.axis, other.groups);
   const scale = scaleOf(counted.map((at) => weights[at]), counted.length, most, normOf("linear"), data, sharedTop());
-  $("asked").textContent = `What ${group.label} attends to`;
-  toPanel.paint(weights, scale, isShared() ? state.query : null);
-  if (!isShared()) fromPanel.paint(null, null, state.query);
-  drawLegend("row", scale, toPanel.table);
+  $("asked").textContent = state.way === "query" ? `What ${group.label} attends to` : `What attends to ${group.label}`;
+  other.panel.paint(weights, scale, isShared() ? position : null);
+  if (!isShared()) asked.panel.paint(null, null, position);
+  drawLegend("row", scale, other.panel.table);
   const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, state.strongest);
-  drawLines(order, weights, most);
-  listStrongest(order, weights, group);
-  markRow();
-  $("query").value = String(state.query);
+  drawLines(asked.panel.anchor(position), order.map((at) => ({ end: other.panel.anchor(other.groups[at].positions[0]), weight: weights[at] })), most);
+  listStrongest(order, weights, other);
+  tellHidden(group, other);
+  markLine();
+  $("query").value = String(position);
   $("query").setAttribute("aria-valuetext", group.label);
   $("call").textContent = call();
 }
 
-function drawLines(order, weights, most) {
+function drawLines(start, ends, most) {
   const box = $("stage").getBoundingClientRect();
   const drawing = sized($("lines"), box.width, box.height);
-  const start = (isShared() ? toPanel : fromPanel).anchor(state.query);
   if (!start) return;
-  for (const at of [...order].reverse()) {
-    const end = toPanel.anchor(view.columns[at].positions[0]);
-    if (!end || weights[at] <= 0 || (end.x === start.x && end.top === start.top)) continue;
-    const share = weights[at] / most;
+  for (const { end, weight } of ends.reverse()) {
+    if (!end || weight <= 0 || (end.x === start.x && end.top === start.top)) continue;
+    const share = weight / most;
     const path = new Path2D();
     const [x0, x1] = [start.x - box.left, end.x - box.left];
     // Between tokens of one line, an arc above it: a straight line would cross them out.
@@ -57,21 +65,27 @@ function drawLines(order, weights, most) {
   }
 }
 
-function listStrongest(order, weights, group) {
+function listStrongest(order, weights, { groups }) {
   $("list").replaceChildren(...order.map((at) => {
     const item = document.createElement("li");
-    item.textContent = `${view.columns[at].label}  ${rounded(weights[at])}`;
+    item.textContent = `${groups[at].label}  ${rounded(weights[at])}`;
     return item;
   }));
-  const shown = new Set(view.columns.flatMap(({ positions }) => positions));
-  const hidden = Array.from({ length: keys().length }, (_, position) => position).filter((position) => !shown.has(position));
-  const [rest] = merged(view.maps, group.positions, [{ positions: hidden }]);
+}
+
+// What a query gives to positions that are not drawn; what a key gets from them is no share of anything.
+function tellHidden(group, { axis, groups }) {
+  const shown = new Set(groups.flatMap(({ positions }) => positions));
+  const hidden = Array.from({ length: axis.length }, (_, position) => position).filter((position) => !shown.has(position));
+  const [rest] = hidden.length && state.way === "query" ? merged(view.maps, group.positions, [{ positions: hidden }]) : [0];
   $("hidden-mass").textContent = state.head !== "max" && rest > data.error * hidden.length ? `Hidden positions get ${rounded(rest)} of the attention.` : "";
 }
 
-export function markRow() {
-  const at = view.rows.findIndex(({ positions }) => positions.includes(state.query));
+// Marks the row of the query, or the column of the key, in the map.
+export function markLine() {
+  const [{ name, groups }] = sides();
+  const at = groups.findIndex(({ positions }) => positions.includes(state[name]));
+  const [start, size] = [`${(100 * at) / groups.length}%`, `${100 / groups.length}%`];
   $("band").hidden = at < 0;
-  $("band").style.top = `${(100 * at) / view.rows.length}%`;
-  $("band").style.height = `${100 / view.rows.length}%`;
+  Object.assign($("band").style, name === "query" ? { top: start, height: size, left: "0", width: "100%" } : { left: start, width: size, top: "0", height: "100%" });
 }

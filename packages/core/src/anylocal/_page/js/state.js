@@ -6,7 +6,8 @@ export const data = JSON.parse($("data").textContent);
 
 // Red, green, blue and opacity of each of 256 steps.
 export const TABLES = { map: bytesOf(data.colours.map), image: bytesOf(data.colours.image) };
-export const state = { layer: 0, head: 0, sample: 0, window: 0, query: 0, strongest: 5, norm: "default", scale: "own", padding: true, special: false, words: false };
+// What is drawn; `way` is whose weights: those of a query, or those that a key gets.
+export const state = { layer: 0, head: 0, sample: 0, window: 0, way: "query", query: 0, key: 0, strongest: 5, norm: "default", scale: "own", padding: true, special: false, words: false };
 
 export const layer = () => data.layers[state.layer];
 export const queries = () => data.axes[layer().queries];
@@ -16,5 +17,5 @@ export const isShared = () => layer().queries === layer().keys;
 export const normOf = (usual) => (state.norm === "default" ? usual : state.norm);
 export const sharedTop = () => (state.scale === "one" ? layer().tops[state.sample] : null);
 
-// The layer that is shown, its queries and keys as they are drawn (see groupsOf), and the weights of the query asked for.
+// The layer that is shown, its queries and keys as they are drawn (see groupsOf), and the weights of the query or key asked for.
 export const view = { maps: null, rows: [], columns: [], weights: null };

@@ -1,7 +1,7 @@
 // The weights of the layer that is shown, by head and position.
 import { unpack } from "./bytes.js";
 import { computed, stored } from "./rows.js";
-import { $, data, layer, state } from "./state.js";
+import { $, data, state } from "./state.js";
 
 // Decoded layers are cached up to this many bytes, the most recently used ones.
 const KEPT = 256 * 2 ** 20;
@@ -23,35 +23,42 @@ export function open(number) {
   return promise;
 }
 
-const blockOf = (head) => {
-  const [, windows, heads] = layer().shape;
-  return (state.sample * windows + state.window) * heads + head;
+// A block is the number of a head of a window of a sample.
+const blockOf = ({ layer, sample, window }, head) => {
+  const [, windows, heads] = data.layers[layer].shape;
+  return (sample * windows + window) * heads + head;
 };
-export const headsOf = () => (typeof state.head === "number" ? [state.head] : Array.from({ length: layer().shape[2] }, (_, head) => head));
+export const headsOf = ({ layer, head } = state) => (typeof head === "number" ? [head] : Array.from({ length: data.layers[layer].shape[2] }, (_, number) => number));
 
-// The weights of one query, of the chosen head or of all heads together.
-function rowOf(maps, query) {
-  const [first, ...rest] = headsOf();
-  const columns = layer().shape[4];
-  const total = new Float32Array(columns);
-  maps.row(blockOf(first), query, total);
-  const own = new Float32Array(columns);
+// The weights of a query, or those that a key gets, at a layer, sample and window: of a head, or of all heads together.
+export function lineOf(maps, place, position) {
+  const [first, ...rest] = headsOf(place);
+  const [, , , rows, columns] = data.layers[place.layer].shape;
+  const [read, length] = place.way === "query" ? [maps.row, columns] : [maps.column, rows];
+  const total = new Float32Array(length);
+  read(blockOf(place, first), position, total);
+  const own = new Float32Array(length);
   for (const head of rest) {
-    maps.row(blockOf(head), query, own);
-    if (state.head === "max") for (let key = 0; key < columns; key++) total[key] = Math.max(total[key], own[key]);
-    else for (let key = 0; key < columns; key++) total[key] += own[key];
+    read(blockOf(place, head), position, own);
+    if (place.head === "max") for (let at = 0; at < length; at++) total[at] = Math.max(total[at], own[at]);
+    else for (let at = 0; at < length; at++) total[at] += own[at];
   }
-  if (state.head !== "max") for (let key = 0; key < columns; key++) total[key] /= rest.length + 1;
+  if (place.head !== "max") for (let at = 0; at < length; at++) total[at] /= rest.length + 1;
   return total;
 }
 
-// Attention to a word is the sum over its tokens, attention from a word the mean (Clark et al. 2019).
-export function merged(maps, positions, groups) {
-  if (positions.length === 1 && groups.length === layer().shape[4]) return rowOf(maps, positions[0]);
+// The weights between some positions together and groups of the other side. Attention to a word is the sum over its
+// tokens, attention from a word the mean (Clark et al. 2019).
+export function merged(maps, positions, groups, way = state.way) {
+  const place = { ...state, way };
   const total = new Float32Array(groups.length);
   for (const position of positions) {
-    const row = rowOf(maps, position);
-    groups.forEach(({ positions: keys }, at) => { for (const key of keys) total[at] += row[key] / positions.length; });
+    const line = lineOf(maps, place, position);
+    if (positions.length === 1 && groups.length === line.length) return line;
+    groups.forEach(({ positions: others }, at) => {
+      const share = way === "query" ? positions.length : others.length;
+      for (const other of others) total[at] += line[other] / share;
+    });
   }
   return total;
 }
