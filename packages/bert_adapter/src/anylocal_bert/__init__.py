@@ -45,7 +45,7 @@ def capture_attention(
     tokenizer : PreTrainedTokenizerBase, optional
         Labels the axes with the text of the tokens; without it, with their ids.
     **options
-        ``modules``, ``keep``, ``limit``, ``threads`` and ``any_version``; see `Adapter.capture_attention`.
+        ``modules``, ``keep``, ``limit``, ``threads``, ``reduce`` and ``any_version``; see `Adapter.capture_attention`.
 
     Returns
     -------

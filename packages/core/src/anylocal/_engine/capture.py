@@ -201,6 +201,10 @@ class Capture(Recording):
         """Whether it has stopped at its limit."""
         return self._log.full
 
+    def give_out_records(self) -> tuple[Record, ...]:
+        """Return the records so far and forget them; those that other threads add meanwhile stay."""
+        return self._log.give_out()
+
     def has_called(self, function: types.FunctionType) -> bool:
         """Return whether a captured function was called."""
         return any(s.called for s in self._subscriptions if s.function is function)

@@ -15,7 +15,7 @@ from anylocal.errors import LimitWarning, level_of_user
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from anylocal._engine.spec import Request
 
@@ -121,13 +121,22 @@ class Log:
             self._counted = self._estimated = 0
         return tuple(record for record, _ in _read(raw))
 
+    def give_out(self) -> tuple[Record, ...]:
+        """Return all records so far, and remove them with what the budget has counted; note what finished a call."""
+        records = self.take_out()
+        self.budget.clear()
+        self.ahead = 0
+        self._note_functions(records)
+        return records
+
+    def _note_functions(self, records: Iterable[Record]) -> None:
+        self.forgotten_functions.update(r.request.match.function for r in records if r.kind == "returned")
+
     def clear(self) -> None:
         """Remove all records, note which names they had, and record again if the limit had been reached."""
         dynamo.collect()
         self.forgotten_names = self.seen_names()
-        for record in self.records:
-            if record.kind == "returned":
-                self.forgotten_functions.add(record.request.match.function)
+        self._note_functions(self.records)
         with lock:
             self.raw.clear()
             self._counted = self._estimated = self._shared = self.ahead = 0

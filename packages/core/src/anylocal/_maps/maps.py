@@ -55,10 +55,31 @@ class AttentionMaps(Sequence[AttentionMap]):
         maps: Iterable[AttentionMap] | Callable[[], Sequence[AttentionMap]],
         *,
         unsupported: Mapping[str, str] = MappingProxyType({}),
+        reduced: Mapping[str, Sequence[Any]] = MappingProxyType({}),
     ) -> None:
         self._read = maps if callable(maps) else None
         self._maps = () if callable(maps) else tuple(maps_of(maps, "AttentionMaps"))
         self.unsupported = unsupported
+        self._reduced = reduced
+
+    @property
+    def reduced(self) -> dict[str, list[Any]]:
+        """What ``reduce=`` made of the maps: by module name, one value for each map, in order.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from anylocal.attention import capture_attention
+        >>> model = torch.nn.TransformerEncoderLayer(4, 2).eval()
+        >>> with capture_attention(model, reduce=lambda item: item[:, :, 0]) as maps, torch.no_grad():
+        ...     for batch in torch.ones(3, 5, 1, 4):
+        ...         output = model(batch)
+        >>> first_rows = torch.cat(maps.reduced["self_attn"])
+        >>> first_rows.shape, len(maps)
+        (torch.Size([3, 2, 5]), 0)
+        """
+        self._now()
+        return {name: list(values) for name, values in self._reduced.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Reduce to the maps so far: a copy does not grow, and does not keep the capture alive."""
@@ -190,7 +211,10 @@ class AttentionMaps(Sequence[AttentionMap]):
             return AttentionMaps(maps[index])
         if not maps:
             kind = StateError if isinstance(index, str) else PositionError
-            raise kind(f"No attention map {index!r}: nothing was captured; run the model inside the capture first.")
+            why = "nothing was captured; run the model inside the capture first."
+            if self._reduced:
+                why = "reduce= was given, and what it made of the maps is in .reduced."
+            raise kind(f"No attention map {index!r}: {why}")
         return _named(index, maps) if isinstance(index, str) else maps[inside(index, len(maps), "map")]
 
     def _across(self, layers: Any = ..., *index: Any) -> torch.Tensor:
@@ -213,7 +237,11 @@ class AttentionMaps(Sequence[AttentionMap]):
     def __repr__(self) -> str:
         rows = _rows(self._now())
         if not rows:
-            return "AttentionMaps: none"
+            return (
+                f"AttentionMaps: none, but .reduced of {tables.counted(len(self._reduced), 'module')}"
+                if self._reduced
+                else "AttentionMaps: none"
+            )
         more = [f"and {count} without a map: {what}" for what, count in Counter(self.unsupported.values()).items()]
         return tables.text("AttentionMaps", rows, more)
 

@@ -176,7 +176,9 @@ class Adapter(ABC):
             Try a version of the zoo that is not known.
         **options
             ``modules``, ``keep``, ``limit`` and ``threads``, as in `anylocal.capture`. A function as ``keep`` is
-            called with all values that decide the maps: queries, keys, masks (or None), and numbers.
+            called with all values that decide the maps: queries, keys, masks (or None), and numbers. And ``reduce``,
+            a function of a map: its results are kept in `AttentionMaps.reduced` instead of the maps, which are
+            forgotten as the model's forward returns (code under ``torch.compile``: when they are read, or at the end).
 
         Raises
         ------

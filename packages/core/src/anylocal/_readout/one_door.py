@@ -47,7 +47,7 @@ def capture_attention(model: nn.Module, *, tokenizer: object = None, **options: 
     tokenizer : PreTrainedTokenizerBase, optional
         Gives the tokens of a text their labels.
     **options
-        ``modules``, ``keep``, ``limit``, ``threads`` and ``any_version``; see `Adapter.capture_attention`.
+        ``modules``, ``keep``, ``limit``, ``threads``, ``reduce`` and ``any_version``; see `Adapter.capture_attention`.
 
     Returns
     -------

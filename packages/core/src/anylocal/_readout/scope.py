@@ -18,6 +18,7 @@ from anylocal._engine.resolve import Resolution, resolve
 from anylocal._engine.sites import check_options, only
 from anylocal._engine.spec import CaptureSpec, Match, Request, Role
 from anylocal._engine.tensors import module_names
+from anylocal._maps.array import MapArray
 from anylocal._maps.maps import AttentionMaps
 from anylocal._readout.borrowed import Borrowed, Owners
 from anylocal._readout.context import InputContext
@@ -35,7 +36,7 @@ from anylocal._readout.selection import (
     with_shared_functions,
 )
 from anylocal._readout.shared_keys import SharedKeys
-from anylocal.errors import OverlookedWarning, TargetError, level_of_user
+from anylocal.errors import OptionError, OverlookedWarning, TargetError, level_of_user
 
 if TYPE_CHECKING:
     from anylocal._engine.records import Record
@@ -72,10 +73,16 @@ class AttentionCapture:
         keep: str | Callable[[Any], Any] = "detach",
         limit: int | str | None = "auto",
         threads: str = "all",
+        reduce: Callable[[AttentionMap], Any] | None = None,
     ) -> None:
         if not isinstance(model, torch.nn.Module):
             raise TargetError(not_a_model_message(model))
         check_options(("maps",), keep, None, threads)
+        if not (reduce is None or callable(reduce)):
+            msg = f"reduce={reduce!r} is not a function; give one of a map, as in reduce=lambda item: item[:, :, 0]."
+            raise OptionError(msg)
+        self._reduce = reduce
+        self._reduced: dict[str, list[Any]] = {}
         self._adapter = adapter
         self._model = model
         self._about = about
@@ -105,7 +112,8 @@ class AttentionCapture:
         self._overlooked = overlooked_functions(chosen, known, self._unsupported)
         self._mapless = Mapless(chosen, self._readings, self._multihead, adapter.zoo)
         requests = [*self._requests(resolution, chosen, keep)]
-        sharing = SharedKeys()
+        # What is reduced after each forward pass is not kept for the steps of a text.
+        sharing = None if reduce else SharedKeys()
         self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads, sharing=sharing)
         self._reading = threading.RLock()
         self._begin_to_note()
@@ -116,7 +124,7 @@ class AttentionCapture:
     def maps(self) -> AttentionMaps:
         """The maps so far; more come while the model runs."""
         # A new object: a stored one would be a reference cycle, and all tensors would wait for the garbage collector.
-        return AttentionMaps(self._now, unsupported=self._unsupported)
+        return AttentionMaps(self._now, unsupported=self._unsupported, reduced=self._reduced)
 
     def _requests(self, resolution: Resolution, chosen: Resolution, keep: object) -> Iterator[Request]:
         # Before what they record, for they tell whose it is.
@@ -142,7 +150,21 @@ class AttentionCapture:
         known = {*self._multihead.functions, *self._borrowed.around_module(model)}
         if self._root is not None and self._root not in known:
             for function in (self._root, *self._around_root):
-                yield Request(Match(function, lambda owner: owner is model), CaptureSpec(), role=Role.BOUNDARIES)
+                match = Match(function, lambda owner: owner is model)
+                yield Request(match, CaptureSpec(), role=Role.BOUNDARIES, on_call=self._reducer())
+
+    def _reducer(self) -> Callable[[Any], object] | None:
+        """Return what reduces the maps so far as the model's forward starts and returns."""
+        if self._reduce is None:
+            return None
+        # The capture would hold the scope, and the scope the capture.
+        read = weakref.WeakMethod(self._now)
+
+        def reduce(_: object) -> None:
+            if (now := read()) is not None:
+                now()
+
+        return reduce
 
     def open(self) -> Self:
         """Start capturing."""
@@ -161,6 +183,8 @@ class AttentionCapture:
 
     def _close(self, *, raised: bool) -> None:
         self._capture.close()
+        if self._reduce is not None and not raised:
+            self._now()
         told = {
             name: layer.how
             for layer in self._overlooked
@@ -222,6 +246,7 @@ class AttentionCapture:
         with self._reading:
             memory = self._remembered()
             self._capture.clear()
+            self._reduced.clear()
             self._begin_to_note()
             self._multihead.weights.clear()
             self._begin_to_read(memory)
@@ -262,6 +287,9 @@ class AttentionCapture:
 
     def _now(self) -> Sequence[AttentionMap]:
         with self._reading:
+            if self._reduce is not None:
+                self._reduce_all(self._reduce, self._capture.give_out_records())
+                return ()
             records, self._read_so_far = self._capture.records_from(self._read_so_far)
             if records:
                 try:
@@ -272,6 +300,15 @@ class AttentionCapture:
                     self._begin_to_read()
                     raise
             return self._made
+
+    def _reduce_all(self, reduce: Callable[[AttentionMap], Any], records: Sequence[Record]) -> None:
+        self._mapless.read(filter(None, map(self._owners_noted.of, records)))
+        with torch.no_grad():
+            for item in self._all(records):
+                value = reduce(item)
+                # What is computed when it is read would hold the operands.
+                value = value.tensor() if isinstance(value, MapArray) else value
+                self._reduced.setdefault(item.name, []).append(value)
 
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
         for call in self._calls(records):
