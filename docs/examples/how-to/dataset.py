@@ -42,6 +42,26 @@ legend = ax.legend(fontsize="small")
 figure = plot.model(mean.compute())
 
 # %%
+# Anything else
+# -------------
+#
+# ``reduce=`` takes a function of a map. Its results are kept, by the name of the
+# module, and the maps go with each forward pass: one scope around a loop needs the
+# memory of one batch. Here it is the row of the class token, averaged over heads.
+
+with (
+    capture_attention(model, reduce=lambda item: item[:, :, 0].mean(1)) as maps,
+    torch.no_grad(),
+):
+    for batch in images.split(32):
+        model(batch)
+
+rows = {name: torch.cat(values) for name, values in maps.reduced.items()}
+{name: tuple(values.shape) for name, values in rows.items()}
+
+# %%
+# With ``keep="graph"`` the results have gradients, for a loss of the maps.
+#
 # A folder of images, a collection of texts
 # -----------------------------------------
 #

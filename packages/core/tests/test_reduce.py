@@ -18,19 +18,18 @@ from torch.nn import functional
 from anylocal.attention import AttentionMap, capture_attention
 from anylocal.errors import NothingRecordedWarning, OptionError, PositionError
 
+HEAD_SIZE = 7
+
 
 class Attention(nn.Module):
-    """One layer of attention under torch's fused kernel, whose operands can be watched."""
+    """One layer of attention under torch's fused kernel."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.qkv = nn.Linear(8, 24)
-        self.operands: list[weakref.ref[Tensor]] = []
+        self.qkv = nn.Linear(14, 3 * 2 * HEAD_SIZE)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
-        q = q.clone()
-        self.operands.append(weakref.ref(q))
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, HEAD_SIZE)).permute(2, 0, 3, 1, 4)
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -57,7 +56,12 @@ def model() -> Model:
 
 @pytest.fixture
 def batches() -> Tensor:
-    return torch.randn(4, 2, 5, 8, generator=torch.Generator().manual_seed(0))
+    return torch.randn(4, 2, 5, 14, generator=torch.Generator().manual_seed(0))
+
+
+def operands() -> int:
+    """Return how many tensors are alive that only queries, keys and values look like."""
+    return sum(type(item) is Tensor and item.shape[-1:] == (HEAD_SIZE,) for item in gc.get_objects())
 
 
 def first_row(item: AttentionMap) -> Tensor:
@@ -84,9 +88,7 @@ def test_the_operands_go_with_each_forward_pass(model: Model, batches: Tensor) -
     with torch.no_grad(), capture_attention(model, reduce=first_row):
         for batch in batches:
             model(batch)
-            assert [each() for layer in model.attentions for each in layer.operands] == [None] * 3
-            for layer in model.attentions:
-                layer.operands.clear()
+            assert operands() == 0
 
 
 def test_a_map_is_computed(model: Model, batches: Tensor) -> None:
@@ -96,7 +98,7 @@ def test_a_map_is_computed(model: Model, batches: Tensor) -> None:
     value = maps.reduced["layers.0"][0]
     assert isinstance(value, Tensor)
     torch.testing.assert_close(value.sum(-1), torch.full((2, 2, 5), 0.5))
-    assert model.attentions[0].operands[0]() is None
+    assert operands() == 0
 
 
 def test_the_function_sees_the_labels(model: Model, batches: Tensor) -> None:
@@ -115,6 +117,18 @@ def test_training_goes_on(model: Model, batches: Tensor) -> None:
     assert not maps.reduced["layers.0"][0].requires_grad
 
 
+def test_a_loss_of_the_maps(model: Model, batches: Tensor) -> None:
+    """With the graph, what a function makes of the maps has the gradients of the map that torch computes."""
+    with capture_attention(model, keep="graph", reduce=lambda item: item.tensor().square().mean()) as maps:
+        model(batches[0])
+    maps.reduced["layers.0"][0].backward()
+    found = model.attentions[0].qkv.weight.grad
+    model.zero_grad()
+    q, k, _ = model.attentions[0].qkv(batches[0]).unflatten(-1, (3, 2, HEAD_SIZE)).permute(2, 0, 3, 1, 4)
+    (q @ k.mT / HEAD_SIZE**0.5).softmax(-1).square().mean().backward()
+    torch.testing.assert_close(found, model.attentions[0].qkv.weight.grad)
+
+
 def test_a_part_of_the_model_that_runs_alone(model: Model, batches: Tensor) -> None:
     """It has no end that is known, so its maps are reduced when they are read."""
     with torch.no_grad(), capture_attention(model, reduce=first_row) as maps:
@@ -124,9 +138,10 @@ def test_a_part_of_the_model_that_runs_alone(model: Model, batches: Tensor) -> N
 
 def test_the_end_of_the_block_reduces_what_is_left(model: Model, batches: Tensor) -> None:
     """And frees it."""
-    with torch.no_grad(), capture_attention(model, reduce=first_row):
+    scope = capture_attention(model, reduce=first_row)
+    with torch.no_grad(), scope:
         model.attentions[1](batches[0])
-    assert model.attentions[1].operands[0]() is None
+    assert operands() == 0
 
 
 def test_threads(model: Model, batches: Tensor) -> None:
@@ -150,10 +165,12 @@ def test_threads(model: Model, batches: Tensor) -> None:
 
 
 def test_the_limit_is_that_of_what_is_held(model: Model, batches: Tensor) -> None:
-    """Many forward passes that would reach it together are all reduced."""
+    """Many forward passes that would reach it together are all reduced, wherever their operands lay."""
+    elsewhere = []
     with torch.no_grad(), capture_attention(model, reduce=first_row, limit="8 kB") as maps:
         for _ in range(20):
             model(batches[0])
+            elsewhere.append(torch.empty(2, 5, 3 * 2 * HEAD_SIZE))
     assert len(maps.reduced["layers.0"]) == 20
 
 

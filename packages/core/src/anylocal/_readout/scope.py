@@ -303,12 +303,11 @@ class AttentionCapture:
 
     def _reduce_all(self, reduce: Callable[[AttentionMap], Any], records: Sequence[Record]) -> None:
         self._mapless.read(filter(None, map(self._owners_noted.of, records)))
-        with torch.no_grad():
-            for item in self._all(records):
-                value = reduce(item)
-                # What is computed when it is read would hold the operands.
-                value = value.tensor() if isinstance(value, MapArray) else value
-                self._reduced.setdefault(item.name, []).append(value)
+        for item in self._all(records):
+            value = reduce(item)
+            # What is computed when it is read would hold the operands.
+            value = value.tensor() if isinstance(value, MapArray) else value
+            self._reduced.setdefault(item.name, []).append(value)
 
     def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
         for call in self._calls(records):
