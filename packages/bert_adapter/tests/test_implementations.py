@@ -128,3 +128,56 @@ def test_what_calls_one_in_another_branch_is_told(register: Any) -> None:
         run(model)
     assert len(maps) == 0
     assert set(maps.unsupported) == {"layers.0.self_attn", "layers.1.self_attn"}
+
+
+# After the model was captured
+
+
+@pytest.fixture
+def captured() -> Any:
+    """Give a model that was captured with sdpa."""
+    model = built("sdpa")
+    with anylocal_bert.capture_attention(model):
+        run(model)
+    return model
+
+
+def test_an_implementation_that_is_set_later_is_refused(register: Any, captured: Any) -> None:
+    """What is known of the model does not hide it."""
+    register("mine", without_a_softmax)
+    captured.set_attn_implementation("mine")
+    with pytest.raises(UnsupportedError, match="it runs 'mine' attention"):
+        anylocal_bert.capture_attention(captured)
+
+
+def test_an_implementation_that_is_set_later_is_read(register: Any, captured: Any) -> None:
+    """Its map is the softmax that it makes."""
+    register("mine", own_softmax)
+    captured.set_attn_implementation("mine")
+    with anylocal_bert.capture_attention(captured) as maps:
+        run(captured)
+    assert [attention.fused for attention in maps] == [False, False]
+
+
+def test_a_function_that_is_registered_later_is_read(register: Any, captured: Any) -> None:
+    """Under the name of the one before."""
+    register("sdpa", own_softmax)
+    with anylocal_bert.capture_attention(captured) as maps:
+        run(captured)
+    assert [attention.fused for attention in maps] == [False, False]
+
+
+def test_a_function_whose_code_is_replaced_later_is_read(register: Any) -> None:
+    """No module of the model has it."""
+
+    def mine(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:
+        output = F.scaled_dot_product_attention(query, key, value, attention_mask, scale=kwargs["scaling"])
+        return output.transpose(1, 2).contiguous(), None
+
+    register("mine", mine)
+    model = built("mine")
+    with anylocal_bert.capture_attention(model):
+        run(model)
+    mine.__code__ = without_a_softmax.__code__
+    with pytest.raises(UnsupportedError, match="it runs 'mine' attention"):
+        anylocal_bert.capture_attention(model)

@@ -15,6 +15,7 @@ from torch import Tensor, nn, zeros
 from anylocal import capture, find
 from anylocal._engine import model as engine_model
 from anylocal._engine import resolve
+from anylocal.adapter import Adapter, MapAxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,6 +150,85 @@ def test_a_model_that_was_captured_is_freed() -> None:
     del model
     gc.collect()
     assert [reference() for reference in gone] == [None, None]
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.torchs = nn.MultiheadAttention(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = attend(x, x, self.torchs(x, x, x)[0])
+        return out
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    attn = (q @ k.mT).softmax(-1)
+    return attn @ v
+
+
+class OfTorch(Adapter):
+    distribution, zoo = "anylocal", "torch"
+    condition = "first"
+
+    def functions(self) -> tuple[()]:
+        return ()
+
+    def axes(self, *_: object) -> MapAxes:
+        return MapAxes(None, None)
+
+    def unsupported(self, _: nn.Module) -> dict[str, str]:
+        return {"": self.condition}
+
+    def conditions(self, *_: object) -> str:
+        return self.condition
+
+
+X = zeros(3, 1, 4)
+
+
+def test_a_model_whose_attention_was_captured_is_freed() -> None:
+    """Torch's layers, and functions that work for the module around them."""
+    model, adapter = Attention(), OfTorch()
+    with adapter.capture_attention(model) as maps:
+        model(X)
+    assert len(maps) == 2
+    gone = weakref.ref(model), weakref.ref(model.torchs)
+    del model, maps
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+
+
+def test_attention_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second capture has the maps of the first."""
+    model, adapter = Attention(), OfTorch()
+    captured = []
+    for _ in range(2):
+        with adapter.capture_attention(model) as maps:
+            model(X)
+        captured.append([(attention.name, attention.shape) for attention in maps])
+        monkeypatch.setattr(adapter, "unsupported", None)
+    assert captured[0] == captured[1] == [("torchs", (1, 2, 3, 3)), ("", (1, 3, 1, 1))]
+
+
+def test_what_an_adapter_says_holds_under_its_conditions() -> None:
+    """Another condition, and it is asked again."""
+    model, adapter = Attention(), OfTorch()
+    assert adapter.capture_attention(model).unsupported == {"": "first"}
+    adapter.condition = "second"
+    assert adapter.capture_attention(model).unsupported == {"": "second"}
+
+
+def test_another_adapter_is_asked_itself() -> None:
+    """Also where its conditions are equal."""
+    model = Attention()
+    assert OfTorch().capture_attention(model).unsupported == {"": "first"}
+
+    class Other(OfTorch):
+        def unsupported(self, _: nn.Module) -> dict[str, str]:
+            return {}
+
+    assert Other().capture_attention(model).unsupported == {}
 
 
 # What changes

@@ -24,9 +24,9 @@ from anylocal.adapter import (
     stands_for_flex,
 )
 from anylocal.errors import UnsupportedError
-from anylocal_bert._caches import cache_observations, note_caches
+from anylocal_bert._caches import cache_methods, cache_observations, note_caches
 from anylocal_bert._flash import IS_READ as FLASH_IS_READ
-from anylocal_bert._implementations import functions_of, implementations
+from anylocal_bert._implementations import chosen_implementations, functions_of, implementations
 from anylocal_bert._layout import four_axes, unpacked
 from anylocal_bert._positions import Positions, lookups_of, note_lookup
 from anylocal_bert._sources import sources
@@ -34,7 +34,7 @@ from anylocal_bert._unsupported import computes_no_map, refuse_other_kernels, un
 from anylocal_bert.families import FAMILIES, family_of, part_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from anylocal import Call
     from anylocal.attention import AttentionMap
@@ -79,6 +79,10 @@ class TransformersAdapter(Adapter):
     def check_modules(self, model: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) -> None:
         """Refuse modules whose attention runs in a kernel that exposes neither its operands nor a map."""
         refuse_other_kernels(model, modules, self._is_readable)
+
+    def conditions(self, model: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) -> Hashable:  # noqa: ARG002  # the base's
+        """Return how attention is computed, the functions registered for it, and the methods of caches."""
+        return chosen_implementations(modules.values()), cache_methods()
 
     def functions(self) -> Iterator[types.FunctionType]:
         """Yield the functions that run a fused kernel, and those of the modeling files imported so far."""

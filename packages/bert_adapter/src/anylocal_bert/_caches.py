@@ -66,10 +66,20 @@ def cache_observations(model: torch.nn.Module) -> Iterator[Observation]:
             yield Observation(function, arguments=(WHOLE,))
 
 
-def _methods(name: str) -> Iterator[types.FunctionType]:
+def cache_methods() -> tuple[object, ...]:
+    """Return the methods by which all classes of caches are filled and changed; more may be defined at any time."""
+    return tuple(vars(kind).get(name) for kind in _kinds() for name in ("update", *_CHANGES))
+
+
+def _kinds() -> list[type[Cache]]:
     kinds: list[type[Cache]] = [Cache]
     for kind in kinds:
         kinds += [below for below in kind.__subclasses__() if below not in kinds]
+    return kinds
+
+
+def _methods(name: str) -> Iterator[types.FunctionType]:
+    for kind in _kinds():
         # A pair of caches delegates to its two caches.
         found = () if issubclass(kind, EncoderDecoderCache) else functions_in(vars(kind).get(name))
         yield from (function for function in found if CACHE in function.__code__.co_varnames)

@@ -7,7 +7,7 @@ import importlib
 import importlib.metadata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -134,6 +134,14 @@ class Adapter(ABC):
         UnsupportedError
             If one of them computes attention where it cannot be read.
         """
+
+    def conditions(self, model: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) -> Hashable:  # noqa: ARG002  # for overrides
+        """Return what decides, besides the model itself, the functions and layers that the methods above return.
+
+        They are asked again where the model has changed since it was last captured (its modules, their attributes and
+        classes, the code of its functions), or where this differs.
+        """
+        return ()
 
     def observe(self, call: Call, context: InputContext) -> None:  # noqa: B027  # optional
         """Note a call of one of the `observations`, in its order among the calls."""

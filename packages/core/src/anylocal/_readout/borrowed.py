@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 class Borrowed:
     """The functions of a model that work for the modules around them.
 
-    `readings` are theirs; `around` are the functions of modules in which they are called, with these modules.
+    `readings` are theirs; `around` are the functions of modules in which they are called, each with a filter of these.
     """
 
     def __init__(self, resolution: Resolution, chosen: Resolution, adapter: AttentionSource) -> None:
         self.readings: dict[types.FunctionType, Reading] = {}
-        self.around: dict[types.FunctionType, list[object]] = {}
+        around: dict[types.FunctionType, list[object]] = {}
         wanted = {id(module) for module in chosen.modules.values()}
         for function, users in (*_plain(resolution), *_of_helpers(resolution)):
             ours = {user: [m for m in modules if id(m) in wanted] for user, modules in users.items()}
@@ -42,28 +42,29 @@ class Borrowed:
             if reading is not None:
                 self.readings[function] = reading
                 for user, modules in ours.items():
-                    self.around.setdefault(user, []).extend(modules)
+                    around.setdefault(user, []).extend(modules)
+        self.around = {user: IdentityFilter(modules) for user, modules in around.items()}
 
     def around_module(self, module: object) -> set[types.FunctionType]:
         """Return the functions of a module in which others are called for it."""
-        return {user for user, modules in self.around.items() if any(each is module for each in modules)}
+        return {user for user, is_user in self.around.items() if is_user(module)}
 
     def caller(self) -> object:
         """Return the module for which a borrowed function is called now; None if it is not of the captured ones."""
-        codes = {_place(user.__code__): modules for user, modules in self.around.items()}
+        codes = {_place(user.__code__): is_user for user, is_user in self.around.items()}
         frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001  # `inspect` reads files
         while frame is not None:
             code = frame.f_code
-            if (modules := codes.get(_place(code))) is not None:
+            if (is_user := codes.get(_place(code))) is not None:
                 owner = frame.f_locals.get(code.co_varnames[0])
-                return owner if any(owner is module for module in modules) else None
+                return owner if is_user(owner) else None
             frame = frame.f_back
         return None
 
     def requests(self) -> Iterator[Request]:
         """Yield what records where the functions around them start and end."""
-        for function, modules in self.around.items():
-            yield Request(Match(function, IdentityFilter(modules)), CaptureSpec(), role=Role.BOUNDARIES)
+        for function, is_user in self.around.items():
+            yield Request(Match(function, is_user), CaptureSpec(), role=Role.BOUNDARIES)
 
 
 class Owners:

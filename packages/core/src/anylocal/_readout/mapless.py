@@ -44,14 +44,25 @@ class MaplessLayers(NamedTuple):
     gates: dict[str, str]
 
 
+class Watched(NamedTuple):
+    """What shows that a module called attention has run: a call of a function, or that TorchScript compiled it."""
+
+    matches: tuple[Match, ...]
+    scripted: frozenset[str]
+
+
 class Mapless:
     """Finds the layers of a capture that ran without a map."""
 
     def __init__(
-        self, chosen: Resolution, readings: Mapping[types.FunctionType, Reading], multihead: MultiHead, zoo: str
+        self,
+        modules: Mapping[str, Any],
+        watched: Watched,
+        readings: Mapping[types.FunctionType, Reading],
+        multihead: MultiHead,
+        zoo: str,
     ) -> None:
-        self._modules = chosen.modules
-        self._names = {id(module): name for name, module in reversed(list(chosen.modules.items()))}
+        self._modules = modules
         self._map_names = {
             function: OPERANDS if reading.weights is None else OPERANDS | {reading.weights.key}
             for function, reading in readings.items()
@@ -59,7 +70,7 @@ class Mapless:
         self._callers = set(multihead.functions)
         self._left_to_others = {FORWARD, *multihead.layers}
         self._zoo = zoo
-        self._watched = _watched(chosen, {*readings, *multihead.functions})
+        self._watched = watched
         self._ran: set[int] = set()
         self._made: set[int] = set()
         self._bare: dict[str, str] = {}
@@ -72,8 +83,7 @@ class Mapless:
         def note(owner: object) -> None:
             ran.add(id(owner))
 
-        for function, modules in self._watched.items():
-            match = Match(function, IdentityFilter(modules))
+        for match in self._watched.matches:
             yield Request(match, CaptureSpec(), role=Role.PRESENCE, on_call=note)
 
     def read(self, records: Iterable[Record]) -> None:
@@ -98,17 +108,17 @@ class Mapless:
         """Return the layers that ran without a map, without `known` ones and any around or inside another one."""
         missed = {name: why for name, why in self._bare.items() if name not in known}
         gates: dict[str, str] = {}
+        scripted = self._watched.scripted
+        ran = [(name, module) for name, module in self._modules.items() if id(module) in self._ran or name in scripted]
         # In the reverse order of their names, parts come before what they are parts of.
-        for name, module in reversed([*self._modules.items()]):
+        for name, module in reversed(ran):
             parts = f"{name}." if name else ""
-            if id(module) not in self._ran and not is_scripted_attention(module):
-                continue
             if any(id(part) in self._made for part in module.modules()):
                 continue
             around = [name[:place] for place, letter in enumerate(name) if letter == "."]
             if not {name, *around}.isdisjoint(known) or any(n.startswith(parts) for n in (*missed, *gates, *known)):
                 continue
-            if is_scripted_attention(module) or has_query(module) or foreign_kernel_of(module):
+            if name in scripted or has_query(module) or foreign_kernel_of(module):
                 missed[name] = why_mapless(module, self._zoo)
             elif is_class_called_attention(module) and not any(id(self._modules[n]) in self._made for n in around):
                 gates[name] = why_mapless(module, self._zoo)
@@ -145,7 +155,8 @@ class Mapless:
         bare = own.bare
         # Torch's own module raises where it cannot be read, and a whole layer leaves it to that.
         if not bare and function not in self._left_to_others:
-            bare = {self._names.get(id(own.module), function.__qualname__): _why_bare(function, record.line)}
+            names = (name for name, module in self._modules.items() if module is own.module)
+            bare = {next(names, function.__qualname__): _why_bare(function, record.line)}
         if outer and outer[-1].module is own.module:
             # It may still make the map itself.
             outer[-1].bare.update(bare)
@@ -171,8 +182,8 @@ def _why_bare(function: types.FunctionType, line: int) -> str:
     return f"{function.__qualname__} returned at line {line} without a map that can be read{more}"
 
 
-def _watched(chosen: Resolution, known: set[types.FunctionType]) -> dict[types.FunctionType, list[object]]:
-    """Return the functions by whose return a module called attention has run, and these modules."""
+def watched(chosen: Resolution, known: set[types.FunctionType]) -> Watched:
+    """Return what shows that a module called attention has run."""
     found: dict[types.FunctionType, list[object]] = {}
     matched = {match.function for match in chosen.matches} - known
     for match in chosen.matches:
@@ -183,7 +194,8 @@ def _watched(chosen: Resolution, known: set[types.FunctionType]) -> dict[types.F
         if is_called_attention(name, module):
             for function in matched.intersection(forwards_of(module)):
                 found.setdefault(function, []).append(module)
-    return found
+    scripted = {name for name, module in chosen.modules.items() if is_scripted_attention(module)}
+    return Watched(tuple(Match(f, IdentityFilter(modules)) for f, modules in found.items()), frozenset(scripted))
 
 
 def told_message(layers: Mapping[str, str]) -> str:

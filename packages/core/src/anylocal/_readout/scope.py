@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import threading
-import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from anylocal._engine.calls import Assembler, Call
 from anylocal._engine.capture import Capture
-from anylocal._engine.functions import functions_in, takes_owner
-from anylocal._engine.resolve import Resolution, resolve
+from anylocal._engine.resolve import resolve
 from anylocal._engine.sites import check_options, only
-from anylocal._engine.spec import CaptureSpec, Match, Request, Role
+from anylocal._engine.spec import Role
 from anylocal._engine.tensors import module_names
 from anylocal._maps.array import MapArray
 from anylocal._maps.maps import AttentionMaps
-from anylocal._readout.borrowed import Borrowed, Owners
+from anylocal._readout.borrowed import Owners
 from anylocal._readout.context import InputContext
 from anylocal._readout.forward_passes import ForwardPasses
-from anylocal._readout.kernels import MASKS, binder
 from anylocal._readout.mapless import Mapless, told_message
 from anylocal._readout.multihead.nesting import Nesting
-from anylocal._readout.multihead.readings import MultiHead
-from anylocal._readout.selection import (
-    no_map_message,
-    not_a_model_message,
-    overlooked_functions,
-    readings_of,
-    with_late_functions,
-    with_shared_functions,
-)
+from anylocal._readout.selected import select
+from anylocal._readout.selection import not_a_model_message
 from anylocal._readout.shared_keys import SharedKeys
 from anylocal.errors import OptionError, OverlookedWarning, TargetError, level_of_user
 
 if TYPE_CHECKING:
     from anylocal._engine.records import Record
+    from anylocal._engine.spec import Request
     from anylocal._maps.map import AttentionMap
     from anylocal._readout.context import AttentionSource
     from anylocal._readout.mapless import MaplessLayers
@@ -89,31 +81,19 @@ class AttentionCapture:
         self._reference = weakref.ref(model)
         resolution = resolve(model)
         chosen = resolution if modules is None else only(resolution, modules)
-        adapter.check_modules(model, chosen.modules)
-        chosen = with_late_functions(
-            with_shared_functions(chosen, adapter.shared_functions(model)), adapter.late_functions(model)
-        )
-        self._borrowed = Borrowed(resolution, chosen, adapter)
-        self._readings = readings_of(chosen, adapter) | self._borrowed.readings
+        selected = select(adapter, model, resolution, chosen)
         self._modules = chosen.modules
-        self._multihead = MultiHead(resolution, chosen)
-        unsupported = adapter.unsupported(model)
-        self._unsupported = {name: why for name, why in unsupported.items() if name in chosen.modules}
-        if not self._readings and not self._multihead.functions:
-            raise TargetError(no_map_message(chosen, self._unsupported))
-        forward = type(model).forward
-        # A decorator may take the model among any arguments.
-        root = next(
-            (f for f in (forward, *functions_in(forward)) if isinstance(f, types.FunctionType) and takes_owner(f)), None
-        )
-        self._root = None if root in self._readings else root
-        self._around_root = frozenset(adapter.around_forward(model))
-        known = {*self._readings, *self._multihead.functions}
-        self._overlooked = overlooked_functions(chosen, known, self._unsupported)
-        self._mapless = Mapless(chosen, self._readings, self._multihead, adapter.zoo)
-        requests = [*self._requests(resolution, chosen, keep)]
+        self._borrowed, self._readings = selected.borrowed, selected.readings
+        self._root, self._around_root = selected.root, selected.around_root
+        self._overlooked = selected.overlooked
+        self._unsupported = dict(selected.unsupported)
+        self._multihead = selected.multihead.for_one_capture()
+        self._mapless = Mapless(chosen.modules, selected.watched, self._readings, self._multihead, adapter.zoo)
+        own = (*self._mapless.requests(), *self._multihead.requests(keep))
+        boundaries = selected.boundaries if reduce is None else self._reducing(selected.boundaries)
+        requests = (*selected.requests, *own, *boundaries)
         # What is reduced after each forward pass is not kept for the steps of a text.
-        sharing = None if reduce else SharedKeys()
+        sharing = SharedKeys() if reduce is None else None
         self._capture = Capture(resolution, requests, keep=keep, limit=limit, threads=threads, sharing=sharing)
         self._reading = threading.RLock()
         self._begin_to_note()
@@ -126,37 +106,8 @@ class AttentionCapture:
         # A new object: a stored one would be a reference cycle, and all tensors would wait for the garbage collector.
         return AttentionMaps(self._now, unsupported=self._unsupported, reduced=self._reduced)
 
-    def _requests(self, resolution: Resolution, chosen: Resolution, keep: object) -> Iterator[Request]:
-        # Before what they record, for they tell whose it is.
-        yield from self._borrowed.requests()
-        matches = {found.function: found for found in chosen.matches}
-        matches |= {function: Match(function) for function in self._borrowed.readings}
-        for function, reading in self._readings.items():
-            spec, joined = self._adapter.recorded(function, reading)
-            caller = self._borrowed.caller if function in self._borrowed.readings else None
-            recorded = matches[function], spec, joined, reading.gathered
-            yield Request(*recorded, binder=binder, caller=caller, reused=MASKS | {*spec.returned})
-        filters = {found.function: found.filter for found in resolution.matches}
-        for function, names, arguments, kept in self._adapter.observations(self._model):
-            # An attention function has hints instead; torch's have requests of their own below.
-            if function not in self._readings and not self._multihead.owns(function):
-                spec = CaptureSpec(names, given=frozenset(arguments))
-                yield Request(Match(function, filters.get(function)), spec, keep=kept)
-        for layer in self._overlooked:
-            yield Request(layer.match, CaptureSpec(), role=Role.PRESENCE)
-        yield from self._mapless.requests()
-        yield from self._multihead.requests(keep)
-        model = self._model
-        known = {*self._multihead.functions, *self._borrowed.around_module(model)}
-        if self._root is not None and self._root not in known:
-            for function in (self._root, *self._around_root):
-                match = Match(function, lambda owner: owner is model)
-                yield Request(match, CaptureSpec(), role=Role.BOUNDARIES, on_call=self._reducer())
-
-    def _reducer(self) -> Callable[[Any], object] | None:
-        """Return what reduces the maps so far as the model's forward starts and returns."""
-        if self._reduce is None:
-            return None
+    def _reducing(self, boundaries: Sequence[Request]) -> list[Request]:
+        """Reduce the maps so far as the model's forward starts and returns."""
         # The capture would hold the scope, and the scope the capture.
         read = weakref.WeakMethod(self._now)
 
@@ -164,7 +115,7 @@ class AttentionCapture:
             if (now := read()) is not None:
                 now()
 
-        return reduce
+        return [replace(request, on_call=reduce) for request in boundaries]
 
     def open(self) -> Self:
         """Start capturing."""

@@ -10,6 +10,7 @@ Neither function takes the module. Their calls belong to the module whose forwar
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from anylocal._engine.patch import own_code
@@ -52,6 +53,12 @@ class MultiHead:
         self.layers = {function for function in found if OF_LAYER in own_code(function).co_names}
         if not self.callers.intersection(item.function for item in chosen.matches):
             self.callers, self.layers = set(), set()
+
+    def for_one_capture(self) -> MultiHead:
+        """Return the same, with weights of its own to note."""
+        made = copy.copy(self)
+        made.weights = RecordedWeights()
+        return made
 
     @property
     def functions(self) -> tuple[types.FunctionType, ...]:
