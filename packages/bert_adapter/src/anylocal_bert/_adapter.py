@@ -28,6 +28,7 @@ from anylocal_bert._caches import cache_methods, cache_observations, note_caches
 from anylocal_bert._flash import IS_READ as FLASH_IS_READ
 from anylocal_bert._implementations import chosen_implementations, functions_of, implementations
 from anylocal_bert._layout import four_axes, unpacked
+from anylocal_bert._media import media_observations, note_input
 from anylocal_bert._positions import Positions, lookups_of, note_lookup
 from anylocal_bert._sources import sources
 from anylocal_bert._unsupported import computes_no_map, refuse_other_kernels, unsupported_layers
@@ -146,6 +147,7 @@ class TransformersAdapter(Adapter):
             for function in functions_in(torch.nn.Embedding.forward):
                 yield Observation(function, ("input",), keep=_tokens)
             yield from cache_observations(model)
+            yield from media_observations(model)
         if any(issubclass(kind, torch.nn.Conv2d) for kind in kinds):
             for function in functions_in(torch.nn.Conv2d.forward):
                 yield Observation(function, arguments=("input",), keep=_shape)
@@ -163,7 +165,8 @@ class TransformersAdapter(Adapter):
         # Reading the value of another table could warn that it changed since, and it is not needed.
         if "input" in call.values and call.name in lookups_of(context):
             note_lookup(call, context.memory)
-        note_caches(call, context)
+        if not note_input(call, context.memory):
+            note_caches(call, context)
 
     def map_of(self, reading: Reading, call: Call) -> AttentionMap:
         """Return the map of a call, with a name of its own where it is a layer's second one."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+
+from anylocal.attention import Patches
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import torch
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from anylocal.adapter import InputContext, Observation, Reading
     from anylocal.attention import Axis
 
+    ReadMedia: TypeAlias = Callable[[Any, Mapping[str, Any]], Iterable["Run | str"]]
     Windows: TypeAlias = Callable[[Call, InputContext, int, tuple[int, int] | None], Axis | None]
 
 # What several families have in place of a map.
@@ -23,6 +28,20 @@ APPROXIMATED: Final = "attention that is approximated without its map"
 GATE: Final = "a gate, which weighs positions without a query"
 LINEAR: Final = "linear attention, which never relates a query to a key"
 RECURRENT: Final = "a recurrent layer, which has no map"
+
+
+class Run(NamedTuple):
+    """The placeholders of one image, video or sound, or of one view of an image that a model sees several times."""
+
+    kind: Literal["image", "video", "audio"]
+    source: int
+    """Which one of its kind it is in the batch."""
+    patches: Patches
+    """Those of an image, or of each frame of a video."""
+    cells: Sequence[int]
+    """For each placeholder, which of the patches it stands for, counted through all frames; -1 for a separator."""
+    frames: int | None = None
+    view: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +70,10 @@ class Family:
     """From a model to what must be recorded for `windows`."""
     windows: Windows | None = None
     """From a call, the input, the number of keys and the image size to the patches in each window, None without any."""
+    media: Mapping[str, ReadMedia] = field(default_factory=dict)
+    """By a pattern of models that take text and media: from a model and its input (shapes of what is no integer, the
+    ``tokens`` that are placeholders, and the ``tokenizer``) to the placeholders of each, or why their patches are not
+    known."""
     unsupported: Mapping[str, str] = field(default_factory=dict)
     """By a pattern of classes that have no map, though they are called attention or replace it: what they are."""
     supported: str = ""
@@ -62,3 +85,18 @@ class Family:
             return False
         needed = {name for match in self.reading.spec.resulted for name in (match.name, match.uses)}
         return needed.union(self.locals) <= {*function.__code__.co_varnames, *function.__code__.co_names}
+
+
+def images(shape: tuple[int, ...] | None, side: int, *, before: int = 0) -> Iterator[Run]:
+    """Yield the placeholders of images of one size, (..., channel, height, width), divided into squares of `side`."""
+    if shape is not None:
+        patches = Patches((shape[-2] // side, shape[-1] // side), prefix=(), image_size=(shape[-2], shape[-1]))
+        for source in range(math.prod(shape[:-3])):
+            yield Run("image", source, patches, [*[-1] * before, *range(len(patches))])
+
+
+def sized(sizes: Any, side: int) -> Iterator[Run]:
+    """Yield the placeholders of images whose sizes, (image, 2), are whole squares of `side`, or cut off to such."""
+    for source, (height, width) in enumerate(sizes.tolist() if hasattr(sizes, "tolist") else sizes):
+        patches = Patches((height // side, width // side), prefix=(), image_size=(height, width))
+        yield Run("image", source, patches, range(len(patches)))

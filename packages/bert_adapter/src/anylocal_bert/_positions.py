@@ -14,14 +14,13 @@ import torch
 from anylocal.adapter import InputContext, MapAxes
 from anylocal.attention import Axis, Patches, PlacedPatches, Tokens
 from anylocal_bert._caches import begin, note_start, reaching_back
+from anylocal_bert._media import media_between, note_media, with_placeholders
 from anylocal_bert._places import behind_virtual_tokens, virtual_tokens, with_free_places, with_virtual_tokens
-from anylocal_bert._sources import Source, is_cross, sources
+from anylocal_bert._sources import Source, around, is_cross, sources
 from anylocal_bert._words import readable, split
 from anylocal_bert.families import FAMILIES, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from anylocal import Call
 
 
@@ -128,6 +127,8 @@ class Positions:
             queries = self._tokens(source, ids, memory.get("padding"), start)
             return MapAxes(_fitting(queries, self.queries), self._attended())
         whole = reaching_back(ids, self.keys, memory, getattr(self.call.module, "layer_idx", None))
+        start = 0 if whole is None else whole.shape[1] - ids.shape[1]
+        note_media(ids, start, source.owner, memory, self.context)
         if whole is not None and whole.shape[1] > self.keys:
             return self._of_window(source, ids, whole)
         free = 0 if whole is None else self.keys - whole.shape[1]
@@ -141,7 +142,6 @@ class Positions:
             return MapAxes(self._tokens(source, ids, padding, len(keys) - ids.shape[1]), with_free_places(keys, free))
         if self.queries != ids.shape[1]:
             return MapAxes(_fitting(keys, self.queries), keys)
-        start = 0 if whole is None else whole.shape[1] - ids.shape[1]
         return MapAxes(keys if keys is not None and start == 0 else self._tokens(source, ids, padding, start), keys)
 
     def _of_window(self, source: Source, ids: torch.Tensor, whole: torch.Tensor) -> MapAxes:
@@ -177,7 +177,7 @@ class Positions:
         family = family_of(self.call.function)
         if family is None or not family.fills_blocks or text.shape[1] + fill.shape[1] != self.keys:
             memory.pop("filled", None)
-            return fill
+            return with_placeholders(fill, source.owner, self.context)
         # One tensor for all layers: its identity shows that they read the same text.
         if "filled" not in memory or memory["filled"][0] is not fill:
             memory["filled"] = fill, torch.cat([text, fill], dim=1)
@@ -217,6 +217,7 @@ class Positions:
         rows = ids.tolist()
         flags = None if padding is None else padding[:, start : start + ids.shape[1]].cpu()
         known: dict[str, Any] = {"start": start, "segments": self._segments(source, ids, flags)}
+        known |= media_between(start, ids.shape[1], self._memory(source))
         known["padding"] = flags if flags is not None and flags.shape == ids.shape else None
         about = self.context.about
         tokenizer = about.tokenizer if isinstance(about, Encoded) else about
@@ -295,20 +296,12 @@ def _of_layer(name: str, known: dict[str, Source]) -> Source | None:
 
     A tower beside the language model is inside the model that both belong to, and reads no tokens of it.
     """
-    source = next((known[owner] for owner in _around(name) if owner in known), None)
+    source = next((known[owner] for owner in around(name) if owner in known), None)
     if source is None or not isinstance(source.module, torch.nn.Embedding):
         return source
     inside = f"{source.owner}." if source.owner else ""
     beside = (o for o, s in known.items() if o != source.owner and o.startswith(inside) and s.module is source.module)
     return None if next(beside, None) is not None else source
-
-
-def _around(name: str) -> Iterator[str]:
-    """Yield the name of a module and those of the modules around it, innermost first; the model's own name is empty."""
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
-    yield ""
 
 
 def _fitting(axis: Axis | None, length: int) -> Axis | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from anylocal.adapter import module_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _CROSS: Final = re.compile(r"cross|encoder_attn|encdec|enc_dec|encoder_decoder", re.IGNORECASE)
 # Embeddings of inner models without get_input_embeddings().
@@ -103,3 +106,11 @@ def _prefix(model: torch.nn.Module) -> tuple[str, ...]:
 def is_cross(name: str) -> bool:
     """Return whether a module is cross-attention, by its name."""
     return bool(_CROSS.search(name))
+
+
+def around(name: str) -> Iterator[str]:
+    """Yield the name of a module and those of the modules around it, innermost first; the model's own name is empty."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""

@@ -1,0 +1,36 @@
+"""Write the table of models that read images into media.md, from what the tests check; ``nox -s docs`` runs this."""
+# ruff: noqa: INP001  # `docs` is not a package
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "packages" / "bert_adapter" / "tests"))
+
+from media_types import TYPES, UNKNOWN  # after the path is set
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = Path(__file__).parent / "media.md"
+START, END = "<!-- types -->\n", "<!-- end of types -->\n"
+
+
+def table() -> str:
+    """Return the table of all types that are tested, and of those whose tokens are no patches."""
+    return "".join(["| model | a token of an image | two images in the test's text |\n", "|---|---|---|\n", *_rows()])
+
+
+def _rows() -> Iterator[str]:
+    for kind in TYPES:
+        yield f"| {kind.name} | {kind.tower} | {', '.join(kind.grids)} |\n"
+    for name, why in UNKNOWN.items():
+        yield f"| {name} | {why} | not known, with the reason |\n"
+
+
+if __name__ == "__main__":
+    before, _, rest = PAGE.read_text("utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{START}\n{table()}\n{END}{after}", encoding="utf-8")

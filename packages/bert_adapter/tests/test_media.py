@@ -1,0 +1,164 @@
+"""Images in a text: which of its tokens stand for which patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import anylocal_bert
+from anylocal.attention import AttentionMap, Media, Tokens
+
+from .caching import cache_of, with_cache
+from .media_types import TYPES, Image, MediaType, Names
+
+
+def first_of_text(maps: Any) -> AttentionMap:
+    """Return the map of the first layer that reads the text."""
+    found: AttentionMap = next(each for each in maps if isinstance(each.keys, Tokens))
+    return found
+
+
+def captured(model: Any, given: dict[str, Any], **options: Any) -> AttentionMap:
+    with anylocal_bert.capture_attention(model, **options) as maps, torch.no_grad():
+        model(**given)
+    return first_of_text(maps)
+
+
+def media_of(attention: AttentionMap) -> tuple[Media, ...]:
+    assert isinstance(attention.keys, Tokens)
+    assert not attention.keys.media_unknown, repr(attention.keys)
+    return attention.keys.media
+
+
+def noise(sizes: tuple[tuple[int, int], ...]) -> list[Image]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+def with_other_patch(images: list[Image], number: int, grid: tuple[int, ...], place: tuple[int, int]) -> list[Image]:
+    """Return the images with one part of one of them inverted."""
+    changed = [image.copy() for image in images]
+    high, wide = (size // count for size, count in zip(changed[number].shape, grid, strict=False))
+    part = changed[number][place[0] * high : (place[0] + 1) * high, place[1] * wide : (place[1] + 1) * wide]
+    part[:] = 255 - part
+    return changed
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+def test_the_column_of_a_patch_that_changes_changes_most(kind: MediaType) -> None:
+    """Of two texts with images of several sizes, padded on the left, the last token's row changes at that position."""
+    model, images = kind.model(), noise(kind.sizes)
+    before = captured(model, kind.inputs(model, images), tokenizer=Names())
+    media = media_of(before)
+    assert [item.name for item in media if not item.text] == [*kind.grids]
+    for number, source in enumerate([(0, 0), (0, 1), (1, 0)]):
+        views = [item for item in media if (item.text, item.source) == source]
+        assert views
+        # One patch of the finest view; the other views see that part of the image as well.
+        grid = max((view.grid for view in views), key=np.prod)
+        place = grid[0] - 1, grid[1] // 2
+        after = captured(model, kind.inputs(model, with_other_patch(images, number, grid, place)))
+        change = (after[source[0], :, -1] - before[source[0], :, -1]).abs().sum(0)
+        for view in views:
+            cell = place[0] * view.grid[0] // grid[0], place[1] * view.grid[1] // grid[1]
+            assert divmod(int(view.picture(change).argmax()), view.grid[1]) == cell
+        assert int(change.argmax()) in {position for view in views for position in view.positions}
+
+
+def given_of(name: str) -> tuple[Any, dict[str, Any]]:
+    kind = next(kind for kind in TYPES if kind.name == name)
+    model = kind.model()
+    return model, kind.inputs(model, noise(kind.sizes))
+
+
+def generated(model: Any, given: dict[str, Any], **options: Any) -> Any:
+    with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
+        model.generate(**given, max_new_tokens=3, do_sample=False, **options)
+    return maps
+
+
+@pytest.mark.parametrize("name", ["LLaVA", "Qwen2.5-VL", "PaliGemma"])
+def test_a_generated_answer_looks_at_the_same_patches(name: str) -> None:
+    """Each step's keys have the images of the text before it, and so has the answer as a whole."""
+    model, given = given_of(name)
+    maps = generated(model, given)
+    media = media_of(first_of_text(maps))
+    assert [(each.text, each.source) for each in media] == [(0, 0), (0, 1), (1, 0)]
+    steps = [each for each in maps if isinstance(each.keys, Tokens)]
+    assert len(steps) == 6
+    assert all(media_of(step) == media for step in steps)
+    assert all(not step.queries.media for step in steps[2:])
+    assert all(media_of(each) == media for each in maps.generation() if isinstance(each.keys, Tokens))
+
+
+def test_placeholders_keep_their_names() -> None:
+    """A model may look up another token in their stead, if its table has none for them."""
+    model, given = given_of("PaliGemma")
+    model.config.image_token_id = model.model.config.image_token_id = 64
+    given["input_ids"][given["input_ids"] == 60] = 64
+    keys = captured(model, given).keys
+    assert isinstance(keys, Tokens)
+    assert keys.texts[0].count("64") == 32
+    assert len(keys.media) == 3
+
+
+def test_beams_share_the_images_that_were_encoded_once() -> None:
+    """Each beam of each text has its text's images."""
+    model, given = given_of("LLaVA")
+    media = media_of(first_of_text(generated(model, given, num_beams=2)))
+    assert [(each.text, each.source) for each in media] == [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0)]
+
+
+def test_the_second_turn_of_a_chat_adds_its_image() -> None:
+    """Images of the text in the cache stay known, and those of the new text are counted on."""
+    model, given = given_of("LLaVA")
+    first = {name: given[name][1:] for name in ("input_ids", "attention_mask")}
+    real = int(first["attention_mask"].sum())
+    first = {name: value[:, -real:] for name, value in first.items()}
+    with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
+        cache = cache_of(model(**first, pixel_values=given["pixel_values"][:1]))
+        model(input_ids=first["input_ids"], pixel_values=given["pixel_values"][1:2], **with_cache(cache))
+    (one, two) = media_of(maps[-1])
+    assert (one.source, two.source) == (0, 1)
+    assert [position + real for position in one.positions] == list(two.positions)
+
+
+def test_placeholders_without_images_have_a_reason() -> None:
+    """They stay plain tokens."""
+    model, given = given_of("LLaVA")
+    given |= {"pixel_values": None}
+    keys = captured(model, given).keys
+    assert isinstance(keys, Tokens)
+    assert not keys.media
+    assert "48 tokens stand for images that the model was not given" in repr(keys)
+
+
+def test_other_numbers_than_a_family_expects_have_a_reason() -> None:
+    """Where a fork merges patches in its own way, nothing is guessed."""
+    model, given = given_of("LLaVA")
+    model.model.config.vision_config.patch_size = 8
+    assert "48 tokens stand for images, whose patches are 12" in repr(captured(model, given).keys)
+
+
+def test_tiles_without_a_tokenizer() -> None:
+    """Only names tell which tiles are of one image."""
+    model, given = given_of("Idefics3")
+    assert "capture with tokenizer=" in repr(captured(model, given).keys)
+
+
+def test_queries_that_a_model_learned_are_no_patches() -> None:
+    """BLIP-2's tokens of an image each attend to all of it."""
+    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision, former = {**size, "image_size": 16, "patch_size": 4}, {**size, "encoder_hidden_size": 32, "vocab_size": 9}
+    text = transformers.OPTConfig(vocab_size=64, hidden_size=32, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2)
+    text.word_embed_proj_dim = 32
+    parts: dict[str, Any] = {"vision_config": vision, "qformer_config": former, "text_config": text.to_dict()}
+    config = transformers.Blip2Config(**parts, num_query_tokens=4, image_token_index=60)
+    make: Any = transformers.Blip2ForConditionalGeneration
+    model = make(config).eval()
+    keys = captured(model, {"input_ids": torch.tensor([[60] * 4 + [2, 10]]), "pixel_values": torch.rand(1, 3, 16, 16)})
+    assert "learned queries" in repr(keys.keys)
