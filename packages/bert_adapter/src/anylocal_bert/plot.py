@@ -54,6 +54,7 @@ from anylocal_bert._columns import (
     tall_axes,
 )
 from anylocal_bert._columns import strongest as strongest_of
+from anylocal_bert._over_image import over_image, over_words
 from anylocal_bert._sides import attends_across, real, tokens_of, words_of
 
 if TYPE_CHECKING:
@@ -64,7 +65,19 @@ if TYPE_CHECKING:
     from anylocal.adapter import Flags
     from anylocal.drawing import Cmap, Norm, Weights
 
-__all__ = ["cross", "difference", "entropy", "heads", "heatmap", "lines", "model", "rollout", "tokens"]
+__all__ = [
+    "cross",
+    "difference",
+    "entropy",
+    "heads",
+    "heatmap",
+    "lines",
+    "model",
+    "over_image",
+    "over_words",
+    "rollout",
+    "tokens",
+]
 
 
 def __dir__() -> list[str]:
