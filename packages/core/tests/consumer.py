@@ -23,6 +23,7 @@ from anylocal.attention import (
     AttentionMap,
     AttentionMaps,
     Axis,
+    Explanation,
     MapArray,
     Media,
     Named,
@@ -178,6 +179,7 @@ def one_map(q: torch.Tensor, k: torch.Tensor, weights: npt.NDArray[np.float32]) 
     assert_type(attention > change, MapArray)
     assert_type(attention.sum(-2), torch.Tensor)
     assert_type(attention.topk(3, (-2, -1)), TopK)
+    assert_type(attention.explain(0, 1, 2), Explanation)
     assert_type(attention.topk(3).indices, torch.Tensor)
     return AttentionMap.from_weights(weights, queries=Axis(3))
 

@@ -13,6 +13,7 @@ from anylocal.errors import DependencyError
 try:
     from anylocal._maps.array import MapArray
     from anylocal._maps.distance import distance
+    from anylocal._maps.explain import Explanation
     from anylocal._maps.map import AttentionMap
     from anylocal._maps.maps import AttentionMaps
     from anylocal._maps.media import Media
@@ -36,6 +37,7 @@ __all__ = [
     "AttentionMap",
     "AttentionMaps",
     "Axis",
+    "Explanation",
     "MapArray",
     "Media",
     "Named",

@@ -12,6 +12,7 @@ import torch
 
 from anylocal._engine import tables
 from anylocal._maps.array import Elsewhere, MapArray
+from anylocal._maps.explain import Explanation, explained
 from anylocal._maps.indexing import Queries, query_rows
 from anylocal._maps.labels import LabelOptions, Labels, with_labels
 from anylocal._maps.positions import Axis
@@ -250,6 +251,41 @@ class AttentionMap(MapArray):
         read, blocks = self.rows.reader(whole, whole), chunks(pick, self.shape[2], block_rows(self.shape))
         number = len(positions(pick, self.shape[2], self.device))
         return side_by_side((read(block).mean(1, dtype=dtype) for block in blocks), 1, number)[:, kept]
+
+    def explain(self, query: object, key: object, head: int, *, sample: int | None = None) -> Explanation:
+        """Tell how one weight comes about, with the real numbers; notebooks show them as bars.
+
+        Parameters
+        ----------
+        query, key : int, str or tuple
+            Positions, or what else their axes know: a token, a patch as (row, column), the name of a prefix token.
+        head : int
+        sample : int, optional
+            Index in the batch (of a windowed layer: images × windows); not needed if there is one.
+
+        Returns
+        -------
+        Explanation
+            The product of query and key by channel, the scale, what the mask adds, and the row's softmax.
+
+        Raises
+        ------
+        PositionError, NameNotFoundError
+            If there is no such query, key, head or sample.
+        ChoiceError
+            If there are several samples and none was chosen.
+        UnsupportedError
+            If query and key are not known, or the map is no plain softmax of their product.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from anylocal.attention import AttentionMap
+        >>> q = k = torch.tensor([[0.0, 1.0], [3.0, 1.0]])
+        >>> print(AttentionMap.from_qk(q, k, name="layer").explain(1, 0, head=0))
+        layer, head 0, 1 → 0: q · k × scale = 1 × 0.7071 = 0.7071; exp(0.7071 - 7.073) = 0.00172
+        """
+        return explained(self, query, key, head, sample)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, fused)" if self.fused else super().__repr__()
