@@ -92,12 +92,12 @@ def test_rows_and_columns_are_read_by_a_script(show: Any, attention: AttentionMa
 def test_a_script_names_layers_and_samples_as_python_does(show: Any) -> None:
     """A layer by its name or number on the page, a sample by its number in the batch; the picture stays."""
     maps = AttentionMaps(make(f"blocks.{at}", seed=at, shape=(3, 2, 5, 5)) for at in range(3))
-    page = explore(maps, layers=[0, 2], samples=[2, 1])
+    page = explore(maps, layers=[0, 2], samples=[2, 0])
     tab = show(page)
     before = tab.evaluate("anylocal.state()")
     for layer in (1, "blocks.2"):
-        found = row(tab, {"layer": layer, "head": 1, "query": 4, "sample": 1})
-        assert torch.allclose(found, maps[2][1, 1, 4].double(), atol=page.error + 1e-6)
+        found = row(tab, {"layer": layer, "head": 1, "query": 4, "sample": 0})
+        assert torch.allclose(found, maps[2][0, 1, 4].double(), atol=page.error + 1e-6)
     assert tab.evaluate("anylocal.state()") == before
     assert (before["layer"], before["sample"]) == (1, 2)
 

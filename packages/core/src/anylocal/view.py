@@ -143,9 +143,9 @@ def explore(
     """Make the interactive page of the maps of one forward pass.
 
     Shows thumbnails of all heads of all layers, the map of the chosen head, and the attention of one position over the
-    image or the tokens, or what attends to it, with the strongest weights as lines and as a list. Works by mouse, touch
-    and keyboard; can average or maximize over heads, hide special tokens and merge words; saves PNG, and shows the
-    Python call of the picture.
+    image or the tokens, or what attends to it, with the strongest weights as lines and as a list. A click on a weight
+    tells how it comes about. Works by mouse, touch and keyboard; can average or maximize over heads, hide special
+    tokens and merge words; saves PNG, and shows the Python call of the picture.
 
     Parameters
     ----------

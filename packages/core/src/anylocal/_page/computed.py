@@ -155,6 +155,7 @@ def _pack(attention: AttentionMap, batch: Sequence[int], found: Sequence[Operand
         "features": found[0].q.shape[-1],
         "groups": len(found[0].k),
         "scale": found[0].scale,
+        "biased": any(bool((each.bias[each.bias.isfinite()] != 0).any()) for each in found),
         "spans": any(each.spans is not None for each in found),
         "relative": MARGIN * relative,
     }

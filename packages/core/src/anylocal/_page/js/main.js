@@ -8,6 +8,7 @@ import { drawGrid, overview, readThumbs } from "./overview.js";
 import { fromPanel, pictures, toPanel } from "./panel.js";
 import { drawMap } from "./map.js";
 import { drawQuery, markLine, sides } from "./query.js";
+import { explain } from "./making.js";
 import { openDoor, recall, remember } from "./door.js";
 import { copy, save } from "./save.js";
 
@@ -107,6 +108,7 @@ function listen() {
   $("grid").addEventListener("click", (event) => chooseCell(event));
   $("grid").addEventListener("keydown", (event) => moveCell(event));
   for (const kind of ["pointermove", "pointerdown"]) $("map").addEventListener(kind, (event) => readMap(event));
+  $("map").addEventListener("click", explainCell);
   $("map").addEventListener("keydown", (event) => moveRow(event));
   $("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
   $("copy").addEventListener("click", () => run(copy));
@@ -145,10 +147,22 @@ function moveRow(event) {
   choose(groups[clamp(at + next, groups.length)].positions[0], state.window);
 }
 
-function readMap(event) {
+// The numbers of the row and the column under the pointer.
+function cellOf(event) {
   const box = $("map").getBoundingClientRect();
   const row = clamp(Math.floor(((event.clientY - box.top) / box.height) * view.rows.length), view.rows.length);
   const column = clamp(Math.floor(((event.clientX - box.left) / box.width) * view.columns.length), view.columns.length);
+  return [row, column];
+}
+
+// A finger has no other way to choose a row than to touch it.
+function explainCell(event) {
+  const [row, column] = cellOf(event);
+  if (event.pointerType !== "touch") explain(view.rows[row].positions[0], view.columns[column].positions[0]);
+}
+
+function readMap(event) {
+  const [row, column] = cellOf(event);
   const [group, other] = state.way === "query" ? [view.rows[row], column] : [view.columns[column], row];
   choose(group.positions[0], state.window);
   $("readout").textContent = `${view.rows[row].label} → ${view.columns[column].label}: ${rounded(view.weights[other])}`;

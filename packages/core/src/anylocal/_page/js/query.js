@@ -6,6 +6,7 @@ import { merged } from "./weights.js";
 import { css, drawLegend, sized } from "./draw.js";
 import { fromPanel, toPanel } from "./panel.js";
 import { call } from "./call.js";
+import { explain } from "./making.js";
 
 // The side that is asked, and the one whose positions have the weights.
 export function sides() {
@@ -65,10 +66,21 @@ function drawLines(start, ends, most) {
   }
 }
 
+// Of words, their first tokens.
+function explainGroups({ positions: [position] }) {
+  if (state.way === "query") explain(state.query, position);
+  else explain(position, state.key);
+}
+
 function listStrongest(order, weights, { groups }) {
   $("list").replaceChildren(...order.map((at) => {
     const item = document.createElement("li");
-    item.textContent = `${groups[at].label}  ${rounded(weights[at])}`;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = "How this weight comes about";
+    button.textContent = `${groups[at].label}  ${rounded(weights[at])}`;
+    button.addEventListener("click", () => explainGroups(groups[at]));
+    item.append(button);
     return item;
   }));
 }

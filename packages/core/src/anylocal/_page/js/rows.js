@@ -70,7 +70,7 @@ function product(vector, all, start, features) {
 
 export function computed(buffer, shape, form) {
   const [, , heads, rows, columns] = shape;
-  const { features, groups, scale } = form;
+  const { features, groups, scale, biased } = form;
   const { sums, bias, qMean, qStep, kMean, kStep, ends, q, k } = sections(buffer, shape, form);
   const vector = new Float64Array(features);
   // The number of the key head of a block, and the keys that a query sees.
@@ -103,15 +103,22 @@ export function computed(buffer, shape, form) {
         into[query] = key < start || key >= stop ? 0 : Math.exp(product(asked, q, place * features, features) + own - sums[place]);
       }
     },
-    // Query and key, by channel.
+    // What a weight is made of: the products of query and key by channel, and what the mask adds.
     vectors(block, query, key) {
       const group = groupOf(block);
-      const whole = (levels, mean, step, of, start) => Float32Array.from({ length: features }, (_, at) => mean[of * features + at] + step[of * features + at] * levels[start + at]);
-      return {
-        q: whole(q, qMean, qStep, block, (block * rows + query) * features),
-        k: whole(k, kMean, kStep, group, (group * columns + key) * features),
-        scale,
-      };
+      const [start, stop] = spanOf(block, query);
+      const products = new Float64Array(features);
+      let common = 0;
+      for (let at = 0; at < features; at++) {
+        const [ofQ, ofK] = [block * features + at, group * features + at];
+        const rest = kStep[ofK] * k[(group * columns + key) * features + at];
+        products[at] = (qMean[ofQ] + qStep[ofQ] * q[(block * rows + query) * features + at]) * (kMean[ofK] + rest);
+        common += qMean[ofQ] * rest;
+      }
+      const own = bias[block * columns + key];
+      // What all queries have in common is a part of the bias: see anylocal._page.computed.
+      const added = key < start || key >= stop || own === -Infinity ? -Infinity : biased ? own - scale * common : 0;
+      return { products, scale, added };
     },
   };
 }

@@ -24,7 +24,7 @@ export function open(number) {
 }
 
 // A block is the number of a head of a window of a sample.
-const blockOf = ({ layer, sample, window }, head) => {
+export const blockOf = ({ layer, sample, window }, head) => {
   const [, windows, heads] = data.layers[layer].shape;
   return (sample * windows + window) * heads + head;
 };

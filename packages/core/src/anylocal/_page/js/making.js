@@ -1,0 +1,59 @@
+// How one weight comes about: query and key by channel, the scale, the mask, and the row's softmax.
+import { rounded } from "./scales.js";
+import { $, data, keys, layer, queries, state, view } from "./state.js";
+import { labelOf } from "./positions.js";
+import { blockOf, headsOf, lineOf } from "./weights.js";
+
+const SHOWN = 8;
+const number = (value) => String(Number(value.toPrecision(4)));
+const strongest = (values) => [...values.keys()].sort((a, b) => Math.abs(values[b]) - Math.abs(values[a])).slice(0, SHOWN);
+
+// Opens the dialog for a query and a key. Of several heads together, it is of the one in which the weight is greatest.
+export function explain(query, key) {
+  const rows = headsOf().map((head) => ({ head, row: lineOf(view.maps, { ...state, way: "query", head }, query) }));
+  const { head, row } = rows.reduce((best, each) => (each.row[key] > best.row[key] ? each : best));
+  $("making-title").textContent = `${labelOf(queries(), query)} → ${labelOf(keys(), key)}: ${rounded(row[key])}`;
+  $("making-place").textContent = `${layer().name || `layer ${layer().ref}`}, head ${head}${rows.length > 1 ? `, the one of ${rows.length} in which it is greatest` : ""}`;
+  const made = view.maps.vectors?.(blockOf(state, head), query, key);
+  $("making-line").textContent = made ? line(made, row[key]) : "The page has the weights of this layer, and not its query and key.";
+  $("making-channels").hidden = !made;
+  if (made) {
+    const order = strongest(made.products);
+    const channels = order.map((at) => [`channel ${at}`, made.products[at]]);
+    const rest = made.products.reduce((sum, value) => sum + value, 0) - channels.reduce((sum, [, value]) => sum + value, 0);
+    if (made.products.length > order.length) channels.push([`${made.products.length - order.length} others`, rest]);
+    fill($("making-channels"), "q · k by channel", channels);
+  }
+  fill($("making-terms"), "Largest of the row", strongest(row).map((at) => [labelOf(keys(), at), row[at]]));
+  const matrix = data.samples[state.sample] * layer().shape[1] + state.window;
+  $("making-call").textContent = `maps[${layer().ref}].explain(${query}, ${key}, ${head}${data.batch * layer().shape[1] > 1 ? `, sample=${matrix}` : ""})`;
+  if (!$("making").open) $("making").showModal();
+}
+
+function line({ products, scale, added }, weight) {
+  const product = products.reduce((sum, value) => sum + value, 0);
+  if (added === -Infinity || weight === 0) return `q · k × scale = ${number(product)} × ${number(scale)} = ${number(product * scale)}; the mask hides this key from the query: 0`;
+  const score = product * scale + added;
+  const sum = added === 0 ? "" : ` ${added < 0 ? "−" : "+"} ${number(Math.abs(added))}`;
+  return `q · k × scale${sum && " + mask"} = ${number(product)} × ${number(scale)}${sum} = ${number(score)}; softmax: exp(${number(score)} − ${number(score - Math.log(weight))}) = ${rounded(weight)}`;
+}
+
+// A table of names, values and bars; what names hold stays text.
+function fill(table, title, values) {
+  const most = Math.max(...values.map(([, value]) => Math.abs(value))) || 1;
+  const caption = document.createElement("caption");
+  caption.textContent = title;
+  table.replaceChildren(caption, ...values.map(([name, value]) => {
+    const row = document.createElement("tr");
+    const [head, cell, bar] = ["th", "td", "td"].map((tag) => document.createElement(tag));
+    head.scope = "row";
+    head.textContent = name;
+    cell.textContent = Math.abs(value) < 1 ? rounded(Math.abs(value)).replace(/^/, value < 0 ? "−" : "") : number(value);
+    const span = document.createElement("span");
+    span.className = value < 0 ? "bar less" : "bar";
+    span.style.width = `${(100 * Math.abs(value)) / most}%`;
+    bar.append(span);
+    row.append(head, cell, bar);
+    return row;
+  }));
+}

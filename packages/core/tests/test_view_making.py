@@ -1,0 +1,152 @@
+"""How one weight comes about, in the page: the numbers of `AttentionMap.explain`, opened by a click."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+
+import torch
+
+from anylocal.attention import AttentionMap, Tokens
+from anylocal.testing import browser
+from anylocal.view import explore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page as Tab
+
+    from anylocal.attention import Explanation
+    from anylocal.view import Page
+
+LENGTH = 80
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def show(chromium: Browser, tmp_path: Path) -> Iterator[Any]:
+    """Open a page, which must end without errors."""
+    errors: list[str] = []
+    tabs: list[Tab] = []
+
+    def shown(page: Page) -> Tab:
+        tab = chromium.new_page(viewport={"width": 1400, "height": 900})
+        tabs.append(tab)
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(page.save(tmp_path / "page.html").as_uri())
+        tab.wait_for_selector("html[data-drawn]")
+        return tab
+
+    yield shown
+    for tab in tabs:
+        tab.close()
+    assert errors == []
+
+
+def make(groups: int = 2, **options: Any) -> AttentionMap:
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(1, 4, LENGTH, 9, generator=generator)
+    k = torch.randn(1, groups, LENGTH, 9, generator=generator)
+    # What all have in common is taken off, and has to come back.
+    return AttentionMap.from_qk(q + 1, k - 2, name="layer", **options)
+
+
+def table(tab: Tab, name: str) -> dict[str, float]:
+    rows = tab.locator(f"#making-{name} tr")
+    cells = [rows.nth(at).locator("th, td").all_text_contents() for at in range(rows.count())]
+    return {label: float(value.replace("−", "-")) for label, value, _ in cells}
+
+
+def assert_explained(tab: Tab, expected: Explanation) -> None:
+    """Compare the open dialog with what Python says."""
+    order = expected.products.abs().argsort(descending=True)[:8].tolist()
+    channels = {f"channel {at}": float(expected.products[at]) for at in order}
+    rest = float(expected.products.sum()) - sum(channels.values())
+    assert table(tab, "channels") == pytest.approx(channels | {"1 others": rest}, abs=0.05)
+    assert table(tab, "terms") == pytest.approx({term.key: term.weight for term in expected.terms}, abs=0.005)
+    numbers = [float(text.replace("−", "-")) for text in re.findall(r"[-−]?\d[\d.]*", line(tab))]
+    added = [] if expected.added == 0 else [abs(expected.added)]
+    made = [float(expected.products.sum()), expected.scale, *added, expected.score, expected.score, expected.total]
+    assert numbers == pytest.approx([*made, expected.weight], abs=0.05)
+
+
+def line(tab: Tab) -> str:
+    # A sign before a number with a space between them is an operation.
+    return re.sub(r"[-−+] ", "", tab.locator("#making-line").inner_text())
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "causal": {"causal": True},
+    "bias of keys": {"mask": torch.linspace(-2, 0, LENGTH)[None, None, None]},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_weight_of_the_list_is_explained(show: Any, name: str) -> None:
+    """By channel, with scale, mask and softmax, as in Python; Escape closes it."""
+    attention = make(**OPTIONS[name])
+    tab = show(explore(attention))
+    tab.evaluate("anylocal.setState({head: 3, query: 50})")
+    key = int(attention[0, 3, 50].argmax())
+    tab.locator("#list button").first.click()
+    assert tab.locator("#making-title").inner_text().startswith(f"50 → {key}: ")
+    assert_explained(tab, attention.explain(50, key, 3))
+    tab.keyboard.press("Escape")
+    assert not tab.locator("#making").is_visible()
+
+
+def test_a_cell_of_the_map_is_explained(show: Any) -> None:
+    """Of heads together, it is the head in which the weight is greatest; the call in Python says the same."""
+    attention = make()
+    tab = show(explore(attention))
+    box = tab.locator("#map").bounding_box()
+    tab.mouse.click(box["x"] + 20.5 / LENGTH * box["width"], box["y"] + 60.5 / LENGTH * box["height"])
+    head = int(attention[0, :, 60, 20].argmax())
+    assert tab.locator("#making-place").inner_text() == f"layer, head {head}, the one of 4 in which it is greatest"
+    call = tab.locator("#making-call").inner_text()
+    assert_explained(tab, eval(call, {"maps": {"layer": attention}}))  # noqa: S307  # what the page tells the user to run
+
+
+def test_a_hidden_key_is_said_to_be_hidden(show: Any) -> None:
+    """The mask, not the product, makes its weight 0."""
+    tab = show(explore(make(causal=True)))
+    box = tab.locator("#map").bounding_box()
+    tab.mouse.click(box["x"] + 60.5 / LENGTH * box["width"], box["y"] + 20.5 / LENGTH * box["height"])
+    assert tab.locator("#making-line").inner_text().endswith("the mask hides this key from the query: 0")
+
+
+def test_what_attends_to_a_key_is_explained(show: Any) -> None:
+    """The listed position is the query then."""
+    attention = make()
+    tab = show(explore(attention))
+    tab.evaluate("anylocal.setState({head: 0, way: 'key', key: 7})")
+    query = int(attention[0, 0, :, 7].argmax())
+    tab.locator("#list button").first.click()
+    assert_explained(tab, attention.explain(query, 7, 0))
+
+
+def test_of_stored_weights_only_the_row_is_told(show: Any) -> None:
+    """The page has no query and key of them, and says so; tokens stay text."""
+    axis = Tokens(["<b>x</b>", "y", "z"])
+    weights = torch.tensor([[0.7, 0.2, 0.1]]).expand(3, 3)
+    tab = show(explore(AttentionMap.from_weights(weights, queries=axis, keys=axis)))
+    tab.locator("#list button").first.click()
+    assert (
+        tab.locator("#making-line").inner_text() == "The page has the weights of this layer, and not its query and key."
+    )
+    assert not tab.locator("#making-channels").is_visible()
+    assert table(tab, "terms") == pytest.approx({"<b>x</b>": 0.7, "y": 0.2, "z": 0.1}, abs=0.005)
