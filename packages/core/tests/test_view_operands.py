@@ -231,6 +231,27 @@ def test_the_page_says_its_error() -> None:
     assert f"kept in {form['bits']} bits a number." in page.html
 
 
+def test_a_text_of_8192_tokens(tmp_path: Path) -> None:
+    """Grouped heads, causal, in a sliding window, padded on the left: rows near both ends and in the middle."""
+    length, window, padded = 8192, 1000, 300
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, heads, length, 16, generator=generator) for heads in (2, 1))
+    places = torch.arange(length)
+    seen = (places[:, None] >= places) & (places[:, None] - places < window) & (places >= padded)
+    page = explore(AttentionMap.from_qk(q, k, mask=seen))
+    asked = [10, padded, 1299, 1300, 5000, length - 1]
+    code = READ.partition("const made")[0] + (
+        "const made = given.asked.map((query) => [0, 1].map((head) =>"
+        " filled(columns, (row) => maps.row(head, query, row))));"
+    )
+    made = in_node(tmp_path, code, {"layer": layers(page)[0], "text": text(page), "asked": asked})
+    scores = (q[0, :, asked].double() @ k[0].double().mT / 4).masked_fill(~seen[asked], -torch.inf)
+    exact = scores.softmax(-1).nan_to_num(0.0)
+    found = torch.tensor(made, dtype=torch.float64).transpose(0, 1)
+    assert ((found - exact).abs() <= 0.01 * exact.amax(-1, keepdim=True)).all()
+    assert (found - exact).abs().max() <= page.error
+
+
 class Largest(TorchDispatchMode):
     """Records the size of the largest tensor that anything makes."""
 

@@ -138,7 +138,7 @@ def explore(
     std: Statistics = None,
     cmap: Cmap | None = None,
     title: str | None = None,
-    limit: int | str | None = "128MiB",
+    limit: int | str | None = "160MiB",
 ) -> Page:
     """Make the interactive page of the maps of one forward pass.
 
@@ -168,7 +168,8 @@ def explore(
     title : str, optional
         Title of the page.
     limit : int, str or None
-        Largest size of the page: bytes, a string such as ``"64MiB"``, or None for no limit.
+        Largest size of the page: bytes, a string such as ``"64MiB"``, or None for no limit. By default there is room
+        for 4,096 positions of 12 layers of 12 heads with 64 features each.
 
     Returns
     -------

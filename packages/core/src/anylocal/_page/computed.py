@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -53,7 +54,7 @@ class Channels:
     mean: torch.Tensor
     step: torch.Tensor
 
-    @property
+    @cached_property
     def rest(self) -> torch.Tensor:
         """The vectors without their mean, as the browser reads them."""
         return self.step * self.levels
@@ -77,26 +78,29 @@ class Rounded:
         common = (k.rest.repeat_interleave(heads // groups, 0) @ q.mean.mT)[..., 0]
         return cls(q, k, given.scale, given.scale * common + given.bias, given.spans)
 
-    def scores(self, queries: slice | torch.Tensor) -> torch.Tensor:
-        """Return the scores of some queries, (head, query', key), but for a constant of each row."""
-        q, k = self.q.rest[:, queries], self.k.rest
+    def exponentials(self, queries: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the exponentials of the scores of some queries, (head, query', key), and what was taken off before."""
+        q, k = self._scaled[:, queries], self.k.rest
         heads, number, features = q.shape
-        made = (q.reshape(len(k), -1, features) @ k.mT).reshape(heads, number, -1)
-        made = made.mul_(self.scale).add_(self.bias[:, None])
+        made = (q.reshape(len(k), -1, features) @ k.mT).reshape(heads, number, -1).add_(self.bias[:, None])
         if self.spans is not None:
             start, stop = self.spans[:, queries, None]
             places = torch.arange(made.shape[-1])
             made.masked_fill_((places < start) | (places >= stop), -math.inf)
-        return made
+        most = made.amax(-1, keepdim=True)
+        # Of a row without any key, all are 0.
+        most.masked_fill_(most == -math.inf, 0.0)
+        return made.sub_(most).exp_(), most[..., 0]
 
-    def rows(self, queries: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the weights of some queries, (head, query', key), and the logarithm of each row's sum."""
-        weights = self.scores(queries)
-        most = weights.amax(-1, keepdim=True)
-        # A row without any key is 0.
-        sums = weights.sub_(most.where(most > -math.inf, 0.0)).exp_().sum(-1, keepdim=True)
-        logarithms = (most + sums.log()).where(sums > 0, math.inf)
-        return weights.div_(sums.where(sums > 0, 1.0)), logarithms[..., 0]
+    def rows(self, queries: slice | torch.Tensor) -> torch.Tensor:
+        """Return the weights of some queries, (head, query', key)."""
+        made, _ = self.exponentials(queries)
+        sums = made.sum(-1, keepdim=True)
+        return made.div_(sums.where(sums > 0, 1.0))
+
+    @cached_property
+    def _scaled(self) -> torch.Tensor:
+        return self.q.rest * self.scale
 
 
 def pack_operands(attention: AttentionMap, samples: Sequence[int]) -> Layer | None:
@@ -134,7 +138,7 @@ class _Sampled:
 
     def errors(self, rounded: Rounded) -> tuple[float, float]:
         """Return the largest error of a weight, and the largest relative to the largest weight of its row."""
-        off = (rounded.rows(self.picks)[0] - self.exact).abs().amax(-1)
+        off = (rounded.rows(self.picks) - self.exact).abs().amax(-1)
         most = self.exact.amax(-1)
         return float(off.max()), float((off / most.where(most > 0, 1.0)).max())
 
@@ -188,8 +192,14 @@ def _read(rounded: Rounded, flags: tuple[Flags, Flags]) -> tuple[torch.Tensor, t
     sums = torch.empty(heads, queries)
     cells = torch.zeros(heads, to_rows.shape[1], to_columns.shape[1])
     for part in chunks(slice(None), queries, block_rows((1, heads, queries, keys))):
-        weights, sums[:, part] = rounded.rows(part)
-        cells += to_rows[part].mT @ (weights @ to_columns)
+        weights, most = rounded.exponentials(part)
+        total = weights.sum(-1)
+        sums[:, part] = (most + total.log()).where(total > 0, math.inf)
+        # Only some rows of the thumbnail get anything of this block.
+        own = to_rows[part].mT
+        touched = own.any(1)
+        shares = own[touched] / total.where(total > 0, 1.0)[:, None]
+        cells[:, touched] += shares @ weights @ to_columns
     return sums, cells
 
 
