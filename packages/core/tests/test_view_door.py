@@ -242,15 +242,15 @@ def test_the_python_call_draws_the_column(show: Any, head: str) -> None:
 
 def test_a_long_map_is_drawn_in_cells(show: Any) -> None:
     """A row for one query of several, a cell for several keys; the class token has its own, and rows are complete."""
-    axis = Patches((26, 25))
-    attention = long(1, 651, queries=axis, keys=axis)
+    axis = Patches((21, 31))
+    attention = long(1, 652, queries=axis, keys=axis)
     page = explore(attention)
     tab = show(page)
     width, height = (tab.locator("#map").evaluate(f"node => node.{side}") for side in ("width", "height"))
-    assert (width, height) == (326, 326)
+    assert (width, height) == (327, 327)
     assert tab.locator("#map-note").text_content() == "One query of 2 is drawn; a cell is the mean of 2 keys"
     box = tab.locator("#map").bounding_box()
-    tab.mouse.move(box["x"] + 400.5 / 651 * box["width"], box["y"] + 300.5 / 651 * box["height"])
+    tab.mouse.move(box["x"] + 400.5 / 652 * box["width"], box["y"] + 300.5 / 652 * box["height"])
     label, weight = tab.locator("#readout").text_content().split(": ")
     row_, column = (axis.labels().index(each) for each in label.split(" → "))
     assert (abs(row_ - 300), abs(column - 400)) <= (1, 1)

@@ -2,17 +2,20 @@
 import { greatest, scaleOf } from "./scales.js";
 import { $, TABLES, data, keys, layer, normOf, queries, sharedTop, state, view } from "./state.js";
 import { countedOf } from "./positions.js";
-import { merged } from "./weights.js";
+import { headsOf, merged } from "./weights.js";
 import { css, drawLegend, imageOf, sized } from "./draw.js";
 
 // A longer side is drawn in about so many cells: a screen has no room for more.
 const CELLS = 600;
+// Multiplications for a picture of a map, which take a second or two: of very long maps, fewer rows are drawn.
+const WORK = 2e9;
+const FEWEST = 120;
 // Milliseconds of work after which the page is free for the reader's next step.
 const SLICE = 24;
 
 // Where blocks of groups start, so that none has both groups that count and others: see anylocal._drawing.panel.starts_of.
-function startsOf(count, counted) {
-  const together = Math.ceil(count / CELLS);
+function startsOf(count, counted, most) {
+  const together = Math.ceil(count / most);
   const flags = new Uint8Array(count);
   for (const at of counted) flags[at] = 1;
   const starts = [];
@@ -25,11 +28,17 @@ function startsOf(count, counted) {
 }
 
 // Which groups of an axis are drawn, as where blocks of them start, and which blocks count for the scale.
-function blocksOf(axis, groups) {
+function blocksOf(axis, groups, most) {
   const counted = countedOf(axis, groups);
-  const starts = startsOf(groups.length, counted);
+  const starts = startsOf(groups.length, counted, most);
   const counts = new Set(counted);
   return { starts, counted: [...starts.keys()].filter((at) => counts.has(starts[at])), length: groups.length };
+}
+
+function mostRows() {
+  const { shape, operands } = layer();
+  const work = headsOf().length * shape[4] * (operands?.features ?? 1);
+  return Math.max(FEWEST, Math.min(CELLS, Math.floor(WORK / work)));
 }
 
 // Means of the weights in each block.
@@ -63,7 +72,7 @@ const kept = { of: "", cells: null };
 
 // Returns whether the map was drawn; otherwise something else is to be drawn.
 export async function drawMap(isCurrent) {
-  const [down, across] = [blocksOf(queries(), view.rows), blocksOf(keys(), view.columns)];
+  const [down, across] = [blocksOf(queries(), view.rows, mostRows()), blocksOf(keys(), view.columns, CELLS)];
   const of = JSON.stringify(["layer", "head", "sample", "window", "padding", "special", "words"].map((name) => state[name]));
   const cells = kept.of === of ? kept.cells : await cellsOf(down, across, isCurrent);
   if (!cells) return false;

@@ -22,7 +22,10 @@ class Panel {
     this.canvas = document.createElement("canvas");
     this.canvas.setAttribute("aria-hidden", "true");
     this.root.append(this.title, this.tokens, this.canvas);
-    this.tokens.addEventListener("pointerover", ({ target }) => this.pick(target.dataset?.positions?.split(" ")[0]));
+    this.tokens.addEventListener("pointerover", ({ target }) => {
+      this.pick(target.dataset.positions?.split(" ")[0]);
+      this.name(target);
+    });
     this.tokens.addEventListener("click", ({ target }) => this.pick(target.dataset?.positions?.split(" ")[0]));
     for (const kind of ["pointermove", "pointerdown"]) this.canvas.addEventListener(kind, (event) => this.pickCell(event));
   }
@@ -31,9 +34,12 @@ class Panel {
   show(axis, groups, choose) {
     Object.assign(this, { axis, groups, choose });
     const patches = axis.kind === "patches";
-    this.spans = groups.filter(({ positions }) => !patches || positions[0] < axis.prefix.length).map((group) => this.span(group));
-    this.tokens.replaceChildren(...this.spans);
-    this.tokens.hidden = this.spans.length === 0;
+    // Groups with a span of their own, by their number; others are patches of the image.
+    this.spans = new Map([...groups.entries()].filter(([, { positions }]) => !patches || positions[0] < axis.prefix.length).map(([at, group]) => [at, this.span(group)]));
+    this.groupOf = new Map(groups.flatMap(({ positions }, at) => positions.map((position) => [position, at])));
+    this.steps = new Map();
+    this.tokens.replaceChildren(...this.spans.values());
+    this.tokens.hidden = this.spans.size === 0;
     this.tokens.dir = /^[^A-Za-z]*[\u0590-\u08ff\ufb1d-\ufefc]/.test(groups.filter(({ positions }) => !isSpecial(axis, positions[0])).map(({ label }) => label).join("")) ? "rtl" : "ltr";
     this.canvas.hidden = !patches;
   }
@@ -81,18 +87,36 @@ class Panel {
 
   // Weights of the groups, in their order, or null for positions without weights; `chosen` is one position.
   paint(weights, scale, chosen) {
-    this.spans.forEach((span, at) => {
-      const index = this.axis.kind === "patches" ? this.groups.findIndex(({ positions }) => String(positions[0]) === span.dataset.positions) : at;
-      const shade = weights ? colour(this.table, scale.step(weights[index])) : null;
-      span.style.background = shade ? `rgb(${shade.join(" ")})` : "";
-      // Black or white text, by the luma of the background.
-      span.style.color = shade ? (0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] > 140 ? "#000" : "#fff") : "";
-      span.classList.toggle("chosen", span.dataset.positions.split(" ").includes(String(chosen)));
-      span.title = weights ? `${span.textContent}: ${rounded(weights[index])}` : "";
+    this.weights = weights;
+    for (const [at, span] of this.spans) {
+      this.shade(at, span, weights ? scale.step(weights[at]) : null);
       // Cells beside an image are too few to compare by colour, and often beyond the scale.
-      if (weights && this.axis.kind === "patches") span.dataset.weight = rounded(weights[index]);
-    });
+      if (weights && this.axis.kind === "patches") span.dataset.weight = rounded(weights[at]);
+    }
+    this.chosen?.classList.remove("chosen");
+    this.chosen = this.spanOf(chosen);
+    this.chosen?.classList.add("chosen");
     if (this.axis.kind === "patches") this.paintImage(weights, scale, chosen);
+  }
+
+  // Of thousands of tokens, most keep their colour from one query to the next.
+  shade(at, span, step) {
+    if (this.steps.get(at) === step) return;
+    this.steps.set(at, step);
+    const shade = step === null ? null : colour(this.table, step);
+    span.style.background = shade ? `rgb(${shade.join(" ")})` : "";
+    // Black or white text, by the luma of the background.
+    span.style.color = shade ? (0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] > 140 ? "#000" : "#fff") : "";
+  }
+
+  spanOf(position) {
+    return this.spans.get(this.groupOf.get(position));
+  }
+
+  // The weight of the token under the pointer.
+  name(span) {
+    const at = this.groupOf.get(Number(span.dataset.positions?.split(" ")[0]));
+    if (this.weights && this.spans.has(at)) span.title = `${span.textContent}: ${rounded(this.weights[at])}`;
   }
 
   paintImage(weights, scale, chosen) {
@@ -127,7 +151,7 @@ class Panel {
 
   // The centre of a position on the screen.
   anchor(position) {
-    const span = this.spans.find(({ dataset }) => dataset.positions.split(" ").includes(String(position)));
+    const span = this.spanOf(position);
     if (span) {
       const box = span.getBoundingClientRect();
       return { x: box.left + box.width / 2, top: box.top, bottom: box.bottom, lift: 1 };
