@@ -15,7 +15,8 @@ You need ``anylocal-vit``, scikit-image for the photograph, and the weights:
 # ---------
 #
 # DINOv2 ViT-S/14 was trained on photographs without labels (Oquab et al. 2023).
-# ``scenes`` loads it by `anylocal_vit.dinov2`, which needs no model hub; with one,
+# ``scenes``, a module beside the tutorials (the notebook writes it in its second cell),
+# loads it by `anylocal_vit.dinov2`, which needs no model hub; with one,
 # ``timm.create_model(NAME, pretrained=True)`` loads any other.
 
 import torch

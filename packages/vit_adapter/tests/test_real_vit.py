@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import pickle
 import weakref
 from functools import cache
@@ -274,3 +275,11 @@ def test_photographs_are_named_in_a_line() -> None:
     model = timm_model(224)
     assert repr(photograph(model, source("chelsea"), size=(28, 42))) == "Photograph(28 × 42 pixels)"
     assert repr(photograph(model, [source("chelsea")] * 2, size=28)) == "Photograph(2 of 28 × 28 pixels)"
+
+
+def test_a_photograph_is_seen_in_a_notebook() -> None:
+    """Several stand side by side, as the model sees them."""
+    photo = photograph(timm_model(224), [source("chelsea"), source("astronaut")], size=(28, 42))
+    picture = np.asarray(Image.open(io.BytesIO(photo._repr_png_())))
+    np.testing.assert_array_equal(picture[:, :42], photo.pixels[0])
+    np.testing.assert_array_equal(picture[:, 42:], photo.pixels[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,13 @@ class Photograph:
         height, width = self.pixels.shape[-3:-1]
         count = f"{len(self.tensor)} of " if self.pixels.ndim == 4 else ""  # noqa: PLR2004  # a batch
         return f"Photograph({count}{height} × {width} pixels)"
+
+    def _repr_png_(self) -> bytes:
+        """Return the photographs, side by side, for a notebook."""
+        file = io.BytesIO()
+        each = self.pixels if self.pixels.ndim == 4 else self.pixels[None]  # noqa: PLR2004  # a batch
+        Image.fromarray(np.concatenate(list(each), axis=1)).save(file, "PNG")
+        return file.getvalue()
 
 
 class _Preprocessing(NamedTuple):
