@@ -38,5 +38,45 @@ page
 f"{page.error:.4f}"
 
 # %%
-# For images, pass the pixels as well: ``explore(maps, images=photo.pixels)``. The page
-# of a large model can become large: select with ``layers=`` and ``samples=``.
+# For images, pass the pixels as well: ``explore(maps, images=photo.pixels)``.
+#
+# Long inputs
+# -----------
+#
+# A map grows with the square of the length. From about eight times the size of a head,
+# the page holds the layer's query and key instead, and the browser computes the rows
+# that you ask for:
+
+import torch
+
+from anylocal.attention import AttentionMap
+
+q, k = torch.randn(2, 1, 4, 1500, 32)
+long = explore(AttentionMap.from_qk(q, k, name="layer"))
+f"{len(long.html) / 1e6:.1f} MB for {4 * 1500**2 / 1e6:.0f} million weights"
+
+# %%
+# Its last line says how large the error is. The page of a large model can still become
+# large: select with ``layers=`` and ``samples=``.
+#
+# One weight
+# ----------
+#
+# A click on a weight tells how it comes about, as does Python:
+
+print(maps[2].explain("animal", "because", head=3))
+
+# %%
+# Links and scripts
+# -----------------
+#
+# The address of the page says what it shows, so a link shows the same picture:
+# ``attention.html#layer=2&head=3``. A script in the page, or one that drives a browser,
+# reads exact rows and sets the picture:
+#
+# .. code-block:: javascript
+#
+#    const row = await anylocal.row({ layer: 2, head: 3, query: 5 });   // Float32Array
+#    const column = await anylocal.column({ layer: 2, head: "mean", key: 5 });
+#    await anylocal.setState({ layer: 2, head: 3, query: 5 });
+#    anylocal.state();
