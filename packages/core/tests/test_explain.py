@@ -80,6 +80,15 @@ def test_positions_are_those_of_the_axes() -> None:
     assert found.weight == pytest.approx(float(attention[0, 0, 4, 0]))
 
 
+def test_each_sample_has_its_own_tokens() -> None:
+    """Also where its windows are several places of the batch."""
+    q, k = operands(batch=4)
+    axis = Tokens([list("abcdefg"), list("tuvwxyz")])
+    attention = AttentionMap.from_qk(q, k, windows=2, queries=axis, keys=axis)
+    found = [attention.explain(1, 2, 0, sample=sample).key for sample in range(4)]
+    assert found == ["c", "c", "v", "v"]
+
+
 def test_a_notebook_shows_bars_and_no_markup_of_tokens() -> None:
     """Each of the strongest channels and keys has a bar; what tokens hold stays text."""
     axis = Tokens(["<b>", *"bcdefg"])

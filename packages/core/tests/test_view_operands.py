@@ -223,10 +223,15 @@ def test_thumbnails_and_scales_are_those_of_the_map() -> None:
     assert np.abs(cells[0] - cells[1]).max() <= 0.01 * cells[1].max()
 
 
-def test_the_page_says_its_error() -> None:
-    """The greatest there is, and relative to the greatest weight of a row; and how the numbers are kept."""
-    page = explore(AttentionMap.from_qk(*operands()))
+def test_the_page_says_its_error(tmp_path: Path) -> None:
+    """With a margin over the greatest there is, also relative to the greatest weight of a row; and the bits."""
+    q, k = operands()
+    page = explore(AttentionMap.from_qk(q, k))
     (form,) = (layer["operands"] for layer in layers(page))
+    exact = softmax(q, k)
+    off = (read(page, tmp_path) - exact).abs()
+    assert page.error > 1.2 * off.max()
+    assert form["relative"] > 1.2 * (off / exact.amax(-1, keepdim=True)).max()
     assert f"by at most {page.error:.1g}, and {100 * form['relative']:.1g} % of the greatest of their row" in page.html
     assert f"kept in {form['bits']} bits a number." in page.html
 
