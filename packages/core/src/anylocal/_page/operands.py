@@ -89,7 +89,17 @@ def _of_place(rows: LazyRows, place: int) -> Operands | None:
         ends = torch.arange(1, rows.shape[2] + 1).clamp(max=rows.shape[3])
         start, stop = (torch.zeros_like(ends), ends) if spans is None else (spans[0], torch.minimum(spans[1], ends))
         spans = torch.stack([start, stop])
-    return Operands(q, k, rows.scale, bias, spans)
+    return Operands(q, _distinct(k), rows.scale, bias, spans)
+
+
+def _distinct(k: torch.Tensor) -> torch.Tensor:
+    """Return key heads, (key head, key, feature), once each: where there is a mask, libraries repeat them."""
+    for size in range(len(k), 1, -1):
+        if len(k) % size == 0:
+            groups: torch.Tensor = k.reshape(-1, size, *k.shape[1:])
+            if torch.equal(groups, groups[:, :1].expand_as(groups)):
+                return groups[:, 0]
+    return k
 
 
 def _seen(mask: torch.Tensor | None, queries: int, keys: int) -> tuple[torch.Tensor, torch.Tensor | None] | None:

@@ -77,8 +77,12 @@ function write() {
   const usual = JSON.parse(first);
   const changed = Object.entries(told()).filter(([name, value]) => value !== usual[name]);
   const hash = changed.length ? `#${new URLSearchParams(changed)}` : "";
-  // In a notebook's frame there is no address to change.
-  if (location.protocol !== "about:" && hash !== location.hash) history.replaceState(null, "", hash || location.pathname + location.search);
+  if (hash === location.hash) return;
+  try {
+    history.replaceState(null, "", hash || location.pathname + location.search);
+  } catch {
+    // In a notebook's frame there is no address to change.
+  }
 }
 
 // Shows what the address says, now and when it changes; `report` tells the reader what it asks for in vain.

@@ -8,6 +8,7 @@ import { drawGrid, overview, readThumbs } from "./overview.js";
 import { fromPanel, pictures, toPanel } from "./panel.js";
 import { drawMap } from "./map.js";
 import { drawQuery, markLine, sides } from "./query.js";
+import { find } from "./find.js";
 import { explain } from "./making.js";
 import { openDoor, recall, remember } from "./door.js";
 import { copy, save } from "./save.js";
@@ -36,6 +37,7 @@ function fillControls() {
   $("layer").replaceChildren(...options(data.layers.map(({ name, short }, at) => [at, name || short])));
   $("sample").replaceChildren(...options(data.samples.map((sample, at) => [at, sample])));
   $("sample-label").hidden = data.samples.length === 1;
+  $("find-label").hidden = !data.axes.some(({ kind }) => kind === "tokens" || kind === "names");
   $("words-label").hidden = !data.axes.some(({ words }) => words);
   const any = (rows) => rows?.some((row) => row.some(Boolean));
   $("special-label").hidden = !data.axes.some((axis) => any(axis.special) || axis.prefix?.length);
@@ -104,6 +106,8 @@ function listen() {
   }
   for (const id of ["padding", "special", "words"]) $(id).addEventListener("input", () => { state[id] = $(id).checked; run(update); });
   $("query").addEventListener("input", () => choose(Number($("query").value), state.window));
+  $("find").addEventListener("input", () => find(0, choose));
+  $("find").addEventListener("keydown", (event) => { if (event.key === "Enter") find(event.shiftKey ? -1 : 1, choose); });
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   $("grid").addEventListener("click", (event) => chooseCell(event));
   $("grid").addEventListener("keydown", (event) => moveCell(event));
