@@ -1,8 +1,7 @@
 """Query and key of layers as compressed bytes for a browser, which computes rows from them when they are asked for.
 
-A constant added to all keys changes no softmax, and one added to all queries adds the same to each key's score: the
-means of both are taken off, and what is left of each channel is stored in as few bits as keep the error small. The
-logarithm of each row's sum is stored as well, so that a column costs no more than a row.
+They are stored in as few bits as keep the error small. The logarithm of each row's sum is stored as well, so that a
+column costs no more than a row.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,6 +19,7 @@ from anylocal._drawing.scale import top_of
 from anylocal._maps.rows import block_rows, chunks
 from anylocal._page.operands import operands_of
 from anylocal._page.payload import THUMB, Layer, Thumb, flags_of, text_of
+from anylocal._page.rounded import Rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,63 +43,6 @@ error in all rows of a layer is 1 to 2.5 times that in its sampled rows, and 1.8
 
 _BITS: Final = (8, 12, 16)
 _BYTE: Final = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Channels:
-    """Vectors as integers: they are ``mean + step * levels``, each channel of each head with its own mean and step."""
-
-    levels: torch.Tensor
-    mean: torch.Tensor
-    step: torch.Tensor
-
-    @cached_property
-    def rest(self) -> torch.Tensor:
-        """The vectors without their mean, as the browser reads them."""
-        return self.step * self.levels
-
-
-@dataclass(frozen=True, eq=False)
-class Rounded:
-    """The operands of a sample in a number of bits: ``softmax(scale · q.rest · k.rest + bias)``, within the spans."""
-
-    q: Channels
-    k: Channels
-    scale: float
-    bias: torch.Tensor
-    spans: torch.Tensor | None
-
-    @classmethod
-    def of(cls, given: Operands, bits: int) -> Rounded:
-        """Round operands; what the queries have in common becomes a part of the bias."""
-        q, k = _rounded(given.q, bits), _rounded(given.k, bits)
-        heads, groups = len(given.q), len(given.k)
-        common = (k.rest.repeat_interleave(heads // groups, 0) @ q.mean.mT)[..., 0]
-        return cls(q, k, given.scale, given.scale * common + given.bias, given.spans)
-
-    def exponentials(self, queries: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the exponentials of the scores of some queries, (head, query', key), and what was taken off before."""
-        q, k = self._scaled[:, queries], self.k.rest
-        heads, number, features = q.shape
-        made = (q.reshape(len(k), -1, features) @ k.mT).reshape(heads, number, -1).add_(self.bias[:, None])
-        if self.spans is not None:
-            start, stop = self.spans[:, queries, None]
-            places = torch.arange(made.shape[-1])
-            made.masked_fill_((places < start) | (places >= stop), -math.inf)
-        most = made.amax(-1, keepdim=True)
-        # Of a row without any key, all are 0.
-        most.masked_fill_(most == -math.inf, 0.0)
-        return made.sub_(most).exp_(), most[..., 0]
-
-    def rows(self, queries: slice | torch.Tensor) -> torch.Tensor:
-        """Return the weights of some queries, (head, query', key)."""
-        made, _ = self.exponentials(queries)
-        sums = made.sum(-1, keepdim=True)
-        return made.div_(sums.where(sums > 0, 1.0))
-
-    @cached_property
-    def _scaled(self) -> torch.Tensor:
-        return self.q.rest * self.scale
 
 
 def pack_operands(attention: AttentionMap, samples: Sequence[int]) -> Layer | None:
@@ -177,14 +119,6 @@ def _close(found: Sequence[Operands], sampled: Sequence[_Sampled]) -> tuple[int,
     return bits, rounded, error, relative
 
 
-def _rounded(vectors: torch.Tensor, bits: int) -> Channels:
-    """Return vectors, (head, position, feature), in a number of bits, by channel."""
-    mean = vectors.mean(1, keepdim=True)
-    most = (vectors - mean).abs().amax(1, keepdim=True)
-    step = (most / (2 ** (bits - 1) - 1)).where(most > 0, 1.0)
-    return Channels(((vectors - mean) / step).round_(), mean, step)
-
-
 def _read(rounded: Rounded, flags: tuple[Flags, Flags]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logarithms of the sums of all rows, and the thumbnails, (head, row, column), block by block."""
     heads, queries, keys = rounded.q.levels.shape[0], len(flags[0]), len(flags[1])
@@ -219,7 +153,7 @@ def _thumb(cells: Weights, counted: Sequence[Weights], flags: tuple[Flags, Flags
 
 
 def _sections(rounded: Sequence[Rounded], sums: Sequence[torch.Tensor], bits: int) -> Iterator[bytes]:
-    """Yield what `js/operands.js` reads, in its order: numbers of four bytes first, then the levels by their bytes."""
+    """Yield what `js/rows.js` reads, in its order: numbers of four bytes first, then the levels by their bytes."""
     yield from (_four(each) for each in sums)
     yield from (_four(each.bias) for each in rounded)
     for side in ([each.q for each in rounded], [each.k for each in rounded]):

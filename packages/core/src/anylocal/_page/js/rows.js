@@ -116,7 +116,7 @@ export function computed(buffer, shape, form) {
         common += qMean[ofQ] * rest;
       }
       const own = bias[block * columns + key];
-      // What all queries have in common is a part of the bias: see anylocal._page.computed.
+      // What all queries have in common is a part of the bias: see anylocal._page.rounded.
       const added = key < start || key >= stop || own === -Infinity ? -Infinity : biased ? own - scale * common : 0;
       return { products, scale, added };
     },
