@@ -39,6 +39,13 @@ def test_the_rewriter_is_imported_with_the_first_capture() -> None:
     assert python(code).split("\n") == ["set()", "True"]
 
 
+@pytest.mark.parametrize("module", ["inspect", "ast", "dataclasses", "importlib.metadata", "pathlib"])
+def test_importing_anylocal_leaves_slow_modules_alone(module: str) -> None:
+    """They take longer than all of it, and are imported when they are needed; what starts Python may have them."""
+    code = f"import sys\nbefore = {{*sys.modules}}\nimport anylocal\nprint({module!r} in {{*sys.modules}} - before)"
+    assert python(code) == "False"
+
+
 def test_nothing_is_put_into_the_builtins_before_the_first_capture() -> None:
     """Importing has no effect on anything else."""
     code = "import builtins\nbefore = set(vars(builtins))\nimport anylocal\nprint(set(vars(builtins)) - before)"

@@ -6,10 +6,11 @@ message; ``docs/messages.md`` has one entry for each slug.
 
 from __future__ import annotations
 
-import inspect
+import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Iterable
 
 __all__ = [
@@ -429,7 +430,8 @@ def _listing(names: tuple[str, ...], most: int = 30) -> str:
 
 def level_of_user() -> int:
     """Return the `stacklevel` at which a warning of the caller points at the user's code."""
-    frame, level = inspect.currentframe(), 0
+    frame: types.FrameType | None = sys._getframe()  # noqa: SLF001  # `inspect` takes as long to import as all of this
+    level = 0
     while frame is not None and frame.f_globals.get("__name__", "").startswith("anylocal."):
         frame, level = frame.f_back, level + 1
     return level

@@ -5,7 +5,6 @@ from __future__ import annotations
 import reprlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from anylocal._engine import tensors
@@ -71,7 +70,6 @@ class Values(Mapping[str, Any]):
         return f"{type(self).__name__}({self._values!r})"
 
 
-@dataclass(frozen=True, eq=False)
 class Call:
     """One finished call of a function; with ``every=True``, one assignment in it.
 
@@ -110,15 +108,27 @@ class Call:
     6
     """
 
-    function: types.FunctionType
-    module: Any
-    name: str
-    index: int
-    thread: int | None
-    values: Values
-    line: int
-    rank: int | None = None
-    part: int = 0
+    def __init__(  # noqa: PLR0917  # the order of its attributes
+        self,
+        function: types.FunctionType,
+        module: Any,
+        name: str,
+        index: int,
+        thread: int | None,
+        values: Values,
+        line: int,
+        rank: int | None = None,
+        part: int = 0,
+    ) -> None:
+        self.function = function
+        self.module = module
+        self.name = name
+        self.index = index
+        self.thread = thread
+        self.values = values
+        self.line = line
+        self.rank = rank
+        self.part = part
 
     def __repr__(self) -> str:
         """Return the function, module and index of the call, and its names."""

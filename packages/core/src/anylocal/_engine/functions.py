@@ -6,7 +6,6 @@ Attributes are looked up without binding them: a descriptor's result is not alwa
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
@@ -91,9 +90,12 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
         if is_a(type(value), type) or is_compiled(value):
             return
         seen.add(id(value))
+        # Who only imports the library does not wait for it.
+        from inspect import getattr_static
+
         for attribute in _INSIDE:
             try:
-                part = inspect.getattr_static(value, attribute)
+                part = getattr_static(value, attribute)
                 # Slots and getters of wrapper types are descriptors here; their value may hold the function.
                 part = getattr(value, attribute) if hasattr(type(part), "__get__") else part
             except Exception:  # noqa: BLE001, S112  # a descriptor of the user's

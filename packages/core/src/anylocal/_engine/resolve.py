@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import sys
 import types
 import typing
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from anylocal._engine import tensors
@@ -40,7 +39,6 @@ T = TypeVar("T")
 _MOST_DERIVED: Final = 64
 
 
-@dataclass(frozen=True)
 class Resolution:
     """The functions that a target selects.
 
@@ -56,10 +54,17 @@ class Resolution:
         What was derived from it, kept for the next one of the same model as long as that does not change.
     """
 
-    label: str
-    matches: tuple[Match, ...]
-    modules: Mapping[str, Any] = field(default_factory=dict)
-    derived: dict[Any, Any] = field(default_factory=dict)
+    def __init__(
+        self,
+        label: str,
+        matches: tuple[Match, ...],
+        modules: Mapping[str, Any] = MappingProxyType({}),
+        derived: dict[Any, Any] | None = None,
+    ) -> None:
+        self.label = label
+        self.matches = matches
+        self.modules = modules
+        self.derived = {} if derived is None else derived
 
     def derive(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what a function makes of it, made once; it may hold no module of a model."""
@@ -207,7 +212,9 @@ def _in_python_module(module: types.ModuleType) -> Iterator[Match]:
 
 def _module_of(value: object) -> str:
     """Return the Python module that defines a value; not by getattr, which may run the code of a proxy."""
-    name = value.__module__ if type(value) is types.FunctionType else inspect.getattr_static(value, "__module__", None)
+    from inspect import getattr_static
+
+    name = value.__module__ if type(value) is types.FunctionType else getattr_static(value, "__module__", None)
     return name if type(name) is str else ""
 
 
@@ -258,8 +265,10 @@ def _importable(name: str) -> bool:
 
 
 def _attribute(owner: object, name: str, dotted: str) -> object:
+    from inspect import getattr_static
+
     try:
-        return inspect.getattr_static(owner, name)
+        return getattr_static(owner, name)
     except AttributeError:
         pass
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import tables
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 _THREADS: Final = ("all", "own")
 
 
-@dataclass(frozen=True)
 class Site:
     """A Python function and the names that can be captured in it.
 
@@ -48,9 +46,10 @@ class Site:
     Site(mean: values, total)
     """
 
-    function: types.FunctionType
-    names: tuple[str, ...]
-    modules: tuple[str, ...] = ()
+    def __init__(self, function: types.FunctionType, names: tuple[str, ...], modules: tuple[str, ...] = ()) -> None:
+        self.function = function
+        self.names = names
+        self.modules = modules
 
     @property
     def file(self) -> str:

@@ -6,7 +6,7 @@ import enum
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class IdentityFilter:
         """Return them as a set, None where their own hash would run; all who ask have the same one."""
         members = self._members()
         if members is None and self._is_plain:
-            members = frozenset(reference() for reference in self._references)
+            members = frozenset([reference() for reference in self._references])
             self._members = weakref.ref(members)
         return members
 
@@ -187,16 +187,15 @@ class Role(enum.Enum):
     """Record nothing, and note whether the function is called."""
 
 
-@dataclass(frozen=True)
 class Match:
     """A function, and the filter of its calls."""
 
-    function: types.FunctionType
-    filter: Filter = None
+    def __init__(self, function: types.FunctionType, filter_: Filter = None) -> None:
+        self.function = function
+        self.filter = filter_
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What to record in one function, and from whose calls of it.
 
     `joined` names are recorded at their assignments and become part of the call that they belong to: the last value
@@ -217,7 +216,7 @@ class Request:
     role: Role = Role.VALUES
     on_call: Callable[[Any], object] | None = None
     binder: Binder = no_kernel
-    written: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, str] = MappingProxyType({})
     caller: Callable[[], Any] | None = None
     edits: Mapping[str, tuple[EditOfLines, ...]] = field(default_factory=dict)
     reused: frozenset[str] = frozenset()

@@ -122,6 +122,8 @@ class Mapless:
                 missed[name] = why_mapless(module, self._zoo)
             elif is_class_called_attention(module) and not any(id(self._modules[n]) in self._made for n in around):
                 gates[name] = why_mapless(module, self._zoo)
+        if not missed and not gates:
+            return MaplessLayers({}, {})
         order = {name: place for place, name in enumerate(self._modules)}
         return MaplessLayers(*(dict(sorted(d.items(), key=lambda d: order.get(d[0], -1))) for d in (missed, gates)))
 
