@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+import anylocal_bert
 from anylocal.attention import AttentionMap, AttentionMaps, Tokens
 from anylocal.errors import DependencyError, WeightsError
 from anylocal_bert import minilm
@@ -125,3 +126,19 @@ def test_the_library_imports_no_command() -> None:
     code = "import sys, anylocal_bert; print(*(name for name in sys.modules if '.cli' in name and 'anylocal' in name))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
+
+def test_maps_need_no_matplotlib() -> None:
+    """It is imported with the recipes, and the page with `explore`."""
+    code = (
+        "import sys, anylocal_bert\nlate = {'matplotlib', 'anylocal.view'}\nprint(late & {*sys.modules})\n"
+        "anylocal_bert.plot.lines, anylocal_bert.explore, anylocal_bert.bertviz\nprint(late <= {*sys.modules})"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\nTrue\n"
+
+
+def test_a_name_that_is_not_there_raises() -> None:
+    """As of any module."""
+    with pytest.raises(AttributeError, match="module 'anylocal_bert' has no attribute 'plott'"):
+        getattr(anylocal_bert, "plott")  # noqa: B009  # a type checker knows it, too

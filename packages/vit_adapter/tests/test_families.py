@@ -14,6 +14,7 @@ import timm.layers
 import timm.models
 from packaging.version import Version
 
+import anylocal_vit
 from anylocal_vit import families
 
 NAMES = [module.name for module in pkgutil.iter_modules(families.__path__)]
@@ -60,3 +61,19 @@ def test_maps_need_no_command_line() -> None:
     program = "import anylocal_vit, sys; print([name for name in sys.modules if '.cli' in name and 'anylocal' in name])"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+def test_maps_need_no_matplotlib() -> None:
+    """It is imported with the recipes, and the page with `explore`."""
+    program = (
+        "import sys, anylocal_vit\nlate = {'matplotlib', 'anylocal.view'}\nprint(late & {*sys.modules})\n"
+        "anylocal_vit.plot.query, anylocal_vit.explore, anylocal_vit.photograph\nprint(late <= {*sys.modules})"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\nTrue\n"
+
+
+def test_a_name_that_is_not_there_raises() -> None:
+    """As of any module."""
+    with pytest.raises(AttributeError, match="module 'anylocal_vit' has no attribute 'plott'"):
+        getattr(anylocal_vit, "plott")  # noqa: B009  # a type checker knows it, too

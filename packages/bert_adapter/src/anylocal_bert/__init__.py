@@ -15,12 +15,10 @@ AttentionMap('encoder.layer.1.attention.self', batch=1, heads=3, queries=3, keys
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from anylocal.view import explore
-from anylocal_bert import plot
 from anylocal_bert._adapter import adapter
-from anylocal_bert._bertviz import bertviz
 from anylocal_bert._text import capture_text
 
 if TYPE_CHECKING:
@@ -28,6 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from anylocal.adapter import AttentionCapture
+    from anylocal.view import explore
+    from anylocal_bert import plot
+    from anylocal_bert._bertviz import bertviz
 
 install = adapter.install
 uninstall = adapter.uninstall
@@ -78,6 +79,20 @@ def capture_attention(
 
 
 __all__ = ["adapter", "bertviz", "capture_attention", "capture_text", "explore", "install", "plot", "uninstall"]
+
+
+# Who captures without a picture does not wait for matplotlib. Type checkers know all names.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "plot":
+            return import_module("anylocal_bert.plot")
+        if name == "explore":
+            return import_module("anylocal.view").explore
+        if name == "bertviz":
+            return import_module("anylocal_bert._bertviz").bertviz
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
 
 
 def __dir__() -> list[str]:

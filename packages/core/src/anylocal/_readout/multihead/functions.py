@@ -18,14 +18,17 @@ OF_LAYER: Final = "_transformer_encoder_layer_fwd"
 
 # At the return, the variable of the weights may hold them after dropout, or averaged.
 WEIGHTS: Final = "attn_output_weights"
-SLOW_SPEC: Final = CaptureSpec(
-    ("num_heads",), resulted=frozenset({Assignment(WEIGHTS, "softmax")}), called=called_kernels(SLOW)
-)
 FAST_SPEC: Final = CaptureSpec(("query", "attn_mask", "key_padding_mask"))
 # In the module's forward, which calls the slow path.
 COMPILED_SPEC: Final = CaptureSpec(("query", "key", "attn_mask", "key_padding_mask", "is_causal", "need_weights"))
 # The name under which a call of the fused path has the encoder layer that ran it, if one did.
 LAYER: Final = "layer"
+
+
+def slow_spec() -> CaptureSpec:
+    """Return the capture spec of the slow path; who only imports the library does not wait until its code is read."""
+    resulted = frozenset({Assignment(WEIGHTS, "softmax")})
+    return CaptureSpec(("num_heads",), resulted=resulted, called=called_kernels(SLOW))
 
 
 def is_real_call(_: object) -> bool:

@@ -26,10 +26,10 @@ from anylocal._readout.multihead.functions import (
     FORWARD,
     OF_LAYER,
     SLOW,
-    SLOW_SPEC,
     WEIGHTS,
     is_real_call,
     kept_with_version,
+    slow_spec,
 )
 from anylocal._readout.multihead.projected import ProjectedRows
 from anylocal._readout.multihead.weights import RecordedWeights
@@ -82,7 +82,7 @@ class MultiHead:
         for function in self.layers:
             yield Request(Match(function, self._parts), CaptureSpec(), role=Role.BOUNDARIES, on_call=note)
         joined = frozenset({WEIGHTS}) | OPERANDS
-        yield Request(Match(SLOW, is_real_call), SLOW_SPEC, joined, binder=binder, reused=MASKS)
+        yield Request(Match(SLOW, is_real_call), slow_spec(), joined, binder=binder, reused=MASKS)
         kept = kept_with_version if keep == "detach" else None
         yield Request(Match(FAST, self._parts), FAST_SPEC, keep=kept, on_call=note)
 
