@@ -23,11 +23,11 @@ def implementations(modules: Mapping[str, torch.nn.Module]) -> Iterator[tuple[st
             yield name, implementation
 
 
-def chosen_implementations(modules: Iterable[torch.nn.Module]) -> tuple[tuple[str | None, int], ...]:
+def chosen_implementations(modules: Iterable[torch.nn.Module]) -> tuple[tuple[str, int], ...]:
     """Return how the configurations of modules say that attention is computed, and what is registered for that."""
     configs = {id(config): config for module in modules if (config := vars(module).get("config")) is not None}
     chosen = (getattr(config, "_attn_implementation", None) for config in configs.values())
-    return tuple((name, id(ALL_ATTENTION_FUNCTIONS.get(name))) for name in chosen)
+    return tuple((name, id(ALL_ATTENTION_FUNCTIONS.get(name))) for name in chosen if isinstance(name, str))
 
 
 def functions_of(implementations: Iterable[str]) -> Iterator[types.FunctionType]:
