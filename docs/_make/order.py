@@ -8,8 +8,8 @@ PAGES = [
     # Tutorials
     *["first_capture", "vit", "bert", "plain_function", "edit"],
     # How-to
-    *["registers", "rectangles", "swin", "padding", "generate", "fused", "compile", "paper", "share", "store"],
-    *["dataset", "adapter", "fork"],
+    *["registers", "rectangles", "swin", "padding", "generate", "image_text", "fused", "compile", "paper", "share"],
+    *["store", "dataset", "adapter", "fork"],
     # Gallery
     *["heatmap", "heads", "model", "entropy", "difference"],
     *["over_heads", "over_layers", "grid", "query", "rollout", "windows", "prefix", "distance"],

@@ -206,7 +206,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
         ("Qwen2VLImageProcessor", {"patch_size": 4, "merge_size": 2, "min_pixels": 64, "max_pixels": 4096}),
         sizes=((16, 24), (32, 16), (16, 16)),
         grids=("image 0: 2 × 3", "image 1: 4 × 2"),
-        tower="2 × 2 patches a token, any size",
+        tower="2 × 2 patches a token, any size; a video's in frames",
         types="mm_token_type_ids",
     ),
     MediaType(
@@ -244,7 +244,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
         ("Qwen2VLImageProcessor", {"patch_size": 4, "merge_size": 2, "min_pixels": 64, "max_pixels": 4096}),
         sizes=((16, 24), (32, 16), (16, 16)),
         grids=("image 0: 2 × 3", "image 1: 4 × 2"),
-        tower="2 × 2 patches a token, any size",
+        tower="2 × 2 patches a token, any size; a video's in frames",
         types="mm_token_type_ids",
     ),
     MediaType(

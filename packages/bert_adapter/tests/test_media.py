@@ -162,3 +162,30 @@ def test_queries_that_a_model_learned_are_no_patches() -> None:
     model = make(config).eval()
     keys = captured(model, {"input_ids": torch.tensor([[60] * 4 + [2, 10]]), "pixel_values": torch.rand(1, 3, 16, 16)})
     assert "learned queries" in repr(keys.keys)
+
+
+@pytest.mark.parametrize("name", ["Qwen2-VL", "Qwen3-VL"])
+def test_a_frame_of_a_video_that_changes(name: str) -> None:
+    """Two frames are one in time, and the column of a patch changes most at its frame, row and column."""
+    kind = next(kind for kind in TYPES if kind.name == name)
+    model = kind.model()
+    options: dict[str, Any] = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2, "do_sample_frames": False}
+    size = {"shortest_edge": 64, "longest_edge": 64**2}
+    process: Any = transformers.Qwen2VLVideoProcessor(**options, do_resize=False, size=size)
+    frames = torch.from_numpy(np.stack(noise(((16, 24),) * 4))).permute(0, 3, 1, 2)
+    changed = frames.clone()
+    changed[2:, :, 8:, 16:] = 255 - changed[2:, :, 8:, 16:]
+    # Qwen3-VL's text names the time before each frame.
+    text = [2, 20, *[61] * 6, 21, 5, 20, *[61] * 6, 21, 11] if name == "Qwen3-VL" else [2, 20, *[61] * 12, 21, 11]
+    ids = torch.tensor([text])
+    before, after = (
+        captured(
+            model,
+            {"input_ids": ids, "mm_token_type_ids": 2 * (ids == 61).long(), **process([video], return_tensors="pt")},
+        )
+        for video in (frames, changed)
+    )
+    (video,) = media_of(before)
+    assert video.name == "video 0: 2 × 2 × 3"
+    change = (after[0, :, -1] - before[0, :, -1]).abs().sum(0)
+    assert int(change.argmax()) == video.at(1, 1, 2) == len(text) - 3
