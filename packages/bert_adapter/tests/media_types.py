@@ -41,6 +41,8 @@ VISION: Final[dict[str, Any]] = {
 SQUARE: Final = {"height": 16, "width": 16}
 SECTIONS: Final = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4}
 
+IS_NEW: Final = int(transformers.__version__.partition(".")[0]) >= 5
+
 _MIXES: Final = re.compile(r"(vision|visual).*(out_proj|o_proj|projection_layer|attn\.proj)$")
 """The layers by which attention in a vision tower would mix patches."""
 
@@ -94,7 +96,8 @@ class MediaType:
         longest = max(map(len, texts))
         ids = torch.tensor([[PADDING] * (longest - len(text)) + text for text in texts])
         made |= {"input_ids": ids, "attention_mask": (ids != PADDING).long()}
-        if self.types:
+        # Earlier versions find the images of Qwen's text themselves.
+        if self.types and (IS_NEW or self.types != "mm_token_type_ids"):
             made[self.types] = (ids == PLACEHOLDER).long()
         return made
 
@@ -109,6 +112,8 @@ class MediaType:
                 takes = {"pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask"} & alone.keys()
                 features = model.model.get_image_features(**{name: alone[name] for name in takes})
             features = getattr(features, "pooler_output", features)
+            # Earlier versions return those of Qwen3-VL's deeper layers beside them.
+            features = features[0] if isinstance(features[0], (tuple, list)) else features
             lengths.append(sum(part.reshape(-1, part.shape[-1]).shape[0] for part in features))
         return lengths
 
@@ -146,7 +151,9 @@ def _qwen(config: str, text: dict[str, Any], vision: dict[str, Any]) -> Callable
 
     def make() -> Any:
         sizes = {"depth": 2, "num_heads": 2, "in_channels": 3, "patch_size": 4, "spatial_merge_size": 2}
-        parts = {"text_config": {**TEXT, "rope_parameters": SECTIONS, **text}, "vision_config": {**sizes, **vision}}
+        # Renamed in transformers 5.
+        rope = {"rope_parameters": SECTIONS} if IS_NEW else {"rope_scaling": SECTIONS | {"type": "mrope"}}
+        parts = {"text_config": {**TEXT, **rope, **text}, "vision_config": {**sizes, **vision}}
         return getattr(transformers, config)(**parts, **special, vision_end_token_id=21)
 
     return make
@@ -184,6 +191,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
             "LlavaConfig",
             "LlamaConfig",
             "PixtralVisionConfig",
+            in_vision={"image_size": 64},
             vision_feature_select_strategy="full",
             vision_feature_layer=-1,
         ),
@@ -194,7 +202,14 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "Mistral 3",
-        _of("Mistral3Config", "MistralConfig", "PixtralVisionConfig", spatial_merge_size=2, vision_feature_layer=-1),
+        _of(
+            "Mistral3Config",
+            "MistralConfig",
+            "PixtralVisionConfig",
+            in_vision={"image_size": 64},
+            spatial_merge_size=2,
+            vision_feature_layer=-1,
+        ),
         ("PixtralImageProcessor", {"patch_size": 8, "size": {"longest_edge": 64}}),
         sizes=((16, 24), (32, 16), (16, 16)),
         grids=("image 0: 2 × 3", "image 1: 4 × 2"),
