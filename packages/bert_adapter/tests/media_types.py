@@ -186,6 +186,13 @@ TYPES: Final[tuple[MediaType, ...]] = (
         tower="one token a patch",
     ),
     MediaType(
+        "VipLLaVA",
+        _of("VipLlavaConfig", "LlamaConfig", "CLIPVisionConfig", vision_feature_layers=[-2, -1]),
+        ("CLIPImageProcessor", {"size": {"shortest_edge": 16}, "crop_size": SQUARE}),
+        grids=("image 0: 4 × 4", "image 1: 4 × 4"),
+        tower="one token a patch",
+    ),
+    MediaType(
         "LLaVA with Pixtral",
         _of(
             "LlavaConfig",
@@ -263,6 +270,25 @@ TYPES: Final[tuple[MediaType, ...]] = (
         types="mm_token_type_ids",
     ),
     MediaType(
+        "Qwen3-VL-MoE",
+        _qwen(
+            "Qwen3VLMoeConfig",
+            {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+            {
+                "hidden_size": 32,
+                "intermediate_size": 32,
+                "out_hidden_size": 32,
+                "num_position_embeddings": 64,
+                "deepstack_visual_indexes": [0],
+            },
+        ),
+        ("Qwen2VLImageProcessor", {"patch_size": 4, "merge_size": 2, "min_pixels": 64, "max_pixels": 4096}),
+        sizes=((16, 24), (32, 16), (16, 16)),
+        grids=("image 0: 2 × 3", "image 1: 4 × 2"),
+        tower="2 × 2 patches a token, any size; a video's in frames",
+        types="mm_token_type_ids",
+    ),
+    MediaType(
         "PaliGemma",
         _of(
             "PaliGemmaConfig", "GemmaConfig", "SiglipVisionConfig", projection_dim=32, in_vision={"projection_dim": 32}
@@ -304,7 +330,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
         ("LlavaOnevisionImageProcessor", {"size": SQUARE, "image_grid_pinpoints": [[16, 32], [32, 16], [32, 32]]}),
         sizes=((16, 24), (32, 32), (32, 16)),
         grids=("image 0: overview 4 × 4", "image 0: tiles 4 × 6", "image 1: overview 4 × 4", "image 1: tiles 8 × 8"),
-        tower="the whole image, and tiles as one grid without padding; row ends are no patches",
+        tower="the whole image, and tiles as one grid without padding; row ends are no patches; a video's frames",
     ),
     MediaType(
         "Idefics3",

@@ -187,3 +187,18 @@ def test_a_frame_of_a_video_that_changes(name: str) -> None:
     assert video.name == "video 0: 2 × 2 × 3"
     change = (after[0, :, -1] - before[0, :, -1]).abs().sum(0)
     assert int(change.argmax()) == video.at(1, 1, 2) == len(text) - 3
+
+
+def test_a_frame_of_a_video_that_ends_in_a_separator() -> None:
+    """LLaVA-OneVision halves the patches of each frame, and puts one token after the last."""
+    kind = next(kind for kind in TYPES if kind.name == "LLaVA-OneVision")
+    model = kind.model()
+    ids = torch.tensor([[2, *[61] * 13, 11]])
+    model.model.config.video_token_id = 61
+    video = torch.rand(1, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    changed = video.clone()
+    changed[0, 1, :, 8:, :8] *= -1
+    before, after = (captured(model, {"input_ids": ids, "pixel_values_videos": each}) for each in (video, changed))
+    (found,) = media_of(before)
+    assert found.name == "video 0: 3 × 2 × 2"
+    assert int((after[0, :, -1] - before[0, :, -1]).abs().sum(0).argmax()) == found.at(1, 1, 0) == 1 + 6
