@@ -289,6 +289,13 @@ TYPES: Final[tuple[MediaType, ...]] = (
         types="mm_token_type_ids",
     ),
     MediaType(
+        "DeepSeek-VL",
+        _of("DeepseekVLConfig", "LlamaConfig", "SiglipVisionConfig"),
+        ("SiglipImageProcessor", {"size": SQUARE}),
+        grids=("image 0: 4 × 4", "image 1: 4 × 4"),
+        tower="one token a patch",
+    ),
+    MediaType(
         "PaliGemma",
         _of(
             "PaliGemmaConfig", "GemmaConfig", "SiglipVisionConfig", projection_dim=32, in_vision={"projection_dim": 32}
@@ -316,6 +323,22 @@ TYPES: Final[tuple[MediaType, ...]] = (
         sizes=((16, 24), (32, 32), (32, 16)),
         grids=("image 0: overview 4 × 4", "image 0: tiles 4 × 6", "image 1: overview 4 × 4", "image 1: tiles 8 × 8"),
         tower="the whole image, and tiles as one grid without padding; row ends are no patches",
+    ),
+    MediaType(
+        "LLaVA-NeXT-Video",
+        _of(
+            "LlavaNextVideoConfig",
+            "LlamaConfig",
+            "CLIPVisionConfig",
+            image_grid_pinpoints=[[16, 32], [32, 16], [32, 32]],
+        ),
+        (
+            "LlavaNextImageProcessor",
+            {"size": SQUARE, "crop_size": SQUARE, "image_grid_pinpoints": [[16, 32], [32, 16], [32, 32]]},
+        ),
+        sizes=((16, 24), (32, 32), (32, 16)),
+        grids=("image 0: overview 4 × 4", "image 0: tiles 4 × 6", "image 1: overview 4 × 4", "image 1: tiles 8 × 8"),
+        tower="the whole image, and tiles as one grid without padding; row ends are no patches; videos are not known",
     ),
     MediaType(
         "LLaVA-OneVision",

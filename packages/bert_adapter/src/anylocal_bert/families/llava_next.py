@@ -33,7 +33,9 @@ def _media(model: Any, given: Mapping[str, Any]) -> Iterator[Run | str]:
         yield Run("image", source, whole, range(len(whole)), view="overview")
         yield Run("image", source, patches, rows.ravel().tolist(), view="tiles")
     shape = given.get("pixel_values_videos")
-    if shape is not None and hasattr(model, "apply_pooling"):
+    if shape is not None and not hasattr(model, "apply_pooling"):
+        yield "how it pools the patches of a video"
+    elif shape is not None:
         frame = Patches((math.ceil(across / 2),) * 2, prefix=(), image_size=(shape[-2], shape[-1]))
         for source in range(shape[0]):
             yield Run("video", source, frame, [*range(shape[1] * len(frame)), -1], shape[1])
@@ -56,4 +58,4 @@ def _tiles(model: Any, given: Mapping[str, Any], size: list[int], across: int) -
     return high, wide
 
 
-FAMILY = Family(media={r"Llava(Next|Onevision)(Model|ForConditionalGeneration)": _media})
+FAMILY = Family(media={r"Llava(Next|NextVideo|Onevision)(Model|ForConditionalGeneration)": _media})
