@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 import transformers
 
@@ -68,6 +69,8 @@ class MediaType:
 
     def model(self) -> Any:
         """Return the model, whose patches do not mix before the text, and whose maps are far from uniform."""
+        if not hasattr(transformers, "LlavaModel"):
+            pytest.skip("Before transformers 4.52, models put images into their texts in other ways.")
         torch.manual_seed(0)
         make: Any = transformers.AutoModelForImageTextToText.from_config
         model = make(self.config()).eval()
