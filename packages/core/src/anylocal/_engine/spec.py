@@ -218,7 +218,7 @@ class Request(NamedTuple):
     binder: Binder = no_kernel
     written: Mapping[str, str] = MappingProxyType({})
     caller: Callable[[], Any] | None = None
-    edits: Mapping[str, tuple[EditOfLines, ...]] = field(default_factory=dict)
+    edits: Mapping[str, tuple[EditOfLines, ...]] = MappingProxyType({})
     reused: frozenset[str] = frozenset()
 
     @property

@@ -6,7 +6,6 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -115,7 +114,7 @@ class AttentionCapture:
             if (now := read()) is not None:
                 now()
 
-        return [replace(request, on_call=reduce) for request in boundaries]
+        return [request._replace(on_call=reduce) for request in boundaries]
 
     def open(self) -> Self:
         """Start capturing."""
