@@ -190,6 +190,14 @@ def test_the_whole_map_is_taken(name: str) -> None:
     np.testing.assert_array_equal(np.asarray(CONVERSIONS[name](ONE)), ONE.numpy())
 
 
+@pytest.mark.parametrize("function", [torch.stack, torch.cat, torch.vstack], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_sequences_of_maps_are_taken(function: Any, kind: Any) -> None:
+    """Each map of a list or a tuple is taken once, beside tensors too."""
+    maps = [ONE, OTHER.tensor(), OTHER]
+    torch.testing.assert_close(function(kind(maps)), function([ONE.tensor(), OTHER.tensor(), OTHER.tensor()]))
+
+
 def test_a_map_with_a_graph_is_taken() -> None:
     """A map that has a gradient can be converted, without it; in torch's functions it keeps it."""
     q = torch.eye(3, requires_grad=True)

@@ -166,7 +166,8 @@ def set_title(ax: Axes, lines: Sequence[str], share: float, width: float, *, pac
     shown: list[str] = []
     for part in (part for line in lines for part in broken(line, most)):
         if packed and shown and len(shown[-1]) + len(part) + 2 <= most:
-            shown[-1] += f", {part}"
+            # A name that was broken goes on.
+            shown[-1] += part if shown[-1].endswith(".") else f", {part}"
         else:
             shown.append(part)
     # The label of the first row reaches above the axes, where a wide title would meet it.

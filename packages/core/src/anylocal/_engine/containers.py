@@ -95,13 +95,16 @@ class Copy:
         self._most = None if whole else _MOST_OF_ONE
         # Containers that are made and not filled yet: a list or a dict can hold itself.
         self._waiting: list[tuple[Callable[[list[Any]], object], list[Any]]] = []
+        self._filled = 0
         self._made: dict[int, Any] = {}
 
     def of(self, value: Any) -> Any:
         """Return the copy of a value."""
         made = self._of(value)
         # Each may add more of them. They stay in the list, because an id is an object's only as long as it lives.
-        for fill, items in self._waiting:
+        while self._filled < len(self._waiting):
+            fill, items = self._waiting[self._filled]
+            self._filled += 1
             fill([self._of(item) for item in items])
         return made
 
