@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from anylocal._engine import dynamo, monitoring, own_code_readers, tensors
 from anylocal._engine.lock import lock
 from anylocal._engine.own import own_of, register
-from anylocal._engine.plan import Plan, free_numbers, recorder, retire
+from anylocal._engine.plan import Plan, free_numbers, recorder
 from anylocal._engine.spec import RECORDER
 from anylocal.errors import StateError
 
@@ -77,7 +77,7 @@ class _Patched:
             code = rewrite(self.own, number, *key, _name_of_recorder(self.function))
             register(code, self.own)
             monitoring.share_events(self.own, code)
-            weakref.finalize(code, retire, number, free).atexit = False
+            weakref.finalize(code, free.append, number).atexit = False
             self._rewritings.setdefault(key, (Plan(number, spec), code))
         return self._rewritings[key][1]
 
@@ -85,7 +85,7 @@ class _Patched:
         """Drop all plans of the function, and return the rewritings that something else may still hold."""
         rewritings = tuple(self._rewritings.values())
         for plan, _ in rewritings:
-            plan.listen([])
+            plan.fall_silent()
         self._rewritings.clear()
         return [weakref.ref(code) for _, code in rewritings]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SILENT: Final[dict[str, Callable[..., Any]]] = dict.fromkeys(
     ("entered", "returned", "assigned", "resulted"), ignore
 ) | dict.fromkeys(("edited", "called"), unchanged)
-"""What a copy of a rewriting calls, by the kind of record, when the rewriting is gone."""
+"""What listens where nothing does, by the kind of record."""
 
 
 class Recorder:
@@ -34,7 +34,7 @@ class Recorder:
     """
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Return what listens to a rewriting that is gone: nothing."""
+        """Return what listens to a rewriting that no capture needs any more: nothing."""
         kind, _, number = name.partition("_")
         if not number.isdecimal() or kind not in _SILENT:
             raise AttributeError(name=name, obj=self)
@@ -52,13 +52,6 @@ recorder: Final = Recorder()
 
 # By the identity of a function's own code, and what is asked of it: numbers of rewritings that are gone.
 _free: Final[dict[int, dict[Any, list[int]]]] = {}
-
-
-def retire(number: int, free: list[int]) -> None:
-    """Forget the listeners of a rewriting that is gone, whose number may be used again."""
-    for kind in _SILENT:
-        vars(recorder).pop(f"{kind}_{number}", None)
-    free.append(number)
 
 
 def free_numbers(own: types.CodeType, key: object) -> list[int]:
@@ -150,3 +143,8 @@ class Plan:
         for kind in self._kinds:
             join: Callable[[Any], Callable[..., Any]] = _JOINS.get(kind, _each)
             setattr(recorder, f"{kind}_{self.number}", join(tuple(listeners_of[kind])))
+
+    def fall_silent(self) -> None:
+        """Forget the listeners; frames that still run the rewriting, and copies of it, are heard by nobody."""
+        for kind in self._kinds:
+            vars(recorder).pop(f"{kind}_{self.number}", None)
