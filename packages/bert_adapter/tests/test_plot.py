@@ -46,6 +46,15 @@ def test_a_full_text_has_no_cover() -> None:
     assert covers(plot.tokens(attention(), sample=0, ax=Figure().subplots())) == []
 
 
+def test_a_difference_has_0_in_the_middle() -> None:
+    """What arithmetic makes of maps is drawn as a difference, padding aside."""
+    image: Any = plot.tokens(attention() - 0.3, sample=1, ax=Figure().subplots()).images[0]
+    assert image.norm.vmin == -image.norm.vmax
+    assert image.norm.vmax > 0
+    assert image.get_cmap().name == "coolwarm"
+    assert image.colorbar.ax.get_ylabel() == "value"
+
+
 def separations(ax: mpl.axes.Axes) -> tuple[list[float], list[float]]:
     """Return the positions of lines between columns, and between rows."""
     ends = [np.asarray(line.get_xydata()).tolist() for line in ax.lines if line.get_gid() == "segment"]

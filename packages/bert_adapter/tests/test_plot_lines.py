@@ -82,6 +82,18 @@ def test_the_strongest_weights_have_lines() -> None:
     np.testing.assert_array_equal(values(ax), np.sort(weights.ravel())[-5:])
 
 
+def test_a_difference_is_refused() -> None:
+    """A line is as wide as its weight, and none is below 0."""
+    with pytest.raises(OptionError, match=r"go below 0; draw differences with tokens"):
+        plot.lines(attention() - 0.5, sample=0, ax=axes())  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_the_argument_of_another_recipe() -> None:
+    """The message names the recipe's own."""
+    with pytest.raises(OptionError, match=r"lines takes query=, the one position that the picture is about"):
+        plot.lines(attention(), queries=[1], sample=0, ax=axes())  # type: ignore[call-arg]  # wrong on purpose
+
+
 def test_mean_over_heads() -> None:
     """Without a head, lines show the mean over heads."""
     ax = plot.lines(attention(), sample=0, ax=axes())

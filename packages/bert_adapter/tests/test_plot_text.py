@@ -153,6 +153,13 @@ class TestRollout:
         assert ax.get_ylim() == (3.5, -0.5)
         assert ax.get_xlim() == pytest.approx((0, 1.02 * expected.max().item()))
 
+    def test_one_layer(self) -> None:
+        """A map alone is a sequence of one."""
+        (one,) = layers(1)
+        given: Any = (one, [one])
+        widths = [[bar.get_width() for bar in plot.rollout(maps, sample=0, ax=axes()).containers[0]] for maps in given]
+        assert widths[0] == widths[1]
+
     def test_one_row_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Only the row of the query is computed."""
         asked: list[Any] = []
@@ -324,9 +331,10 @@ class TestRollout:
 
     def test_no_figure_of_a_mistake(self) -> None:
         """A refused scale leaves no empty figure."""
+        before = plt.get_fignums()
         with pytest.raises(OptionError, match="'foo' is no scale"):
             plot.rollout(layers(), sample=0, norm="foo")
-        assert plt.get_fignums() == []
+        assert plt.get_fignums() == before
 
     def test_a_text_that_is_all_padding(self) -> None:
         """Without a query, a text that is all padding is refused."""

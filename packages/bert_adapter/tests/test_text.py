@@ -49,6 +49,12 @@ def test_one_text(model: Any, tokenizer: Any) -> None:
         assert not attention.tensor().requires_grad
 
 
+def test_text_and_tokenizer_swapped(model: Any, tokenizer: Any) -> None:
+    """The order of the arguments is told."""
+    with pytest.raises(OptionError, match="takes the model, the tokenizer and then the text"):
+        anylocal_bert.capture_text(model, "a text", tokenizer)  # type: ignore[arg-type]  # wrong on purpose
+
+
 def test_texts_of_a_batch(model: Any, tokenizer: Any) -> None:
     """They are padded to one length, and the axes know the padding."""
     maps = anylocal_bert.capture_text(model, tokenizer, ["Hello, world!", "Hello!"])

@@ -440,6 +440,14 @@ class TestHeads:
         np.testing.assert_allclose(bar.get_ylim(), limits(norm))
         assert not any(ax.texts for ax in panels)
 
+    def test_a_difference(self) -> None:
+        """All panels of what arithmetic makes share one scale with 0 in its middle."""
+        *panels, bar = plot.heads(make() - 0.2, figure=Figure((9, 5))).axes
+        (norm,) = {ax.images[0].norm for ax in panels}
+        assert limits(norm)[0] == -limits(norm)[1]
+        assert {ax.images[0].get_cmap().name for ax in panels} == {"coolwarm"}
+        assert bar.get_ylabel().startswith("value")
+
     @pytest.mark.parametrize(("reduce", "name"), [("max", "amax"), ("mean", "mean")])
     def test_long_maps_are_reduced(self, reduce: Any, name: str) -> None:
         """Of more than 260 positions, the maximum or the mean of neighbours is drawn, and prefix tokens stay alone."""
@@ -636,6 +644,11 @@ class TestRefusals:
                 ChoiceError, match=r"draws one map and got 2; take one by position or by name, such as maps\[0\]"
             ):
                 recipe(maps)
+
+    def test_the_argument_of_another_recipe(self) -> None:
+        """The message names the recipe's own."""
+        with pytest.raises(OptionError, match=r"heatmap takes queries=, which rows it draws, any number of them"):
+            plot.heatmap(make(), query=0, ax=empty())  # type: ignore[call-arg]  # wrong on purpose
 
     def test_list_of_numbers(self) -> None:
         """A list is no map, and no array either."""

@@ -21,6 +21,7 @@ from anylocal.drawing import (
     clipped,
     draw_overlay,
     draw_panels,
+    draws,
     head_name,
     is_map,
     layer_name,
@@ -94,6 +95,7 @@ class _Chosen(NamedTuple):
         return [*sample_name(self.layers[0], self.sample), head_name(self.layers[0], head)]
 
 
+@draws("query")
 def over_image(
     attention: AttentionMap | Sequence[AttentionMap],
     image: ImageLike,
@@ -217,6 +219,7 @@ def over_image(
     return ax
 
 
+@draws("queries")
 def over_words(
     attention: AttentionMap | Sequence[AttentionMap],
     image: ImageLike,
@@ -320,7 +323,7 @@ def _chosen(  # noqa: PLR0917  # each chooses
     if not layers:
         known = dict.fromkeys(repr(each.keys) for each in given if isinstance(each.keys, Tokens))
         what = f"the keys are {'; '.join(known)}" if known else "no keys are tokens of a text"
-        msg = f"No map has an image among its keys: {what}."
+        msg = f"No map has an image among its keys: {what}. Give maps of the text, which attends to the image."
         raise StateError(msg)
     if len({each.forward for each in layers}) > 1:
         layers = layers.generation()

@@ -71,6 +71,9 @@ def capture_text(
     >>> maps[0].keys.labels()
     ['o', 'w', 'l', '</s>']
     """
+    if hasattr(text, "convert_ids_to_tokens"):
+        msg = "capture_text takes the model, the tokenizer and then the text; the tokenizer was given as the text."
+        raise OptionError(msg)
     several = not isinstance(text, str) and len(text) > 1
     if several and getattr(tokenizer, "pad_token", None) is None:
         raise OptionError(

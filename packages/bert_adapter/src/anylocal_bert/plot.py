@@ -16,7 +16,6 @@ from matplotlib.patches import Rectangle
 from anylocal.attention import AttentionMap, Tokens, merge_words
 from anylocal.attention import rollout as follow
 from anylocal.drawing import (
-    CMAP,
     LEGEND,
     LINE,
     PADDING,
@@ -26,6 +25,8 @@ from anylocal.drawing import (
     clipped,
     colormap_of,
     draw_matrix,
+    draws,
+    is_map,
     map_of,
     named,
     of_map,
@@ -36,6 +37,7 @@ from anylocal.drawing import (
     sample_name,
     sample_of,
     scale_of,
+    scale_of_matrices,
     set_title,
     short,
     type_share,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from anylocal.adapter import Flags
+    from anylocal.attention import MapArray
     from anylocal.drawing import Cmap, Norm, Weights
 
 __all__ = [
@@ -98,14 +101,15 @@ FAINT, FEWEST = 0.2, 5
 these few strongest."""
 
 
+@draws("queries")
 def tokens(
-    attention: AttentionMap,
+    attention: MapArray,
     *,
     sample: int | None = None,
     head: int | None = None,
     queries: str | int | slice | Sequence[object] | None = None,
     norm: Norm = None,
-    cmap: Cmap = CMAP,
+    cmap: Cmap | None = None,
     ax: Axes | None = None,
     colorbar: bool = True,
     words: bool = False,
@@ -118,7 +122,7 @@ def tokens(
 
     Parameters
     ----------
-    attention : AttentionMap
+    attention : AttentionMap, or what arithmetic makes of maps
         Its keys must be `Tokens`.
     sample : int, optional
         Which text of the batch (of a layer of windows, which window); a batch of one needs none.
@@ -130,7 +134,7 @@ def tokens(
         The scale, as in `heatmap`: "linear", "sqrt", "log", "rank", or a scale of your own. It is for words; attention
         to special tokens, or from them, may lie beyond its top, which a triangle on the colorbar shows.
     cmap : str or matplotlib.colors.Colormap
-        "magma" by default.
+        "magma" by default, and "coolwarm" for what arithmetic makes of maps where it goes below 0; see `heatmap`.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
     colorbar : bool
@@ -182,6 +186,7 @@ def tokens(
     return ax
 
 
+@draws("queries")
 def cross(
     attention: AttentionMap,
     *,
@@ -189,7 +194,7 @@ def cross(
     head: int | None = None,
     queries: str | int | slice | Sequence[object] | None = None,
     norm: Norm = None,
-    cmap: Cmap = CMAP,
+    cmap: Cmap | None = None,
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
@@ -236,6 +241,7 @@ def cross(
     return ax
 
 
+@draws("query")
 def lines(
     attention: AttentionMap,
     *,
@@ -319,6 +325,9 @@ def lines(
     left, right = _all_real(queries, text), _all_real(keys, text)
     asked = left if query is None else [_real_query(queries, query, text)]
     weights = rows_of(attention, at, head, asked)[:, right]
+    if (weights < 0).any():
+        msg = f"lines draws attention weights, and those of {attention!r} go below 0; draw differences with tokens."
+        raise OptionError(msg)
     counted = np.logical_and.outer(words_of(queries, asked, text), words_of(keys, right, text))
     candidates = counted if query is None else np.ones_like(counted)
     least = 0.0
@@ -356,6 +365,7 @@ def lines(
     return ax
 
 
+@draws("query")
 def rollout(
     maps: Iterable[AttentionMap],
     *,
@@ -418,7 +428,7 @@ def rollout(
     >>> [round(float(bar.get_width()), 4) for bar in ax.containers[0]]
     [0.375, 0.625]
     """
-    layers = [map_of(layer, "rollout") for layer in maps]
+    layers = [maps] if is_map(maps) else [map_of(layer, "rollout") for layer in maps]
     if not layers:
         msg = "No map to roll out; run the model inside the capture first."
         raise StateError(msg)
@@ -445,13 +455,13 @@ def rollout(
     return ax
 
 
-def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap, ax: Axes | None, *, colorbar: bool) -> Axes:
+def _draw_tokens(drawn: Drawn, norm: Norm, cmap: Cmap | None, ax: Axes | None, *, colorbar: bool) -> Axes:
     """Draw a matrix with the rows and columns of padding covered, on a scale for the words."""
     rows, columns = drawn.padding
     counted = [flags & ~hidden for flags, hidden in zip(drawn.flags, (rows, columns), strict=True)]
-    scale = scale_of(norm, [drawn.weights[np.ix_(*counted)]])
+    scale, colours, label = scale_of_matrices(norm, cmap, drawn, [drawn.weights[np.ix_(*counted)]])
     visible = drawn.weights[np.ix_(~rows, ~columns)]
-    ax = draw_matrix(drawn, scale, cmap, ax, colorbar=colorbar, label=named(LEGEND, norm), visible=visible)
+    ax = draw_matrix(drawn, scale, colours, ax, colorbar=colorbar, label=named(label, norm), visible=visible)
     _cover(ax, columns, axis="x")
     _cover(ax, rows, axis="y")
     return ax

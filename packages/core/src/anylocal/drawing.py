@@ -8,12 +8,13 @@ from __future__ import annotations
 from anylocal.errors import DependencyError
 
 try:
+    from anylocal._drawing.arguments import draws
     from anylocal._drawing.figure import add_colorbar, bar_options, beside, new_axes, new_figure, shrink, type_share
     from anylocal._drawing.grid import row_names
     from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, pixels_of, seen
     from anylocal._drawing.image_panels import Look, Panel, draw_panels
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples, uniform_of
-    from anylocal._drawing.matrix import Drawn, draw_matrix, of_map, set_title
+    from anylocal._drawing.matrix import Drawn, draw_matrix, of_map, scale_of_matrices, set_title
     from anylocal._drawing.norms import Norm, Rank, Weights, named
     from anylocal._drawing.overlay import BACKGROUND, OPACITY, OVER_IMAGE, Overlay, draw_overlay, overlay_colormap
     from anylocal._drawing.photograph import Photograph, photograph
@@ -90,6 +91,7 @@ __all__ = [
     "draw_matrix",
     "draw_overlay",
     "draw_panels",
+    "draws",
     "fit_labels",
     "head_name",
     "image_of",
@@ -116,6 +118,7 @@ __all__ = [
     "sample_name",
     "sample_of",
     "scale_of",
+    "scale_of_matrices",
     "scales_of",
     "seen",
     "set_title",

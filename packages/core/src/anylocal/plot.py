@@ -19,6 +19,7 @@ from anylocal.errors import DependencyError, OptionError
 try:
     from matplotlib import cm
 
+    from anylocal._drawing.arguments import draws
     from anylocal._drawing.figure import add_colorbar, fit, shrink, width_of
     from anylocal._drawing.grid import (
         bar_share,
@@ -40,6 +41,7 @@ try:
         figure_for,
         most_of,
         of_map,
+        scale_of_matrices,
     )
     from anylocal._drawing.norms import named
     from anylocal._drawing.panel import checked_reduce, smaller
@@ -47,17 +49,16 @@ try:
         CMAP,
         DIVERGING,
         LEGEND,
+        VALUE,
         centred_scale,
         clipped,
         colormap_of,
         legend_of,
         ranged,
-        scale_of,
         scales_of,
     )
     from anylocal._drawing.select import (
         image_of,
-        is_arithmetic,
         layer_name,
         map_of,
         mean_of,
@@ -94,6 +95,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
+@draws("queries")
 def heatmap(
     attention: MapArray | torch.Tensor | Weights,
     *,
@@ -172,33 +174,30 @@ def heatmap(
     ((2, 4), 'key token')
     """
     drawn = drawn_of(attention, "heatmap", sample, head, queries)
-    label = "value" if is_arithmetic(attention) else LEGEND
-    if label != LEGEND and norm in {None, "linear", "sqrt"} and (drawn.weights < 0).any():
-        scale, usual = centred_scale(norm, drawn.counted), DIVERGING
-    else:
-        scale, usual = scale_of(norm, [drawn.counted]), CMAP
-    return draw_matrix(drawn, scale, cmap or usual, ax, colorbar=colorbar, label=named(label, norm))
+    scale, colours, label = scale_of_matrices(norm, cmap, drawn, [drawn.counted])
+    return draw_matrix(drawn, scale, colours, ax, colorbar=colorbar, label=named(label, norm))
 
 
 def heads(
-    attention: AttentionMap,
+    attention: MapArray,
     *,
     sample: int | None = None,
     norm: Norm = "sqrt",
     share: Share = "head",
     reduce: Reduce = "max",
-    cmap: Cmap = CMAP,
+    cmap: Cmap | None = None,
     columns: int | None = None,
     figure: Figure | None = None,
 ) -> Figure:
     """Draw every head of one map and their mean, each on its own scale.
 
     The colormap runs from 0 to the top that is written small into each panel, and the colorbar is in fractions of it.
-    Where weights lie above a top, the colorbar ends in a triangle. Padding is grey.
+    Where weights lie above a top, the colorbar ends in a triangle. Padding is grey. What arithmetic makes of maps, such
+    as ``maps[1] - maps[0]``, has one scale with 0 in its middle where it goes below 0.
 
     Parameters
     ----------
-    attention : AttentionMap
+    attention : AttentionMap, or what arithmetic makes of maps
     sample : int, optional
         Which sample of the batch; a batch of one needs none.
     norm : {"sqrt", "linear", "log", "rank"}, other str or matplotlib.colors.Normalize, optional
@@ -258,12 +257,19 @@ def heads(
         smaller(without_padding(panel.weights, *panel.padding), *panel.flags, most, checked_reduce(reduce))
         for panel in panels
     ]
-    scales, colours = scales_of(norm, [panel.counted for panel in made], share), colormap_of(cmap)
+    counted = [panel.counted for panel in made]
+    if panels[0].is_arithmetic and any((values < 0).any() for values in counted):
+        # Below 0 there is no common start.
+        scale, cmap, label = scale_of_matrices(norm, cmap, panels[0], counted)
+        scales = [scale] * len(made)
+    else:
+        scales, label = scales_of(norm, counted, share), VALUE if panels[0].is_arithmetic else LEGEND
+    colours = colormap_of(cmap or CMAP)
     figure, columns = figure_for(figure, columns, panels)
     cells = [panel.weights for panel in made]
     axes = draw_panels(figure, columns, list(zip(panels, cells, scales, strict=True)), colours)
     figure.suptitle("\n".join([*layer_name(attention), *sample_name(attention, at)]))
-    scale, label = legend_of(norm, scales)
+    scale, label = legend_of(norm, scales, label)
     if not any(ax.texts for ax in axes):
         label = ranged(label, scales)
     legend = cm.ScalarMappable(scale, colours)
@@ -373,6 +379,7 @@ def model(
     return drawn
 
 
+@draws("queries")
 def difference(
     attention: MapArray | torch.Tensor | Weights,
     other: MapArray | torch.Tensor | Weights,

@@ -18,6 +18,7 @@ from anylocal.drawing import (
     caption,
     clipped,
     draw_overlay,
+    draws,
     head_name,
     image_of,
     is_map,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from anylocal.drawing import Cmap, ImageLike, Norm, Overlay, Pixels, Statistics, Weights
 
 
+@draws("query")
 def query(
     attention: AttentionMap | Sequence[AttentionMap],
     image: ImageLike,
@@ -167,6 +169,7 @@ def query(
     return ax
 
 
+@draws("query")
 def windows(
     attention: AttentionMap,
     image: ImageLike,
@@ -260,6 +263,7 @@ def windows(
     return ax
 
 
+@draws("query")
 def rollout(
     maps: Iterable[AttentionMap],
     image: ImageLike,

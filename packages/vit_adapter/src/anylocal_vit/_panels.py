@@ -12,6 +12,7 @@ from anylocal.drawing import (
     Look,
     Panel,
     draw_panels,
+    draws,
     head_name,
     image_of,
     inside,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from anylocal.drawing import Cmap, ImageLike, Norm, Pixels, Share, Statistics
 
 
+@draws("query")
 def over_heads(
     attention: AttentionMap,
     image: ImageLike,
@@ -113,6 +115,7 @@ def over_heads(
     return _drawn(titled, look, figure, heading, columns=columns)
 
 
+@draws("query")
 def over_layers(
     maps: Iterable[AttentionMap],
     image: ImageLike,
@@ -192,6 +195,7 @@ def over_layers(
     return _drawn(panels, look, figure, heading, columns=columns)
 
 
+@draws("query")
 def grid(
     maps: Iterable[AttentionMap],
     image: ImageLike,

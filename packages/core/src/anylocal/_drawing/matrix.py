@@ -24,12 +24,23 @@ from anylocal._drawing.figure import (
     width_of,
 )
 from anylocal._drawing.panel import write_top
-from anylocal._drawing.scale import LEGEND, clipped, colormap_of, short
+from anylocal._drawing.scale import (
+    CMAP,
+    DIVERGING,
+    LEGEND,
+    VALUE,
+    centred_scale,
+    clipped,
+    colormap_of,
+    scale_of,
+    short,
+)
 from anylocal._drawing.select import (
     array_of,
     broken,
     caption,
     counted_of,
+    is_arithmetic,
     is_map,
     layer_name,
     map_of,
@@ -50,7 +61,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from anylocal._drawing.norms import Weights
+    from anylocal._drawing.norms import Norm, Weights
     from anylocal._drawing.scale import Cmap, Extend
     from anylocal._drawing.select import Flags
     from anylocal._maps.map import AttentionMap
@@ -89,6 +100,8 @@ class Drawn:
     text: int = 0
     """By which number the axes know the sample: which text of the batch it is, or which window of an image."""
     title: str = ""
+    is_arithmetic: bool = False
+    """Whether it is what arithmetic makes of maps, and no attention weights."""
 
     @property
     def flags(self) -> tuple[Flags, Flags]:
@@ -220,7 +233,22 @@ def of_map(attention: AttentionMap, sample: int | None, head: int | None, querie
         rows=rows,
         text=text,
         title="\n".join(caption(attention, sample, head)),
+        is_arithmetic=is_arithmetic(attention),
     )
+
+
+def scale_of_matrices(
+    norm: Norm, cmap: Cmap | None, drawn: Drawn, counted: Sequence[Weights]
+) -> tuple[Normalize, Cmap, str]:
+    """Return one scale, the colormap and what the legend calls the values: weights, or what arithmetic makes of them.
+
+    What goes below 0 in that has 0 in the middle of the scale.
+    """
+    label = VALUE if drawn.is_arithmetic else LEGEND
+    if drawn.is_arithmetic and norm in {None, "linear", "sqrt"} and any((values < 0).any() for values in counted):
+        most = np.concatenate([values.reshape(-1, values.shape[-1]) for values in counted])
+        return centred_scale(norm, most), cmap or DIVERGING, label
+    return scale_of(norm, counted), cmap or CMAP, label
 
 
 def _of_array(matrix: Any, sample: int | None, head: int | None, queries: Any) -> Drawn:

@@ -45,6 +45,7 @@ PADDING = "0.6"
 """The grey of padding, in matplotlib's notation; the default colormap does not contain it."""
 
 LEGEND = "attention weight"
+VALUE = "value"
 FRACTION = "attention weight, relative\nto each panel's top"
 RANK = "rank of the attention weight"
 
