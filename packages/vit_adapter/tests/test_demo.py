@@ -242,7 +242,7 @@ def test_weights_out_of_reach_say_how_to_go_on(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
-        WeightsError, match=r"couldn't connect to the hub\. The .* --checkpoint FILE, .* --random-weights"
+        WeightsError, match=r"couldn't connect to the hub\. The .* HF_HUB_OFFLINE=1 .* FILE, .* --random-weights"
     ):
         load_model(Namespace(model="vit_tiny_patch16_224", checkpoint=None, random_weights=False))
 

@@ -52,8 +52,9 @@ def load(name: str | None) -> Reader:
         reason = [line.rstrip(".") for line in str(error).strip().splitlines()] or [type(error).__name__]
         raise WeightsError(
             f"{source!r} could not be loaded: {reason[0]}. A name is looked up on"
-            " the Hugging Face hub, which needs a network the first time. Offline, give a folder that holds model and"
-            " tokenizer, or leave --model out: the demo's own model is on this disk."
+            " the Hugging Face hub, which needs a network the first time; HF_HUB_OFFLINE=1 skips its retries."
+            " Offline, give a folder that holds model and tokenizer, or leave --model out: the demo's own model is on"
+            " this disk."
         ) from error
     return Reader(model, tokenizer)
 

@@ -45,9 +45,9 @@ def load_model(options: Namespace) -> torch.nn.Module:
         reason = [line.rstrip(".") for line in str(error).strip().splitlines()] or [type(error).__name__]
         raise WeightsError(
             f"The weights of {options.model!r} could not be loaded: {reason[0]}."
-            " The Hugging Face hub has them, which needs a network once; then they are cached. Offline, give a file"
-            " with --checkpoint FILE, take an untrained model with --random-weights, or leave --model out: the"
-            " demo's own needs no hub."
+            " The Hugging Face hub has them, which needs a network once; then they are cached. HF_HUB_OFFLINE=1 skips"
+            " its retries. Offline, give a file with --checkpoint FILE, take an untrained model with --random-weights,"
+            " or leave --model out: the demo's own needs no hub."
         ) from error
     return model.eval()
 
