@@ -15,7 +15,7 @@ from anylocal.errors import DependencyError
 try:
     from anylocal._engine.functions import functions_in
     from anylocal._engine.rewrite import argument_names
-    from anylocal._engine.spec import Assignment, CaptureSpec
+    from anylocal._engine.spec import CaptureSpec
     from anylocal._engine.tensors import module_names
     from anylocal._maps.layers import check_forward
     from anylocal._maps.tokens import Flags
@@ -37,7 +37,6 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "Adapter",
-    "Assignment",
     "AttentionCapture",
     "CaptureSpec",
     "Flags",

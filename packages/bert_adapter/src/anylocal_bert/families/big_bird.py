@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from anylocal.adapter import Assignment, Reading, functions_in
+from anylocal import Assignment
+from anylocal.adapter import Reading, functions_in
 from anylocal_bert._family import Family
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """I-BERT: its integer softmax returns a tuple of the weights and their scale."""
 
-from anylocal.adapter import Assignment, Reading
+from anylocal import Assignment
+from anylocal.adapter import Reading
 from anylocal_bert._family import Family
 
 FAMILY = Family(

@@ -1,6 +1,7 @@
 """LayoutLMv3: a helper computes the softmax of the scores less their maximum, as CogView does."""
 
-from anylocal.adapter import Assignment, Reading
+from anylocal import Assignment
+from anylocal.adapter import Reading
 from anylocal_bert._family import Family
 
 FAMILY = Family(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from anylocal.adapter import Assignment, Reading
+from anylocal import Assignment
+from anylocal.adapter import Reading
 from anylocal_bert._family import Family
 
 if TYPE_CHECKING:

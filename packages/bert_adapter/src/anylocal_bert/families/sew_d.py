@@ -1,6 +1,7 @@
 """SEW-D, which took DeBERTa's `XSoftmax`: it zeroes rows without any key."""
 
-from anylocal.adapter import Assignment, Reading
+from anylocal import Assignment
+from anylocal.adapter import Reading
 from anylocal_bert._family import Family
 
 FAMILY = Family(

@@ -56,6 +56,14 @@ class Explanation:
         exp(score - total), and 0 where the key is hidden.
     terms : tuple of Term
         The largest of the row, each with `key`, `score` and `weight`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap
+    >>> found = AttentionMap.from_qk(torch.eye(2), torch.eye(2), scale=1.0).explain(0, 0, head=0)
+    >>> found.products.tolist(), found.score, round(found.weight, 4)
+    ([1.0, 0.0], 1.0, 0.7311)
     """
 
     name: str

@@ -36,7 +36,8 @@ class Reading:
 
     Examples
     --------
-    >>> from anylocal.adapter import Reading, Assignment
+    >>> from anylocal import Assignment
+    >>> from anylocal.adapter import Reading
     >>> Reading(Assignment("attn", uses="softmax")).softmaxes
     frozenset({'attn'})
     """

@@ -1,6 +1,7 @@
 """ConViT: gated positional attention."""
 
-from anylocal.adapter import Assignment, Reading
+from anylocal import Assignment
+from anylocal.adapter import Reading
 from anylocal_vit._family import Family
 
 FAMILY = Family(

@@ -1,6 +1,7 @@
 """EfficientViT of Microsoft: windows, and heads computed one after the other, each given the output of the last."""
 
-from anylocal.adapter import Assignment, Reading
+from anylocal import Assignment
+from anylocal.adapter import Reading
 from anylocal_vit._family import Block, Family, Grid, Partition, Windows, channels_first, pair, tiles
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from anylocal import Call
-from anylocal.adapter import Assignment, Mixed, Reading
+from anylocal import Assignment, Call
+from anylocal.adapter import Mixed, Reading
 from anylocal.attention import AttentionMap
 from anylocal_vit._family import Family
 
