@@ -46,7 +46,7 @@ PHOTOGRAPHS: dict[str, Cell] = {"astronaut": (4, 7), "chelsea": (6, 4)}
 
 
 MANY = 50_000_000
-"""All heads of all layers of more weights than these are drawn for minutes, and fill a page that opens slowly."""
+"""All heads of all layers of more weights than these are drawn for minutes."""
 
 MASS = 0.6
 """The share of the attention whose patches are drawn, as in the pictures of DINO."""
@@ -60,7 +60,7 @@ class Example:
     """A model and the image that it is shown.
 
     A brief one is one of several: its maps are not written, no picture is drawn for each layer, and of very large maps
-    neither every head nor a page.
+    not every head.
     """
 
     model: torch.nn.Module
@@ -161,11 +161,6 @@ def _weights(maps: AttentionMaps) -> int:
 
 
 def _page(example: Example, maps: AttentionMaps, out: Path) -> list[Path]:
-    if example.brief and _weights(maps) > MANY:
-        print(
-            f"No interactive page, nor pictures of every head: {_weights(maps) / 1e6:.0f} million weights are too many."
-        )
-        return []
     try:
         page = explore(maps, images=example.pixels, samples=0, title=example.title, limit=LARGEST_PAGE)
     except OptionError as error:
