@@ -68,13 +68,6 @@ def test_blocks_of_a_long_text(recipe: Any, reduce: Any) -> None:
     assert 0.4 < rows / len(array) < 0.6
 
 
-def test_the_scale_is_that_of_the_words(recipe: Any) -> None:
-    """What padding attends to does not reach beyond the scale."""
-    attention = padded()
-    figure = recipe(attention, norm="linear", share="all", figure=Figure((6, 6)))
-    assert figure.axes[0].images[0].norm.vmax == attention[0, :, :REAL, :REAL].max()
-
-
 def test_a_colormap_with_a_colour_of_its_own(recipe: Any) -> None:
     """A colormap that has a colour for missing values keeps it."""
     given = colormaps["viridis"].with_extremes(bad="white")

@@ -179,7 +179,7 @@ def test_no_warning_that_nothing_was_recorded(model: Model, batches: Tensor) -> 
     """Though there is no map at the end; where the model never ran, it warns."""
     with torch.no_grad(), capture_attention(model, reduce=first_row) as maps:
         model(batches[0])
-    assert repr(maps) == "AttentionMaps: none, but .reduced of 3 modules"
+    assert repr(maps) == "AttentionMaps: none; reduce= kept values of 3 modules in .reduced"
     with pytest.warns(NothingRecordedWarning), capture_attention(model, reduce=first_row):
         pass
 

@@ -201,9 +201,9 @@ class Capture(Recording):
         """Whether it has stopped at its limit."""
         return self._log.full
 
-    def give_out_records(self) -> tuple[Record, ...]:
+    def drain_records(self) -> tuple[Record, ...]:
         """Return the records so far and forget them; those that other threads add meanwhile stay."""
-        return self._log.give_out()
+        return self._log.drain()
 
     def has_called(self, function: types.FunctionType) -> bool:
         """Return whether a captured function was called."""

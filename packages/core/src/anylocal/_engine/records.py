@@ -121,7 +121,7 @@ class Log:
             self._counted = self._estimated = 0
         return tuple(record for record, _ in _read(raw))
 
-    def give_out(self) -> tuple[Record, ...]:
+    def drain(self) -> tuple[Record, ...]:
         """Return all records so far, and remove them with what the budget has counted; note what finished a call."""
         records = self.take_out()
         self.budget.clear()

@@ -237,11 +237,8 @@ class AttentionMaps(Sequence[AttentionMap]):
     def __repr__(self) -> str:
         rows = _rows(self._now())
         if not rows:
-            return (
-                f"AttentionMaps: none, but .reduced of {tables.counted(len(self._reduced), 'module')}"
-                if self._reduced
-                else "AttentionMaps: none"
-            )
+            kept = tables.counted(len(self._reduced), "module")
+            return f"AttentionMaps: none{f'; reduce= kept values of {kept} in .reduced' if self._reduced else ''}"
         more = [f"and {count} without a map: {what}" for what, count in Counter(self.unsupported.values()).items()]
         return tables.text("AttentionMaps", rows, more)
 

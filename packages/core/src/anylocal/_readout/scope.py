@@ -238,7 +238,7 @@ class AttentionCapture:
     def _now(self) -> Sequence[AttentionMap]:
         with self._reading:
             if self._reduce is not None:
-                self._reduce_all(self._reduce, self._capture.give_out_records())
+                self._reduce_all(self._reduce, self._capture.drain_records())
                 return ()
             records, self._read_so_far = self._capture.records_from(self._read_so_far)
             if records:
