@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,12 @@ from anylocal._engine import patch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page as Tab
+
+    from anylocal.view import Page
 
 # Core is tested without torch as well, where it must not be needed; what these files are about needs it.
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_attention_*.py"]
@@ -36,3 +42,32 @@ def nothing_is_left_patched() -> Iterator[None]:
     for entry in left:
         patch.detach(tuple(entry.subscriptions))
     assert not left, f"Left patched: {[entry.function.__qualname__ for entry in left]}"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    # Core is tested without torch as well, which pages need.
+    from anylocal.testing import browser
+
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def show(chromium: Browser, tmp_path: Path) -> Iterator[Any]:
+    """Open a page at an address of its own, which must end without errors."""
+    errors: list[str] = []
+    tabs: list[Tab] = []
+
+    def shown(page: Page, hash_: str = "") -> Tab:
+        tab = chromium.new_page(viewport={"width": 1400, "height": 900})
+        tabs.append(tab)
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(page.save(tmp_path / "page.html").as_uri() + hash_)
+        tab.wait_for_selector("html[data-drawn]")
+        return tab
+
+    yield shown
+    for tab in tabs:
+        tab.close()
+    assert errors == []

@@ -16,43 +16,10 @@ import torch
 
 from anylocal import plot
 from anylocal.attention import AttentionMap, AttentionMaps, Patches, PlacedPatches, Tokens, merge_words
-from anylocal.testing import browser
 from anylocal.view import explore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from playwright.sync_api import Browser
     from playwright.sync_api import Page as Tab
-
-    from anylocal.view import Page
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
-
-
-@pytest.fixture
-def show(chromium: Browser, tmp_path: Path) -> Iterator[Any]:
-    """Open a page at an address of its own, which must end without errors."""
-    errors: list[str] = []
-    tabs: list[Tab] = []
-
-    def shown(page: Page, hash_: str = "") -> Tab:
-        tab = chromium.new_page(viewport={"width": 1400, "height": 900})
-        tabs.append(tab)
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.goto(page.save(tmp_path / "page.html").as_uri() + hash_)
-        tab.wait_for_selector("html[data-drawn]")
-        return tab
-
-    yield shown
-    for tab in tabs:
-        tab.close()
-    assert errors == []
 
 
 def make(name: str = "layer", *, seed: int = 0, shape: tuple[int, ...] = (1, 3, 6, 6), **options: Any) -> AttentionMap:

@@ -14,46 +14,14 @@ pytest.importorskip("jinja2")
 import torch
 
 from anylocal.attention import AttentionMap, Tokens
-from anylocal.testing import browser
 from anylocal.view import explore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from playwright.sync_api import Browser
     from playwright.sync_api import Page as Tab
 
     from anylocal.attention import Explanation
-    from anylocal.view import Page
 
 LENGTH = 80
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
-
-
-@pytest.fixture
-def show(chromium: Browser, tmp_path: Path) -> Iterator[Any]:
-    """Open a page, which must end without errors."""
-    errors: list[str] = []
-    tabs: list[Tab] = []
-
-    def shown(page: Page) -> Tab:
-        tab = chromium.new_page(viewport={"width": 1400, "height": 900})
-        tabs.append(tab)
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.goto(page.save(tmp_path / "page.html").as_uri())
-        tab.wait_for_selector("html[data-drawn]")
-        return tab
-
-    yield shown
-    for tab in tabs:
-        tab.close()
-    assert errors == []
 
 
 def make(groups: int = 2, **options: Any) -> AttentionMap:
