@@ -95,11 +95,19 @@ def test_an_adapter_imports_nothing_private(adapter: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("package", [CORE, *ADAPTERS], ids=lambda path: path.name)
+def test_no_import_brings_a_command(package: Path) -> None:
+    """Command lines and demos are imported by ``python -m`` and by each other only."""
+    files = [path for path in sorted(package.rglob("*.py")) if path.parent != package / "cli"]
+    found = itertools.chain.from_iterable(imports(path) for path in files if path != package / "__main__.py")
+    assert [f"{place}: {name}" for place, name in found if "cli" in name.split(".")] == []
+
+
 def test_core_is_public_faces_and_five_wings() -> None:
     """The folder of the package holds its public modules, the wings, the commands and the marker for type checkers."""
     faces = {f"{name}.py" for name in ("__init__", "errors", *DOORS)}
     found = {path.name for path in CORE.iterdir() if path.name != "__pycache__"}
-    assert found == {*faces, "testing", *WINGS, "cli", "py.typed"}
+    assert found == {*faces, "__main__.py", "testing", *WINGS, "cli", "py.typed"}
 
 
 @pytest.mark.parametrize("module", ["__init__", "attention", "plot", "view", "store", "metrics"])

@@ -86,7 +86,7 @@ def resolve(target: object) -> Resolution:
         If the target holds no Python code.
     """
     if isinstance(target, str):
-        target = _imported(target)
+        target = imported(target)
     target = _without_arguments(target)
     return _resolved_before(target) or _resolved(target)
 
@@ -231,7 +231,14 @@ def _once(found: list[Match]) -> Iterator[Match]:
 # Dotted names
 
 
-def _imported(dotted: str) -> object:
+def imported(dotted: str) -> object:
+    """Return what a dotted name means, and import its module.
+
+    Raises
+    ------
+    TargetError
+        If the name leads nowhere.
+    """
     module_name, _, path = dotted.partition(":")
     if not path and not _importable(module_name):
         # "package.module.Class.method" without a colon: the longest importable part is the module.
