@@ -33,7 +33,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, str]]:
 
     def run(*arguments: str) -> dict[str, str]:
         assert info.main(["info", *arguments]) == 0
-        return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())  # type: ignore[misc]  # pairs
+        return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
 
     return run
 
