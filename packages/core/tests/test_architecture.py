@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import itertools
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -101,6 +102,18 @@ def test_no_import_brings_a_command(package: Path) -> None:
     files = [path for path in sorted(package.rglob("*.py")) if path.parent != package / "cli"]
     found = itertools.chain.from_iterable(imports(path) for path in files if path != package / "__main__.py")
     assert [f"{place}: {name}" for place, name in found if "cli" in name.split(".")] == []
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda path: path.name)
+def test_an_adapter_has_the_version_of_core_and_requires_its_minor(adapter: Path) -> None:
+    """All packages are released together, and an adapter works with any patch of its own minor version."""
+    own, core = (
+        tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+        for folder in (adapter.parents[1], Path(__file__).parents[1])
+    )
+    major, minor, _ = map(int, core["version"].split("."))
+    assert own["version"] == core["version"]
+    assert f"anylocal[plot,torch]>={major}.{minor}.0,<{major}.{minor + 1}" in own["dependencies"]
 
 
 def test_core_is_public_faces_and_five_wings() -> None:
