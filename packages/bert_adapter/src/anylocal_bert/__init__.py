@@ -56,7 +56,7 @@ def capture_attention(
     Raises
     ------
     VersionError
-        If the adapter does not know the installed version of transformers.
+        If the installed version of transformers is too old.
     TargetError
         If the model computes no attention map.
     UnsupportedError

@@ -72,6 +72,7 @@ class TransformersAdapter(Adapter):
 
     distribution: ClassVar[str] = "anylocal-bert"
     zoo: ClassVar[str] = "transformers"
+    newest: ClassVar[str] = "5"
     hints: ClassVar[tuple[str, ...]] = (
         *("attention_mask", "mask", "q_length", "sinks", "s_aux"),
         *(name for family in FAMILIES for name in family.hints),

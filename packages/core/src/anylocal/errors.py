@@ -7,7 +7,7 @@ message; ``docs/messages.md`` has one entry for each slug.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     import types
@@ -31,6 +31,7 @@ __all__ = [
     "StateError",
     "StoreError",
     "TargetError",
+    "UnknownVersionWarning",
     "UnsupportedError",
     "VersionError",
     "WeightsError",
@@ -217,7 +218,7 @@ class UnsupportedError(AnylocalError, NotImplementedError):
 
 
 class VersionError(UnsupportedError):
-    """The installed version of a library is one that the adapter does not know.
+    """The installed version of a library is too old for the adapter, or too new and computes no softmax any more.
 
     Examples
     --------
@@ -314,6 +315,26 @@ class NothingRecordedWarning(AnylocalWarning):
     """
 
     slug: ClassVar[str] = "nothing-recorded"
+
+
+class UnknownVersionWarning(AnylocalWarning):
+    """The installed version of a library is newer than any that the adapter was tested with; it is tried.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from anylocal.adapter import Adapter
+    >>> class Ours(Adapter):
+    ...     distribution, zoo, newest = "ours", "torch", "1"
+    ...     functions = axes = None
+    >>> with warnings.catch_warnings(action="error"):
+    ...     Ours().check_version()
+    Traceback (most recent call last):
+        ...
+    anylocal.errors.UnknownVersionWarning: ours knows torch up to 1, and torch ... is installed. ...
+    """
+
+    slug: ClassVar[str] = "unknown-version"
 
 
 class EditNotAppliedWarning(AnylocalWarning):
@@ -428,10 +449,14 @@ def _listing(names: tuple[str, ...], most: int = 30) -> str:
     return shown if len(names) <= most else f"{shown}, … ({len(names) - most} more)"
 
 
+_OURS: Final = ("anylocal.", "anylocal_vit", "anylocal_bert")
+"""Beginnings of the names of modules that are not the user's code."""
+
+
 def level_of_user() -> int:
     """Return the `stacklevel` at which a warning of the caller points at the user's code."""
     frame: types.FrameType | None = sys._getframe()  # noqa: SLF001  # `inspect` takes as long to import as all of this
     level = 0
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("anylocal."):
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
         frame, level = frame.f_back, level + 1
     return level

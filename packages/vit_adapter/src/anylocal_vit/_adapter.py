@@ -41,6 +41,7 @@ class TimmAdapter(Adapter):
 
     distribution: ClassVar[str] = "anylocal-vit"
     zoo: ClassVar[str] = "timm"
+    newest: ClassVar[str] = "1.0"
     hints: ClassVar[tuple[str, ...]] = (
         *(name for names in SIZES for name in names),
         *(name for family in FAMILIES for name in family.locals),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.metadata
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -12,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
-from packaging.requirements import Requirement
 
 from anylocal._engine.functions import bound_names, owner_of
 from anylocal._engine.get_local import Mark, mark, unmark
@@ -25,10 +21,13 @@ from anylocal._readout.kernels import KERNELS, MASKS, binder, called_kernels
 from anylocal._readout.library import check_library
 from anylocal._readout.scope import AttentionCapture
 from anylocal._readout.softmax import reading_of
-from anylocal.errors import OverlookedWarning, TargetError, UnsupportedError, VersionError
+from anylocal._readout.versions import check_softmax, check_version, is_newer, requirement_of
+from anylocal.errors import OverlookedWarning, TargetError, UnsupportedError
 
 if TYPE_CHECKING:
     import types
+
+    from packaging.requirements import Requirement
 
     from anylocal._engine.calls import Call
     from anylocal._readout.context import InputContext, MapAxes, Observation
@@ -44,9 +43,12 @@ class Adapter(ABC):
     Attributes
     ----------
     distribution : str
-        The adapter's own distribution. Its metadata says which versions of the zoo it knows.
+        The adapter's own distribution. Its metadata says from which version of the zoo on it works.
     zoo : str
         The zoo's distribution, such as ``"timm"``.
+    newest : str
+        The newest series of the zoo that the adapter was tested with: "1.0" stands for all of 1.0.x. Later ones are
+        tried, with a warning, and with a check that maps are a softmax. Empty, every later version is known.
     hints : tuple of str
         Further locals of attention functions that `operands` and `axes` look at, where a function binds them.
 
@@ -69,6 +71,7 @@ class Adapter(ABC):
 
     distribution: ClassVar[str]
     zoo: ClassVar[str]
+    newest: ClassVar[str] = ""
     hints: ClassVar[tuple[str, ...]] = ()
 
     # The knowledge of a zoo's adapter
@@ -181,7 +184,7 @@ class Adapter(ABC):
         about : object, optional
             Whatever is known of the input, for `axes`.
         any_version : bool, default False
-            Try a version of the zoo that is not known.
+            Try a version of the zoo that is older than the oldest known one, and a newer one without a warning.
         **options
             ``modules``, ``keep``, ``limit`` and ``threads``, as in `anylocal.capture`. A function as ``keep`` is
             called with all values that decide the maps: queries, keys, masks (or None), and numbers. And ``reduce``,
@@ -191,11 +194,16 @@ class Adapter(ABC):
         Raises
         ------
         VersionError
-            If the installed version of the zoo is not known.
+            If the installed version of the zoo is too old.
         TargetError
             If the model computes no attention map, or is of another library that has an adapter of its own.
         UnsupportedError
             If it computes one in a way that cannot be read exactly.
+
+        Warns
+        -----
+        UnknownVersionWarning
+            If the installed version of the zoo is newer than any that the adapter was tested with.
 
         Examples
         --------
@@ -223,12 +231,12 @@ class Adapter(ABC):
         *modules : module
             Python modules to mark instead, such as a fork of the zoo's.
         any_version : bool, default False
-            Try a version of the zoo that is not known.
+            Try a version of the zoo that is older than the oldest known one, and a newer one without a warning.
 
         Raises
         ------
         VersionError
-            If the installed version of the zoo is not known.
+            If the installed version of the zoo is too old.
         TargetError
             If a module holds no attention function.
 
@@ -236,6 +244,8 @@ class Adapter(ABC):
         -----
         OverlookedWarning
             If a module holds an attention function whose maps cannot be read exactly.
+        UnknownVersionWarning
+            If the installed version of the zoo is newer than any that the adapter was tested with.
 
         Examples
         --------
@@ -289,25 +299,25 @@ class Adapter(ABC):
             unmark(function)
 
     def check_version(self, *, any_version: bool = False) -> None:
-        """Refuse a version of the zoo that the adapter's metadata does not allow.
+        """Refuse a version of the zoo that is older than the adapter's metadata allows.
 
         Raises
         ------
         VersionError
-            If the adapter does not know it.
+            If it is too old.
+
+        Warns
+        -----
+        UnknownVersionWarning
+            If it is newer than any that the adapter was tested with.
         """
-        installed = _version_by(importlib.metadata.version, self.zoo)
-        wanted = self.requirement
-        if not any_version and not wanted.specifier.contains(installed, prereleases=True):
-            raise VersionError(
-                f"{self.distribution} knows {wanted}, and {self.zoo} {installed} is installed. Install a version that"
-                f" it knows or a newer {self.distribution}, or pass any_version=True to try; nothing was touched."
-            )
+        if not any_version:
+            check_version(self)
 
     @property
     def requirement(self) -> Requirement:
-        """The versions of the zoo that the adapter knows."""
-        return next(requirement for requirement in _required(self.distribution) if requirement.name == self.zoo)
+        """The requirement of the zoo in the adapter's metadata."""
+        return requirement_of(self.distribution, self.zoo)
 
     @cached_property
     def _installed(self) -> dict[types.FunctionType, None]:
@@ -319,6 +329,8 @@ class Adapter(ABC):
         if not reading.was_fused(values):
             softmax = reading.softmax(values)
             whole = torch.stack(softmax, 1) if reading.head_by_head else softmax
+            if is_newer(self):
+                check_softmax(self, whole, call.name)
             made = AttentionMap.from_weights(self.weights(call, whole), name=call.name)
         else:
             name, given = reading.operands(values)
@@ -380,16 +392,3 @@ class Adapter(ABC):
         except UnsupportedError as error:
             warnings.warn(OverlookedWarning(f"Not marked: {error.args[0]}"), stacklevel=5)
             return False
-
-
-# Cached, because scopes are opened by the thousand and each look-up reads files.
-
-
-@functools.cache
-def _version_by(version: Callable[[str], str], distribution: str) -> str:
-    return version(distribution)
-
-
-@functools.cache
-def _required(distribution: str) -> tuple[Requirement, ...]:
-    return tuple(map(Requirement, importlib.metadata.requires(distribution) or ()))

@@ -59,7 +59,7 @@ def capture_attention(model: nn.Module, *, tokenizer: object = None, **options: 
     DependencyError
         If the adapter for the model's library is not installed.
     VersionError
-        If the installed version of that library is not known to the adapter.
+        If the installed version of that library is too old for the adapter.
     TargetError
         If the model computes no attention map.
     UnsupportedError

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from anylocal import get_local
 from anylocal._engine import patch
-from anylocal.errors import CodeReplacedWarning, StateError, VersionError
+from anylocal.errors import CodeReplacedWarning, StateError, UnknownVersionWarning, VersionError
 from anylocal.testing.models import perturb
 
 if TYPE_CHECKING:
@@ -332,21 +332,35 @@ class AdapterContract:
         finally:
             function.__code__ = own
 
-    def test_unknown_version_is_refused(
+    def test_too_old_a_version_is_refused(
         self, codes: dict[types.FunctionType, types.CodeType], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A version of the zoo that the adapter does not know is refused before anything is touched."""
-        self._pretend_version("99.0", monkeypatch)
+        """A version of the zoo before the oldest known one is refused before anything is touched."""
+        self._pretend_version("0.0.1", monkeypatch)
         get_local.activate()
-        with pytest.raises(VersionError, match=r"99\.0 is installed.*any_version=True"):
+        with pytest.raises(VersionError, match=r"0\.0\.1 is installed.*any_version=True"):
             self.adapter.install()
         with pytest.raises(VersionError):
             self.adapter.capture_attention(torch.nn.Identity())
         assert all(function.__code__ is code for function, code in codes.items())
 
-    def test_unknown_version_can_be_tried(self, model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With `any_version` an unknown version is used as it is."""
+    def test_a_newer_version_is_tried_with_a_warning(
+        self, model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A version of the zoo after the newest known one is used."""
         self._pretend_version("99.0", monkeypatch)
+        with pytest.warns(UnknownVersionWarning, match=r"99\.0 is installed.*any_version=True"):
+            capture = self.adapter.capture_attention(model)
+        with capture as maps:
+            self.run(model)
+        assert len(maps) > 0
+
+    @pytest.mark.parametrize("version", ["0.0.1", "99.0"])
+    def test_unknown_version_can_be_tried(
+        self, model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, version: str
+    ) -> None:
+        """With `any_version` an unknown version is used as it is, without a warning."""
+        self._pretend_version(version, monkeypatch)
         with self.adapter.capture_attention(model, any_version=True) as maps:
             self.run(model)
         assert len(maps) > 0
