@@ -65,7 +65,7 @@ from anylocal.attention import Patches
 class PixelAdapter(Adapter):
     """Captures the attention of PixelNet."""
 
-    # Your own distribution; its metadata says which version of the library is the oldest.
+    # Your own distribution; its metadata has the oldest version of the library.
     distribution = "anylocal"
     # The library's distribution.
     zoo = "torch"
