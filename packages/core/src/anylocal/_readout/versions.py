@@ -72,17 +72,17 @@ def check_softmax(adapter: OfZoo, weights: torch.Tensor, layer: str) -> None:
     Raises
     ------
     VersionError
-        If a weight is negative or no number, or a row adds up to neither 1 nor, where all of it is masked, 0.
+        If a weight is negative or no number, or a row adds up to more than 1. Less is right: a masked row is 0, and a
+        sink takes its share.
     """
     if weights.is_meta:
         return
     sums = weights.detach().sum(-1, dtype=torch.float32)
     tolerance = max(_TOLERANCE, 2 * torch.finfo(weights.dtype).eps)
-    is_softmax = (sums - 1).abs().le(tolerance) | sums.eq(0)
-    if not (is_softmax.all() and weights.ge(0).all()):
+    if not (sums.le(1 + tolerance).all() and weights.ge(0).all()):
         raise VersionError(
             f"{adapter.zoo} {_installed(adapter.zoo)} is newer than {adapter.distribution} knows, and what {layer!r}"
-            " computes in place of its softmax is none: its rows do not add up to 1. Install a newer"
+            " computes in place of its softmax is none: rows have negative weights or add up to more than 1. Install a newer"
             f" {adapter.distribution}, or {adapter.zoo} {adapter.newest}."
         )
 
