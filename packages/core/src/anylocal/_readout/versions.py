@@ -82,8 +82,8 @@ def check_softmax(adapter: OfZoo, weights: torch.Tensor, layer: str) -> None:
     if not (sums.le(1 + tolerance).all() and weights.ge(0).all()):
         raise VersionError(
             f"{adapter.zoo} {_installed(adapter.zoo)} is newer than {adapter.distribution} knows, and what {layer!r}"
-            " computes in place of its softmax is none: rows have negative weights or add up to more than 1. Install a newer"
-            f" {adapter.distribution}, or {adapter.zoo} {adapter.newest}."
+            " computes in place of its softmax is none: rows have negative weights or add up to more than 1. Install a"
+            f" newer {adapter.distribution}, or {adapter.zoo} {adapter.newest}."
         )
 
 
