@@ -257,21 +257,43 @@ def instructions(session: nox.Session) -> None:
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Build every package, and test each wheel without its sources (-- [--full] [package ...])."""
-    full = "--full" in session.posargs
-    chosen = [name for name in session.posargs if name != "--full"] or list(PACKAGES)
-    if unknown := set(chosen) - set(PACKAGES):
-        session.error(f"No package named {', '.join(sorted(unknown))}. Packages: {', '.join(PACKAGES)}")
+    full, chosen = _full_and_chosen(session)
     session.install(*nox.project.dependency_groups(SETTINGS, "build"))
-    folder = Path(session.create_tmp()).resolve()
-    shutil.rmtree(folder)
-    folder.mkdir()
+    folder = _empty_folder(session)
     for name in PACKAGES:
         _build(session, name, folder / name)
     session.run("twine", "check", "--strict", *map(str, folder.glob("*/*.*")))
     for name in chosen:
-        _test_wheel(session, name, _wheel_environment(session, name, folder, full=full), folder)
+        _test_wheel(session, name, _wheel_environment(session, name, folder, extras="[test]", full=full), folder)
         # After a failure it stays, for inspection.
         shutil.rmtree(folder / f"{name}-venv")
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build all packages reproducibly into dist/, and try each wheel alone (-- [--full] [package ...])."""
+    full, chosen = _full_and_chosen(session)
+    _check_version(session)
+    session.install(*nox.project.dependency_groups(SETTINGS, "build"))
+    folder = _empty_folder(session)
+    # The second time from what is committed: files that are not would otherwise be in a release.
+    commit = _checkout(session, folder / "commit")
+    env = {"SOURCE_DATE_EPOCH": _git(session, "log", "-1", "--format=%ct")}
+    for name in PACKAGES:
+        _build(session, name, folder / name, env=env)
+        _build(session, name, folder / "again" / name, root=commit, env=env)
+    built = sorted(path for name in PACKAGES for path in (folder / name).iterdir())
+    if differing := [
+        path.name for path in built if _digest(path) != _digest(folder / "again" / path.parent.name / path.name)
+    ]:
+        session.error(f"Not reproducible, or built with changes that are not committed: {', '.join(differing)}")
+    session.run("twine", "check", "--strict", *map(str, built))
+    readmes = [path.parent / "README.md" for path in METADATA]
+    session.run("python", "docs/_make/readme.py", "links", *map(str, readmes))
+    for name in chosen:
+        _try_wheel(session, name, _wheel_environment(session, name, folder, extras=_commands(name), full=full), folder)
+        shutil.rmtree(folder / f"{name}-venv")
+    _copy_to_dist(session, built)
 
 
 @nox.session(venv_backend="none")
@@ -409,12 +431,63 @@ def _lend(session: nox.Session, lender: str, borrower: str) -> None:
     (_site_packages(session, borrower) / "stack.pth").write_text(f"{_site_packages(session, lender)}\n")
 
 
-def _build(session: nox.Session, name: str, outdir: Path) -> None:
+def _full_and_chosen(session: nox.Session) -> tuple[bool, list[str]]:
+    """Return whether ``--full`` was given, and the packages that were, or all."""
+    chosen = [name for name in session.posargs if name != "--full"]
+    if unknown := set(chosen) - set(PACKAGES):
+        session.error(f"No package named {', '.join(sorted(unknown))}. Packages: {', '.join(PACKAGES)}")
+    return "--full" in session.posargs, chosen or list(PACKAGES)
+
+
+def _empty_folder(session: nox.Session) -> Path:
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return folder
+
+
+def _check_version(session: nox.Session) -> None:
+    """Refuse a version that the changelog or the citation does not have; a test compares those of the packages."""
+    version = PACKAGES["core"]["project"]["version"]
+    for name, line in {"CHANGELOG.md": f"## [{version}] - ", "CITATION.cff": f"version: {version}\n"}.items():
+        if line not in (ROOT / name).read_text("utf-8"):
+            session.error(f"{name} does not have version {version}, which the packages have.")
+
+
+def _git(session: nox.Session, *arguments: str) -> str:
+    return str(session.run("git", *arguments, external=True, silent=True)).strip()
+
+
+def _checkout(session: nox.Session, folder: Path) -> Path:
+    """Write what is committed into a new folder."""
+    archive = folder.with_suffix(".tar")
+    _git(session, "archive", "--output", str(archive), "HEAD")
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    return folder
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _copy_to_dist(session: nox.Session, built: Sequence[Path]) -> None:
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    dist.mkdir()
+    for path in built:
+        shutil.copy(path, dist)
+        session.log(f"{_digest(path)}  dist/{path.name}")
+
+
+def _build(
+    session: nox.Session, name: str, outdir: Path, *, root: Path = ROOT, env: dict[str, str] | None = None
+) -> None:
     # `build` builds the wheel from the sdist, so that the sdist is known to be complete.
-    session.run("python", "-m", "build", f"packages/{name}", "--outdir", str(outdir))
+    session.run("python", "-m", "build", str(root / "packages" / name), "--outdir", str(outdir), env=env)
 
 
-def _wheel_environment(session: nox.Session, name: str, folder: Path, *, full: bool) -> str:
+def _wheel_environment(session: nox.Session, name: str, folder: Path, *, extras: str, full: bool) -> str:
     """Return the interpreter of an environment with the package's wheel and its dependencies."""
     home = folder / f"{name}-venv"
     python = str(_interpreter(home))
@@ -422,7 +495,7 @@ def _wheel_environment(session: nox.Session, name: str, folder: Path, *, full: b
     siblings = [] if name == "core" else [_only(folder / "core", "*.whl")]
     if full or not _is_heavy(name):
         _virtualenv(session, home)
-        session.run(python, "-m", "pip", "install", f"{own}[test]", *map(str, siblings), external=True)
+        session.run(python, "-m", "pip", "install", f"{own}{extras}", *map(str, siblings), external=True)
         return python
     # A heavy package: a .pth file lends it the stack's libraries, instead of another 6 GB for every package.
     # Not `--system-site-packages`: a virtual environment created from another one shares the packages of the
@@ -437,6 +510,18 @@ def _wheel_environment(session: nox.Session, name: str, folder: Path, *, full: b
     return python
 
 
+def _try_wheel(session: nox.Session, name: str, python: str, folder: Path) -> None:
+    """Run what the package's README shows, where nothing else of ours can be imported."""
+    others = [_module(each) for each in PACKAGES if each not in {name, "core"}]
+    code = f"from importlib.util import find_spec; assert not any(map(find_spec, {others}))"
+    session.run(python, "-c", code, external=True)
+    readme = ROOT / "packages" / name / "README.md"
+    place = folder / f"{name}-venv" / "readme"
+    place.mkdir()
+    with session.chdir(place):
+        session.run(python, str(ROOT / "docs" / "_make" / "readme.py"), "run", str(readme), env=TEST_ENV, external=True)
+
+
 def _test_wheel(session: nox.Session, name: str, python: str, folder: Path) -> None:
     """Run the tests of the sdist after removing its sources, so that only the wheel can be imported."""
     sdist = _only(folder / name, "*.tar.gz")
@@ -444,11 +529,21 @@ def _test_wheel(session: nox.Session, name: str, python: str, folder: Path) -> N
         archive.extractall(folder, filter="data")
     unpacked = folder / sdist.name.removesuffix(".tar.gz")
     shutil.rmtree(unpacked / "src")
-    module = Path(PACKAGES[name]["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"][0]).name
+    module = _module(name)
     with session.chdir(unpacked):
         session.run(python, "-c", f"import {module}; print({module}.__file__)", external=True)
         settings = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", ".")
         session.run(python, "-m", "pytest", *settings, "tests", env=TEST_ENV, external=True)
+
+
+def _commands(name: str) -> str:
+    """Return the extras that a package's command lines need, as pip takes them."""
+    extras = [name for name in PACKAGES[name]["project"]["optional-dependencies"] if name in {"demo", "survey"}]
+    return f"[{','.join(extras)}]" if extras else ""
+
+
+def _module(name: str) -> str:
+    return Path(PACKAGES[name]["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"][0]).name
 
 
 def _only(folder: Path, pattern: str) -> Path:
