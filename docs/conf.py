@@ -140,6 +140,16 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+# The published site has a switch of versions; a build at home is alone, and has none.
+if site := os.environ.get("SITE_URL"):
+    html_baseurl = f"{site}{os.environ['SITE_VERSION']}/"
+    html_theme_options |= {
+        "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
+        "switcher": {"json_url": f"{site}switcher.json", "version_match": os.environ["SITE_VERSION"]},
+        # The list is written after the build.
+        "check_switcher": False,
+        "show_version_warning_banner": True,
+    }
 
 
 def _check_messages(_app: Sphinx, env: BuildEnvironment) -> None:
