@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "packages" / "bert_adapter" / "tests"))
-
-from media_types import TYPES, UNKNOWN  # after the path is set
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +21,12 @@ def table() -> str:
 
 
 def _rows() -> Iterator[str]:
-    for kind in TYPES:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "packages"))
+    types: Any = import_module("bert_adapter.tests.media_types")
+    more: Any = import_module("bert_adapter.tests.more_media_types")
+    for kind in (*types.TYPES, *more.MORE_TYPES):
         yield f"| {kind.name} | {kind.tower} | {', '.join(kind.grids)} |\n"
-    for name, why in UNKNOWN.items():
+    for name, why in types.UNKNOWN.items():
         yield f"| {name} | {why} | not known, with the reason |\n"
 
 

@@ -44,7 +44,7 @@ SECTIONS: Final = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_the
 
 IS_NEW: Final = int(transformers.__version__.partition(".")[0]) >= 5
 
-_MIXES: Final = re.compile(r"(vision|visual).*(out_proj|o_proj|projection_layer|attn\.proj)$")
+_MIXES: Final = re.compile(r"(vision|visual|image_tower|video_tower).*(out_proj|o_proj|projection_layer|attn\.proj)$")
 """The layers by which attention in a vision tower would mix patches."""
 
 
@@ -66,6 +66,8 @@ class MediaType:
     """The argument that tells the model which tokens are placeholders."""
     between: Callable[[int, tuple[int, int]], list[int]] | None = None
     """From the length of an image and its size to its tokens in the text."""
+    prepare: Callable[[Any], None] | None = None
+    """What the model needs to run in all versions of transformers."""
 
     def model(self) -> Any:
         """Return the model, whose patches do not mix before the text, and whose maps are far from uniform."""
@@ -84,6 +86,8 @@ class MediaType:
                 module.weight.zero_()
                 if module.bias is not None:
                     module.bias.zero_()
+        if self.prepare is not None:
+            self.prepare(model)
         return model
 
     def inputs(self, model: Any, images: Sequence[Image]) -> dict[str, Any]:
@@ -91,8 +95,7 @@ class MediaType:
         kind, options = self.processor
         process = getattr(transformers, kind)(**options)
         given = [list(images[:2]), list(images[2:])] if self.nested else list(images)
-        made = dict(process(given, return_tensors="pt", input_data_format="channels_last"))
-        made = {name: value for name, value in made.items() if name not in {"num_patches", "num_crops"}}
+        made = _processed(process, given)
         lengths = self._lengths(process, model, images)
         runs = [self._run(n, image.shape[:2]) for n, image in zip(lengths, images, strict=True)]
         texts = [[2, *runs[0], 10, *runs[1], 11, 12], [2, 13, *runs[2], 14]]
@@ -108,13 +111,12 @@ class MediaType:
         """Return how many features the model makes of each image, which is how many placeholders it wants."""
         lengths = []
         for image in images:
-            alone = dict(
-                process([[image]] if self.nested else [image], return_tensors="pt", input_data_format="channels_last")
-            )
+            alone = _processed(process, [[image]] if self.nested else [image])
             with torch.no_grad():
                 takes = {"pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask"} & alone.keys()
-                features = model.model.get_image_features(**{name: alone[name] for name in takes})
-            features = getattr(features, "pooler_output", features)
+                features = getattr(model, "model", model).get_image_features(**{name: alone[name] for name in takes})
+            pooled = getattr(features, "pooler_output", features)
+            features = features.last_hidden_state if pooled is None else pooled
             # Earlier versions return those of Qwen3-VL's deeper layers beside them.
             features = features[0] if isinstance(features[0], (tuple, list)) else features
             lengths.append(sum(part.reshape(-1, part.shape[-1]).shape[0] for part in features))
@@ -122,6 +124,17 @@ class MediaType:
 
     def _run(self, length: int, size: tuple[int, int]) -> list[int]:
         return [20, *[PLACEHOLDER] * length, 21] if self.between is None else self.between(length, size)
+
+
+_UNUSED: Final = {"num_patches", "num_crops", "aspect_ratios"}
+"""What image processors make for the text only."""
+
+
+def _processed(process: Any, images: Sequence[Any]) -> dict[str, Any]:
+    """Return what an image processor makes of images, in single precision."""
+    made = process(images, return_tensors="pt", input_data_format="channels_last")
+    kept = {name: value for name, value in made.items() if name not in _UNUSED}
+    return {n: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for n, v in kept.items()}
 
 
 def _tiles(length: int, size: tuple[int, int]) -> list[int]:
@@ -136,20 +149,27 @@ def _tiles(length: int, size: tuple[int, int]) -> list[int]:
     return [token for row in rows for token in row]
 
 
-def _of(
+def built(name: str) -> Any:
+    """Return a configuration of transformers; a test of one that this version does not have is skipped."""
+    if not hasattr(transformers, name):
+        pytest.skip(f"This version of transformers has no {name}.")
+    return getattr(transformers, name)
+
+
+def of_parts(
     config: str, text: str, vision: str, in_vision: dict[str, Any] | None = None, **options: Any
 ) -> Callable[[], Any]:
     def make() -> Any:
         parts = {
-            "text_config": getattr(transformers, text)(**TEXT),
-            "vision_config": getattr(transformers, vision)(**{**VISION, **(in_vision or {})}),
+            "text_config": built(text)(**TEXT),
+            "vision_config": built(vision)(**{**VISION, **(in_vision or {})}),
         }
-        return getattr(transformers, config)(**parts, image_token_id=PLACEHOLDER, **options)
+        return built(config)(**parts, **{"image_token_id": PLACEHOLDER, **options})
 
     return make
 
 
-def _qwen(config: str, text: dict[str, Any], vision: dict[str, Any]) -> Callable[[], Any]:
+def qwen(config: str, text: dict[str, Any], vision: dict[str, Any], **options: Any) -> Callable[[], Any]:
     special = {"image_token_id": PLACEHOLDER, "video_token_id": 61, "vision_start_token_id": 20}
 
     def make() -> Any:
@@ -157,7 +177,7 @@ def _qwen(config: str, text: dict[str, Any], vision: dict[str, Any]) -> Callable
         # Renamed in transformers 5.
         rope = {"rope_parameters": SECTIONS} if IS_NEW else {"rope_scaling": SECTIONS | {"type": "mrope"}}
         parts = {"text_config": {**TEXT, **rope, **text}, "vision_config": {**sizes, **vision}}
-        return getattr(transformers, config)(**parts, **special, vision_end_token_id=21)
+        return built(config)(**parts, **special, vision_end_token_id=21, **options)
 
     return make
 
@@ -183,21 +203,21 @@ class Names:
 TYPES: Final[tuple[MediaType, ...]] = (
     MediaType(
         "LLaVA",
-        _of("LlavaConfig", "LlamaConfig", "CLIPVisionConfig"),
+        of_parts("LlavaConfig", "LlamaConfig", "CLIPVisionConfig"),
         ("CLIPImageProcessor", {"size": {"shortest_edge": 16}, "crop_size": SQUARE}),
         grids=("image 0: 4 × 4", "image 1: 4 × 4"),
         tower="one token a patch",
     ),
     MediaType(
         "VipLLaVA",
-        _of("VipLlavaConfig", "LlamaConfig", "CLIPVisionConfig", vision_feature_layers=[-2, -1]),
+        of_parts("VipLlavaConfig", "LlamaConfig", "CLIPVisionConfig", vision_feature_layers=[-2, -1]),
         ("CLIPImageProcessor", {"size": {"shortest_edge": 16}, "crop_size": SQUARE}),
         grids=("image 0: 4 × 4", "image 1: 4 × 4"),
         tower="one token a patch",
     ),
     MediaType(
         "LLaVA with Pixtral",
-        _of(
+        of_parts(
             "LlavaConfig",
             "LlamaConfig",
             "PixtralVisionConfig",
@@ -212,7 +232,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "Mistral 3",
-        _of(
+        of_parts(
             "Mistral3Config",
             "MistralConfig",
             "PixtralVisionConfig",
@@ -227,7 +247,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "Qwen2-VL",
-        _qwen("Qwen2VLConfig", {}, {"embed_dim": 32, "hidden_size": 32}),
+        qwen("Qwen2VLConfig", {}, {"embed_dim": 32, "hidden_size": 32}),
         ("Qwen2VLImageProcessor", {"patch_size": 4, "merge_size": 2, "min_pixels": 64, "max_pixels": 4096}),
         sizes=((16, 24), (32, 16), (16, 16)),
         grids=("image 0: 2 × 3", "image 1: 4 × 2"),
@@ -236,7 +256,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "Qwen2.5-VL",
-        _qwen(
+        qwen(
             "Qwen2_5_VLConfig",
             {},
             {
@@ -250,12 +270,12 @@ TYPES: Final[tuple[MediaType, ...]] = (
         ("Qwen2VLImageProcessor", {"patch_size": 4, "merge_size": 2, "min_pixels": 64, "max_pixels": 4096}),
         sizes=((16, 24), (32, 16), (16, 16)),
         grids=("image 0: 2 × 3", "image 1: 4 × 2"),
-        tower="2 × 2 patches a token, any size, also where attention in its tower is within windows",
+        tower="2 × 2 patches a token, any size, also where its tower attends within windows; a video's in frames",
         types="mm_token_type_ids",
     ),
     MediaType(
         "Qwen3-VL",
-        _qwen(
+        qwen(
             "Qwen3VLConfig",
             {},
             {
@@ -274,7 +294,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "Qwen3-VL-MoE",
-        _qwen(
+        qwen(
             "Qwen3VLMoeConfig",
             {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
             {
@@ -293,14 +313,14 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "DeepSeek-VL",
-        _of("DeepseekVLConfig", "LlamaConfig", "SiglipVisionConfig"),
+        of_parts("DeepseekVLConfig", "LlamaConfig", "SiglipVisionConfig"),
         ("SiglipImageProcessor", {"size": SQUARE}),
         grids=("image 0: 4 × 4", "image 1: 4 × 4"),
         tower="one token a patch",
     ),
     MediaType(
         "PaliGemma",
-        _of(
+        of_parts(
             "PaliGemmaConfig", "GemmaConfig", "SiglipVisionConfig", projection_dim=32, in_vision={"projection_dim": 32}
         ),
         ("SiglipImageProcessor", {"size": SQUARE}),
@@ -310,7 +330,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "Gemma 3",
-        _of("Gemma3Config", "Gemma3TextConfig", "SiglipVisionConfig", mm_tokens_per_image=4),
+        of_parts("Gemma3Config", "Gemma3TextConfig", "SiglipVisionConfig", mm_tokens_per_image=4),
         ("Gemma3ImageProcessor", {"size": SQUARE}),
         grids=("image 0: 2 × 2", "image 1: 2 × 2"),
         tower="the mean of a square of patches a token; crops of pan and scan are images of their own",
@@ -318,7 +338,9 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "LLaVA-NeXT",
-        _of("LlavaNextConfig", "LlamaConfig", "CLIPVisionConfig", image_grid_pinpoints=[[16, 32], [32, 16], [32, 32]]),
+        of_parts(
+            "LlavaNextConfig", "LlamaConfig", "CLIPVisionConfig", image_grid_pinpoints=[[16, 32], [32, 16], [32, 32]]
+        ),
         (
             "LlavaNextImageProcessor",
             {"size": SQUARE, "crop_size": SQUARE, "image_grid_pinpoints": [[16, 32], [32, 16], [32, 32]]},
@@ -329,7 +351,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "LLaVA-NeXT-Video",
-        _of(
+        of_parts(
             "LlavaNextVideoConfig",
             "LlamaConfig",
             "CLIPVisionConfig",
@@ -345,7 +367,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "LLaVA-OneVision",
-        _of(
+        of_parts(
             "LlavaOnevisionConfig",
             "Qwen2Config",
             "SiglipVisionConfig",
@@ -360,7 +382,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "Idefics3",
-        _of("Idefics3Config", "LlamaConfig", "Idefics3VisionConfig", scale_factor=2),
+        of_parts("Idefics3Config", "LlamaConfig", "Idefics3VisionConfig", scale_factor=2),
         ("Idefics3ImageProcessor", {"size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 16}}),
         sizes=((16, 32), (32, 32), (32, 16)),
         grids=("image 0: tiles 2 × 4", "image 0: overview 2 × 2", "image 1: tiles 4 × 4", "image 1: overview 2 × 2"),
@@ -370,7 +392,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "SmolVLM",
-        _of("SmolVLMConfig", "LlamaConfig", "SmolVLMVisionConfig", scale_factor=2),
+        of_parts("SmolVLMConfig", "LlamaConfig", "SmolVLMVisionConfig", scale_factor=2),
         ("SmolVLMImageProcessor", {"size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 16}}),
         sizes=((16, 32), (32, 32), (32, 16)),
         grids=("image 0: tiles 2 × 4", "image 0: overview 2 × 2", "image 1: tiles 4 × 4", "image 1: overview 2 × 2"),
@@ -380,7 +402,7 @@ TYPES: Final[tuple[MediaType, ...]] = (
     ),
     MediaType(
         "InternVL",
-        _of(
+        of_parts(
             "InternVLConfig",
             "Qwen2Config",
             "InternVLVisionConfig",
@@ -399,6 +421,7 @@ UNKNOWN: Final = {
     "BLIP-2, InstructBLIP": _QUERIES,
     "Idefics2": _QUERIES,
     "Aria": _QUERIES,
+    "Chameleon, Emu3": "a code of a part of the image, made by convolutions that mix patches",
     "any other type": "whatever its own code makes of it",
 }
 """What the docs say of types whose placeholders stand for no patches, or whose way is not known."""

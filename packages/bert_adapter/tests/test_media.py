@@ -14,6 +14,7 @@ from anylocal.attention import AttentionMap, Media, Tokens
 
 from .caching import cache_of, with_cache
 from .media_types import IS_NEW, TYPES, Image, MediaType, Names
+from .more_media_types import MORE_TYPES
 
 
 def first_of_text(maps: Any) -> AttentionMap:
@@ -48,7 +49,7 @@ def with_other_patch(images: list[Image], number: int, grid: tuple[int, ...], pl
     return changed
 
 
-@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [*TYPES, *MORE_TYPES], ids=lambda kind: kind.name)
 def test_the_column_of_a_patch_that_changes_changes_most(kind: MediaType) -> None:
     """Of two texts with images of several sizes, padded on the left, the last token's row changes at that position."""
     model, images = kind.model(), noise(kind.sizes)
@@ -58,19 +59,26 @@ def test_the_column_of_a_patch_that_changes_changes_most(kind: MediaType) -> Non
     for number, source in enumerate([(0, 0), (0, 1), (1, 0)]):
         views = [item for item in media if (item.text, item.source) == source]
         assert views
-        # One patch of the finest view; the other views see that part of the image as well.
+        # One patch of the finest view; most other views see that part of the image as well.
         grid = max((view.grid for view in views), key=np.prod)
+        grid = (grid[0], 2 * grid[1]) if views[0].view == "tile 0" else grid
         place = grid[0] - 1, grid[1] // 2
         after = captured(model, kind.inputs(model, with_other_patch(images, number, grid, place)))
         change = (after[source[0], :, -1] - before[source[0], :, -1]).abs().sum(0)
-        for view in views:
-            cell = place[0] * view.grid[0] // grid[0], place[1] * view.grid[1] // grid[1]
+        for view in (view for view in views if view.view != "tile 0"):
+            # The right half of the image.
+            column = place[1] - grid[1] // 2 if view.view == "tile 1" else place[1] * view.grid[1] // grid[1]
+            cell = place[0] * view.grid[0] // grid[0], column
             assert divmod(int(view.picture(change).argmax()), view.grid[1]) == cell
         assert int(change.argmax()) in {position for view in views for position in view.positions}
 
 
+def kind_of(name: str) -> MediaType:
+    return next(kind for kind in (*TYPES, *MORE_TYPES) if kind.name == name)
+
+
 def given_of(name: str) -> tuple[Any, dict[str, Any]]:
-    kind = next(kind for kind in TYPES if kind.name == name)
+    kind = kind_of(name)
     model = kind.model()
     return model, kind.inputs(model, noise(kind.sizes))
 
@@ -164,11 +172,13 @@ def test_queries_that_a_model_learned_are_no_patches() -> None:
     assert "learned queries" in repr(keys.keys)
 
 
-@pytest.mark.parametrize("name", ["Qwen2-VL", "Qwen3-VL"])
+VIDEOS = ["Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "Qwen3-VL-MoE", "EXAONE 4.5", "Qwen2.5-Omni's thinker"]
+
+
+@pytest.mark.parametrize("name", VIDEOS)
 def test_a_frame_of_a_video_that_changes(name: str) -> None:
     """Two frames are one in time, and the column of a patch changes most at its frame, row and column."""
-    kind = next(kind for kind in TYPES if kind.name == name)
-    model = kind.model()
+    model = kind_of(name).model()
     options: dict[str, Any] = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2, "do_sample_frames": False}
     size = {"shortest_edge": 64, "longest_edge": 64**2}
     process: Any = transformers.Qwen2VLVideoProcessor(**options, do_resize=False, size=size)
@@ -176,7 +186,8 @@ def test_a_frame_of_a_video_that_changes(name: str) -> None:
     changed = frames.clone()
     changed[2:, :, 8:, 16:] = 255 - changed[2:, :, 8:, 16:]
     # Qwen3-VL's text names the time before each frame.
-    text = [2, 20, *[61] * 6, 21, 5, 20, *[61] * 6, 21, 11] if name == "Qwen3-VL" else [2, 20, *[61] * 12, 21, 11]
+    by_frame, whole = [2, 20, *[61] * 6, 21, 5, 20, *[61] * 6, 21, 11], [2, 20, *[61] * 12, 21, 11]
+    text = by_frame if name.startswith("Qwen3-VL") else whole
     ids = torch.tensor([text])
     types = {"mm_token_type_ids": 2 * (ids == 61).long()} if IS_NEW else {}
     before, after = (
@@ -191,8 +202,7 @@ def test_a_frame_of_a_video_that_changes(name: str) -> None:
 
 def test_a_frame_of_a_video_that_ends_in_a_separator() -> None:
     """LLaVA-OneVision halves the patches of each frame, and puts one token after the last."""
-    kind = next(kind for kind in TYPES if kind.name == "LLaVA-OneVision")
-    model = kind.model()
+    model = kind_of("LLaVA-OneVision").model()
     ids = torch.tensor([[2, *[61] * 13, 11]])
     model.model.config.video_token_id = 61
     video = torch.rand(1, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -202,3 +212,29 @@ def test_a_frame_of_a_video_that_ends_in_a_separator() -> None:
     (found,) = media_of(before)
     assert found.name == "video 0: 3 × 2 × 2"
     assert int((after[0, :, -1] - before[0, :, -1]).abs().sum(0).argmax()) == found.at(1, 1, 0) == 1 + 6
+
+
+def test_frames_with_class_tokens() -> None:
+    """Video-LLaVA keeps the class token of each frame, which is no patch."""
+    model = kind_of("Video-LLaVA").model()
+    ids = torch.tensor([[2, *[61] * 34, 11]])
+    model.model.config.video_token_index = 61
+    video = torch.rand(1, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    changed = video.clone()
+    changed[0, 1, :, 8:12, 4:8] *= -1
+    before, after = (captured(model, {"input_ids": ids, "pixel_values_videos": each}) for each in (video, changed))
+    (found,) = media_of(before)
+    assert found.name == "video 0: 2 × 4 × 4"
+    assert int((after[0, :, -1] - before[0, :, -1]).abs().sum(0).argmax()) == found.at(1, 2, 1) == 1 + 17 + 1 + 9
+
+
+def test_the_frames_of_a_video_with_the_tokens_of_images() -> None:
+    """GLM's text has no tokens of its own for a video, and they are not taken for an image."""
+    model = kind_of("GLM-4V").model()
+    ids = torch.tensor([[2, 20, *[60] * 4, 21, 11]])
+    given = {"input_ids": ids, "pixel_values_videos": torch.rand(16, 96), "video_grid_thw": torch.tensor([[1, 4, 4]])}
+    types = {"mm_token_type_ids": 2 * (ids == 60).long()} if IS_NEW else {}
+    keys = captured(model, given | types).keys
+    assert isinstance(keys, Tokens)
+    assert not keys.media
+    assert "which frames of a video" in repr(keys)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
+import numpy as np
+
 from anylocal.attention import Patches
 
 if TYPE_CHECKING:
@@ -100,3 +102,13 @@ def sized(sizes: Any, side: int) -> Iterator[Run]:
     for source, (height, width) in enumerate(sizes.tolist() if hasattr(sizes, "tolist") else sizes):
         patches = Patches((height // side, width // side), prefix=(), image_size=(height, width))
         yield Run("image", source, patches, range(len(patches)))
+
+
+def tiled(source: int, tile: Patches, places: Sequence[tuple[int, int]]) -> Run:
+    """Return the placeholders of all tiles of an image, which are counted from 1, as one grid of patches."""
+    (down, right), (high, wide) = max(places), tile.grid
+    cells = np.arange(down * high * right * wide).reshape(down, high, right, wide)
+    order = [cell for row, column in places for cell in cells[row - 1, :, column - 1].ravel().tolist()]
+    size = tile.image_size or (0, 0)
+    patches = Patches((down * high, right * wide), prefix=(), image_size=(down * size[0], right * size[1]))
+    return Run("image", source, patches, order, view="tiles")

@@ -1,4 +1,4 @@
-"""DeepSeek-VL: each patch of an image has a token."""
+"""DeepSeek-VL and Janus: each patch of an image has a token."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def _media(model: Any, given: Mapping[str, Any]) -> Iterator[Run | str]:
     yield from images(given.get("pixel_values"), model.config.vision_config.patch_size)
 
 
-FAMILY = Family(media={r"DeepseekVL(Model|ForConditionalGeneration)": _media})
+FAMILY = Family(media={r"(DeepseekVL|Janus)(Model|ForConditionalGeneration)": _media})

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from anylocal.attention import Patches
-from anylocal_bert._family import Family, Run
+from anylocal_bert._family import Family, Run, tiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +36,7 @@ def _media(model: Any, given: Mapping[str, Any]) -> Iterator[Run | str]:
                 places.append((int(found[1]), int(found[2])))
                 continue
             if places:
-                yield _tiles(source, tile, places)
+                yield tiled(source, tile, places)
             yield Run("image", source, tile, range(len(tile)), view="overview" if places else "")
             places = []
             source += 1
@@ -52,16 +50,6 @@ def _names(row: torch.Tensor, token: int, length: int, tokenizer: Any) -> Sequen
     if tokenizer is None:
         return None
     return [tokenizer.convert_ids_to_tokens(int(row[place - 1])) for place in places]
-
-
-def _tiles(source: int, tile: Patches, places: Sequence[tuple[int, int]]) -> Run:
-    """Return the placeholders of all tiles of an image, which are counted from 1, as one grid of patches."""
-    (down, right), (high, wide) = max(places), tile.grid
-    cells = np.arange(down * high * right * wide).reshape(down, high, right, wide)
-    order = [cell for row, column in places for cell in cells[row - 1, :, column - 1].ravel().tolist()]
-    size = tile.image_size or (0, 0)
-    patches = Patches((down * high, right * wide), prefix=(), image_size=(down * size[0], right * size[1]))
-    return Run("image", source, patches, order, view="tiles")
 
 
 FAMILY = Family(media={r"(Idefics3|SmolVLM)(Model|ForConditionalGeneration)": _media})

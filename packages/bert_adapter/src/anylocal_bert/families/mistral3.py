@@ -1,4 +1,4 @@
-"""Mistral 3: Pixtral's patches, of which squares are merged."""
+"""Mistral 3 and LightOnOCR: Pixtral's patches, of which squares are merged."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ def _media(model: Any, given: Mapping[str, Any]) -> Iterator[Run | str]:
         yield from sized(given["image_sizes"], model.config.vision_config.patch_size * model.config.spatial_merge_size)
 
 
-FAMILY = Family(media={r"Mistral3(Model|ForConditionalGeneration)": _media})
+FAMILY = Family(media={r"(Mistral3|LightOnOcr)(Model|ForConditionalGeneration)": _media})

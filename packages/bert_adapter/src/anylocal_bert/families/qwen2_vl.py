@@ -1,8 +1,8 @@
-"""Qwen2-VL and later: images and videos of any size, of which squares of patches are merged."""
+"""Qwen2-VL, and others built as it is: images and videos of any size, of which squares of patches are merged."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from anylocal.attention import Patches
 from anylocal_bert._family import Family, Run
@@ -23,4 +23,16 @@ def _media(model: Any, given: Mapping[str, Any]) -> Iterator[Run | str]:
             yield Run(kind, source, patches, range(frames * len(patches)), frames if kind == "video" else None)
 
 
-FAMILY = Family(media={r"Qwen(2|2_5_|3)VL(Moe)?(Model|ForConditionalGeneration)": _media})
+def _images(model: Any, given: Mapping[str, Any]) -> Iterator[Run | str]:
+    if given.get("video_grid_thw") is not None:
+        yield "which frames of a video its placeholders stand for, which are those of images"
+        return
+    yield from _media(model, given)
+
+
+_QWEN: Final = r"Qwen(2|2_5_|3)VL(Moe)?(Model|ForConditionalGeneration)"
+_OMNI: Final = r"Qwen2_5OmniThinker(Model|ForConditionalGeneration)"
+_OTHERS: Final = r"(Exaone4_5_|PaddleOCRVL)(Model|ForConditionalGeneration)"
+_GLM: Final = r"(Glm(4|46)[vV](Moe)?|GlmOcr)(Model|ForConditionalGeneration)"
+
+FAMILY = Family(media={rf"{_QWEN}|{_OMNI}|{_OTHERS}": _media, _GLM: _images})
