@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-
 from .media_types import IS_NEW, PLACEHOLDER, SECTIONS, SQUARE, TEXT, VISION, MediaType, built, of_parts, qwen
 
 _QWENS: Final = {"patch_size": 4, "merge_size": 2, "min_pixels": 64, "max_pixels": 4096}
