@@ -91,8 +91,11 @@ class _Chosen(NamedTuple):
         return [*([name] if name else []), *self.sample_and_head(head)]
 
     def sample_and_head(self, head: int | None) -> list[str]:
-        """Return the words for the sample and the head."""
-        return [*sample_name(self.layers[0], self.sample), head_name(self.layers[0], head)]
+        """Return the words for the sample, for the image where its text has several, and for the head."""
+        keys: Any = self.layers[0].keys
+        several = {item.source for item in keys.media if (item.kind, item.text) == (self.media.kind, self.media.text)}
+        image = [f"{self.media.kind} {self.media.source}"] if len(several) > 1 else []
+        return [*sample_name(self.layers[0], self.sample), *image, head_name(self.layers[0], head)]
 
 
 @draws("query")
