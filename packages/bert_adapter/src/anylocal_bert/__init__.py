@@ -23,7 +23,7 @@ from anylocal_bert._text import capture_text
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import FeatureExtractionMixin, PreTrainedTokenizerBase, ProcessorMixin
 
     from anylocal.adapter import AttentionCapture
     from anylocal.view import explore
@@ -35,7 +35,10 @@ uninstall = adapter.uninstall
 
 
 def capture_attention(
-    model: torch.nn.Module, *, tokenizer: PreTrainedTokenizerBase | None = None, **options: Any
+    model: torch.nn.Module,
+    *,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin | FeatureExtractionMixin | None = None,
+    **options: Any,
 ) -> AttentionCapture:
     """Return a scope that captures every attention map of a model.
 
@@ -43,8 +46,9 @@ def capture_attention(
     ----------
     model : torch.nn.Module
         A transformers model, or a fork of one.
-    tokenizer : PreTrainedTokenizerBase, optional
-        Labels the axes with the text of the tokens; without it, with their ids.
+    tokenizer : PreTrainedTokenizerBase, ProcessorMixin or feature extractor, optional
+        Labels the axes with the text of the tokens; without it, with their ids. A processor has a tokenizer, and its
+        feature extractor tells when each frame of a sound begins.
     **options
         ``modules``, ``keep``, ``limit``, ``threads``, ``reduce`` and ``any_version``; see `Adapter.capture_attention`.
 

@@ -30,6 +30,7 @@ from anylocal_bert._implementations import chosen_implementations, functions_of,
 from anylocal_bert._layout import four_axes, unpacked
 from anylocal_bert._media import media_observations, note_input
 from anylocal_bert._positions import Positions, lookups_of, note_lookup
+from anylocal_bert._sounds import sound_observations
 from anylocal_bert._sources import sources
 from anylocal_bert._unsupported import computes_no_map, refuse_other_kernels, unsupported_layers
 from anylocal_bert.families import FAMILIES, family_of, part_of
@@ -149,6 +150,7 @@ class TransformersAdapter(Adapter):
                 yield Observation(function, ("input",), keep=_tokens)
             yield from cache_observations(model)
             yield from media_observations(model)
+        yield from sound_observations(model)
         if any(issubclass(kind, torch.nn.Conv2d) for kind in kinds):
             for function in functions_in(torch.nn.Conv2d.forward):
                 yield Observation(function, arguments=("input",), keep=_shape)

@@ -44,6 +44,8 @@ class Run(NamedTuple):
     """For each placeholder, which of the patches it stands for, counted through all frames; -1 for a separator."""
     frames: int | None = None
     view: str = ""
+    seconds: float | None = None
+    """How much later each frame of a sound begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,10 @@ class Family:
     """From a call, the input, the number of keys and the image size to the patches in each window, None without any."""
     media: Mapping[str, ReadMedia] = field(default_factory=dict)
     """By a pattern of models that take text and media: from a model and its input (shapes of what is no integer, the
-    ``tokens`` that are placeholders, and the ``tokenizer``) to the placeholders of each, or why their patches are not
-    known."""
+    ``tokens`` that are placeholders, the ``tokenizer``, and the ``processor``) to the placeholders of each, or why
+    their patches are not known."""
+    sounds: Mapping[str, Callable[[Any], Iterable[torch.nn.Module]]] = field(default_factory=dict)
+    """By a pattern of encoders of sound: from one to the convolutions that make frames of its input."""
     unsupported: Mapping[str, str] = field(default_factory=dict)
     """By a pattern of classes that have no map, though they are called attention or replace it: what they are."""
     supported: str = ""
@@ -87,6 +91,14 @@ class Family:
             return False
         needed = {name for match in self.reading.spec.resulted for name in (match.name, match.uses)}
         return needed.union(self.locals) <= {*function.__code__.co_varnames, *function.__code__.co_names}
+
+
+def seconds_of(processor: Any, argument: str) -> float | None:
+    """Return how long a step of a sound is that a processor made: a sample, or a column of a spectrogram."""
+    extractor = getattr(processor, "feature_extractor", processor)
+    rate, hop = (getattr(extractor, name, None) for name in ("sampling_rate", "hop_length"))
+    step = hop if argument == "input_features" else 1
+    return step / rate if isinstance(step, int) and isinstance(rate, int) else None
 
 
 def images(shape: tuple[int, ...] | None, side: int, *, before: int = 0) -> Iterator[Run]:

@@ -31,7 +31,8 @@ IDS: Final = "input_ids"
 
 _GIVEN: Final = (
     *("pixel_values", "pixel_values_videos", "image_grid_thw", "video_grid_thw", "image_sizes", "batch_num_images"),
-    *("vision_feature_select_strategy", "vision_aspect_ratio", "pixel_attention_mask", "input_features"),
+    *("vision_feature_select_strategy", "vision_aspect_ratio", "pixel_attention_mask"),
+    *("input_features", "feature_attention_mask"),
 )
 """The arguments of a model's methods that tell of media."""
 _ENCODING: Final = frozenset({"get_image_features", "get_video_features", "get_audio_features"})
@@ -121,6 +122,7 @@ def _given(owner: str, context: InputContext) -> dict[str, Any] | None:
     known = {
         "tokens": _placeholders(getattr(model, "config", None)),
         "tokenizer": getattr(about, "tokenizer", about),
+        "processor": about,
         "model": model,
     }
     return {**context.seen[name], **context.memory.get("encoded media", {}).get(name, {}), **known}
@@ -195,7 +197,9 @@ def _placed(runs: Iterable[Run], stands: torch.Tensor, times: int) -> Iterator[M
                 positions[cell] = position
         source = run.source - first[text]
         for copy in range(times):
-            yield Media(run.kind, positions, run.patches, source, text * times + copy, run.frames, run.view)
+            yield Media(
+                run.kind, positions, run.patches, source, text * times + copy, run.frames, run.view, run.seconds
+            )
 
 
 def _kept(value: Any) -> Any:

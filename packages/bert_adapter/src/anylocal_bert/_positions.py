@@ -16,6 +16,7 @@ from anylocal.attention import Axis, Patches, PlacedPatches, Tokens
 from anylocal_bert._caches import begin, note_start, reaching_back
 from anylocal_bert._media import media_between, note_media, with_placeholders
 from anylocal_bert._places import behind_virtual_tokens, virtual_tokens, with_free_places, with_virtual_tokens
+from anylocal_bert._sounds import frames_of
 from anylocal_bert._sources import Source, around, is_cross, sources
 from anylocal_bert._words import readable, split
 from anylocal_bert.families import FAMILIES, family_of
@@ -46,9 +47,9 @@ class Positions:
 
     def axes(self) -> MapAxes:
         """Return the axes of the queries and the keys, None where they are not known."""
-        windows = self._windows()
-        if windows is not None:
-            return windows
+        special = self._windows() or self._sound()
+        if special is not None:
+            return special
         if self.source is None or isinstance(self.source.module, torch.nn.Embedding):
             text = None if self.source is None else self._of_source(self.source)
             queries, keys, _ = self._without_text() if text is None else text
@@ -70,6 +71,19 @@ class Positions:
         if axis is None or self.queries != self.keys or self.batch % count:
             return None
         return MapAxes(axis, axis, count)
+
+    def _sound(self) -> MapAxes | None:
+        """Return the frames of a sound whose length is known, None where there is none."""
+        found = frames_of(self.call.name, self.keys, self.context) if self.queries == self.keys else None
+        if found is None:
+            return None
+        owner, frames = found
+        padding = self._padding(self.batch, self.keys)
+        if padding is not None and padding.any():
+            texts = frames.take([0] * self.batch)
+            frames = Tokens(texts.texts, padding=padding.cpu(), media=texts.media)
+        self.context.memory.setdefault("encoded", {})[owner] = frames
+        return MapAxes(frames, frames)
 
     def _patches(self, source: Source, shape: tuple[int, ...]) -> Patches:
         patch: Any = source.module.kernel_size
@@ -220,7 +234,8 @@ class Positions:
         known |= media_between(start, ids.shape[1], self._memory(source))
         known["padding"] = flags if flags is not None and flags.shape == ids.shape else None
         about = self.context.about
-        tokenizer = about.tokenizer if isinstance(about, Encoded) else about
+        # A processor has a tokenizer.
+        tokenizer = about if hasattr(about, "convert_ids_to_tokens") else getattr(about, "tokenizer", None)
         if tokenizer is None:
             return Tokens([[str(token) for token in row] for row in rows], **known)
         texts = [tokenizer.convert_ids_to_tokens(row) for row in rows]

@@ -40,6 +40,8 @@ class Media:
     view : str, default ""
         Which of several views of the same image it is, for models that see an image twice: ``"overview"``, ``"tiles"``,
         or ``"tile 3"`` where the order of the tiles is known, but not their places in the image.
+    seconds : float, optional
+        How much later each frame of a sound begins than the one before; None where it is not known.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class Media:
     text: int = 0
     frames: int | None = None
     view: str = ""
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positions", tuple(map(int, self.positions)))
@@ -83,9 +86,12 @@ class Media:
 
     @property
     def name(self) -> str:
-        """What it is in words, such as ``image 0 of text 1: tiles 4 × 6``."""
+        """What it is in words, such as ``image 0 of text 1: tiles 4 × 6`` or ``audio 0: 50 frames of 0.02 s``."""
         view = f"{self.view} " if self.view else ""
         text = f" of text {self.text}" if self.text else ""
+        if self.kind == "audio":
+            each = f" of {self.seconds:.4g} s" if self.seconds else ""
+            return f"audio {self.source}{text}: {view}{len(self.positions)} frames{each}"
         return f"{self.kind} {self.source}{text}: {view}{' × '.join(map(str, self.grid))}"
 
     def at(self, *place: int) -> int:

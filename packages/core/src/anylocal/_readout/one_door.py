@@ -44,8 +44,8 @@ def capture_attention(model: nn.Module, *, tokenizer: object = None, **options: 
     ----------
     model : torch.nn.Module
         The model, also inside ``torch.compile`` or data parallelism.
-    tokenizer : PreTrainedTokenizerBase, optional
-        Gives the tokens of a text their labels.
+    tokenizer : PreTrainedTokenizerBase or ProcessorMixin, optional
+        Gives the tokens of a text their labels, and the frames of a sound their times.
     **options
         ``modules``, ``keep``, ``limit``, ``threads``, ``reduce`` and ``any_version``; see `Adapter.capture_attention`.
 
