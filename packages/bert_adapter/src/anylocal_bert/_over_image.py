@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -49,11 +49,15 @@ if TYPE_CHECKING:
 
     from anylocal.drawing import Cmap, ImageLike, Norm, Pixels, Share, Statistics, Weights
 
+    MediaKind: TypeAlias = Literal["image", "video", "audio"]
+
 LONGEST: Final = 18
 """Most characters of a word in a title."""
 
 STRETCHED: Final = 0.1
 """Models resize images to whole patches: more than this share of the aspect ratio is another crop."""
+
+_NAMES: Final = {"image": "image", "video": "video", "audio": "sound"}
 
 MOST_WORDS: Final = 40
 """How many words a picture has at most by default."""
@@ -198,10 +202,10 @@ def over_image(
     >>> [[round(weight, 2) for weight in row] for row in ax.images[1].get_array().tolist()]
     [[0.1, 0.5]]
     """
-    chosen = _chosen(attention, layer, sample, source, view, "over_image")
-    positions = _positions(chosen.queries, query, chosen.text)
+    chosen = selected(attention, layer, sample, source, view, "over_image")
+    positions = positions_of(chosen.queries, query, chosen.text)
     keys, pixels = _seen(chosen, image, mean, std)
-    row = chosen.row(_rows(positions, written=written), head)
+    row = chosen.row(rows_reading(positions, written=written), head)
     picture = np.asarray(chosen.media.picture(row))
     scale = scale_of(norm, [picture.ravel()])
     ax = new_axes(ax)
@@ -214,7 +218,7 @@ def over_image(
         bar = add_colorbar(drawn.heat, ax, LEGEND, extend=clipped([scale], [picture]))
         bar.ax.set_facecolor(BACKGROUND)
         shrink(bar.ax, share)
-    name = _name(chosen.queries, positions, chosen.text)
+    name = name_of(chosen.queries, positions, chosen.text)
     total = f"{short(float(np.nansum(picture)))} of its weight on the image"
     width = ax.bbox.width / ax.figure.dpi
     lines = [*chosen.names(head), f"{'written' if written else 'query'} {name}, {total}"]
@@ -287,7 +291,7 @@ def over_words(
     ['a', 'cat']
     """
     start = _start_of_answer(attention)
-    chosen = _chosen(attention, layer, sample, source, view, "over_words")
+    chosen = selected(attention, layer, sample, source, view, "over_words")
     axis = chosen.queries
     if queries is None:
         words = _words_from(axis, _after_media(chosen) if start is None else start, chosen.text)
@@ -295,15 +299,15 @@ def over_words(
         span = range(*queries.indices(len(axis)))
         words = [word for word in axis.words(chosen.text) if word[0] in span]
     else:
-        words = [_positions(axis, query, chosen.text) for query in queries]
+        words = [positions_of(axis, query, chosen.text) for query in queries]
     if not words:
         msg = f"{axis!r} has no word to draw after its image; choose some by queries=."
         raise PositionError(msg)
     keys, pixels = _seen(chosen, image, mean, std)
     panels = []
     for word in words:
-        picture = np.asarray(chosen.media.picture(chosen.row(_rows(word, written=written), head)))
-        panels.append(Panel(picture.ravel(), keys, _name(axis, word, chosen.text)))
+        picture = np.asarray(chosen.media.picture(chosen.row(rows_reading(word, written=written), head)))
+        panels.append(Panel(picture.ravel(), keys, name_of(axis, word, chosen.text)))
     heading = ", ".join([*chosen.heading(head), *(["as written"] if written else [])])
     drawn = new_figure() if figure is None else figure
     if figure is None:
@@ -314,40 +318,56 @@ def over_words(
     return drawn
 
 
-def _chosen(  # noqa: PLR0917  # each chooses
-    attention: object, layer: int | str | None, sample: int | None, source: int, view: str | None, recipe: str
+def selected(  # noqa: PLR0917  # each chooses
+    attention: object,
+    layer: int | str | None,
+    sample: int | None,
+    source: int,
+    view: str | None,
+    recipe: str,
+    kind: MediaKind = "image",
 ) -> _Chosen:
     """Return the layers that read the text, and the image in it."""
     given = [attention] if is_map(attention) else list(attention) if isinstance(attention, Iterable) else []
     if not given or not all(map(is_map, given)):
         msg = f"{recipe} draws AttentionMaps and got {type(attention).__name__}; capture a model that reads images."
         raise OptionError(msg)
-    layers: Any = AttentionMaps([each for each in given if _reads_media(each)])
+    layers: Any = AttentionMaps(_reading([each for each in given if _reads_media(each, kind)]))
     if not layers:
         known = dict.fromkeys(repr(each.keys) for each in given if isinstance(each.keys, Tokens))
         what = f"the keys are {'; '.join(known)}" if known else "no keys are tokens of a text"
-        msg = f"No map has an image among its keys: {what}. Give maps of the text, which attends to the image."
+        named = "an image" if kind == "image" else f"a {_NAMES[kind]}"
+        msg = f"No map has {named} among its keys: {what}. Give maps of the text, which attends to the {_NAMES[kind]}."
         raise StateError(msg)
     if len({each.forward for each in layers}) > 1:
         layers = layers.generation()
     layers = [layers[layer]] if layer is not None else list(layers)
     at = sample_of(layers[0], sample)
     text = place_of(layers[0], at)
-    media = _media(layers[0].keys, text, source, view)
+    media = _media(layers[0].keys, text, source, view, kind)
     return _Chosen([each for each in layers if each.keys == layers[0].keys], at, text, media)
 
 
-def _reads_media(attention: AttentionMap) -> bool:
-    keys = attention.keys
-    return isinstance(attention.queries, Tokens) and isinstance(keys, Tokens) and bool(keys.media)
+def _reads_media(attention: AttentionMap, kind: MediaKind = "image") -> bool:
+    keys, queries = attention.keys, attention.queries
+    return isinstance(queries, Tokens) and isinstance(keys, Tokens) and any(item.kind == kind for item in keys.media)
 
 
-def _media(axis: Tokens, text: int, source: int, view: str | None) -> Media:
+def _reading(layers: Sequence[AttentionMap]) -> Sequence[AttentionMap]:
+    """Return the layers whose queries are a text; all of them where there is none, as in an encoder of sounds."""
+
+    def is_text(queries: Any) -> bool:
+        return len(queries) > len({place for item in queries.media for place in item.positions if place >= 0})
+
+    return [each for each in layers if is_text(each.queries)] or layers
+
+
+def _media(axis: Tokens, text: int, source: int, view: str | None, kind: MediaKind) -> Media:
     """Return the image of a text that is drawn, in one of the ways in which the model sees it."""
-    images = [item for item in axis.media if item.kind == "image" and item.text == text % len(axis.texts)]
+    images = [item for item in axis.media if item.kind == kind and item.text == text % len(axis.texts)]
     views = [item for item in images if item.source == source]
     if not views:
-        msg = f"Text {text} has no image {source}: {', '.join(item.name for item in axis.media)}."
+        msg = f"Text {text} has no {_NAMES[kind]} {source}: {', '.join(item.name for item in axis.media)}."
         raise PositionError(msg)
     names = {item.view: item for item in views}
     wanted = view if view is not None else "tiles" if "tiles" in names else next(iter(names))
@@ -383,14 +403,14 @@ def _seen(chosen: _Chosen, image: ImageLike, mean: Statistics, std: Statistics) 
     return Patches(grid, prefix=(), image_size=(height, width)), pixels
 
 
-def _positions(axis: Tokens, query: object, text: int) -> list[int]:
+def positions_of(axis: Tokens, query: object, text: int) -> list[int]:
     """Return the positions that a query means: of a token, of a word, of words in a row, or of several queries."""
     if isinstance(query, slice):
         found = [*range(*query.indices(len(axis)))]
     elif isinstance(query, str):
         found = _span(axis, query, text)
     elif isinstance(query, Sequence | np.ndarray | range):
-        found = [position for each in query for position in _positions(axis, each, text)]
+        found = [position for each in query for position in positions_of(axis, each, text)]
     else:
         found = [axis.position(query, text)]
     if not found:
@@ -416,7 +436,7 @@ def _span(axis: Tokens, query: str, text: int) -> list[int]:
         return [position for word in words[starts[0] : starts[0] + count] for position in word]
 
 
-def _rows(positions: Sequence[int], *, written: bool) -> list[int]:
+def rows_reading(positions: Sequence[int], *, written: bool) -> list[int]:
     """Return the rows of positions that were read, or of those before, which wrote them."""
     if written and min(positions) == 0:
         msg = "Position 0 was written by none before it: leave out written=True, or draw another query."
@@ -424,7 +444,7 @@ def _rows(positions: Sequence[int], *, written: bool) -> list[int]:
     return [position - written for position in positions]
 
 
-def _name(axis: Tokens, positions: Sequence[int], text: int) -> str:
+def name_of(axis: Tokens, positions: Sequence[int], text: int) -> str:
     named = [position for word in axis.words(text) if word[0] in positions for position in word]
     if named == [*positions]:
         words = [word for word in axis.words(text) if word[0] in positions]

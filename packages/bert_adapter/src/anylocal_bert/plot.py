@@ -58,6 +58,7 @@ from anylocal_bert._columns import (
 from anylocal_bert._columns import strongest as strongest_of
 from anylocal_bert._over_image import over_image, over_words
 from anylocal_bert._sides import attends_across, real, tokens_of, words_of
+from anylocal_bert._spectrogram import spectrogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -79,6 +80,7 @@ __all__ = [
     "over_image",
     "over_words",
     "rollout",
+    "spectrogram",
     "tokens",
 ]
 
