@@ -18,6 +18,7 @@ pytest.importorskip("jinja2")
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from anylocal._page import computed
 from anylocal.attention import AttentionMap, Patches
 from anylocal.view import Page, explore
 
@@ -153,7 +154,7 @@ def test_a_query_that_sees_nothing_has_no_weights(tmp_path: Path) -> None:
     assert torch.allclose(found.sum(-1)[:, :, 6:], torch.ones(1).double(), atol=1e-3)
 
 
-@pytest.mark.parametrize(("spread", "bits"), [(0.2, 8), (2.0, 12), (8.0, 16)])
+@pytest.mark.parametrize(("spread", "bits"), [(0.05, 8), (2.0, 12), (8.0, 15)])
 def test_there_are_as_many_bits_as_the_error_wants(spread: float, bits: int, tmp_path: Path) -> None:
     """Large scores need more of them; every weight is within 1 % of the greatest of its row."""
     q, k = operands(spread=spread)
@@ -163,15 +164,18 @@ def test_there_are_as_many_bits_as_the_error_wants(spread: float, bits: int, tmp
     assert ((read(page, tmp_path) - exact).abs() <= 0.01 * exact.amax(-1, keepdim=True)).all()
 
 
-def test_an_odd_number_of_halves_of_bytes_is_read(tmp_path: Path) -> None:
-    """Numbers of 12 bits share a byte, and the last may have one of its own."""
+@pytest.mark.parametrize("bits", range(8, 17))
+def test_numbers_of_every_size_are_read(bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are no whole bytes follow each other without a gap, and the last ends anywhere in its byte."""
+    monkeypatch.setattr(computed, "_BITS", range(bits, bits + 1))
+    monkeypatch.setattr(computed, "_TRIED", bits)
     generator = torch.Generator().manual_seed(0)
-    q, k = (1.5 * torch.randn(1, 1, length, 1, generator=generator) for length in (41, 60))
-    # The greatest level has all bits of its lower half.
+    q, k = (torch.randn(1, 1, length, 3, generator=generator) for length in (61, 60))
+    # The greatest level has all bits of its lower part.
     k[0, 0, -1] = 1.1 * k.abs().max()
     page = explore(AttentionMap.from_qk(q, k))
-    assert layers(page)[0]["operands"]["bits"] == 12
-    exact = (q.double() @ k.double().mT).softmax(-1)
+    assert layers(page)[0]["operands"]["bits"] == bits
+    exact = (q.double() @ k.double().mT / 3**0.5).softmax(-1)
     assert torch.allclose(read(page, tmp_path), exact, atol=page.error * 1.001 + 1e-6)
 
 
@@ -208,15 +212,15 @@ def test_thumbnails_and_scales_are_those_of_the_map() -> None:
     q, k = operands(queries=LENGTH)
     q, k = (torch.cat([each, each[:, :, :3]], 2) for each in (q, k))
     attention = AttentionMap.from_qk(q, k, queries=axis, keys=axis)
-    computed, stored = (
+    of_operands, stored = (
         explore(attention),
         explore(AttentionMap.from_weights(attention.tensor(), queries=axis, keys=axis)),
     )
-    made = [layers(page)[0]["thumbs"][0] for page in (computed, stored)]
+    made = [layers(page)[0]["thumbs"][0] for page in (of_operands, stored)]
     assert made[0]["shape"] == made[1]["shape"]
     assert made[0]["tops"] == pytest.approx(made[1]["tops"], rel=0.05)
     cells: list[Any] = []
-    for page in (computed, stored):
+    for page in (of_operands, stored):
         buffer = gzip.decompress(base64.b64decode(text(page, "thumbs")))
         scales = np.frombuffer(buffer, "<f4", 2)[:, None]
         cells.append(scales * (np.frombuffer(buffer, np.uint8, offset=8).reshape(2, -1) / 255.0) ** 2)

@@ -196,7 +196,7 @@ def explore(
 
     Of long maps, from about 8 times the size of a head, the page holds query and key instead, with a step for each
     channel, and the browser computes rows from them: the size then grows with the length, not with its square. They
-    have 8, 12 or 16 bits a number: as few as keep each weight within 1 % of the greatest of its row, with a margin of 2
+    have 8 to 16 bits a number: as few as keep each weight within 1 % of the greatest of its row, with a margin of 2
     over what is measured in 64 rows of every head. Masks that are causal, slide, or hide padding are kept as such. Maps
     that are no plain softmax of query and key, or have a bias of each pair, are stored at any length. The picture of
     a long map has a row for one query of several, and a cell for several keys; the rows asked for are complete.

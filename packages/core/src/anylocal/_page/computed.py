@@ -16,10 +16,10 @@ import torch
 
 from anylocal._drawing.panel import starts_of
 from anylocal._drawing.scale import top_of
-from anylocal._maps.rows import block_rows, chunks
+from anylocal._maps.rows import chunks
 from anylocal._page.operands import operands_of
 from anylocal._page.payload import THUMB, Layer, Thumb, flags_of, text_of
-from anylocal._page.rounded import Rounded
+from anylocal._page.rounded import Rounded, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,8 +41,15 @@ MARGIN: Final = 2
 """How many times the largest error in the sampled rows the page states: other rows may be worse. In DINOv2, the largest
 error in all rows of a layer is 1 to 2.5 times that in its sampled rows, and 1.8 times over all layers."""
 
-_BITS: Final = (8, 12, 16)
 _BYTE: Final = 8
+_BITS: Final = range(8, 17)
+"""How many bits a number may have."""
+
+_TRIED: Final = 12
+"""How many bits are tried first."""
+
+_CACHED: Final = 2**19
+"""Scores that are computed together: as many as a processor's cache has room for."""
 
 
 def pack_operands(attention: AttentionMap, samples: Sequence[int]) -> Layer | None:
@@ -110,12 +117,24 @@ def _pack(attention: AttentionMap, batch: Sequence[int], found: Sequence[Operand
 
 def _close(found: Sequence[Operands], sampled: Sequence[_Sampled]) -> tuple[int, list[Rounded], float, float]:
     """Return the operands in as few bits as are close enough, and their errors."""
-    for bits in _BITS:
-        rounded = [Rounded.of(each, bits) for each in found]
-        errors = [own.errors(each) for own, each in zip(sampled, rounded, strict=True)]
-        error, relative = (max(each) for each in zip(*errors, strict=True))
-        if relative <= CLOSE:
+    made = _in_bits(_TRIED, found, sampled)
+    # Each bit halves the error, more or less.
+    more = math.ceil(math.log2(max(made[-1], 2.0**-_BYTE * CLOSE) / CLOSE))
+    if more == 0:
+        return made
+    for bits in _BITS[max(0, min(_TRIED + more - _BITS[0], len(_BITS) - 1)) :]:
+        made = _in_bits(bits, found, sampled)
+        if made[-1] <= CLOSE:
             break
+    return made
+
+
+def _in_bits(
+    bits: int, found: Sequence[Operands], sampled: Sequence[_Sampled]
+) -> tuple[int, list[Rounded], float, float]:
+    rounded = [Rounded.of(each, bits) for each in found]
+    errors = [own.errors(each) for own, each in zip(sampled, rounded, strict=True)]
+    error, relative = (max(each) for each in zip(*errors, strict=True))
     return bits, rounded, error, relative
 
 
@@ -125,15 +144,15 @@ def _read(rounded: Rounded, flags: tuple[Flags, Flags]) -> tuple[torch.Tensor, t
     to_rows, to_columns = (_means(starts_of(side, THUMB), len(side)) for side in flags)
     sums = torch.empty(heads, queries)
     cells = torch.zeros(heads, to_rows.shape[1], to_columns.shape[1])
-    for part in chunks(slice(None), queries, block_rows((1, heads, queries, keys))):
-        weights, most = rounded.exponentials(part)
-        total = weights.sum(-1)
-        sums[:, part] = (most + total.log()).where(total > 0, math.inf)
+    for head, part in itertools.product(range(heads), chunks(slice(None), queries, max(1, _CACHED // keys))):
+        scores = rounded.scores(head, part)
+        weights = weights_of(scores)
+        # Of a row without any key, it is infinite.
+        sums[head, part] = (scores.amax(-1) - weights.amax(-1).log()).nan_to_num(math.inf, posinf=math.inf)
         # Only some rows of the thumbnail get anything of this block.
         own = to_rows[part].mT
         touched = own.any(1)
-        shares = own[touched] / total.where(total > 0, 1.0)[:, None]
-        cells[:, touched] += shares @ weights @ to_columns
+        cells[head, touched] += own[touched] @ weights @ to_columns
     return sums, cells
 
 
@@ -169,14 +188,14 @@ def _sections(rounded: Sequence[Rounded], sums: Sequence[torch.Tensor], bits: in
     yield from ((each >> low).astype(np.int8).tobytes() for each in levels)
     if low:
         rest = np.concatenate([(each & (2**low - 1)).astype(np.uint8).ravel() for each in levels])
-        yield rest.tobytes() if low == _BYTE else _nibbles(rest)
+        yield _joined(rest, low)
 
 
 def _four(values: torch.Tensor) -> bytes:
     return values.contiguous().numpy().astype("<f4").tobytes()
 
 
-def _nibbles(values: npt.NDArray[np.uint8]) -> bytes:
-    """Return two values of four bits in each byte, the first in the lower half."""
-    even = np.pad(values, (0, len(values) % 2))
-    return bytes(even[::2] | even[1::2] << np.uint8(4))
+def _joined(values: npt.NDArray[np.uint8], bits: int) -> bytes:
+    """Return values of a few bits each, the lowest first, without a gap; and a byte, since two are read together."""
+    made = np.unpackbits(values[:, None], axis=1, count=bits, bitorder="little")
+    return np.packbits(made, bitorder="little").tobytes() + b"\0"

@@ -49,29 +49,30 @@ class Rounded:
         common = (k.rest.repeat_interleave(heads // groups, 0) @ q.mean.mT)[..., 0]
         return cls(q, k, given.scale, given.scale * common + given.bias, given.spans)
 
-    def exponentials(self, queries: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the exponentials of the scores of some queries, (head, query', key), and what was taken off before."""
-        q, k = self._scaled[:, queries], self.k.rest
-        heads, number, features = q.shape
-        made = (q.reshape(len(k), -1, features) @ k.mT).reshape(heads, number, -1).add_(self.bias[:, None])
+    def scores(self, head: int, queries: slice | torch.Tensor) -> torch.Tensor:
+        """Return the scores of some queries of a head, (query', key); -inf where a query does not see a key."""
+        k = self.k.rest[head // (len(self.q.levels) // len(self.k.levels))]
+        made = torch.addmm(self.bias[head], self._scaled[head, queries], k.mT)
         if self.spans is not None:
             start, stop = self.spans[:, queries, None]
             places = torch.arange(made.shape[-1])
             made.masked_fill_((places < start) | (places >= stop), -math.inf)
-        most = made.amax(-1, keepdim=True)
-        # Of a row without any key, all are 0.
-        most.masked_fill_(most == -math.inf, 0.0)
-        return made.sub_(most).exp_(), most[..., 0]
+        return made
 
     def rows(self, queries: slice | torch.Tensor) -> torch.Tensor:
         """Return the weights of some queries, (head, query', key)."""
-        made, _ = self.exponentials(queries)
-        sums = made.sum(-1, keepdim=True)
-        return made.div_(sums.where(sums > 0, 1.0))
+        return torch.stack([weights_of(self.scores(head, queries)) for head in range(len(self.q.levels))])
 
     @cached_property
     def _scaled(self) -> torch.Tensor:
         return self.q.rest * self.scale
+
+
+def weights_of(scores: torch.Tensor) -> torch.Tensor:
+    """Return the softmax of scores, (query, key); a query that sees no key has no weights."""
+    blind = scores.amax(-1) == -math.inf
+    made = scores.softmax(-1)
+    return made.masked_fill_(blind[:, None], 0.0) if bool(blind.any()) else made
 
 
 def _rounded(vectors: torch.Tensor, bits: int) -> Channels:

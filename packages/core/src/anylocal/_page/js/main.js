@@ -6,7 +6,7 @@ import { groupsOf, isHidden } from "./positions.js";
 import { open } from "./weights.js";
 import { drawGrid, overview, readThumbs } from "./overview.js";
 import { fromPanel, pictures, toPanel } from "./panel.js";
-import { drawMap } from "./map.js";
+import { drawMap, sketchMap } from "./map.js";
 import { drawQuery, markLine, sides } from "./query.js";
 import { find } from "./find.js";
 import { explain } from "./making.js";
@@ -88,6 +88,8 @@ async function update() {
   if (!isShared()) asked.panel.show(asked.axis, asked.groups, choose);
   drawGrid();
   drawQuery();
+  sketchMap();
+  document.documentElement.dataset.sketched ??= performance.now().toFixed(0);
   if (!(await drawMap(() => own === turn))) return;
   markLine();
   document.documentElement.dataset.turn = String(turn);

@@ -4,6 +4,7 @@ import { $, TABLES, data, keys, layer, normOf, queries, sharedTop, state, view }
 import { countedOf } from "./positions.js";
 import { headsOf, merged } from "./weights.js";
 import { css, drawLegend, imageOf, sized } from "./draw.js";
+import { overview } from "./overview.js";
 
 // A longer side is drawn in about so many cells: a screen has no room for more.
 const CELLS = 600;
@@ -69,11 +70,30 @@ async function cellsOf(down, across, isCurrent) {
 
 // The cells that were computed last, and what of: another scale needs no others.
 const kept = { of: "", cells: null };
+const shown = () => JSON.stringify(["layer", "head", "sample", "window", "padding", "special", "words"].map((name) => state[name]));
+
+// Draws the thumbnails of the heads in place of their map, which takes longer; where they have the same positions.
+export function sketchMap() {
+  const [, windows, , rows, columns] = layer().shape;
+  if (kept.of === shown() || windows > 1 || view.rows.length < rows || view.columns.length < columns) return;
+  const thumbs = headsOf().map((head) => overview.thumbs[state.layer][state.sample][head]);
+  const join = state.head === "max" ? (values) => Math.max(...values) : (values) => values.reduce((sum, value) => sum + value) / values.length;
+  const cells = thumbs[0].values.map((_, at) => join(thumbs.map(({ values }) => values[at])));
+  paint(cells, thumbs[0].rows, thumbs[0].columns, scaleOf(cells, thumbs[0].columns, greatest(cells), normOf("sqrt"), data, sharedTop()));
+}
+
+// Cells are square, unless one side of the map is more than four times the other.
+function paint(cells, height, width, scale) {
+  const canvas = $("map");
+  [canvas.width, canvas.height] = [width, height];
+  canvas.style.aspectRatio = String(Math.min(4, Math.max(0.25, view.columns.length / view.rows.length)));
+  canvas.getContext("2d").putImageData(imageOf(cells, width, height, scale, TABLES.map), 0, 0);
+}
 
 // Returns whether the map was drawn; otherwise something else is to be drawn.
 export async function drawMap(isCurrent) {
   const [down, across] = [blocksOf(queries(), view.rows, mostRows()), blocksOf(keys(), view.columns, CELLS)];
-  const of = JSON.stringify(["layer", "head", "sample", "window", "padding", "special", "words"].map((name) => state[name]));
+  const of = shown();
   const cells = kept.of === of ? kept.cells : await cellsOf(down, across, isCurrent);
   if (!cells) return false;
   Object.assign(kept, { of, cells });
@@ -81,11 +101,7 @@ export async function drawMap(isCurrent) {
   const counted = new Float32Array(down.counted.length * across.counted.length);
   down.counted.forEach((row, y) => across.counted.forEach((column, x) => { counted[y * across.counted.length + x] = cells[row * width + column]; }));
   const scale = scaleOf(counted, across.counted.length, greatest(cells), normOf("sqrt"), data, sharedTop());
-  const canvas = $("map");
-  [canvas.width, canvas.height] = [width, height];
-  // Cells are square, unless one side of the map is more than four times the other.
-  canvas.style.aspectRatio = String(Math.min(4, Math.max(0.25, view.columns.length / view.rows.length)));
-  canvas.getContext("2d").putImageData(imageOf(cells, width, height, scale, TABLES.map), 0, 0);
+  paint(cells, height, width, scale);
   drawLabels();
   drawLegend("map", scale, TABLES.map);
   const count = layer().shape[2];

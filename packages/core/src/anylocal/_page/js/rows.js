@@ -9,7 +9,6 @@ export function stored(buffer, shape, differences) {
   const maps = split(buffer, samples * windows * heads);
   const { scales, bytes } = differences ? summed(maps, shape) : maps;
   return {
-    size: bytes.length,
     row(block, query, into) {
       const from = (block * rows + query) * columns;
       for (let key = 0; key < columns; key++) into[key] = scales[block] * SQUARES[bytes[from + key]];
@@ -37,21 +36,32 @@ function sections(buffer, [samples, windows, heads, rows, columns], { bits, feat
   const ends = spans ? take(Int32Array, batch * 2 * rows) : null;
   const [ofQ, ofK] = [heads * rows * features, groups * columns * features];
   const high = take(Int8Array, batch * (ofQ + ofK));
-  const low = bits > 8 ? new Uint8Array(buffer, at) : null;
-  const level = {
-    8: (place) => high[place],
-    12: (place) => high[place] * 16 + ((low[place >> 1] >> (4 * (place & 1))) & 15),
-    16: (place) => high[place] * 256 + low[place],
-  }[bits];
+  // The lower bits of each number follow without a gap.
+  const low = new Uint8Array(buffer, at);
+  const rest = bits - 8;
+  const [steps, mask] = [2 ** rest, 2 ** rest - 1];
+  const level = rest
+    ? (place) => {
+      const [from, shift] = [(place * rest) >> 3, (place * rest) & 7];
+      return high[place] * steps + (((low[from] | (low[from + 1] << 8)) >> shift) & mask);
+    }
+    : (place) => high[place];
   const q = new Int16Array(batch * ofQ);
-  const k = new Float32Array(batch * ofK);
+  // Of the key heads, by channel and then by key; of a length at which row() takes four channels at a time.
+  const channels = planesOf(features);
+  const k = new Float64Array(batch * groups * channels * columns);
   // Query and key of each sample follow each other.
   for (let number = 0, place = 0; number < batch; number++) {
     for (let within = 0; within < ofQ; within++) q[number * ofQ + within] = level(place++);
-    for (let within = 0; within < ofK; within++) k[number * ofK + within] = level(place++);
+    for (let key = 0; key < groups * columns; key++) {
+      const group = number * groups + Math.floor(key / columns);
+      for (let at = 0; at < features; at++) k[(group * channels + at) * columns + (key % columns)] = level(place++);
+    }
   }
   return { sums, bias, qMean, qStep, kMean, kStep, ends, q, k };
 }
+
+const planesOf = (features) => 4 * Math.ceil(features / 4);
 
 // The product of a vector with the one of so many features that starts at a place.
 function product(vector, all, start, features) {
@@ -72,7 +82,9 @@ export function computed(buffer, shape, form) {
   const [, , heads, rows, columns] = shape;
   const { features, groups, scale, biased } = form;
   const { sums, bias, qMean, qStep, kMean, kStep, ends, q, k } = sections(buffer, shape, form);
-  const vector = new Float64Array(features);
+  const channels = planesOf(features);
+  const vector = new Float64Array(channels);
+  const scores = new Float64Array(columns);
   // The number of the key head of a block, and the keys that a query sees.
   const groupOf = (block) => Math.floor(block / heads) * groups + Math.floor((block % heads) / (heads / groups));
   const spanOf = (block, query) => {
@@ -81,21 +93,26 @@ export function computed(buffer, shape, form) {
     return [ends[from], ends[from + rows]];
   };
   // Query or key, times what turns the levels of the other side into scores.
-  const scaled = (levels, start, block) => {
-    for (let at = 0; at < features; at++) vector[at] = scale * qStep[block * features + at] * kStep[groupOf(block) * features + at] * levels[start + at];
+  const scaled = (levels, start, stride, block) => {
+    for (let at = 0; at < features; at++) vector[at] = scale * qStep[block * features + at] * kStep[groupOf(block) * features + at] * levels[start + at * stride];
     return vector;
   };
   return {
-    size: 2 * q.length + 4 * k.length,
     row(block, query, into) {
-      const asked = scaled(q, (block * rows + query) * features, block);
+      const asked = scaled(q, (block * rows + query) * features, 1, block);
       const [start, stop] = spanOf(block, query);
-      const [sum, first, ofKeys] = [sums[block * rows + query], groupOf(block) * columns, block * columns];
+      const [sum, first, ofKeys] = [sums[block * rows + query], groupOf(block) * channels, block * columns];
+      for (let key = start; key < stop; key++) scores[key] = bias[ofKeys + key] - sum;
+      for (let at = 0; at < channels; at += 4) {
+        const [a, b, c, d] = [asked[at], asked[at + 1], asked[at + 2], asked[at + 3]];
+        const [ofA, ofB, ofC, ofD] = [0, 1, 2, 3].map((next) => (first + at + next) * columns);
+        for (let key = start; key < stop; key++) scores[key] += a * k[ofA + key] + b * k[ofB + key] + (c * k[ofC + key] + d * k[ofD + key]);
+      }
       into.fill(0, 0, columns);
-      for (let key = start; key < stop; key++) into[key] = Math.exp(product(asked, k, (first + key) * features, features) + bias[ofKeys + key] - sum);
+      for (let key = start; key < stop; key++) into[key] = Math.exp(scores[key]);
     },
     column(block, key, into) {
-      const asked = scaled(k, (groupOf(block) * columns + key) * features, block);
+      const asked = scaled(k, groupOf(block) * channels * columns + key, columns, block);
       const own = bias[block * columns + key];
       for (let query = 0; query < rows; query++) {
         const [start, stop] = spanOf(block, query);
@@ -111,7 +128,7 @@ export function computed(buffer, shape, form) {
       let common = 0;
       for (let at = 0; at < features; at++) {
         const [ofQ, ofK] = [block * features + at, group * features + at];
-        const rest = kStep[ofK] * k[(group * columns + key) * features + at];
+        const rest = kStep[ofK] * k[(group * channels + at) * columns + key];
         products[at] = (qMean[ofQ] + qStep[ofQ] * q[(block * rows + query) * features + at]) * (kMean[ofK] + rest);
         common += qMean[ofQ] * rest;
       }

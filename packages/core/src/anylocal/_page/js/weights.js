@@ -13,7 +13,7 @@ export function open(number) {
   const { shape, differences, operands } = data.layers[number];
   const promise = found?.promise ?? unpack($(`layer-${number}`).textContent).then((buffer) => (operands ? computed(buffer, shape, operands) : stored(buffer, shape, differences)));
   const [samples, windows, heads, rows, columns] = shape;
-  const size = operands ? 6 * operands.features * heads * (rows + columns) : heads * rows * columns;
+  const size = operands ? operands.features * heads * (2 * rows + 8 * columns) : heads * rows * columns;
   opened.set(number, { promise, size: samples * windows * size });
   let held = 0;
   for (const [key, { size }] of [...opened].reverse()) {
