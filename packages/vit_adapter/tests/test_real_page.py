@@ -18,14 +18,14 @@ except DependencyError as error:
 
 
 def test_the_page_of_dinov2_at_its_own_size(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """By default, in at most 36 MB; rows of every head are within the stated error and 1 % of their greatest weight."""
+    """By default, in at most 30 MB; rows of every head are within the stated error and 1 % of their greatest weight."""
     model = dinov2.load_timm(518)
     photo = photograph(model, data.astronaut())
     with capture_attention(model) as maps, torch.no_grad():
         model(photo.tensor)
     page = explore(maps, images=photo)
     file = page.save(tmp_path_factory.mktemp("page") / "dinov2.html")
-    assert file.stat().st_size <= 36e6
+    assert file.stat().st_size <= 30e6
     queries = [0, 1, 333, 700, 1369]
     with browser() as chromium:
         tab = chromium.new_page()
