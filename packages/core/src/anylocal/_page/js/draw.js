@@ -50,9 +50,12 @@ export function canvasOf(image) {
 
 export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// How many pixels a canvas has for one of CSS: as many as the screen, but in a picture that is saved.
+export const density = { chosen: null };
+
 // Sets the size of a canvas in CSS pixels, and draws sharply on any screen.
 export function sized(canvas, width, height) {
-  const ratio = window.devicePixelRatio || 1;
+  const ratio = density.chosen ?? (window.devicePixelRatio || 1);
   canvas.width = Math.max(1, Math.round(width * ratio));
   canvas.height = Math.max(1, Math.round(height * ratio));
   canvas.style.width = `${width}px`;

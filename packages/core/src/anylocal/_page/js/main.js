@@ -118,7 +118,7 @@ function listen() {
   $("map").addEventListener("keydown", (event) => moveRow(event));
   $("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
   $("copy").addEventListener("click", () => run(copy));
-  $("png").addEventListener("click", () => run(save));
+  for (const kind of ["png", "svg"]) $(kind).addEventListener("click", () => run(() => save(kind)));
   new ResizeObserver(() => view.maps && run(update)).observe(document.querySelector("main"));
 }
 

@@ -38,31 +38,33 @@ export function drawQuery() {
   $("call").textContent = call();
 }
 
+// The lines as they are drawn, from the corner of the stage.
+export const strokes = [];
+
 function drawLines(start, ends, most) {
   const box = $("stage").getBoundingClientRect();
   const drawing = sized($("lines"), box.width, box.height);
+  strokes.length = 0;
   if (!start) return;
   for (const { end, weight } of ends.reverse()) {
     if (!end || weight <= 0 || (end.x === start.x && end.top === start.top)) continue;
     const share = weight / most;
-    const path = new Path2D();
     const [x0, x1] = [start.x - box.left, end.x - box.left];
+    let path;
     // Between tokens of one line, an arc above it: a straight line would cross them out.
     if (end.top === start.top && start.lift) {
       const y = start.top - box.top;
-      path.moveTo(x0, y);
-      path.quadraticCurveTo((x0 + x1) / 2, y - Math.min(30, 10 + Math.abs(x1 - x0) / 9), x1, y);
+      path = `M ${x0} ${y} Q ${(x0 + x1) / 2} ${y - Math.min(30, 10 + Math.abs(x1 - x0) / 9)} ${x1} ${y}`;
     } else {
       const [y0, y1] = end.top > start.top ? [start.bottom - box.top, end.top - box.top] : [start.top - box.top, end.bottom - box.top];
-      path.moveTo(x0, y0);
-      path.bezierCurveTo(x0, y0 + (start.lift * (y1 - y0)) / 2, x1, y1 - (end.lift * (y1 - y0)) / 2, x1, y1);
+      path = `M ${x0} ${y0} C ${x0} ${y0 + (start.lift * (y1 - y0)) / 2} ${x1} ${y1 - (end.lift * (y1 - y0)) / 2} ${x1} ${y1}`;
     }
-    for (const [style, width] of [[css("--paper"), 2.4 + 2.6 * share], [css("--accent"), 0.6 + 2.6 * share]]) {
-      drawing.strokeStyle = style;
-      drawing.globalAlpha = 0.35 + 0.6 * share;
-      drawing.lineWidth = width;
-      drawing.stroke(path);
-    }
+    const opacity = 0.35 + 0.6 * share;
+    strokes.push({ path, style: css("--paper"), width: 2.4 + 2.6 * share, opacity }, { path, style: css("--accent"), width: 0.6 + 2.6 * share, opacity });
+  }
+  for (const { path, style, width, opacity } of strokes) {
+    Object.assign(drawing, { strokeStyle: style, lineWidth: width, globalAlpha: opacity });
+    drawing.stroke(new Path2D(path));
   }
 }
 
