@@ -80,3 +80,30 @@ print(maps[2].explain("animal", "because", head=3))
 #    const column = await anylocal.column({ layer: 2, head: "mean", key: 5 });
 #    await anylocal.setState({ layer: 2, head: 3, query: 5 });
 #    anylocal.state();
+#
+# A widget in notebooks
+# ---------------------
+#
+# In a notebook with a running kernel, the page can read its weights from Python.
+# Nothing is packed, so that maps of any length open at once, and rows are exact. It
+# needs the extra ``anylocal[widget]``:
+#
+# .. code-block:: python
+#
+#    from anylocal.view import widget
+#
+#    view = widget(maps)
+#    view
+#
+# What it shows is ``view.selection``. A click in the page changes it, and so does
+# Python; ``observe`` tells of both:
+#
+# .. code-block:: python
+#
+#    view.selection = {"layer": 2, "head": 3, "query": 5}      # moves the page
+#    view.observe(lambda change: print(change["new"]), "selection")
+#    maps[view.selection["layer"]][0, :, view.selection["query"]]
+#
+# The widget is tested in JupyterLab 4.6 and Notebook 7.6, and was tried in marimo 0.25,
+# where ``marimo.ui.anywidget(view)`` shows it. It uses no more than what anywidget
+# offers everywhere, VS Code and Colab included, where it has not been run.

@@ -228,6 +228,7 @@ def pictures(maps: AttentionMaps, ax: Axes, figure: Figure) -> None:
     page = view.explore(maps, layers=[0, "blocks.1.attn"], title="maps")
     assert_type(page, view.Page)
     assert_type(page.save("attention.html"), Path)
+    view.widget(maps, samples=0).selection = {"head": 3}
 
 
 def files(maps: AttentionMaps, cap: Capture) -> store.SavedCapture:

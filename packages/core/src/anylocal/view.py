@@ -4,7 +4,7 @@ Thumbnails of all heads; the map of one of them; and the attention of each posit
 text. The page holds the maps themselves, one byte a weight, or the query and key of long ones, from which it computes
 the rows that are asked for; it reports the error of either.
 
-Needs the extras ``anylocal[plot,torch]``.
+Needs the extras ``anylocal[plot,torch]``; the widget ``anylocal[widget]``.
 """
 
 from __future__ import annotations
@@ -12,30 +12,22 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from anylocal.errors import DependencyError, OptionError, ShapeError
+from anylocal.errors import DependencyError, OptionError
 
 try:
-    import jinja2
-    from markupsafe import Markup
     from tqdm import tqdm
 
-    from anylocal._drawing.layers import layers_of
     from anylocal._engine.budget import parse_size
     from anylocal._engine.files import atomic_write
-    from anylocal._maps.bounds import inside
-    from anylocal._maps.layers import maps_of
     from anylocal._maps.map import AttentionMap
-    from anylocal._maps.maps import AttentionMaps
     from anylocal._maps.tokens import Tokens
-    from anylocal._page.assemble import script
-    from anylocal._page.computed import MARGIN, SAMPLED, pack_operands
-    from anylocal._page.describe import colours_of, describe, named, sources_of, tokens_of
-    from anylocal._page.payload import compressed, pack, quantise
+    from anylocal._page.computed import pack_operands
+    from anylocal._page.markup import as_text, page_of
+    from anylocal._page.payload import pack, thumbs_text
+    from anylocal._page.shown import Shown
 except ModuleNotFoundError as error:
     if error.name not in {"jinja2", "markupsafe", "matplotlib", "numpy", "PIL", "torch", "tqdm"}:
         raise
@@ -48,8 +40,9 @@ if TYPE_CHECKING:
     from anylocal._drawing.image import ImageLike, Statistics
     from anylocal._drawing.scale import Cmap
     from anylocal._page.payload import Layer
+    from anylocal._page.widget import MapsWidget
 
-__all__ = ["Page", "explore"]
+__all__ = ["Page", "explore", "widget"]
 
 
 def __dir__() -> list[str]:
@@ -222,52 +215,77 @@ def explore(
     >>> page.title, page.error < 1 / 255
     ('Attention of 1 layer, 4 heads', True)
     """
-    given = layers_of(maps_of(maps, "explore"), "explore")
-    places = _places(given, layers)
-    chosen = [given[at] for at in places]
-    numbers = _numbers(chosen, samples)
-    if tokens is not None:
-        chosen = named(chosen, numbers, tokens_of(tokens))
-    sources = [] if images is None else sources_of(images, chosen, numbers, mean, std)
-    packed = _packed(chosen, numbers, limit, sum(map(len, sources)))
-    data = describe(given, places, chosen, numbers, packed)
-    data |= {"images": sources, "colours": colours_of(cmap), "error": max(layer.error for layer in packed)}
-    thumbs = [quantise(head.weights) for layer in packed for sample in layer.thumbs for head in sample]
-    blobs = [("thumbs", compressed(thumbs)), *((f"layer-{at}", layer.text) for at, layer in enumerate(packed))]
-    return _page(title or _title(chosen), data, blobs)
+    shown = Shown.of(maps, "explore", images=images, tokens=tokens, layers=layers, samples=samples, mean=mean, std=std)
+    packed = _packed(shown.layers, shown.samples, limit, sum(map(len, shown.sources)))
+    data = shown.described(packed, cmap)
+    blobs = [("thumbs", thumbs_text(packed)), *((f"layer-{at}", layer.text) for at, layer in enumerate(packed))]
+    name = as_text(title or shown.title)
+    return Page(page_of(name, data, blobs), name, data["error"])
 
 
-def _places(given: Sequence[AttentionMap], layers: int | str | Sequence[int | str] | None) -> list[int]:
-    if layers is None:
-        return list(range(len(given)))
-    maps = AttentionMaps(given)
-    found = [next(at for at, layer in enumerate(given) if layer is maps[name]) for name in _several(layers)]
-    if not found:
-        msg = f"layers={layers!r} selects none of the {len(given)} layers; select at least one."
-        raise OptionError(msg)
-    return found
+def widget(
+    maps: AttentionMap | Iterable[AttentionMap],
+    *,
+    images: ImageLike | Sequence[ImageLike] | None = None,
+    tokens: Sequence[str] | Sequence[Sequence[str]] | Tokens | None = None,
+    layers: int | str | Sequence[int | str] | None = None,
+    samples: int | Sequence[int] | None = None,
+    mean: Statistics = None,
+    std: Statistics = None,
+    cmap: Cmap | None = None,
+    title: str | None = None,
+) -> MapsWidget:
+    """Make the interactive page a widget of a notebook, whose weights stay in Python.
 
+    Shows what `explore` does. Nothing is packed: the widget holds the thumbnails, and each row is read from the maps
+    when it is shown, exact and at any length, while the kernel runs. Needs the extra ``anylocal[widget]``.
 
-def _several(chosen: Any) -> Iterable[Any]:
-    """Return a choice as an iterable; its items are checked where they are looked up."""
-    # Arrays and tensors, including scalars.
-    chosen = chosen.tolist() if hasattr(chosen, "tolist") else chosen
-    return chosen if isinstance(chosen, Iterable) and not isinstance(chosen, str) else [chosen]
+    Parameters
+    ----------
+    maps, images, tokens, layers, samples, mean, std, cmap, title
+        As in `explore`.
 
+    Returns
+    -------
+    anywidget.AnyWidget
+        Let a notebook show it. Its trait `selection` is what it shows, a dict with ``"layer"`` (its name, or its
+        position in `maps` where several share a name), ``"head"`` (a number, "mean" or "max"), ``"query"``,
+        ``"key"``, ``"sample"``, ``"window"``, and ``"way"``: "query" for what the query attends to, "key" for what
+        attends to the key. A choice in the page sets it once, a fifth of a second after the last movement;
+        setting it, all or a part of it, moves the page. ``observe(function, "selection")`` tells of either.
 
-def _numbers(layers: Sequence[AttentionMap], samples: int | Sequence[int] | None) -> list[int]:
-    counts = {layer.images for layer in layers}
-    if len(counts) > 1:
-        found = ", ".join(f"{layer.name!r} {layer.images}" for layer in layers)
-        msg = f"The layers have batches of different sizes: {found}; choose layers of one size by layers=."
-        raise ShapeError(msg)
-    (count,) = counts
-    wanted = range(count) if samples is None else _several(samples)
-    numbers = [inside(sample, count, "sample", of=layers[0]) for sample in wanted]
-    if not numbers:
-        msg = f"samples={samples!r} selects none of the batch of {count}; select at least one."
-        raise OptionError(msg)
-    return numbers
+    Raises
+    ------
+    DependencyError
+        If anywidget is not installed.
+    OptionError, StateError, ChoiceError, ShapeError, NameNotFoundError, PositionError
+        As in `explore`; from setting `selection`, if there is no such layer, head, position or sample.
+
+    Notes
+    -----
+    The maps live as long as the widget. What attends to a key is a column, for which all rows of the layer are
+    computed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anylocal.attention import AttentionMap
+    >>> from anylocal.view import widget
+    >>> attention = AttentionMap.from_weights(torch.eye(4), name="layer")
+    >>> view = widget(attention)                                # doctest: +SKIP
+    >>> view.observe(lambda change: print(change["new"]["query"]), "selection")  # doctest: +SKIP
+    >>> view.selection = {"query": 2}                           # doctest: +SKIP
+    2
+    """
+    try:
+        from anylocal._page.widget import MapsWidget
+    except ModuleNotFoundError as error:
+        if error.name not in {"anywidget", "ipywidgets", "traitlets"}:
+            raise
+        msg = f'anylocal.view.widget needs {error.name}, which is not installed: pip install "anylocal[widget]".'
+        raise DependencyError(msg, name=error.name) from error
+    shown = Shown.of(maps, "widget", images=images, tokens=tokens, layers=layers, samples=samples, mean=mean, std=std)
+    return MapsWidget(shown, as_text(title or shown.title), cmap)
 
 
 def _packed(layers: Sequence[AttentionMap], samples: Sequence[int], limit: int | str | None, size: int) -> list[Layer]:
@@ -285,40 +303,3 @@ def _packed(layers: Sequence[AttentionMap], samples: Sequence[int], limit: int |
             )
             raise OptionError(msg)
     return packed
-
-
-def _title(layers: Sequence[AttentionMap]) -> str:
-    heads = sum(layer.shape[1] for layer in layers)
-    return f"Attention of {len(layers)} layer{'s' * (len(layers) != 1)}, {heads} head{'s' * (heads != 1)}"
-
-
-def _page(title: str, data: dict[str, Any], blobs: Sequence[tuple[str, str]]) -> Page:
-    # Two halves of a character make one, and a single half, which no file can hold, is shown as such.
-    title = title.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    folder = files("anylocal") / "_page"
-    # Autoescape, because titles, tokens and module names may contain markup.
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((folder / "page.html").read_text("utf-8"))
-    style, code = Markup((folder / "page.css").read_text("utf-8")), Markup(script())  # noqa: S704  # our own files
-    note = f"{_note(data)} Made by anylocal {version('anylocal')}."
-    text = template.render(
-        title=title, data=data, blobs=blobs, note=note, version=version("anylocal"), style=style, script=code
-    )
-    return Page(text, title, data["error"])
-
-
-def _note(data: dict[str, Any]) -> str:
-    forms = [layer["operands"] for layer in data["layers"] if layer["operands"]]
-    off = f"Weights on this page differ from the model's by at most {data['error']:.1g}"
-    stored = "stored in one byte, as the square root of its ratio to the greatest weight of its head"
-    if not forms:
-        return f"{off}: each is {stored}."
-    few, many = min(form["bits"] for form in forms), max(form["bits"] for form in forms)
-    bits = f"{few}" if few == many else f"{few} to {many}"
-    share = 100 * max(form["relative"] for form in forms)
-    where = "" if len(forms) == len(data["layers"]) else f" of {len(forms)} layers; in the others each is {stored}"
-    measured = f"({MARGIN} times the largest errors found in {SAMPLED} rows of every head)"
-    return (
-        f"{off}, and {share:.1g} % of the greatest of their row {measured}: they are computed from query and key, kept"
-        f" in {bits} bits a number{where}."
-    )

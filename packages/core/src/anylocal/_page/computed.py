@@ -62,7 +62,7 @@ def pack_operands(attention: AttentionMap, samples: Sequence[int]) -> Layer | No
 
 
 @dataclass(frozen=True, eq=False)
-class _Sampled:
+class Sampled:
     """Some rows of a place of the batch, as the map has them, (head, query, key); and what counts for its scale."""
 
     picks: torch.Tensor
@@ -70,7 +70,7 @@ class _Sampled:
     flags: tuple[Flags, Flags]
 
     @classmethod
-    def of(cls, attention: AttentionMap, place: int) -> _Sampled:
+    def of(cls, attention: AttentionMap, place: int) -> Sampled:
         """Sample the rows that the scale is for, and a few others if there are any."""
         flags = flags_of(attention, place)
         parts = [np.flatnonzero(flags[0]), np.flatnonzero(~flags[0])[: SAMPLED // 4]]
@@ -93,7 +93,7 @@ class _Sampled:
 
 
 def _pack(attention: AttentionMap, batch: Sequence[int], found: Sequence[Operands]) -> Layer:
-    sampled = [_Sampled.of(attention, place) for place in batch]
+    sampled = [Sampled.of(attention, place) for place in batch]
     bits, rounded, error, relative = _close(found, sampled)
     sums, cells = zip(*(_read(each, own.flags) for each, own in zip(rounded, sampled, strict=True)), strict=True)
     thumbs, tops = [], []
@@ -102,7 +102,7 @@ def _pack(attention: AttentionMap, batch: Sequence[int], found: Sequence[Operand
         by_head = list(zip(*(own.counted for own in sampled[part]), strict=True))
         tops.append(top_of(*itertools.chain.from_iterable(by_head)))
         means = torch.stack(cells[part]).mean(0).numpy()
-        thumbs.append([_thumb(*each, sampled[first].flags) for each in zip(means, by_head, strict=True)])
+        thumbs.append([thumb_of(*each, sampled[first].flags) for each in zip(means, by_head, strict=True)])
     form = {
         "bits": bits,
         "features": found[0].q.shape[-1],
@@ -115,7 +115,7 @@ def _pack(attention: AttentionMap, batch: Sequence[int], found: Sequence[Operand
     return Layer(text_of(_sections(rounded, sums, bits), huffman=True), thumbs, MARGIN * error, tops, operands=form)
 
 
-def _close(found: Sequence[Operands], sampled: Sequence[_Sampled]) -> tuple[int, list[Rounded], float, float]:
+def _close(found: Sequence[Operands], sampled: Sequence[Sampled]) -> tuple[int, list[Rounded], float, float]:
     """Return the operands in as few bits as are close enough, and their errors."""
     made = _in_bits(_TRIED, found, sampled)
     # Each bit halves the error, more or less.
@@ -141,7 +141,7 @@ def _in_bits(
 def _read(rounded: Rounded, flags: tuple[Flags, Flags]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logarithms of the sums of all rows, and the thumbnails, (head, row, column), block by block."""
     heads, queries, keys = rounded.q.levels.shape[0], len(flags[0]), len(flags[1])
-    to_rows, to_columns = (_means(starts_of(side, THUMB), len(side)) for side in flags)
+    to_rows, to_columns = (means_of(starts_of(side, THUMB), len(side)) for side in flags)
     sums = torch.empty(heads, queries)
     cells = torch.zeros(heads, to_rows.shape[1], to_columns.shape[1])
     for head, part in itertools.product(range(heads), chunks(slice(None), queries, max(1, _CACHED // keys))):
@@ -156,7 +156,7 @@ def _read(rounded: Rounded, flags: tuple[Flags, Flags]) -> tuple[torch.Tensor, t
     return sums, cells
 
 
-def _means(starts: Sequence[int], length: int) -> torch.Tensor:
+def means_of(starts: Sequence[int], length: int) -> torch.Tensor:
     """Return the matrix, (position, block), of which a product takes the mean of each block."""
     ends = [*starts[1:], length]
     made = torch.zeros(length, len(starts))
@@ -165,7 +165,7 @@ def _means(starts: Sequence[int], length: int) -> torch.Tensor:
     return made
 
 
-def _thumb(cells: Weights, counted: Sequence[Weights], flags: tuple[Flags, Flags]) -> Thumb:
+def thumb_of(cells: Weights, counted: Sequence[Weights], flags: tuple[Flags, Flags]) -> Thumb:
     rows, columns = (side[starts_of(side, THUMB)] for side in flags)
     own = cells[np.ix_(rows, columns)]
     return Thumb(cells, own, min(top_of(*counted), top_of(own)))

@@ -138,6 +138,11 @@ def compressed(matrices: Iterable[Quantised], *, differences: bool = False) -> s
     return text_of([scales.tobytes(), *(matrix.tobytes() for matrix in levels)])
 
 
+def thumbs_text(layers: Iterable[Layer]) -> str:
+    """Return the thumbnails of all layers, compressed."""
+    return compressed([quantise(head.weights) for layer in layers for sample in layer.thumbs for head in sample])
+
+
 def text_of(parts: Iterable[bytes], *, huffman: bool = False) -> str:
     """Return bytes as base64 of gzip; `huffman` is for numbers that do not repeat, and takes a tenth of the time."""
     strategy = zlib.Z_HUFFMAN_ONLY if huffman else zlib.Z_DEFAULT_STRATEGY

@@ -1,4 +1,5 @@
 // The page for other scripts, globalThis.anylocal, and its state in the address.
+import { host } from "./host.js";
 import { data, state } from "./state.js";
 import { lineOf, open } from "./weights.js";
 
@@ -47,16 +48,20 @@ const told = () => ({ ...state, sample: data.samples[state.sample] });
 // Reads a row (of a query) or a column (of a key); values that are not given are those that are shown.
 const reads = (way) => async (given = {}) => {
   const place = { ...completed(given), way };
-  return lineOf(await open(place.layer), place, place[way]);
+  const maps = await open(place.layer);
+  await maps.missing?.(place, [place[way]]);
+  return lineOf(maps, place, place[way]);
 };
 
 export function openDoor(redraw) {
-  globalThis.anylocal = Object.freeze({
+  const door = Object.freeze({
     row: reads("query"),
     column: reads("key"),
     state: told,
     setState: async (changes) => redraw(pick(completed(changes), Object.keys(changes))),
   });
+  if (host.attach) host.attach(door);
+  else globalThis.anylocal = door;
 }
 
 const pick = (from, names) => Object.fromEntries(names.map((name) => [name, from[name]]));
@@ -74,6 +79,7 @@ export function remember() {
 }
 
 function write() {
+  if (host.shown) return host.shown(told());
   const usual = JSON.parse(first);
   const changed = Object.entries(told()).filter(([name, value]) => value !== usual[name]);
   const hash = changed.length ? `#${new URLSearchParams(changed)}` : "";
@@ -87,6 +93,7 @@ function write() {
 
 // Shows what the address says, now and when it changes; `report` tells the reader what it asks for in vain.
 export async function recall(report) {
+  if (host.start) return host.start();
   const value = (text) => (/^\d+$/.test(text) ? Number(text) : ["true", "false"].includes(text) ? text === "true" : text);
   const show = async () => {
     if (!location.hash.includes("=")) return;

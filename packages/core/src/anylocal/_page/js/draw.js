@@ -1,4 +1,5 @@
 // Canvases, colours and legends.
+import { host } from "./host.js";
 import { $, data } from "./state.js";
 
 // The colour of a step as it is on a grey ground, if it lets light through.
@@ -48,7 +49,7 @@ export function canvasOf(image) {
   return canvas;
 }
 
-export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+export const css = (name) => getComputedStyle(host.shell).getPropertyValue(name).trim();
 
 // How many pixels a canvas has for one of CSS: as many as the screen, but in a picture that is saved.
 export const density = { chosen: null };

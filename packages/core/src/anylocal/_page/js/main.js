@@ -1,5 +1,6 @@
 // State and events.
 import { unpack } from "./bytes.js";
+import { host } from "./host.js";
 import { clamp, rounded } from "./scales.js";
 import { $, data, isShared, keys, layer, queries, state, view } from "./state.js";
 import { groupsOf, isHidden } from "./positions.js";
@@ -10,6 +11,7 @@ import { drawMap, sketchMap } from "./map.js";
 import { drawQuery, markLine, sides } from "./query.js";
 import { find } from "./find.js";
 import { explain } from "./making.js";
+import { report, run } from "./report.js";
 import { openDoor, recall, remember } from "./door.js";
 import { copy, save } from "./save.js";
 
@@ -21,9 +23,8 @@ function choose(position, window) {
   state.window = window;
   ask(name, position);
   $("window").value = String(window);
-  if (another) run(update);
-  else drawQuery();
   remember();
+  return another ? run(update) : run(drawQuery);
 }
 
 // One position is both the query and the key where both sides are the same.
@@ -87,12 +88,13 @@ async function update() {
   other.panel.show(other.axis, other.groups, isShared() ? choose : null);
   if (!isShared()) asked.panel.show(asked.axis, asked.groups, choose);
   drawGrid();
-  drawQuery();
+  const drawn = drawQuery();
   sketchMap();
-  document.documentElement.dataset.sketched ??= performance.now().toFixed(0);
+  host.shell.dataset.sketched ??= performance.now().toFixed(0);
+  await drawn;
   if (!(await drawMap(() => own === turn))) return;
   markLine();
-  document.documentElement.dataset.turn = String(turn);
+  host.shell.dataset.turn = String(turn);
   remember();
 }
 
@@ -116,10 +118,10 @@ function listen() {
   for (const kind of ["pointermove", "pointerdown"]) $("map").addEventListener(kind, (event) => readMap(event));
   $("map").addEventListener("click", explainCell);
   $("map").addEventListener("keydown", (event) => moveRow(event));
-  $("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
+  $("theme").addEventListener("click", () => setTheme(host.shell.dataset.theme !== "dark"));
   $("copy").addEventListener("click", () => run(copy));
   for (const kind of ["png", "svg"]) $(kind).addEventListener("click", () => run(() => save(kind)));
-  new ResizeObserver(() => view.maps && run(update)).observe(document.querySelector("main"));
+  new ResizeObserver(() => view.maps && run(update)).observe(host.root.querySelector("main"));
 }
 
 function chooseCell(event) {
@@ -164,41 +166,37 @@ function cellOf(event) {
 // A finger has no other way to choose a row than to touch it.
 function explainCell(event) {
   const [row, column] = cellOf(event);
-  if (event.pointerType !== "touch") explain(view.rows[row].positions[0], view.columns[column].positions[0]);
+  if (event.pointerType !== "touch") run(() => explain(view.rows[row].positions[0], view.columns[column].positions[0]));
 }
 
-function readMap(event) {
+async function readMap(event) {
   const [row, column] = cellOf(event);
   const [group, other] = state.way === "query" ? [view.rows[row], column] : [view.columns[column], row];
-  choose(group.positions[0], state.window);
+  await choose(group.positions[0], state.window);
+  // While the row was read, the pointer may have moved on.
+  if (!group.positions.includes(state[state.way])) return;
   $("readout").textContent = `${view.rows[row].label} → ${view.columns[column].label}: ${rounded(view.weights[other])}`;
 }
 
 function setTheme(dark) {
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  host.shell.dataset.theme = dark ? "dark" : "light";
   $("theme").textContent = dark ? "Light" : "Dark";
   $("theme").setAttribute("aria-pressed", String(dark));
   if (view.maps) run(update);
 }
 
-function report(error) {
-  $("problem").hidden = false;
-  $("problem").textContent = String(error?.message ?? error);
-}
-const run = (what) => Promise.resolve().then(what).catch(report);
-
 async function begin() {
-  setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
+  setTheme(host.isDark());
   fillControls();
   Object.assign(state, data.start);
   if (isShared()) state.key = state.query;
   openDoor(redraw);
-  readThumbs(await unpack($("thumbs").textContent));
+  readThumbs(await unpack(host.text("thumbs")));
   await Promise.all(pictures.filter(Boolean).map((picture) => picture.decode()));
   await update();
   listen();
   await recall(report);
-  document.documentElement.dataset.drawn = performance.now().toFixed(0);
+  host.shell.dataset.drawn = performance.now().toFixed(0);
 }
 
 run(begin);

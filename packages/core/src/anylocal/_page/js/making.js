@@ -9,12 +9,13 @@ const number = (value) => String(Number(value.toPrecision(4)));
 const strongest = (values) => [...values.keys()].sort((a, b) => Math.abs(values[b]) - Math.abs(values[a])).slice(0, SHOWN);
 
 // Opens the dialog for a query and a key. Of several heads together, it is of the one in which the weight is greatest.
-export function explain(query, key) {
+export async function explain(query, key) {
+  for (const head of headsOf()) await view.maps.missing?.({ ...state, way: "query", head }, [query]);
   const rows = headsOf().map((head) => ({ head, row: lineOf(view.maps, { ...state, way: "query", head }, query) }));
   const { head, row } = rows.reduce((best, each) => (each.row[key] > best.row[key] ? each : best));
   $("making-title").textContent = `${labelOf(queries(), query)} → ${labelOf(keys(), key)}: ${rounded(row[key])}`;
   $("making-place").textContent = `${layer().name || `layer ${layer().ref}`}, head ${head}${rows.length > 1 ? `, the one of ${rows.length} in which it is greatest` : ""}`;
-  const made = view.maps.vectors?.(blockOf(state, head), query, key);
+  const made = view.maps.making ? await view.maps.making({ ...state, head }, query, key) : view.maps.vectors?.(blockOf(state, head), query, key);
   $("making-line").textContent = made ? line(made, row[key]) : "The page has the weights of this layer, and not its query and key.";
   $("making-channels").hidden = !made;
   if (made) {

@@ -56,10 +56,11 @@ function shortened(weights, { starts, length }) {
 // The middle row of each block of rows, each in means of blocks of columns; null if something else is to be drawn.
 async function cellsOf(down, across, isCurrent) {
   const cells = new Float32Array(down.starts.length * across.starts.length);
+  const middles = down.starts.map((start, at) => view.rows[(start + (down.starts[at + 1] ?? down.length) - 1) >> 1].positions);
+  if (view.maps.prepare && !(await view.maps.prepare({ ...state, way: "query" }, middles.flat(), isCurrent))) return null;
   let until = performance.now() + SLICE;
-  for (const [at, start] of down.starts.entries()) {
-    const middle = view.rows[(start + (down.starts[at + 1] ?? down.length) - 1) >> 1];
-    cells.set(shortened(merged(view.maps, middle.positions, view.columns, "query"), across), at * across.starts.length);
+  for (const [at, positions] of middles.entries()) {
+    cells.set(shortened(merged(view.maps, positions, view.columns, "query"), across), at * across.starts.length);
     if (performance.now() < until) continue;
     await new Promise((done) => setTimeout(done));
     if (!isCurrent()) return null;

@@ -7,6 +7,7 @@ import { css, drawLegend, sized } from "./draw.js";
 import { fromPanel, toPanel } from "./panel.js";
 import { call } from "./call.js";
 import { explain } from "./making.js";
+import { run } from "./report.js";
 
 // The side that is asked, and the one whose positions have the weights.
 export function sides() {
@@ -15,10 +16,15 @@ export function sides() {
   return state.way === "query" ? [ofQueries, ofKeys] : [ofKeys, ofQueries];
 }
 
+let waiting = null;
+
+// Draws at once; of a live capture, once Python has sent the weights of what is asked for then.
 export function drawQuery() {
   const [asked, other] = sides();
   const position = state[asked.name];
   const group = asked.groups.find(({ positions }) => positions.includes(position)) ?? { label: labelOf(asked.axis, position), positions: [position] };
+  waiting ??= view.maps.missing?.(state, group.positions)?.finally(() => { waiting = null; }).then(drawQuery) ?? null;
+  if (waiting) return waiting;
   const weights = merged(view.maps, group.positions, other.groups);
   view.weights = weights;
   const most = greatest(weights);
@@ -36,6 +42,7 @@ export function drawQuery() {
   $("query").value = String(position);
   $("query").setAttribute("aria-valuetext", group.label);
   $("call").textContent = call();
+  return null;
 }
 
 // The lines as they are drawn, from the corner of the stage.
@@ -70,8 +77,7 @@ function drawLines(start, ends, most) {
 
 // Of words, their first tokens.
 function explainGroups({ positions: [position] }) {
-  if (state.way === "query") explain(state.query, position);
-  else explain(position, state.key);
+  return state.way === "query" ? explain(state.query, position) : explain(position, state.key);
 }
 
 function listStrongest(order, weights, { groups }) {
@@ -81,7 +87,7 @@ function listStrongest(order, weights, { groups }) {
     button.type = "button";
     button.title = "How this weight comes about";
     button.textContent = `${groups[at].label}  ${rounded(weights[at])}`;
-    button.addEventListener("click", () => explainGroups(groups[at]));
+    button.addEventListener("click", () => run(() => explainGroups(groups[at])));
     item.append(button);
     return item;
   }));

@@ -1,4 +1,5 @@
 // Copying the call, and the picture as a file.
+import { host } from "./host.js";
 import { $ } from "./state.js";
 import { css, density } from "./draw.js";
 import { drawMap } from "./map.js";
@@ -31,7 +32,7 @@ function picture() {
   const wide = Math.max(...roots.map((part) => part.right)) + MARGIN - left;
   const high = Math.max($("row-most").getBoundingClientRect().bottom, $("map-most").getBoundingClientRect().bottom) + MARGIN - top;
   const boxOf = (node) => { const box = node.getBoundingClientRect(); return [box.left - left, box.top - top, box.width, box.height]; };
-  const every = (selector, partsOf) => [...document.querySelectorAll(selector)].flatMap((node) => partsOf(node, boxOf(node)));
+  const every = (selector, partsOf) => [...host.root.querySelectorAll(selector)].flatMap((node) => partsOf(node, boxOf(node)));
   const [dx, dy] = boxOf($("stage"));
   return {
     wide,
@@ -113,7 +114,7 @@ function svgOf({ wide, high, parts }, scale) {
 export async function save(kind) {
   const { wide } = picture();
   const scale = Math.min(WIDEST, Number($("width").value) || 2 * wide) / wide;
-  const redraw = () => { drawQuery(); return drawMap(() => true); };
+  const redraw = async () => { await drawQuery(); return drawMap(() => true); };
   density.chosen = scale;
   await redraw();
   const blob = await (kind === "svg" ? svgOf : pngOf)(picture(), scale);

@@ -1,8 +1,9 @@
 // What the page shows, and its data.
 import { bytesOf } from "./bytes.js";
+import { host } from "./host.js";
 
-export const $ = (id) => document.getElementById(id);
-export const data = JSON.parse($("data").textContent);
+export const $ = (id) => host.root.getElementById(id);
+export const data = JSON.parse(host.text("data"));
 
 // Red, green, blue and opacity of each of 256 steps.
 export const TABLES = { map: bytesOf(data.colours.map), image: bytesOf(data.colours.image) };

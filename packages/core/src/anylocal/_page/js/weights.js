@@ -1,5 +1,6 @@
 // The weights of the layer that is shown, by head and position.
 import { unpack } from "./bytes.js";
+import { host } from "./host.js";
 import { computed, stored } from "./rows.js";
 import { $, data, state } from "./state.js";
 
@@ -8,6 +9,7 @@ const KEPT = 256 * 2 ** 20;
 
 const opened = new Map();
 export function open(number) {
+  if (host.open) return host.open(number);
   const found = opened.get(number);
   opened.delete(number);
   const { shape, differences, operands } = data.layers[number];
@@ -32,6 +34,7 @@ export const headsOf = ({ layer, head } = state) => (typeof head === "number" ? 
 
 // The weights of a query, or those that a key gets, at a layer, sample and window: of a head, or of all heads together.
 export function lineOf(maps, place, position) {
+  if (maps.line) return maps.line(place, position);
   const [first, ...rest] = headsOf(place);
   const [, , , rows, columns] = data.layers[place.layer].shape;
   const [read, length] = place.way === "query" ? [maps.row, columns] : [maps.column, rows];
