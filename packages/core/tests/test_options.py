@@ -56,6 +56,36 @@ def test_every_records_what_a_call_that_raises_assigned() -> None:
     assert cap["x"] == [1]
 
 
+def test_every_counts_calls_that_return_and_calls_that_raise() -> None:
+    """Though what is recorded are their assignments."""
+
+    def invert(n: int) -> float:
+        inverse = 1 / n
+        return inverse
+
+    with capture(invert, "inverse", every=True) as cap:
+        invert(1)
+        with contextlib.suppress(ZeroDivisionError):
+            invert(0)
+    assert cap.counts == {"started": 2, "finished": 1, "unfinished": 1}
+    cap.clear()
+    assert cap.counts == {"started": 0, "finished": 0, "unfinished": 0}
+
+
+def test_every_says_where_a_call_returned_without_the_name() -> None:
+    """The line of the last return is known without a record of it."""
+
+    def choose(n: int) -> int:
+        if n:
+            return n
+        x = 1
+        return x
+
+    line = choose.__code__.co_firstlineno + 2
+    with pytest.warns(NothingRecordedWarning, match=f"returned at line {line}"), capture(choose, "x", every=True):
+        choose(3)
+
+
 def test_every_leaves_out_how_an_except_clause_ends() -> None:
     """Python sets the name to None and deletes it there, which nobody wrote."""
 

@@ -260,7 +260,8 @@ class Capture(Recording):
     def counts(self) -> dict[str, int]:
         """The numbers of calls that started, finished, and raised or were left unfinished."""
         kinds = [record.kind for record in self._log.records]
-        started, finished = kinds.count("entered") + self._log.starts.read(), kinds.count("returned")
+        started = kinds.count("entered") + self._log.starts.read()
+        finished = kinds.count("returned") + self._log.ends.read()
         # Of a call that runs as the capture is opened, only the end is recorded.
         return {"started": started, "finished": finished, "unfinished": max(0, started - finished)}
 

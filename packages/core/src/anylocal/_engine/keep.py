@@ -22,7 +22,7 @@ def keeper(keep: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return the function for an option `keep`, from a value to the recorded one."""
     if callable(keep):
         return keep
-    return {"detach": detached, "graph": as_is, "clone": _cloned, "cpu": _on_cpu}[keep]
+    return {"detach": detached, "graph": as_is, "clone": _cloned, "cpu": on_cpu}[keep]
 
 
 def as_is(value: Any) -> Any:
@@ -41,7 +41,8 @@ def _cloned(value: Any) -> Any:
     return _map_parts(_clone, value, arrays=True)
 
 
-def _on_cpu(value: Any) -> Any:
+def on_cpu(value: Any) -> Any:
+    """Return a copy on the CPU of a tensor or an array, or of those in a container."""
     return _map_parts(_copy_to_cpu, value, arrays=True)
 
 
@@ -103,3 +104,7 @@ def _map_traced(function: Callable[[Any], Any], value: Any, tensor_class: type[A
     if kind is dict and any(isinstance(item, kinds) for item in value.values()):
         return {key: _map_traced(function, item, tensor_class) for key, item in value.items()}
     return value
+
+
+KEPT_QUICKLY: Final = (detached, on_cpu)
+"""What listeners do by themselves with the values that most names have."""

@@ -14,7 +14,7 @@ from anylocal._engine import dynamo, tensors
 from anylocal._engine.buffers import is_marked
 from anylocal._engine.containers import PLAIN
 from anylocal._engine.frames import thread_and_frame
-from anylocal._engine.keep import detached
+from anylocal._engine.keep import KEPT_QUICKLY, detached, on_cpu
 from anylocal._engine.records import HEADER_LENGTH, RecordHeader
 from anylocal._engine.spec import UNBOUND, Role
 from anylocal._engine.subscription import Subscription
@@ -34,8 +34,7 @@ def on_start(subscription: Subscription) -> OnStart:
     is_counted_only = subscription.records and not subscription.records_start and subscription.log.thread is None
     if not is_counted_only or subscription.on_call is not None:
         return _on_noted_start(subscription)
-    members = subscription.members
-    return _on_start_of_any(subscription) if members is None else _on_start_of_member(subscription, members)
+    return _on_counted_start(subscription)
 
 
 def _on_noted_start(subscription: Subscription) -> OnStart:
@@ -59,32 +58,16 @@ def _on_noted_start(subscription: Subscription) -> OnStart:
     return start if on_call is None or subscription.request.role is Role.PRESENCE else start_and_call
 
 
-def _on_start_of_any(subscription: Subscription) -> OnStart:
+def _on_counted_start(subscription: Subscription) -> OnStart:
     tracing, graph_task, no_task = dynamo.tracing, tensors.task_function(), tensors.NO_TASK
     log, recomputing, counter = subscription.log, subscription.recomputing, subscription.log.starts.counter
-    matches = subscription.filter
-
-    def start(owner: Any) -> None:
-        if tracing():
-            return
-        if recomputing or graph_task() != no_task or not (matches is None or matches(owner)):
-            subscription.start(owner)
-        elif log.active:
-            subscription.called = True
-            next(counter)
-
-    return start
-
-
-def _on_start_of_member(subscription: Subscription, members: frozenset[object]) -> OnStart:
-    tracing, graph_task, no_task = dynamo.tracing, tensors.task_function(), tensors.NO_TASK
-    log, recomputing, counter = subscription.log, subscription.recomputing, subscription.log.starts.counter
+    matches = subscription.matches
 
     def start(owner: Any) -> None:
         if tracing():
             return
         try:
-            is_ours = owner in members
+            is_ours = matches is None or matches(owner)
         except Exception:  # noqa: BLE001  # an object of the user's, whose `__hash__` or `__eq__` may raise
             is_ours = False
         if not is_ours or recomputing or graph_task() != no_task:
@@ -98,12 +81,16 @@ def _on_start_of_member(subscription: Subscription, members: frozenset[object]) 
 
 def on_return(subscription: Subscription, places: tuple[int, ...], *, alone: bool) -> OnReturn:
     """Return the listener for returns, whose names are at some places of the arguments."""
-    tensor_type = tensors.tensor_type()
-    is_plain = subscription.keep is detached and subscription.log.thread is None and subscription.on_call is None
-    if tensor_type is None or not places or not is_plain or subscription.request.role is not Role.VALUES:
+    is_plain = subscription.log.thread is None and subscription.on_call is None
+    if not is_plain or subscription.request.role is not Role.VALUES:
         return _on_return_of_anything(subscription, places)
-    if alone and subscription.members is not None:
-        return _on_return_of_tensor(subscription, tensor_type, subscription.members)
+    if not places and subscription.request.call_kind == "assigned":
+        return _on_end(subscription)
+    if alone and places and subscription.keep in KEPT_QUICKLY and not subscription.request.reused:
+        return _on_value(subscription, "returned", subscription.spec.returned[0])
+    tensor_type = tensors.tensor_type()
+    if tensor_type is None or not places or subscription.keep is not detached:
+        return _on_return_of_anything(subscription, places)
     return _on_return_of_tensors(subscription, tensor_type, places)
 
 
@@ -140,40 +127,69 @@ def _leave(subscription: Subscription, line: int, owner: Any, values: tuple[Any,
         dynamo.leave(subscription, "returned", line, owner, tuple([name for name, _ in bound]), kept)
 
 
-# The common case: tensors that are detached, in all threads. The first is for one name in the modules of a model.
+def _on_end(subscription: Subscription) -> OnReturn:
+    """Return the listener for returns of calls whose assignments are recorded: they are only counted."""
+    tracing, log, recomputing = dynamo.tracing, subscription.log, subscription.recomputing
+    counter = log.ends.counter
+
+    # Another subscription's names may come with it.
+    def end(line: int, owner: Any, *_: Any) -> None:
+        if tracing():
+            _leave(subscription, line, owner, ())
+        elif subscription.concerns(owner) and log.active and get_ident() not in recomputing:
+            subscription.last_line = line
+            next(counter)
+
+    return end
 
 
-def _on_return_of_tensor(subscription: Subscription, tensor_type: type[Any], members: frozenset[object]) -> OnReturn:
+# The common case: tensors and plain values, in all threads. The first is for one name.
+
+
+def _on_value(  # noqa: C901  # as inside
+    subscription: Subscription, kind: str, name: str
+) -> Callable[[int, Any, Any], None]:
+    """Return what records the value of one name, as its function returns or assigns it."""
     tracing, top, root = dynamo.tracing, dynamo.top, dynamo.ROOT
-    log, recomputing, names = subscription.log, subscription.recomputing, subscription.spec.returned
+    log, recomputing, names, keep = subscription.log, subscription.recomputing, (name,), subscription.keep
     where = thread_and_frame if subscription.joined else get_ident
-    extend = log.raw.extend
-    header = RecordHeader(subscription.request, "returned", names)
+    matches, extend, module_type = subscription.matches, log.raw.extend, tensors.module_base() or ()
+    tensor_type, is_copied = tensors.tensor_type(), keep is on_cpu
+    header = RecordHeader(subscription.request, kind, names)
     length = HEADER_LENGTH + 2
 
-    def take(line: int, owner: Any, value: Any) -> None:
+    def take(line: int, owner: Any, value: Any) -> None:  # noqa: C901  # smaller functions would have to be called
         if tracing():
-            _leave(subscription, line, owner, (value,))
+            if value is not UNBOUND:
+                dynamo.leave(subscription, kind, line, owner, names, (keep(value),))
+            else:
+                dynamo.leave(subscription, kind, line, owner)
             return
+        value_type, version = type(value), None
         try:
-            is_ours = owner in members
-        except Exception:  # noqa: BLE001  # as above
-            is_ours = False
-        if type(value) is not tensor_type or recomputing or not is_ours:
+            is_quick = (matches is None or matches(owner)) and not recomputing
+            if value_type is not tensor_type:
+                recorded, is_quick = value, is_quick and value_type in PLAIN and value is not UNBOUND
+            elif is_quick:
+                recorded = value.detach()
+                try:
+                    recorded, version = (
+                        (recorded.to("cpu", copy=True), None) if is_copied else (recorded, recorded._version)
+                    )
+                except RuntimeError:
+                    is_quick = not is_copied  # an inference tensor does not count its changes
+        except Exception:  # noqa: BLE001  # an object of the user's, whose `__hash__` or `__eq__` may raise
+            is_quick = False
+        if not is_quick:
             if subscription.concerns(owner):
-                subscription.add("returned", line, owner, names, (value,))
+                subscription.add(kind, line, owner, names, (value,))
         elif log.active:
             if top[0] is not root:
                 dynamo.collect()
-            value = value.detach()
-            try:
-                version = value._version
-            except RuntimeError:
-                version = None  # an inference tensor does not count its changes
-            extend((header, line, owner, where(), value, version))
+            extend((header, line, owner if issubclass(type(owner), module_type) else None, where(), recorded, version))
             log.ahead -= 1
             if log.ahead < 0:
-                log.look((value,), length)
+                log.look((recorded,), length)
 
     return take
 
@@ -251,7 +267,18 @@ def _record_of_tensors(subscription: Subscription, tensor_type: type[Any]) -> On
 
 
 def on_assignment(subscription: Subscription, recorded: frozenset[str]) -> OnAssignment:
+    """Return the listener for assignments."""
     tracing = dynamo.tracing
+    is_plain = subscription.keep in KEPT_QUICKLY and subscription.log.thread is None
+    if is_plain and subscription.records and not subscription.request.reused:
+        takers = {name: _on_value(subscription, "assigned", name) for name in recorded}
+
+        def assign_quickly(line: int, name: str, owner: Any, value: Any) -> None:
+            taker = takers.get(name)
+            if taker is not None:
+                taker(line, owner, value)
+
+        return assign_quickly
 
     def assign(line: int, name: str, owner: Any, value: Any) -> None:
         if name not in recorded:

@@ -89,6 +89,8 @@ class Log:
         self.thread: int | None = None
         self.budget = Budget(limit)
         self.starts = _Count()
+        # Of calls of which no record tells that they returned.
+        self.ends = _Count()
         # How many records may come before the next check; not exact with several threads, and need not be.
         self.ahead = 0
         # Of cleared records: the names that had values, and whether any was not None; functions that finished a call.
@@ -130,7 +132,7 @@ class Log:
         return records
 
     def _note_functions(self, records: Iterable[Record]) -> None:
-        self.forgotten_functions.update(r.request.match.function for r in records if r.kind == "returned")
+        self.forgotten_functions.update(r.request.match.function for r in records if r.kind == r.request.call_kind)
 
     def clear(self) -> None:
         """Remove all records, note which names they had, and record again if the limit had been reached."""
@@ -144,6 +146,7 @@ class Log:
                 self._sharing.clear()
             self.budget.clear()
             self.starts.clear()
+            self.ends.clear()
         if self.full:
             self.full, self.warned_full, self.active = False, False, True
 

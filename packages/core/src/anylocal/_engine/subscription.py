@@ -42,6 +42,7 @@ class Subscription:
         "kept_none",
         "last_line",
         "log",
+        "matches",
         "members",
         "on_call",
         "others_called",
@@ -64,6 +65,8 @@ class Subscription:
         self.filter = request.match.filter
         # Those whose calls count, if a look-up in a set tells.
         self.members: frozenset[object] | None = self.filter.members() if type(self.filter) is IdentityFilter else None
+        # The filter, faster; it may raise what an object's own hash does.
+        self.matches = self.filter if self.members is None else self.members.__contains__
         self.spec = request.spec
         self.joined = request.joined
         self.on_call = request.on_call
