@@ -130,7 +130,7 @@ def _close(found: Sequence[Operands], sampled: Sequence[Sampled]) -> tuple[int, 
 
 
 def _in_bits(
-    bits: int, found: Sequence[Operands], sampled: Sequence[_Sampled]
+    bits: int, found: Sequence[Operands], sampled: Sequence[Sampled]
 ) -> tuple[int, list[Rounded], float, float]:
     rounded = [Rounded.of(each, bits) for each in found]
     errors = [own.errors(each) for own, each in zip(sampled, rounded, strict=True)]
