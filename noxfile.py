@@ -64,6 +64,9 @@ ZOO = ROOT / "docs" / "zoo"
 CONSUMER = "packages/core/tests/consumer.py"
 # Two threads: CI machines have two cores, and torch's default of one thread per core slows down busy machines.
 TEST_ENV = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
+# The tests of everything take several processes, each of which imports the libraries, and torch one thread in each.
+PARALLEL = (f"--numprocesses={min(4, os.cpu_count() or 1)}", "--dist=worksteal")
+PARALLEL_ENV = TEST_ENV | {"OMP_NUM_THREADS": "1"}
 
 
 @nox.session(venv_backend="none")
@@ -89,8 +92,9 @@ def tests(session: nox.Session) -> None:
             session.notify(f"tests-{version}")
     chosen = any((ROOT / argument.split("::")[0]).exists() for argument in session.posargs)
     paths = [] if chosen else [f"packages/{name}/{part}" for name in PACKAGES for part in ("src", "tests")]
+    options, env = ((), TEST_ENV) if chosen else (PARALLEL, PARALLEL_ENV)
     advice = "Run a failing test alone with: nox -s tests -- packages/<package>/tests/<file>.py::<test>"
-    _run(session, advice, python, "-m", "pytest", "--doctest-modules", *paths, *session.posargs, env=TEST_ENV)
+    _run(session, advice, python, "-m", "pytest", "--doctest-modules", *options, *paths, *session.posargs, env=env)
 
 
 @nox.session(venv_backend="none")
@@ -106,8 +110,8 @@ def matrix(session: nox.Session) -> None:
         python = _stack(session, version=version, pins=pins)
         report = ROOT / ".nox" / f"matrix-{row}.xml"
         paths = [f"packages/{name}/tests" for name in PACKAGES]
-        command = (python, "-m", "pytest", f"--junitxml={report}", *paths)
-        if session.run(*command, env=TEST_ENV, external=True, success_codes=[0, 1]) is not True:
+        command = (python, "-m", "pytest", f"--junitxml={report}", *PARALLEL, *paths)
+        if session.run(*command, env=PARALLEL_ENV, external=True, success_codes=[0, 1]) is not True:
             session.error(f"The tests of row {row} did not finish.")
         session.run(python, "docs/support.py", row, str(report), external=True)
         if not json.loads((SUPPORT / f"{row}.json").read_text("utf-8"))["green"]:
@@ -171,12 +175,29 @@ def scan(session: nox.Session) -> None:
 def _core_tests(session: nox.Session) -> None:
     """Run core's tests on this Python without torch, which they must not need."""
     session.install("-e", "packages/core[test]", *nox.project.dependency_groups(SETTINGS, "tests"))
-    session.run("python", "-m", "pytest", "packages/core/tests", *session.posargs, env=TEST_ENV)
+    session.run("python", "-m", "pytest", "packages/core/tests", *PARALLEL, *session.posargs, env=PARALLEL_ENV)
 
 
 # Named one by one, not by nox's parametrization: that would take the name `tests`, which must mean all.
 for _version in PYTHONS:
     nox.session(python=_version, name=f"tests-{_version}")(_core_tests)
+
+
+@nox.session(python=PYTHONS)
+def programs(session: nox.Session) -> None:
+    """Capture 20,000 generated programs, different ones each time (arguments after -- go to pytest)."""
+    session.install("-e", "packages/core[test]", *nox.project.dependency_groups(SETTINGS, "tests"))
+    test = "packages/core/tests/test_generated_programs.py"
+    session.run("python", "-m", "pytest", test, *session.posargs, env=TEST_ENV | {"ANYLOCAL_EXAMPLES": "20000"})
+
+
+@nox.session(venv_backend="none")
+def nightly(session: nox.Session) -> None:
+    """Run what takes hours: generated programs, the corpus, the zoo, the scan, and the GPU's table if there is one."""
+    for name in (*(f"programs-{version}" for version in PYTHONS), "scan", "zoo", "corpus"):
+        session.notify(name)
+    # Without a CUDA device, it says so.
+    session.notify("bench", posargs=["gpu"])
 
 
 @nox.session(python=PYTHONS[0])
