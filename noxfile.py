@@ -270,6 +270,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def sizes(session: nox.Session) -> None:
+    """Measure what each installation takes on disk, and create the page of it."""
+    session.run(_stack(session), "docs/sizes.py", external=True)
+
+
+@nox.session(venv_backend="none")
 def instructions(session: nox.Session) -> None:
     """Count the instructions of the most-used paths, with valgrind: 5 % more fail (-- --update accepts them)."""
     _run(session, "See the list above.", _stack(session), "benchmarks/_gate.py", *session.posargs)

@@ -26,6 +26,7 @@ os.environ.setdefault("SCENES", str(HERE / "_build" / "scenes"))
 
 import front  # noqa: E402  # after what it reads at import
 import live  # noqa: E402  # after what it reads at import
+import llms  # noqa: E402  # after what it reads at import
 import notebooks  # noqa: E402  # after what it reads at import
 import speed  # noqa: E402  # after what it reads at import
 from docutils import nodes  # noqa: E402  # after what it reads at import
@@ -195,3 +196,4 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", front.draw, priority=100)
     app.connect("builder-inited", speed.draw)
     app.connect("build-finished", live.write)
+    app.connect("build-finished", llms.write)

@@ -6,9 +6,21 @@ from pathlib import Path
 
 PAGES = [
     # Tutorials
-    *["first_capture", "vit", "bert", "plain_function", "edit"],
+    *["first_capture", "vit", "bert", "plain_function", "edit", "sixty_lines"],
     # How-to
-    *["registers", "rectangles", "swin", "padding", "generate", "image_text", "fused", "compile", "paper", "share"],
+    *[
+        "registers",
+        "rectangles",
+        "swin",
+        "padding",
+        "generate",
+        "image_text",
+        "fused",
+        "maintainers",
+        "compile",
+        "paper",
+        "share",
+    ],
     *["store", "dataset", "adapter", "fork"],
     # Gallery
     *["heatmap", "heads", "model", "entropy", "difference"],

@@ -1,12 +1,13 @@
 """Join builds of several versions to one site: ``python docs/_make/versions.py FOLDER https://host/site/``.
 
 The folder has a folder for each version, such as ``0.2`` and ``dev``. This writes the list for the switch of the theme,
-and a front page that leads to the newest version. Pages of all versions read the same list: old ones know new ones.
+which the pages of all versions read, a front page that leads to the newest version, and a copy of its ``llms.txt``.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def main(folder: str, url: str) -> int:
         return 1
     (site / "switcher.json").write_text(json.dumps(switcher(names, url), indent=2) + "\n", "utf-8")
     (site / "index.html").write_text(FRONT.format(newest=names[0], url=f"{url}{names[0]}/"), "utf-8")
+    # Where it is looked for; its links have the whole address.
+    shutil.copy(site / names[0] / "llms.txt", site)
     # Folders that start with an underscore are served, too.
     (site / ".nojekyll").touch()
     print(f"{url} has {', '.join(names)}, and leads to {names[0]}.")

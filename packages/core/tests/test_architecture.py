@@ -6,6 +6,7 @@ import ast
 import importlib
 import itertools
 import tomllib
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -114,6 +115,14 @@ def test_an_adapter_has_the_version_of_core_and_requires_its_minor(adapter: Path
     major, minor, _ = map(int, core["version"].split("."))
     assert own["version"] == core["version"]
     assert f"anylocal[plot,torch]>={major}.{minor}.0,<{major}.{minor + 1}" in own["dependencies"]
+
+
+def test_core_is_small_and_has_one_dependency() -> None:
+    """Its wheel, which has each file compressed, and that of `bytecode` together are a download of less than 1 MB."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    files = [path for path in CORE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert [line.partition(">")[0] for line in project["dependencies"]] == ["bytecode"]
+    assert sum(len(zlib.compress(path.read_bytes())) for path in files) < 900_000
 
 
 def test_core_is_public_faces_and_five_wings() -> None:
