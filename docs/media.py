@@ -1,4 +1,4 @@
-"""Write the table of models that read images into media.md, from what the tests check; ``nox -s docs`` runs this."""
+"""Write the tables of models into media.md, from what the tests check; ``nox -s docs`` runs this."""
 # ruff: noqa: INP001  # `docs` is not a package
 
 from __future__ import annotations
@@ -12,12 +12,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = Path(__file__).parent / "media.md"
-START, END = "<!-- types -->\n", "<!-- end of types -->\n"
 
 
 def table() -> str:
     """Return the table of all types that are tested, and of those whose tokens are no patches."""
     return "".join(["| model | a token of an image | two images in the test's text |\n", "|---|---|---|\n", *_rows()])
+
+
+def vision() -> str:
+    """Return the table of vision models whose grids are those of videos and feature maps."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "packages"))
+    types: Any = import_module("bert_adapter.tests.vision_types")
+    rows = [f"| {kind.name} | {kind.queries} | {kind.keys} |\n" for kind in types.VISION_TYPES]
+    rows += [f"| {name} | {why} | |\n" for name, why in types.NOT_KNOWN.items()]
+    return "".join(["| model | queries in the test | keys in the test |\n", "|---|---|---|\n", *rows])
+
+
+def _with(page: str, name: str, made: str) -> str:
+    """Return the page with a table between its marks."""
+    before, _, rest = page.partition(f"<!-- {name} -->\n")
+    _, _, after = rest.partition(f"<!-- end of {name} -->\n")
+    return f"{before}<!-- {name} -->\n\n{made}\n<!-- end of {name} -->\n{after}"
 
 
 def _rows() -> Iterator[str]:
@@ -31,6 +46,5 @@ def _rows() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    before, _, rest = PAGE.read_text("utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{START}\n{table()}\n{END}{after}", encoding="utf-8")
+    written = _with(PAGE.read_text("utf-8"), "types", table())
+    PAGE.write_text(_with(written, "vision", vision()), encoding="utf-8")

@@ -31,6 +31,7 @@ from anylocal.attention import (
     PlacedPatches,
     Tokens,
     TopK,
+    VideoPatches,
     capture_attention,
     distance,
     entropy,
@@ -192,6 +193,9 @@ def positions() -> None:
     assert_type(patches.labels(), list[str])
     assert_type(patches.box(0), tuple[float, float, float, float])
     assert_type(patches.split(torch.ones(197)), tuple[torch.Tensor, torch.Tensor])
+    video = VideoPatches((2, 14, 14), prefix=("cls",), image_size=(224, 224))
+    assert_type(video.cell(3), tuple[int, int, int] | None)
+    assert_type(video.split(torch.ones(393)), tuple[torch.Tensor, torch.Tensor])
     windows = PlacedPatches((2, 4), [[0, 1, 4, 5], [2, 3, 6, 7]])
     assert_type(windows.find(1, 3), tuple[int, int])
     assert_type(windows.cell(3, sample=1), tuple[int, int] | None)

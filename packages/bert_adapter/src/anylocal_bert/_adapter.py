@@ -26,6 +26,7 @@ from anylocal.adapter import (
 from anylocal.errors import UnsupportedError
 from anylocal_bert._caches import cache_methods, cache_observations, note_caches
 from anylocal_bert._flash import IS_READ as FLASH_IS_READ
+from anylocal_bert._grids import grid_observations, has_grids
 from anylocal_bert._implementations import chosen_implementations, functions_of, implementations
 from anylocal_bert._layout import four_axes, unpacked
 from anylocal_bert._media import media_observations, note_input
@@ -151,7 +152,8 @@ class TransformersAdapter(Adapter):
             yield from cache_observations(model)
             yield from media_observations(model)
         yield from sound_observations(model)
-        if any(issubclass(kind, torch.nn.Conv2d) for kind in kinds):
+        yield from grid_observations(model)
+        if has_grids(model) or any(issubclass(kind, torch.nn.Conv2d) for kind in kinds):
             for function in functions_in(torch.nn.Conv2d.forward):
                 yield Observation(function, arguments=("input",), keep=_shape)
 

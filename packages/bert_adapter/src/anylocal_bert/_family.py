@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -14,15 +14,16 @@ from anylocal.attention import Patches
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import torch
 
     from anylocal import Call
-    from anylocal.adapter import InputContext, Observation, Reading
+    from anylocal.adapter import InputContext, MapAxes, Observation, Reading
     from anylocal.attention import Axis
 
     ReadMedia: TypeAlias = Callable[[Any, Mapping[str, Any]], Iterable["Run | str"]]
+    ReadGrids: TypeAlias = Callable[["Layer"], MapAxes | None]
     Windows: TypeAlias = Callable[[Call, InputContext, int, tuple[int, int] | None], Axis | None]
 
 # What several families have in place of a map.
@@ -46,6 +47,17 @@ class Run(NamedTuple):
     view: str = ""
     seconds: float | None = None
     """How much later each frame of a sound begins."""
+
+
+class Layer(NamedTuple):
+    """An attention layer inside a model that has grids of its own kind."""
+
+    owner: Any
+    """The model, a module."""
+    name: str
+    """The layer's name inside it."""
+    given: Callable[[str], Any]
+    """From the name of a convolution inside the model to the shape of its input; from "" to the model's own input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +92,8 @@ class Family:
     their patches are not known."""
     sounds: Mapping[str, Callable[[Any], Iterable[torch.nn.Module]]] = field(default_factory=dict)
     """By a pattern of encoders of sound: from one to the convolutions that make frames of its input."""
+    grids: Mapping[str, ReadGrids] = field(default_factory=dict)
+    """By a pattern of models: from a layer inside one to the patches that it relates, of a video or a feature map."""
     unsupported: Mapping[str, str] = field(default_factory=dict)
     """By a pattern of classes that have no map, though they are called attention or replace it: what they are."""
     supported: str = ""

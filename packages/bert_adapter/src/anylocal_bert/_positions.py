@@ -14,6 +14,7 @@ import torch
 from anylocal.adapter import InputContext, MapAxes
 from anylocal.attention import Axis, Patches, PlacedPatches, Tokens
 from anylocal_bert._caches import begin, note_start, reaching_back
+from anylocal_bert._grids import grids_of
 from anylocal_bert._media import media_between, note_media, with_placeholders
 from anylocal_bert._places import behind_virtual_tokens, virtual_tokens, with_free_places, with_virtual_tokens
 from anylocal_bert._sounds import frames_of
@@ -47,7 +48,7 @@ class Positions:
 
     def axes(self) -> MapAxes:
         """Return the axes of the queries and the keys, None where they are not known."""
-        special = self._windows() or self._sound()
+        special = self._windows() or self._sound() or self._grids()
         if special is not None:
             return special
         if self.source is None or isinstance(self.source.module, torch.nn.Embedding):
@@ -71,6 +72,12 @@ class Positions:
         if axis is None or self.queries != self.keys or self.batch % count:
             return None
         return MapAxes(axis, axis, count)
+
+    def _grids(self) -> MapAxes | None:
+        found = grids_of(self.call.name, self.queries, self.keys, self.context)
+        if found is None or self.batch % found.windows:
+            return None
+        return MapAxes(_for_each(found.queries, self.batch), _for_each(found.keys, self.batch), found.windows)
 
     def _sound(self) -> MapAxes | None:
         """Return the frames of a sound whose length is known, None where there is none."""

@@ -25,6 +25,7 @@ try:
     from anylocal._maps.rollout import rollout
     from anylocal._maps.statistics import entropy, head_agreement, prefix_mass, sink_mass
     from anylocal._maps.tokens import Tokens
+    from anylocal._maps.video_patches import VideoPatches
     from anylocal._maps.words import merge_words
     from anylocal._readout.one_door import capture_attention
 except ModuleNotFoundError as error:
@@ -45,6 +46,7 @@ __all__ = [
     "PlacedPatches",
     "Tokens",
     "TopK",
+    "VideoPatches",
     "capture_attention",
     "distance",
     "entropy",

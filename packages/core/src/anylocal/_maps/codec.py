@@ -9,12 +9,13 @@ from anylocal._maps.patches import Patches
 from anylocal._maps.placed import PlacedPatches
 from anylocal._maps.positions import Axis, Named
 from anylocal._maps.tokens import Tokens
+from anylocal._maps.video_patches import VideoPatches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _KINDS: Final[Mapping[str, type[Axis]]] = {
-    kind.__name__: kind for kind in (Axis, Named, Patches, PlacedPatches, Tokens)
+    kind.__name__: kind for kind in (Axis, Named, Patches, PlacedPatches, Tokens, VideoPatches)
 }
 
 
@@ -25,6 +26,8 @@ def encode(axis: Axis) -> dict[str, Any]:
             return {"kind": "Patches", **_image(axis)}
         case PlacedPatches(places=places):
             return {"kind": "PlacedPatches", **_image(axis), "places": places}
+        case VideoPatches(grid=grid, prefix=prefix, image_size=size):
+            return {"kind": "VideoPatches", "grid": grid, "prefix": prefix, "image_size": size}
         case Named(names=names):
             return {"kind": "Named", "names": names}
         case Tokens(texts=texts, start=start):

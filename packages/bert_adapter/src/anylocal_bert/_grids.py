@@ -1,0 +1,73 @@
+"""Grids of patches that layers attend to beside the patches of a vision transformer: of videos and of feature maps."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from anylocal.adapter import MapAxes, Observation, argument_names, functions_in, module_names
+from anylocal_bert._family import Layer
+from anylocal_bert._sources import around
+from anylocal_bert.families import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anylocal.adapter import InputContext
+    from anylocal.attention import Axis
+    from anylocal_bert._family import ReadGrids
+
+_GIVEN: Final = ("pixel_values", "pixel_values_videos", "spatial_shapes")
+
+
+def grid_observations(model: torch.nn.Module) -> Iterator[Observation]:
+    """Yield what records the sizes of images and videos, and of what convolutions are given."""
+    kinds: Any = dict.fromkeys(type(module) for module in model.modules())
+    for cls in (cls for cls in kinds if _reader(cls) is not None):
+        for function in functions_in(cls.forward):
+            names = tuple(name for name in _GIVEN if name in argument_names(function.__code__))
+            if names:
+                yield Observation(function, arguments=names, keep=_kept)
+
+
+def has_grids(model: torch.nn.Module) -> bool:
+    """Return whether a part of a model has grids of its own kind."""
+    return any(_reader(type(module)) is not None for module in model.modules())
+
+
+def grids_of(name: str, queries: int, keys: int, context: InputContext) -> MapAxes | None:
+    """Return the axes of a layer, each where it has as many positions; None where no family knows them."""
+    modules: dict[str, Any] = context.memory.setdefault("modules", dict(module_names(context.model)))
+    owner = next((each for each in around(name) if each in modules and _reader(type(modules[each])) is not None), None)
+    read = None if owner is None else _reader(type(modules[owner]))
+    if owner is None or read is None:
+        return None
+
+    def seen(part: str) -> Any:
+        inner = f"{owner}.{part}".strip(".")
+        found = context.seen.get(inner, {})
+        return found if not part else found.get("input")
+
+    found = read(Layer(modules[owner], name.removeprefix(owner).strip("."), seen))
+    if found is None:
+        return None
+    made = MapAxes(_fitting(found.queries, queries), _fitting(found.keys, keys), found.windows)
+    return None if made.queries is None and made.keys is None else made
+
+
+def _fitting(axis: Axis | None, length: int) -> Axis | None:
+    return axis if axis is not None and len(axis) == length else None
+
+
+def _reader(cls: type) -> ReadGrids | None:
+    patterns = (pair for family in FAMILIES for pair in family.grids.items())
+    return next((read for pattern, read in patterns if re.fullmatch(pattern, cls.__name__)), None)
+
+
+def _kept(value: Any) -> Any:
+    """Return the numbers of grids, and of an image only its shape."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return tuple(value.shape) if value.is_floating_point() else value.detach().clone()
