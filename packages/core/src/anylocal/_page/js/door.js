@@ -3,6 +3,7 @@ import { host } from "./host.js";
 import { data, state } from "./state.js";
 import { lineOf, open } from "./weights.js";
 
+/** @type {Record<string, any[]>} */
 const CHOICES = { way: ["query", "key"], norm: ["default", "linear", "sqrt", "log", "rank"], scale: ["own", "one"], padding: [true, false], special: [true, false], words: [true, false] };
 const TOGETHER = ["mean", "max"];
 

@@ -34,7 +34,7 @@ function ask(name, position) {
 }
 
 function fillControls() {
-  const options = (values) => values.map(([value, text]) => new Option(text, value));
+  const options = (values) => values.map(([value, text]) => new Option(text, String(value)));
   $("layer").replaceChildren(...options(data.layers.map(({ name, short }, at) => [at, name || short])));
   $("sample").replaceChildren(...options(data.samples.map((sample, at) => [at, sample])));
   $("sample-label").hidden = data.samples.length === 1;
@@ -52,7 +52,7 @@ function fitControls() {
   state.query = clamp(state.query, queries().length);
   state.key = clamp(state.key, keys().length);
   const choices = [...Array.from({ length: heads }, (_, head) => [head, `${head}`]), ["mean", "mean of heads"], ["max", "max of heads"]];
-  if ($("head").options.length !== choices.length) $("head").replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
+  if ($("head").options.length !== choices.length) $("head").replaceChildren(...choices.map(([value, text]) => new Option(String(text), String(value))));
   $("layer").value = String(state.layer);
   $("head").value = String(state.head);
   $("window-label").hidden = windows === 1;

@@ -46,7 +46,8 @@ function fill(table, title, values) {
   caption.textContent = title;
   table.replaceChildren(caption, ...values.map(([name, value]) => {
     const row = document.createElement("tr");
-    const [head, cell, bar] = ["th", "td", "td"].map((tag) => document.createElement(tag));
+    const head = document.createElement("th");
+    const [cell, bar] = [0, 1].map(() => document.createElement("td"));
     head.scope = "row";
     head.textContent = name;
     cell.textContent = Math.abs(value) < 1 ? rounded(Math.abs(value)).replace(/^/, value < 0 ? "−" : "") : number(value);

@@ -12,6 +12,13 @@ export const pictures = data.images.map((source) => {
 });
 
 class Panel {
+  /** @type {any} */
+  axis;
+  /** @type {any[]} */
+  groups = [];
+  /** @type {((position: number, window: number) => void) | null} */
+  choose = null;
+
   constructor(root, title) {
     this.root = root;
     this.root.replaceChildren();
@@ -22,11 +29,11 @@ class Panel {
     this.canvas = document.createElement("canvas");
     this.canvas.setAttribute("aria-hidden", "true");
     this.root.append(this.title, this.tokens, this.canvas);
-    this.tokens.addEventListener("pointerover", ({ target }) => {
+    this.tokens.addEventListener("pointerover", (/** @type {any} */ { target }) => {
       this.pick(target.dataset.positions?.split(" ")[0]);
       this.name(target);
     });
-    this.tokens.addEventListener("click", ({ target }) => this.pick(target.dataset?.positions?.split(" ")[0]));
+    this.tokens.addEventListener("click", (/** @type {any} */ { target }) => this.pick(target.dataset?.positions?.split(" ")[0]));
     for (const kind of ["pointermove", "pointerdown"]) this.canvas.addEventListener(kind, (event) => this.pickCell(event));
   }
 

@@ -64,15 +64,16 @@ function pngOf({ wide, high, parts }, scale) {
   [canvas.width, canvas.height] = [Math.round(scale * wide), Math.round(scale * high)];
   const drawing = canvas.getContext("2d");
   drawing.scale(scale, scale);
+  /** @type {Record<string, (part: any) => void>} */
   const draw = {
-    box({ box, fill, stroke }) {
+    box({ box: [x, y, w, h], fill, stroke }) {
       Object.assign(drawing, { fillStyle: fill, strokeStyle: stroke, lineWidth: 2 });
-      if (fill) drawing.fillRect(...box);
-      if (stroke) drawing.strokeRect(...box);
+      if (fill) drawing.fillRect(x, y, w, h);
+      if (stroke) drawing.strokeRect(x, y, w, h);
     },
-    image({ node, box }) {
+    image({ node, box: [x, y, w, h] }) {
       drawing.imageSmoothingEnabled = node.id !== "map";
-      drawing.drawImage(node, ...box);
+      drawing.drawImage(node, x, y, w, h);
     },
     line({ dx, dy, path, style, width, opacity }) {
       drawing.save();
@@ -99,6 +100,7 @@ function svgOf({ wide, high, parts }, scale) {
   };
   const [width, height] = [scale * wide, scale * high].map(Math.round);
   const root = element("svg", { width, height, viewBox: `0 0 ${wide} ${high}` });
+  /** @type {Record<string, (part: any) => Element>} */
   const elementOf = {
     box: ({ box: [x, y, w, h], fill = "none", stroke = "none" }) => element("rect", { x, y, width: w, height: h, fill, stroke, "stroke-width": 2 }),
     image: ({ node, box: [x, y, w, h] }) => element("image", { x, y, width: w, height: h, href: node.toDataURL(), preserveAspectRatio: "none", style: node.id === "map" ? "image-rendering: pixelated" : "" }),
