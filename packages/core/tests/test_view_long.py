@@ -45,3 +45,20 @@ def test_thumbnails_stand_for_a_long_map_until_it_is_drawn(chromium: Browser, tm
     assert tab.evaluate("sketch") == {"width": cells, "height": cells, "list": 5, "drawn": "not yet"}
     assert tab.locator("#map").evaluate("node => node.width") == 327
     tab.close()
+
+
+def test_of_two_columns_both_are_used(chromium: Browser, tmp_path: Path) -> None:
+    """On a tablet, the map is below the thumbnails, beside the query, whether they are many or few."""
+    tab = chromium.new_page(viewport={"width": 1024, "height": 800})
+    for layers in (1, 12):
+        maps = [AttentionMap.from_weights(torch.rand(1, 6, 9, 9).softmax(-1), name=str(at)) for at in range(layers)]
+        tab.goto(explore(maps).save(tmp_path / "page.html").as_uri())
+        tab.wait_for_selector("html[data-drawn]")
+        overview, stage, detail = (
+            tab.locator(f"#{name}").bounding_box() or {} for name in ("overview", "stage", "detail")
+        )
+        assert overview["y"] == stage["y"]
+        assert overview["x"] == detail["x"] < stage["x"]
+        gap = detail["y"] - overview["y"] - overview["height"]
+        assert 0 < gap < 30
+    tab.close()
