@@ -48,7 +48,7 @@ def test_thumbnails_stand_for_a_long_map_until_it_is_drawn(chromium: Browser, tm
 
 
 def test_of_two_columns_both_are_used(chromium: Browser, tmp_path: Path) -> None:
-    """On a tablet, the map is below the thumbnails, beside the query, whether they are many or few."""
+    """On a tablet, the map is below the thumbnails, be they many or few, and the query stays beside it."""
     tab = chromium.new_page(viewport={"width": 1024, "height": 800})
     for layers in (1, 12):
         maps = [AttentionMap.from_weights(torch.rand(1, 6, 9, 9).softmax(-1), name=str(at)) for at in range(layers)]
@@ -61,4 +61,7 @@ def test_of_two_columns_both_are_used(chromium: Browser, tmp_path: Path) -> None
         assert overview["x"] == detail["x"] < stage["x"]
         gap = detail["y"] - overview["y"] - overview["height"]
         assert 0 < gap < 30
+        tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+        tab.wait_for_function("() => document.getElementById('stage').getBoundingClientRect().top >= 0")
+        tab.evaluate("scrollTo(0, 0)")
     tab.close()
