@@ -67,6 +67,17 @@ f"{len(long.html) / 1e6:.1f} MB for {4 * 1500**2 / 1e6:.0f} million weights"
 print(maps[2].explain("animal", "because", head=3))
 
 # %%
+# Two captures
+# ------------
+#
+# Give the maps of another checkpoint, of another input of the same length, or of
+# another head. The page shows the difference, red where the first has more, and both
+# side by side, at one query, layer and head:
+
+other = capture_text(model, tokenizer, TEXT.replace("tired", "wide"))
+explore(maps, other, title="Tired, or wide?")
+
+# %%
 # Links and scripts
 # -----------------
 #
@@ -80,6 +91,8 @@ print(maps[2].explain("animal", "because", head=3))
 #    const column = await anylocal.column({ layer: 2, head: "mean", key: 5 });
 #    await anylocal.setState({ layer: 2, head: 3, query: 5 });
 #    anylocal.state();
+#    // Of a page that compares: "a", "b" or "difference".
+#    const before = await anylocal.row({ side: "b", query: 5 });
 #
 # A widget in notebooks
 # ---------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import importlib.util
+import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,3 +73,17 @@ def show(chromium: Browser, tmp_path: Path) -> Iterator[Any]:
     for tab in tabs:
         tab.close()
     assert errors == []
+
+
+@pytest.fixture
+def pixels() -> Any:
+    """Return a function that reads the pixels of a canvas, (height, width, 4)."""
+    import numpy as np
+    from PIL import Image
+
+    def read(tab: Tab, selector: str) -> Any:
+        address = tab.locator(selector).evaluate("node => node.toDataURL()")
+        image = Image.open(io.BytesIO(base64.b64decode(address.split(",")[1])))
+        return np.asarray(image.convert("RGBA")).astype(int)
+
+    return read

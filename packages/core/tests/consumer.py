@@ -232,6 +232,7 @@ def pictures(maps: AttentionMaps, ax: Axes, figure: Figure) -> None:
     page = view.explore(maps, layers=[0, "blocks.1.attn"], title="maps")
     assert_type(page, view.Page)
     assert_type(page.save("attention.html"), Path)
+    assert_type(view.explore(maps[0], maps[1], limit=None), view.Page)
     view.widget(maps, samples=0).selection = {"head": 3}
 
 

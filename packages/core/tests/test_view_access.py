@@ -41,12 +41,14 @@ TEXT = Tokens(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("axis", [TEXT, Patches((1, 5), image_size=(16, 80))], ids=["text", "image"])
-def test_axe_finds_no_violation(axis: Tokens | Patches, scheme: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compared", [False, True], ids=["one", "two"])
+def test_axe_finds_no_violation(axis: Tokens | Patches, scheme: str, tmp_path: Path, *, compared: bool) -> None:
     """Names, roles and contrast of the page, and of the dialog in it."""
     script = axe()
     weights = (2 * torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))).softmax(-1)
     images = torch.rand(3, 16, 80) if isinstance(axis, Patches) else None
-    page = explore(AttentionMap.from_weights(weights, name="layer", queries=axis, keys=axis), images=images)
+    attention = AttentionMap.from_weights(weights, name="layer", queries=axis, keys=axis)
+    page = explore(attention, attention if compared else None, images=images)
     with browser() as chromium:
         tab = chromium.new_page(color_scheme=scheme)  # type: ignore[arg-type]  # one of the literals
         tab.goto(page.save(tmp_path / "page.html").as_uri())

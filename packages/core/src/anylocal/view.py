@@ -26,6 +26,7 @@ try:
     from anylocal._maps.tokens import Tokens
     from anylocal._page.computed import pack_operands
     from anylocal._page.markup import as_text, page_of
+    from anylocal._page.pair import add_other, paired
     from anylocal._page.payload import pack, thumbs_text
     from anylocal._page.shown import Shown
 except ModuleNotFoundError as error:
@@ -122,8 +123,10 @@ class Page:
 
 def explore(
     maps: AttentionMap | Iterable[AttentionMap],
+    other: AttentionMap | Iterable[AttentionMap] | None = None,
     *,
     images: ImageLike | Sequence[ImageLike] | None = None,
+    other_images: ImageLike | Sequence[ImageLike] | None = None,
     tokens: Sequence[str] | Sequence[Sequence[str]] | Tokens | None = None,
     layers: int | str | Sequence[int | str] | None = None,
     samples: int | Sequence[int] | None = None,
@@ -144,9 +147,15 @@ def explore(
     ----------
     maps : AttentionMaps, AttentionMap or iterable of AttentionMap
         The layers of one forward pass. Their axes may differ: windows, pooled keys, a decoder and its encoder.
+    other : AttentionMaps, AttentionMap or iterable of AttentionMap, optional
+        Maps of the same shapes to compare with: of another checkpoint, another input, or another head, as a map of that
+        head alone. The page shows the difference, `maps` - `other`, with 0 in the middle of its scale, and both side by
+        side, at the same query, layer and head.
     images : torch.Tensor, numpy.ndarray, PIL.Image.Image or Photograph, or sequence of them, optional
         The model's input, in its size: one image, the batch, or an image for each sample. Without it, patches are
         drawn on an empty background.
+    other_images : as images, optional
+        The input of `other`, if it is not that of `maps`.
     tokens : Tokens, sequence of str, or sequence of sequences of str, optional
         The tokens of one text, or of each sample, for axes of their length. They replace known tokens, such as the ids
         of a capture without a tokenizer; known padding, special tokens, words and sentences are kept.
@@ -177,7 +186,8 @@ def explore(
     StateError, ChoiceError
         If there are no maps, or they belong to several forward passes.
     ShapeError
-        If the layers have batches of different sizes, or the images or the tokens do not fit them.
+        If the layers have batches of different sizes, the images or the tokens do not fit them, or `other` has maps of
+        other shapes or positions.
     NameNotFoundError, PositionError
         If a layer or a sample does not exist.
 
@@ -198,7 +208,8 @@ def explore(
     that is driven by one, find ``globalThis.anylocal``. ``row({layer, head, query, sample})`` is a promise of a
     Float32Array, the weights of a query, and ``column({layer, head, key, sample})`` of those that a key gets; a layer
     is its name or its number on the page, a head a number, "mean" or "max", a sample its number in the batch, and what
-    is left out is what the page shows. ``state()`` is what it shows; ``setState({…})`` changes some of it, and is a
+    is left out is what the page shows. Of a page that compares, ``side: "a"`` reads from `maps`, ``"b"`` from `other`,
+    and ``"difference"`` from both. ``state()`` is what it shows; ``setState({…})`` changes some of it, and is a
     promise that is fulfilled when it is drawn. What is not there rejects the promise with a RangeError.
 
     Scales end where those of `anylocal.plot` do: at a robust maximum of the patches or words. Greater weights, which
@@ -214,10 +225,26 @@ def explore(
     >>> page = explore(attention)
     >>> page.title, page.error < 1 / 255
     ('Attention of 1 layer, 4 heads', True)
+
+    Two heads of a layer, compared:
+
+    >>> heads = [AttentionMap.from_weights(attention[:, [head]], queries=axis, keys=axis) for head in (0, 3)]
+    >>> explore(*heads, title="Heads 0 and 3").title
+    'Heads 0 and 3'
     """
     shown = Shown.of(maps, "explore", images=images, tokens=tokens, layers=layers, samples=samples, mean=mean, std=std)
-    packed = _packed(shown.layers, shown.samples, limit, sum(map(len, shown.sources)))
-    data = shown.described(packed, cmap)
+    alone = [shown]
+    if other is not None:
+        second = shown.alike(other, images if other_images is None else other_images, tokens=tokens, mean=mean, std=std)
+        alone.append(second)
+    elif other_images is not None:
+        raise OptionError("other_images= was given, but no other maps to compare with; give both or neither.")
+    sides = paired(*alone) if len(alone) > 1 else alone
+    every = [layer for side in sides for layer in side.layers]
+    packed = _packed(every, shown.samples, limit, sum(len(source) for side in alone for source in side.sources))
+    data = sides[0].described(packed[: len(shown.layers)], cmap)
+    if len(alone) > 1:
+        add_other(data, alone, sides[1], packed[len(shown.layers) :])
     blobs = [("thumbs", thumbs_text(packed)), *((f"layer-{at}", layer.text) for at, layer in enumerate(packed))]
     name = as_text(title or shown.title)
     return Page(page_of(name, data, blobs), name, data["error"])

@@ -17,8 +17,8 @@ from PIL import Image
 from anylocal._drawing.grid import row_names
 from anylocal._drawing.image import as_seen, pixels_of
 from anylocal._drawing.norms import DECADES, KNOTS
-from anylocal._drawing.overlay import BACKGROUND, OVER_IMAGE, overlay_colormap
-from anylocal._drawing.scale import CMAP, EVEN, FEW_KEYS, FEW_VALUES, colormap_of, top_of
+from anylocal._drawing.overlay import BACKGROUND, GAMMA, OPACITY, OVER_IMAGE, overlay_colormap
+from anylocal._drawing.scale import CMAP, DIVERGING, EVEN, FEW_KEYS, FEW_VALUES, colormap_of, top_of
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.patches import Patches
 from anylocal._maps.placed import PlacedPatches
@@ -27,11 +27,13 @@ from anylocal._maps.tokens import Tokens
 from anylocal.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from anylocal._drawing.image import ImageLike, Pixels, Statistics
     from anylocal._drawing.scale import Cmap
     from anylocal._page.payload import Layer
 
-_COLOURS = 256
+_STEPS: Final = np.linspace(0, 1, 256)
 
 
 def describe(
@@ -73,7 +75,7 @@ def describe(
         "even": EVEN,
         "decades": math.log10(DECADES),
         "knots": KNOTS,
-        "axes": [_describe_axis(axis, samples, windows) for axis, windows in axes],
+        "axes": [describe_axis(axis, samples, windows) for axis, windows in axes],
         "samples": list(samples),
         "batch": layers[0].images,
         "start": {"layer": len(layers) - 1, "head": "mean", "query": _middle(layers[-1].queries, samples[0])},
@@ -162,12 +164,21 @@ def colours_of(cmap: Cmap | None) -> dict[str, Any]:
         "map": colormap_of(CMAP if cmap is None else cmap),
         "image": overlay_colormap(OVER_IMAGE if cmap is None else cmap),
     }
-    steps = np.linspace(0, 1, _COLOURS)
-    found = {
-        name: base64.b64encode(np.asarray(table(steps, bytes=True)).tobytes()).decode("ascii")
-        for name, table in tables.items()
-    }
+    found = {name: _bytes_of(table(_STEPS)) for name, table in tables.items()}
     return found | {"background": round(255 * float(BACKGROUND))}
+
+
+def difference_colours() -> dict[str, str]:
+    """Return the colours of differences; over images, nothing covers the image where there is none."""
+    colours = np.asarray(colormap_of(DIVERGING)(_STEPS))
+    over = colours.copy()
+    over[:, 3] *= OPACITY * np.abs(2 * _STEPS - 1) ** GAMMA
+    return {"difference": _bytes_of(colours), "differenceImage": _bytes_of(over)}
+
+
+def _bytes_of(colours: npt.ArrayLike) -> str:
+    made = (255 * np.asarray(colours)).astype(np.uint8)
+    return base64.b64encode(made.tobytes()).decode("ascii")
 
 
 def sources_of(
@@ -215,7 +226,7 @@ def _data_url(pixels: Pixels) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _describe_axis(axis: Axis, samples: Sequence[int], windows: int) -> dict[str, Any]:
+def describe_axis(axis: Axis, samples: Sequence[int], windows: int) -> dict[str, Any]:
     found: dict[str, Any]
     match axis:
         case Patches() | PlacedPatches():

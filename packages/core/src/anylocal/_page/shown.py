@@ -54,6 +54,27 @@ class Shown:
         sources = [] if images is None else sources_of(images, chosen, numbers, mean, std)
         return cls(given, places, chosen, numbers, sources)
 
+    def alike(
+        self,
+        maps: AttentionMap | Iterable[AttentionMap],
+        images: ImageLike | Sequence[ImageLike] | None,
+        *,
+        tokens: Sequence[str] | Sequence[Sequence[str]] | Tokens | None,
+        mean: Statistics,
+        std: Statistics,
+    ) -> Shown:
+        """Choose the same layers, by their places, and samples of other maps."""
+        given = layers_of(maps_of(maps, "explore"), "explore")
+        if len(given) != len(self.given):
+            msg = (
+                f"explore compares the same layers; the first maps have {len(self.given)} and the others {len(given)}."
+            )
+            raise ShapeError(msg)
+        layers, samples = list(self.places), list(self.samples)
+        return Shown.of(
+            given, "explore", images=images, tokens=tokens, layers=layers, samples=samples, mean=mean, std=std
+        )
+
     @property
     def title(self) -> str:
         """The title of a page that was given none."""

@@ -1,14 +1,19 @@
 // The Python call that draws the same picture.
-import { $, data, keys, layer, normOf, queries, state } from "./state.js";
+import { $, data, isDifference, keys, layer, normOf, ofSide, queries, state } from "./state.js";
 import { labelOf, ofText } from "./positions.js";
 
 // The Python call that draws the same picture.
 export function call() {
-  const map = `maps[${layer().ref}]`;
+  const map = `${ofSide() === layer() ? "maps" : "other"}[${ofSide().ref}]`;
   const windows = layer().shape[1];
   const image = data.samples[state.sample];
   const matrix = image * windows + state.window;
   const together = { mean: ".mean(0)", max: ".amax(0)" }[state.head];
+  if (isDifference()) {
+    const line = state.way === "key" ? `[:, [${state.key}]]` : `[[${state.query}]]`;
+    const own = (name, { ref }) => `${name}[${ref}][${matrix}${together ? `]${together}` : `, ${state.head}]`}${line}`;
+    return `plot.difference(${own("maps", layer())}, ${own("other", data.others[state.layer])})`;
+  }
   if (state.way === "key") return `plot.heatmap(${map}[${matrix}${together ? `]${together}` : `, ${state.head}]`}[:, [${state.key}]], norm="${normOf("sqrt")}")`;
   const norm = ["default", "linear"].includes(state.norm) ? [] : [`norm="${state.norm}"`];
   if (state.head === "max") return `plot.heatmap(${map}[${matrix}].amax(0), norm="${normOf("sqrt")}")`;

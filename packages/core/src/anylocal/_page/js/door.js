@@ -1,10 +1,11 @@
 // The page for other scripts, globalThis.anylocal, and its state in the address.
 import { host } from "./host.js";
 import { data, state } from "./state.js";
-import { lineOf, open } from "./weights.js";
+import { openSide } from "./pair.js";
+import { lineOf } from "./weights.js";
 
 /** @type {Record<string, any[]>} */
-const CHOICES = { way: ["query", "key"], norm: ["default", "linear", "sqrt", "log", "rank"], scale: ["own", "one"], padding: [true, false], special: [true, false], words: [true, false] };
+const CHOICES = { side: data.others ? ["a", "b", "difference"] : ["a"], way: ["query", "key"], norm: ["default", "linear", "sqrt", "log", "rank"], scale: ["own", "one"], padding: [true, false], special: [true, false], words: [true, false] };
 const TOGETHER = ["mean", "max"];
 
 function refuse(name, value, there) {
@@ -49,7 +50,7 @@ const told = () => ({ ...state, sample: data.samples[state.sample] });
 // Reads a row (of a query) or a column (of a key); values that are not given are those that are shown.
 const reads = (way) => async (given = {}) => {
   const place = { ...completed(given), way };
-  const maps = await open(place.layer);
+  const maps = await openSide(place.layer, place.side);
   await maps.missing?.(place, [place[way]]);
   return lineOf(maps, place, place[way]);
 };

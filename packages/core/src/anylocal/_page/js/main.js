@@ -2,13 +2,13 @@
 import { unpack } from "./bytes.js";
 import { host } from "./host.js";
 import { clamp, rounded } from "./scales.js";
-import { $, data, isShared, keys, layer, queries, state, view } from "./state.js";
+import { $, data, isDifference, isShared, keys, layer, queries, state, view } from "./state.js";
 import { groupsOf, isHidden } from "./positions.js";
-import { open } from "./weights.js";
 import { drawGrid, overview, readThumbs } from "./overview.js";
-import { fromPanel, pictures, toPanel } from "./panel.js";
+import { fromPanel, otherPictures, pictures, toPanel } from "./panel.js";
 import { drawMap, sketchMap } from "./map.js";
 import { drawQuery, markLine, sides } from "./query.js";
+import { drawPair, drawPairMaps, openPair, openSide, showPair } from "./pair.js";
 import { find } from "./find.js";
 import { explain } from "./making.js";
 import { report, run } from "./report.js";
@@ -24,7 +24,12 @@ function choose(position, window) {
   ask(name, position);
   $("window").value = String(window);
   remember();
-  return another ? run(update) : run(drawQuery);
+  return another ? run(update) : run(drawAsked);
+}
+
+async function drawAsked() {
+  await drawQuery();
+  drawPair();
 }
 
 // One position is both the query and the key where both sides are the same.
@@ -37,6 +42,7 @@ function fillControls() {
   const options = (values) => values.map(([value, text]) => new Option(text, String(value)));
   $("layer").replaceChildren(...options(data.layers.map(({ name, short }, at) => [at, name || short])));
   $("sample").replaceChildren(...options(data.samples.map((sample, at) => [at, sample])));
+  $("side-label").hidden = !data.others;
   $("sample-label").hidden = data.samples.length === 1;
   $("find-label").hidden = !data.axes.some(({ kind }) => kind === "tokens" || kind === "names");
   $("words-label").hidden = !data.axes.some(({ words }) => words);
@@ -58,7 +64,8 @@ function fitControls() {
   $("window-label").hidden = windows === 1;
   $("window").max = String(windows - 1);
   $("window").value = String(state.window);
-  for (const id of ["sample", "way", "norm", "scale", "strongest"]) $(id).value = String(state[id]);
+  $("scale").disabled = isDifference();
+  for (const id of ["side", "sample", "way", "norm", "scale", "strongest"]) $(id).value = String(state[id]);
   for (const id of ["padding", "special", "words"]) $(id).checked = state[id];
   $("query").max = String((state.way === "query" ? queries() : keys()).length - 1);
   $("query-name").textContent = state.way === "query" ? "Query" : "Key";
@@ -74,10 +81,11 @@ let turn = 0;
 async function update() {
   const own = (turn += 1);
   fitControls();
-  const found = await open(state.layer);
+  const found = await openSide(state.layer, state.side);
+  const pair = await openPair();
   // Another layer was selected while this one was unpacked.
   if (own !== turn) return;
-  view.maps = found;
+  Object.assign(view, { maps: found, pair });
   view.rows = groupsOf(queries());
   view.columns = groupsOf(keys());
   const [asked, other] = sides();
@@ -87,12 +95,14 @@ async function update() {
   toPanel.title.hidden = isShared();
   other.panel.show(other.axis, other.groups, isShared() ? choose : null);
   if (!isShared()) asked.panel.show(asked.axis, asked.groups, choose);
+  showPair(choose);
   drawGrid();
-  const drawn = drawQuery();
+  const drawn = drawAsked();
   sketchMap();
   host.shell.dataset.sketched ??= performance.now().toFixed(0);
   await drawn;
-  if (!(await drawMap(() => own === turn))) return;
+  const isCurrent = () => own === turn;
+  if (!(await drawMap(isCurrent)) || !(await drawPairMaps(isCurrent))) return;
   markLine();
   host.shell.dataset.turn = String(turn);
   remember();
@@ -100,7 +110,7 @@ async function update() {
 
 function listen() {
   const number = (text) => (/^\d+$/.test(text) ? Number(text) : text);
-  for (const id of ["layer", "head", "sample", "way", "norm", "scale", "window", "strongest"]) {
+  for (const id of ["side", "layer", "head", "sample", "way", "norm", "scale", "window", "strongest"]) {
     $(id).addEventListener("input", () => {
       if ($(id).value === "") return;
       state[id] = number($(id).value);
@@ -115,7 +125,7 @@ function listen() {
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   $("grid").addEventListener("click", (event) => chooseCell(event));
   $("grid").addEventListener("keydown", (event) => moveCell(event));
-  for (const kind of ["pointermove", "pointerdown"]) $("map").addEventListener(kind, (event) => readMap(event));
+  for (const id of ["map", "a-map", "b-map"]) for (const kind of ["pointermove", "pointerdown"]) $(id).addEventListener(kind, (event) => readMap(event));
   $("map").addEventListener("click", explainCell);
   $("map").addEventListener("keydown", (event) => moveRow(event));
   $("theme").addEventListener("click", () => setTheme(host.shell.dataset.theme !== "dark"));
@@ -157,7 +167,7 @@ function moveRow(event) {
 
 // The numbers of the row and the column under the pointer.
 function cellOf(event) {
-  const box = $("map").getBoundingClientRect();
+  const box = event.currentTarget.getBoundingClientRect();
   const row = clamp(Math.floor(((event.clientY - box.top) / box.height) * view.rows.length), view.rows.length);
   const column = clamp(Math.floor(((event.clientX - box.left) / box.width) * view.columns.length), view.columns.length);
   return [row, column];
@@ -192,7 +202,7 @@ async function begin() {
   if (isShared()) state.key = state.query;
   openDoor(redraw);
   readThumbs(await unpack(host.text("thumbs")));
-  await Promise.all(pictures.filter(Boolean).map((picture) => picture.decode()));
+  await Promise.all([...pictures, ...otherPictures].filter(Boolean).map((picture) => picture.decode()));
   await update();
   listen();
   await recall(report);

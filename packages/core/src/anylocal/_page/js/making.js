@@ -1,6 +1,6 @@
 // How one weight comes about: query and key by channel, the scale, the mask, and the row's softmax.
 import { rounded } from "./scales.js";
-import { $, data, keys, layer, queries, state, view } from "./state.js";
+import { $, data, keys, layer, ofSide, queries, state, view } from "./state.js";
 import { labelOf } from "./positions.js";
 import { blockOf, headsOf, lineOf } from "./weights.js";
 
@@ -12,11 +12,11 @@ const strongest = (values) => [...values.keys()].sort((a, b) => Math.abs(values[
 export async function explain(query, key) {
   for (const head of headsOf()) await view.maps.missing?.({ ...state, way: "query", head }, [query]);
   const rows = headsOf().map((head) => ({ head, row: lineOf(view.maps, { ...state, way: "query", head }, query) }));
-  const { head, row } = rows.reduce((best, each) => (each.row[key] > best.row[key] ? each : best));
+  const { head, row } = rows.reduce((best, each) => (Math.abs(each.row[key]) > Math.abs(best.row[key]) ? each : best));
   $("making-title").textContent = `${labelOf(queries(), query)} → ${labelOf(keys(), key)}: ${rounded(row[key])}`;
-  $("making-place").textContent = `${layer().name || `layer ${layer().ref}`}, head ${head}${rows.length > 1 ? `, the one of ${rows.length} in which it is greatest` : ""}`;
+  $("making-place").textContent = `${ofSide().name || `layer ${ofSide().ref}`}, head ${head}${rows.length > 1 ? `, the one of ${rows.length} in which it is greatest` : ""}`;
   const made = view.maps.making ? await view.maps.making({ ...state, head }, query, key) : view.maps.vectors?.(blockOf(state, head), query, key);
-  $("making-line").textContent = made ? line(made, row[key]) : "The page has the weights of this layer, and not its query and key.";
+  $("making-line").textContent = made ? line(made, row[key]) : view.maps.told?.({ ...state, way: "query", head }, query, key) ?? "The page has the weights of this layer, and not its query and key.";
   $("making-channels").hidden = !made;
   if (made) {
     const order = strongest(made.products);
@@ -27,7 +27,7 @@ export async function explain(query, key) {
   }
   fill($("making-terms"), "Largest of the row", strongest(row).map((at) => [labelOf(keys(), at), row[at]]));
   const matrix = data.samples[state.sample] * layer().shape[1] + state.window;
-  $("making-call").textContent = `maps[${layer().ref}].explain(${query}, ${key}, ${head}${data.batch * layer().shape[1] > 1 ? `, sample=${matrix}` : ""})`;
+  $("making-call").textContent = `${ofSide() === layer() ? "maps" : "other"}[${ofSide().ref}].explain(${query}, ${key}, ${head}${data.batch * layer().shape[1] > 1 ? `, sample=${matrix}` : ""})`;
   if (!$("making").open) $("making").showModal();
 }
 

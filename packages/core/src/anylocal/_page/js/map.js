@@ -1,10 +1,10 @@
 // The map of the chosen head.
-import { greatest, scaleOf } from "./scales.js";
-import { $, TABLES, data, keys, layer, normOf, queries, sharedTop, state, view } from "./state.js";
+import { $, SIDES, data, isDifference, keys, layer, ofSide, queries, sharedTop, state, tableOf, view } from "./state.js";
 import { countedOf } from "./positions.js";
 import { headsOf, merged } from "./weights.js";
 import { css, drawLegend, imageOf, sized } from "./draw.js";
-import { overview } from "./overview.js";
+import { thumbsOf } from "./overview.js";
+import { scaleHere } from "./signed.js";
 
 // A longer side is drawn in about so many cells: a screen has no room for more.
 const CELLS = 600;
@@ -54,13 +54,13 @@ function shortened(weights, { starts, length }) {
 }
 
 // The middle row of each block of rows, each in means of blocks of columns; null if something else is to be drawn.
-async function cellsOf(down, across, isCurrent) {
+export async function cellsOf(maps, { down, across }, isCurrent) {
   const cells = new Float32Array(down.starts.length * across.starts.length);
   const middles = down.starts.map((start, at) => view.rows[(start + (down.starts[at + 1] ?? down.length) - 1) >> 1].positions);
-  if (view.maps.prepare && !(await view.maps.prepare({ ...state, way: "query" }, middles.flat(), isCurrent))) return null;
+  if (maps.prepare && !(await maps.prepare({ ...state, way: "query" }, middles.flat(), isCurrent))) return null;
   let until = performance.now() + SLICE;
   for (const [at, positions] of middles.entries()) {
-    cells.set(shortened(merged(view.maps, positions, view.columns, "query"), across), at * across.starts.length);
+    cells.set(shortened(merged(maps, positions, view.columns, "query"), across), at * across.starts.length);
     if (performance.now() < until) continue;
     await new Promise((done) => setTimeout(done));
     if (!isCurrent()) return null;
@@ -71,44 +71,47 @@ async function cellsOf(down, across, isCurrent) {
 
 // The cells that were computed last, and what of: another scale needs no others.
 const kept = { of: "", cells: null };
-const shown = () => JSON.stringify(["layer", "head", "sample", "window", "padding", "special", "words"].map((name) => state[name]));
+const shown = () => JSON.stringify(["side", "layer", "head", "sample", "window", "padding", "special", "words"].map((name) => state[name]));
 
 // Draws the thumbnails of the heads in place of their map, which takes longer; where they have the same positions.
 export function sketchMap() {
   const [, windows, , rows, columns] = layer().shape;
-  if (kept.of === shown() || windows > 1 || view.rows.length < rows || view.columns.length < columns) return;
-  const thumbs = headsOf().map((head) => overview.thumbs[state.layer][state.sample][head]);
+  if (kept.of === shown() || (isDifference() && state.head === "max") || windows > 1 || view.rows.length < rows || view.columns.length < columns) return;
+  const thumbs = headsOf().map((head) => thumbsOf(state.layer)[state.sample][head]);
   const join = state.head === "max" ? (values) => Math.max(...values) : (values) => values.reduce((sum, value) => sum + value) / values.length;
   const cells = thumbs[0].values.map((_, at) => join(thumbs.map(({ values }) => values[at])));
-  paint(cells, thumbs[0].rows, thumbs[0].columns, scaleOf(cells, thumbs[0].columns, greatest(cells), normOf("sqrt"), data, sharedTop()));
+  paint(cells, thumbs[0].rows, thumbs[0].columns, scaleHere(cells, cells, thumbs[0].columns, "sqrt", sharedTop()));
 }
 
 // Cells are square, unless one side of the map is more than four times the other.
-function paint(cells, height, width, scale) {
-  const canvas = $("map");
+export function paint(cells, height, width, scale, canvas = $("map"), side = state.side) {
   [canvas.width, canvas.height] = [width, height];
   canvas.style.aspectRatio = String(Math.min(4, Math.max(0.25, view.columns.length / view.rows.length)));
-  canvas.getContext("2d").putImageData(imageOf(cells, width, height, scale, TABLES.map), 0, 0);
+  canvas.getContext("2d").putImageData(imageOf(cells, width, height, scale, tableOf(false, side)), 0, 0);
 }
+
+export const blocks = () => ({ down: blocksOf(queries(), view.rows, mostRows()), across: blocksOf(keys(), view.columns, CELLS) });
+
+// The cells that count for the scale.
+export const countedCells = (cells, { down, across }) => Float32Array.from({ length: down.counted.length * across.counted.length }, (_, at) => cells[down.counted[Math.floor(at / across.counted.length)] * across.starts.length + across.counted[at % across.counted.length]]);
 
 // Returns whether the map was drawn; otherwise something else is to be drawn.
 export async function drawMap(isCurrent) {
-  const [down, across] = [blocksOf(queries(), view.rows, mostRows()), blocksOf(keys(), view.columns, CELLS)];
+  const { down, across } = blocks();
   const of = shown();
-  const cells = kept.of === of ? kept.cells : await cellsOf(down, across, isCurrent);
+  const cells = kept.of === of ? kept.cells : await cellsOf(view.maps, { down, across }, isCurrent);
   if (!cells) return false;
   Object.assign(kept, { of, cells });
   const [height, width] = [down.starts.length, across.starts.length];
-  const counted = new Float32Array(down.counted.length * across.counted.length);
-  down.counted.forEach((row, y) => across.counted.forEach((column, x) => { counted[y * across.counted.length + x] = cells[row * width + column]; }));
-  const scale = scaleOf(counted, across.counted.length, greatest(cells), normOf("sqrt"), data, sharedTop());
+  const counted = countedCells(cells, { down, across });
+  const scale = scaleHere(cells, counted, across.counted.length, "sqrt", sharedTop());
   paint(cells, height, width, scale);
   drawLabels();
-  drawLegend("map", scale, TABLES.map);
+  drawLegend("map", scale, tableOf(false));
   const count = layer().shape[2];
   const together = count > 1 && (state.head === "mean" || state.head === "max");
   const heads = together ? `${state.head} of ${count} heads` : `head ${count > 1 ? state.head : 0}`;
-  $("heading").textContent = [layer().name || `layer ${layer().ref}`, heads].join(", ");
+  $("heading").textContent = [ofSide().name || `layer ${ofSide().ref}`, heads, ...(data.others ? [SIDES[state.side]] : [])].join(", ");
   const [every, each] = [Math.ceil(down.length / height), Math.ceil(across.length / width)];
   $("map-note").textContent = [every > 1 ? `One query of ${every} is drawn` : "", each > 1 ? `a cell is the mean of ${each} keys` : ""].filter(Boolean).join("; ");
   return true;

@@ -1,18 +1,19 @@
 // All heads of all layers, as thumbnails.
 import { SQUARES, split } from "./bytes.js";
-import { rounded, scaleOf } from "./scales.js";
-import { $, TABLES, data, layer, normOf, state } from "./state.js";
+import { rounded } from "./scales.js";
+import { $, data, described, isDifference, normOf, state, tableOf } from "./state.js";
+import { scaleHere } from "./signed.js";
 import { headsOf } from "./weights.js";
 import { canvasOf, css, imageOf, sized } from "./draw.js";
 
 export const overview = { cell: 0, left: 0, top: 16, thumbs: null };
 
 export function readThumbs(buffer) {
-  const count = data.layers.reduce((sum, { shape }) => sum + data.samples.length * shape[2], 0);
+  const count = described.reduce((sum, { shape }) => sum + data.samples.length * shape[2], 0);
   const { scales, bytes } = split(buffer, count);
   let block = 0;
   let start = 0;
-  overview.thumbs = data.layers.map(({ thumbs }) =>
+  overview.thumbs = described.map(({ thumbs }) =>
     thumbs.map(({ shape: [rows, columns], tops }) =>
       tops.map((top) => {
         const values = new Float32Array(rows * columns);
@@ -21,6 +22,15 @@ export function readThumbs(buffer) {
         start += values.length;
         return { values, rows, columns, top };
       })));
+}
+
+// The thumbnails of a layer, by sample and head: those of a side, or their differences.
+export function thumbsOf(number) {
+  const own = overview.thumbs[number];
+  if (state.side === "a") return own;
+  const other = overview.thumbs[number + data.layers.length];
+  if (state.side === "b") return other;
+  return own.map((heads, sample) => heads.map((thumb, head) => ({ ...thumb, values: thumb.values.map((value, at) => value - other[sample][head].values[at]) })));
 }
 
 export function drawGrid() {
@@ -40,18 +50,20 @@ export function drawGrid() {
   data.layers.forEach((_, number) => drawRow(drawing, number));
   markGrid(drawing);
   const norm = normOf("sqrt");
-  const ends = norm === "rank" ? "by rank in each map" : `(${norm}) up to ${state.scale === "one" ? `${rounded(data.tops[state.sample])} in all maps` : "a robust maximum of each map"}`;
+  const ends = isDifference() ? "are the differences a − b, with 0 in the middle" : norm === "rank" ? "by rank in each map" : `(${norm}) up to ${sharedEnd() ? `${rounded(sharedEnd())} in all maps` : "a robust maximum of each map"}`;
   $("grid-note").textContent = `One row per layer, one column per head; colours ${ends}.`;
 }
 
+const sharedEnd = () => (state.scale === "one" && !isDifference() ? (state.side === "b" ? data.otherTops : data.tops)[state.sample] : null);
+
 function drawRow(drawing, number) {
-  const { cell, left, top, thumbs } = overview;
+  const { cell, left, top } = overview;
   drawing.fillStyle = css("--quiet");
   drawing.textAlign = "right";
   drawing.fillText(data.layers[number].short, left - 5, top + (number + 0.5) * cell + 4);
-  thumbs[number][state.sample].forEach((thumb, head) => {
-    const scale = scaleOf(thumb.values, thumb.columns, 0, normOf("sqrt"), data, state.scale === "one" ? data.tops[state.sample] : thumb.top);
-    const image = canvasOf(imageOf(thumb.values, thumb.columns, thumb.rows, scale, TABLES.map));
+  thumbsOf(number)[state.sample].forEach((thumb, head) => {
+    const scale = scaleHere(thumb.values, thumb.values, thumb.columns, "sqrt", sharedEnd() ?? thumb.top);
+    const image = canvasOf(imageOf(thumb.values, thumb.columns, thumb.rows, scale, tableOf(false)));
     drawing.imageSmoothingEnabled = thumb.columns > cell;
     drawing.drawImage(image, left + head * cell, top + number * cell, cell - 2, cell - 2);
   });

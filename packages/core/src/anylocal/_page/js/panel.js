@@ -1,17 +1,25 @@
 // The positions of an axis, over the image or as a line of tokens.
 import { rounded } from "./scales.js";
-import { $, TABLES, data, layer, state } from "./state.js";
+import { $, data, layer, state, tableOf } from "./state.js";
 import { isPadding, isSpecial, placeOf } from "./positions.js";
 import { canvasOf, colour, css, imageOf, sized } from "./draw.js";
 
-export const pictures = data.images.map((source) => {
+const picturesOf = (sources) => sources.map((source) => {
   if (!source) return null;
   const image = new Image();
   image.src = source;
   return image;
 });
+export const pictures = picturesOf(data.images);
+export const otherPictures = picturesOf(data.otherImages ?? []);
 
-class Panel {
+// Whether black text has more contrast than white: see the relative luminance of WCAG.
+function isLight(shade) {
+  const [red, green, blue] = shade.map((value) => (value <= 10 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179;
+}
+
+export class Panel {
   /** @type {any} */
   axis;
   /** @type {any[]} */
@@ -19,8 +27,10 @@ class Panel {
   /** @type {((position: number, window: number) => void) | null} */
   choose = null;
 
-  constructor(root, title) {
+  // Shows one side of two, or that of the page.
+  constructor(root, title, side = null) {
     this.root = root;
+    this.own = side;
     this.root.replaceChildren();
     this.title = document.createElement("h3");
     this.title.textContent = title;
@@ -84,12 +94,17 @@ class Panel {
     }
   }
 
+  get side() {
+    return this.own ?? state.side;
+  }
+
   get picture() {
-    return this.axis.kind === "patches" ? pictures[state.sample % Math.max(1, pictures.length)] : null;
+    const own = this.side === "b" ? otherPictures : pictures;
+    return this.axis.kind === "patches" ? own[state.sample % Math.max(1, own.length)] : null;
   }
 
   get table() {
-    return this.picture ? TABLES.image : TABLES.map;
+    return tableOf(Boolean(this.picture), this.side);
   }
 
   // Weights of the groups, in their order, or null for positions without weights; `chosen` is one position.
@@ -112,8 +127,7 @@ class Panel {
     this.steps.set(at, step);
     const shade = step === null ? null : colour(this.table, step);
     span.style.background = shade ? `rgb(${shade.join(" ")})` : "";
-    // Black or white text, by the luma of the background.
-    span.style.color = shade ? (0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] > 140 ? "#000" : "#fff") : "";
+    span.style.color = shade ? (isLight(shade) ? "#000" : "#fff") : "";
   }
 
   spanOf(position) {

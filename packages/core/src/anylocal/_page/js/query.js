@@ -1,6 +1,7 @@
 // The attention of one query.
-import { greatest, rounded, scaleOf } from "./scales.js";
-import { $, data, isShared, keys, normOf, queries, sharedTop, state, view } from "./state.js";
+import { greatest, rounded } from "./scales.js";
+import { $, SIDES, data, isDifference, isShared, keys, queries, sharedTop, state, view } from "./state.js";
+import { scaleHere, sizesOf } from "./signed.js";
 import { countedOf, labelOf } from "./positions.js";
 import { merged } from "./weights.js";
 import { css, drawLegend, sized } from "./draw.js";
@@ -16,26 +17,32 @@ export function sides() {
   return state.way === "query" ? [ofQueries, ofKeys] : [ofKeys, ofQueries];
 }
 
+// What is asked for: a position, or the word that it is in.
+export function askedGroup({ name, axis, groups }) {
+  return groups.find(({ positions }) => positions.includes(state[name])) ?? { label: labelOf(axis, state[name]), positions: [state[name]] };
+}
+
 let waiting = null;
 
 // Draws at once; of a live capture, once Python has sent the weights of what is asked for then.
 export function drawQuery() {
   const [asked, other] = sides();
   const position = state[asked.name];
-  const group = asked.groups.find(({ positions }) => positions.includes(position)) ?? { label: labelOf(asked.axis, position), positions: [position] };
+  const group = askedGroup(asked);
   waiting ??= view.maps.missing?.(state, group.positions)?.finally(() => { waiting = null; }).then(drawQuery) ?? null;
   if (waiting) return waiting;
   const weights = merged(view.maps, group.positions, other.groups);
   view.weights = weights;
-  const most = greatest(weights);
+  const sizes = sizesOf(weights);
+  const most = greatest(sizes);
   const counted = countedOf(other.axis, other.groups);
-  const scale = scaleOf(counted.map((at) => weights[at]), counted.length, most, normOf("linear"), data, sharedTop());
-  $("asked").textContent = state.way === "query" ? `What ${group.label} attends to` : `What attends to ${group.label}`;
+  const scale = scaleHere(weights, counted.map((at) => weights[at]), counted.length, "linear", sharedTop());
+  $("asked").textContent = (state.way === "query" ? `What ${group.label} attends to` : `What attends to ${group.label}`) + (data.others ? `, ${SIDES[state.side]}` : "");
   other.panel.paint(weights, scale, isShared() ? position : null);
   if (!isShared()) asked.panel.paint(null, null, position);
   drawLegend("row", scale, other.panel.table);
-  const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, state.strongest);
-  drawLines(asked.panel.anchor(position), order.map((at) => ({ end: other.panel.anchor(other.groups[at].positions[0]), weight: weights[at] })), most);
+  const order = [...weights.keys()].sort((a, b) => sizes[b] - sizes[a]).slice(0, state.strongest);
+  drawLines(asked.panel.anchor(position), order.map((at) => ({ end: other.panel.anchor(other.groups[at].positions[0]), weight: sizes[at] })), most);
   listStrongest(order, weights, other);
   tellHidden(group, other);
   markLine();
@@ -98,14 +105,18 @@ function tellHidden(group, { axis, groups }) {
   const shown = new Set(groups.flatMap(({ positions }) => positions));
   const hidden = Array.from({ length: axis.length }, (_, position) => position).filter((position) => !shown.has(position));
   const [rest] = hidden.length && state.way === "query" ? merged(view.maps, group.positions, [{ positions: hidden }]) : [0];
-  $("hidden-mass").textContent = state.head !== "max" && rest > data.error * hidden.length ? `Hidden positions get ${rounded(rest)} of the attention.` : "";
+  $("hidden-mass").textContent = state.head !== "max" && !isDifference() && rest > data.error * hidden.length ? `Hidden positions get ${rounded(rest)} of the attention.` : "";
 }
 
 // Marks the row of the query, or the column of the key, in the map.
 export function markLine() {
   const [{ name, groups }] = sides();
   const at = groups.findIndex(({ positions }) => positions.includes(state[name]));
+  for (const id of ["band", "a-band", "b-band"]) mark($(id), name, groups, at);
+}
+
+function mark(band, name, groups, at) {
   const [start, size] = [`${(100 * at) / groups.length}%`, `${100 / groups.length}%`];
-  $("band").hidden = at < 0;
-  Object.assign($("band").style, name === "query" ? { top: start, height: size, left: "0", width: "100%" } : { left: start, width: size, top: "0", height: "100%" });
+  band.hidden = at < 0;
+  Object.assign(band.style, name === "query" ? { top: start, height: size, left: "0", width: "100%" } : { left: start, width: size, top: "0", height: "100%" });
 }

@@ -1,7 +1,7 @@
 // Where scales end and how they run: those of anylocal.plot. Nothing here needs a document.
 
 export const greatest = (values) => values.reduce((most, value) => (value > most ? value : most), 0);
-export const rounded = (value) => (value === 0 ? "0" : value >= 0.001 ? value.toFixed(3) : value.toExponential(1));
+export const rounded = (value) => (value === 0 ? "0" : Math.abs(value) >= 0.001 ? value.toFixed(3) : value.toExponential(1)).replace(/^-/, "−");
 
 function quantile(sorted, share) {
   const at = share * (sorted.length - 1);
@@ -54,6 +54,21 @@ export function scaleOf(counted, keys, most, norm, rules, top = null) {
     isClipped: most > 1.0001 * end,
     // Index of a weight's colour, of 256.
     step: (value) => Math.round(255 * Math.min(1, Math.max(0, level(value)))),
+  };
+}
+
+// The scale of differences, with 0 in its middle: see anylocal._drawing.scale.centred_scale.
+export function centredScaleOf(values, counted, keys, norm, rules) {
+  const end = topOf(Float32Array.from(counted, (value) => Math.abs(value)).sort(), keys, rules);
+  const least = -greatest(values.map((value) => -value));
+  const told = (most, sign) => (sign * most > 1.0001 * end ? `${sign > 0 ? "≥" : "≤"} ${rounded(sign * end)} (${sign > 0 ? "maximum" : "minimum"} ${rounded(most)})` : rounded(sign * end));
+  const level = (share) => (norm === "sqrt" ? Math.sqrt(share) : share);
+  return {
+    top: end,
+    least: told(least, -1),
+    most: told(greatest(values), 1),
+    isClipped: false,
+    step: (value) => Math.round(127.5 + 127.5 * Math.sign(value) * Math.min(1, level(Math.abs(value) / end))),
   };
 }
 

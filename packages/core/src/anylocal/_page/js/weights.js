@@ -2,7 +2,7 @@
 import { unpack } from "./bytes.js";
 import { host } from "./host.js";
 import { computed, stored } from "./rows.js";
-import { $, data, state } from "./state.js";
+import { $, data, described, state } from "./state.js";
 
 // Decoded layers are cached up to this many bytes, the most recently used ones.
 const KEPT = 256 * 2 ** 20;
@@ -12,7 +12,7 @@ export function open(number) {
   if (host.open) return host.open(number);
   const found = opened.get(number);
   opened.delete(number);
-  const { shape, differences, operands } = data.layers[number];
+  const { shape, differences, operands } = described[number];
   const promise = found?.promise ?? unpack($(`layer-${number}`).textContent).then((buffer) => (operands ? computed(buffer, shape, operands) : stored(buffer, shape, differences)));
   const [samples, windows, heads, rows, columns] = shape;
   const size = operands ? operands.features * heads * (2 * rows + 8 * columns) : heads * rows * columns;
