@@ -82,3 +82,11 @@ joined[1][0, 0, answer].argmax(-1)
 # and the keys in its cache. The cache may grow, slide or be static, the batch may have
 # padding on the left, and assisted decoding may take guesses back. Beams change places
 # between steps: their maps are in ``maps.forwards`` only.
+
+# %%
+# The interactive page has a slider over the steps. It tells the token that each step
+# read and the one that it wrote, and shows what the former attended to:
+
+from anylocal.view import explore
+
+explore(joined, title="Repeating a word")

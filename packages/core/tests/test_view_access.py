@@ -46,7 +46,7 @@ def test_axe_finds_no_violation(axis: Tokens | Patches, scheme: str, tmp_path: P
     """Names, roles and contrast of the page, and of the dialog in it."""
     script = axe()
     weights = (2 * torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))).softmax(-1)
-    images = torch.rand(3, 16, 80) if isinstance(axis, Patches) else None
+    images = torch.rand(2, 3, 16, 80) if isinstance(axis, Patches) else None
     attention = AttentionMap.from_weights(weights, name="layer", queries=axis, keys=axis)
     page = explore(attention, attention if compared else None, images=images)
     with browser() as chromium:

@@ -67,6 +67,11 @@ class RowsBelow:
         self.device = first.device
         self.dtype = first.dtype
 
+    @property
+    def ends(self) -> list[int]:
+        """The last query of each source."""
+        return [sum(part.count for part in self._parts[: at + 1]) - 1 for at in range(len(self._parts))]
+
     def take(self, batch: Pick, heads: Pick, queries: Pick) -> torch.Tensor:
         """Return the rows picked, shape (batch', head', query', key)."""
         return self.reader(batch, heads)(queries)

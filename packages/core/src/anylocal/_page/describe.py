@@ -19,6 +19,7 @@ from anylocal._drawing.image import as_seen, pixels_of
 from anylocal._drawing.norms import DECADES, KNOTS
 from anylocal._drawing.overlay import BACKGROUND, GAMMA, OPACITY, OVER_IMAGE, overlay_colormap
 from anylocal._drawing.scale import CMAP, DIVERGING, EVEN, FEW_KEYS, FEW_VALUES, colormap_of, top_of
+from anylocal._maps.combined import RowsBelow
 from anylocal._maps.map import AttentionMap
 from anylocal._maps.patches import Patches
 from anylocal._maps.placed import PlacedPatches
@@ -63,6 +64,7 @@ def describe(
                 "tops": pack.tops,
                 "differences": pack.differences,
                 "operands": pack.operands,
+                "steps": layer.rows.ends if isinstance(layer.rows, RowsBelow) else None,
                 "thumbs": [
                     {"shape": heads[0].weights.shape, "tops": [head.top for head in heads]} for heads in pack.thumbs
                 ],

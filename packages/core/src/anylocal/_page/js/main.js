@@ -9,6 +9,7 @@ import { fromPanel, otherPictures, pictures, toPanel } from "./panel.js";
 import { drawMap, sketchMap } from "./map.js";
 import { drawQuery, markLine, sides } from "./query.js";
 import { drawPair, drawPairMaps, openPair, openSide, showPair } from "./pair.js";
+import { fillFilm, fillSteps, fitFilm, tellStep } from "./film.js";
 import { find } from "./find.js";
 import { explain } from "./making.js";
 import { report, run } from "./report.js";
@@ -30,6 +31,7 @@ function choose(position, window) {
 async function drawAsked() {
   await drawQuery();
   drawPair();
+  tellStep();
 }
 
 // One position is both the query and the key where both sides are the same.
@@ -67,6 +69,7 @@ function fitControls() {
   $("scale").disabled = isDifference();
   for (const id of ["side", "sample", "way", "norm", "scale", "strongest"]) $(id).value = String(state[id]);
   for (const id of ["padding", "special", "words"]) $(id).checked = state[id];
+  fitFilm();
   $("query").max = String((state.way === "query" ? queries() : keys()).length - 1);
   $("query-name").textContent = state.way === "query" ? "Query" : "Key";
 }
@@ -120,6 +123,14 @@ function listen() {
   }
   for (const id of ["padding", "special", "words"]) $(id).addEventListener("input", () => { state[id] = $(id).checked; run(update); });
   $("query").addEventListener("input", () => choose(Number($("query").value), state.window));
+  fillFilm((sample) => { state.sample = sample; run(update); });
+  fillSteps((query) => {
+    // A step is of a query.
+    const another = state.way !== "query";
+    state.way = "query";
+    choose(query, state.window);
+    if (another) run(update);
+  });
   $("find").addEventListener("input", () => find(0, choose));
   $("find").addEventListener("keydown", (event) => { if (event.key === "Enter") find(event.shiftKey ? -1 : 1, choose); });
   $("controls").addEventListener("submit", (event) => event.preventDefault());
