@@ -28,9 +28,5 @@ export const sharedTop = () => (state.scale === "one" && !isDifference() ? ofSid
 export const tableOf = (over, side = state.side) => TABLES[isDifference(side) ? (over ? "differenceImage" : "difference") : over ? "image" : "map"];
 
 // The layer that is shown, its queries and keys as they are drawn (see groupsOf), and the weights of the query or key asked for.
-<<<<<<< HEAD
-/** @type {{ maps: any, rows: any[], columns: any[], weights: any }} */
-export const view = { maps: null, rows: [], columns: [], weights: null };
-=======
+/** @type {{ maps: any, rows: any[], columns: any[], weights: any, pair: any }} */
 export const view = { maps: null, rows: [], columns: [], weights: null, pair: null };
->>>>>>> 23f60f6 (explore(maps, other) compares two captures)
