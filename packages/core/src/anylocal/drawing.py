@@ -41,14 +41,13 @@ try:
         is_map,
         layer_name,
         map_of,
-        place_of,
         rows_of,
         sample_name,
         sample_of,
     )
     from anylocal._drawing.strip import fit_labels, room
     from anylocal._drawing.ticks import LINE, name_positions, printable
-    from anylocal._maps.bounds import inside
+    from anylocal._maps.bounds import inside, place_of
 except ModuleNotFoundError as error:
     if error.name not in {"matplotlib", "numpy"}:
         raise

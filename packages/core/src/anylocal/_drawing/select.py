@@ -85,12 +85,6 @@ def _one_of(attention: AttentionMap, sample: int | None, number: int, kind: str)
     return inside(0 if sample is None else sample, number, kind, of=attention)
 
 
-def place_of(attention: AttentionMap, sample: int) -> int:
-    """Return by which number the axes of a map know a sample: windows differ in where they lie, not in their text."""
-    placed = any(hasattr(axis, "places") for axis in (attention.queries, attention.keys))
-    return sample if placed else sample // attention.windows
-
-
 def rows_of(attention: AttentionMap, sample: int, head: int | None, queries: Sequence[int]) -> Weights:
     """Return the weights of some queries, shape (query, key): of one head, or the mean over heads."""
     heads = attention.shape[1]

@@ -1,10 +1,14 @@
-"""The bounds check of indices, everywhere the same. Works without torch."""
+"""Indices, everywhere the same: their bounds check, and which text a sample has. Works without torch."""
 
 from __future__ import annotations
 
 import operator
+from typing import TYPE_CHECKING
 
 from anylocal.errors import PositionError
+
+if TYPE_CHECKING:
+    from anylocal._maps.map import AttentionMap
 
 
 def inside(index: object, length: int, kind: str, of: object = None) -> int:
@@ -22,3 +26,9 @@ def inside(index: object, length: int, kind: str, of: object = None) -> int:
         msg = f"{kind.capitalize()} index {found}{owner} is out of range: there are {length}."
         raise PositionError(msg)
     return found % length
+
+
+def place_of(attention: AttentionMap, sample: int) -> int:
+    """Return by which number the axes of a map know a sample: windows differ in where they lie, not in their text."""
+    placed = any(hasattr(axis, "places") for axis in (attention.queries, attention.keys))
+    return sample if placed else sample // attention.windows

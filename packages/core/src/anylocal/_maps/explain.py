@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 
-from anylocal._maps.bounds import inside
+from anylocal._maps.bounds import inside, place_of
 from anylocal._maps.rows import LazyRows, StoredRows, exactly
 from anylocal.errors import ChoiceError, UnsupportedError
 
@@ -104,9 +104,7 @@ def explained(attention: AttentionMap, query: object, key: object, head: int, sa
         raise ChoiceError(msg)
     place = inside(sample or 0, attention.shape[0], "sample", of=attention)
     at = inside(head, attention.shape[1], "head", of=attention)
-    sides = (attention.queries, attention.keys)
-    # Windows differ in where they lie, not in their text.
-    text = place if any(hasattr(axis, "places") for axis in sides) else place // attention.windows
+    text = place_of(attention, place)
     row, column = attention.queries.position(query, text), attention.keys.position(key, text)
     rows = _plain(attention)
     with torch.no_grad(), exactly(rows.device):

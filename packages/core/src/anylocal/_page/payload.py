@@ -20,7 +20,8 @@ import torch
 
 from anylocal._drawing.panel import Panel, smaller
 from anylocal._drawing.scale import top_of
-from anylocal._drawing.select import array_of, counted_of, mean_of, place_of
+from anylocal._drawing.select import array_of, counted_of, mean_of
+from anylocal._maps.bounds import place_of
 from anylocal.errors import OptionError
 
 if TYPE_CHECKING:
