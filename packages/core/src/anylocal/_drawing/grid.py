@@ -12,8 +12,9 @@ from matplotlib import rcParams
 
 from anylocal._drawing.figure import Settled, height_of, interpolation, lay_out, new_figure, width_of
 from anylocal._drawing.panel import Panel, Reduce, smaller, write_top
-from anylocal._drawing.select import array_of, counted_of, mean_of, padding_of, place_of, without_padding
+from anylocal._drawing.select import array_of, counted_of, mean_of, padding_of, without_padding
 from anylocal._drawing.ticks import DIGIT, name_positions
+from anylocal._maps.bounds import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

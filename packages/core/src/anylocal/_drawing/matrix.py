@@ -45,13 +45,13 @@ from anylocal._drawing.select import (
     layer_name,
     map_of,
     padding_of,
-    place_of,
     positions_of,
     rows_of,
     sample_of,
 )
 from anylocal._drawing.strip import LONG, add_bar, axes_for, fit_tokens, is_strip, lower, size_of
 from anylocal._drawing.ticks import LINE, name_positions
+from anylocal._maps.bounds import place_of
 from anylocal.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
