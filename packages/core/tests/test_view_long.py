@@ -18,7 +18,8 @@ from anylocal.view import explore
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, FloatRect
+    from playwright.sync_api import Page as Tab
 
 # Told as soon as the page is not busy: what the canvas of the map has then.
 SKETCHED = """
@@ -47,6 +48,12 @@ def test_thumbnails_stand_for_a_long_map_until_it_is_drawn(chromium: Browser, tm
     tab.close()
 
 
+def box(tab: Tab, name: str) -> FloatRect:
+    found = tab.locator(f"#{name}").bounding_box()
+    assert found
+    return found
+
+
 def test_of_two_columns_both_are_used(chromium: Browser, tmp_path: Path) -> None:
     """On a tablet, the map is below the thumbnails, be they many or few, and the query stays beside it."""
     tab = chromium.new_page(viewport={"width": 1024, "height": 800})
@@ -54,9 +61,7 @@ def test_of_two_columns_both_are_used(chromium: Browser, tmp_path: Path) -> None
         maps = [AttentionMap.from_weights(torch.rand(1, 6, 9, 9).softmax(-1), name=str(at)) for at in range(layers)]
         tab.goto(explore(maps).save(tmp_path / "page.html").as_uri())
         tab.wait_for_selector("html[data-drawn]")
-        overview, stage, detail = (
-            tab.locator(f"#{name}").bounding_box() or {} for name in ("overview", "stage", "detail")
-        )
+        overview, stage, detail = (box(tab, name) for name in ("overview", "stage", "detail"))
         assert overview["y"] == stage["y"]
         assert overview["x"] == detail["x"] < stage["x"]
         gap = detail["y"] - overview["y"] - overview["height"]
