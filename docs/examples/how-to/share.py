@@ -56,8 +56,9 @@ long = explore(AttentionMap.from_qk(q, k, name="layer"))
 f"{len(long.html) / 1e6:.1f} MB for {4 * 1500**2 / 1e6:.0f} million weights"
 
 # %%
-# Its last line says how large the error is. The page of a large model can still become
-# large: select with ``layers=`` and ``samples=``.
+# Its last line says how large the error is. :doc:`/gallery/images/page` is such a page,
+# of a photograph: 1,370 positions. The page of a large model can still become large:
+# select with ``layers=`` and ``samples=``.
 #
 # One weight
 # ----------
@@ -120,3 +121,9 @@ explore(maps, other, title="Tired, or wide?")
 # The widget is tested in JupyterLab 4.6 and Notebook 7.6, and was tried in marimo 0.25,
 # where ``marimo.ui.anywidget(view)`` shows it. It uses no more than what anywidget
 # offers everywhere, VS Code and Colab included, where it has not been run.
+#
+# Pictures of it
+# --------------
+#
+# ``Save SVG`` and ``Save PNG`` below the page save what it shows, in the width that you
+# choose; tokens and lines of an SVG are text and paths.
