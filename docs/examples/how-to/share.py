@@ -57,8 +57,9 @@ f"{len(long.html) / 1e6:.1f} MB for {4 * 1500**2 / 1e6:.0f} million weights"
 
 # %%
 # Its last line says how large the error is. :doc:`/gallery/images/page` is such a page,
-# of a photograph: 1,370 positions. The page of a large model can still become large:
-# select with ``layers=`` and ``samples=``.
+# of a photograph: 1,370 positions. For a text of more than 48 tokens, the page has the
+# choice to show the map near the query only, where there is room for labels. The page
+# of a large model can still become large: select with ``layers=`` and ``samples=``.
 #
 # One weight
 # ----------

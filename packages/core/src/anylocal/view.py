@@ -141,8 +141,8 @@ def explore(
     Shows thumbnails of all heads of all layers, the map of the chosen head, and the attention of one position over the
     image or the tokens, or what attends to it, with the strongest weights as lines and as a list. A click on a weight
     tells how it comes about. The images of a batch are a filmstrip, and the steps of ``maps.generation()`` a slider.
-    Works by mouse, touch and keyboard; can average or maximize over heads, hide special tokens and merge words; saves
-    PNG, and shows the Python call of the picture.
+    Works by mouse, touch and keyboard; can average or maximize over heads, hide special tokens, merge words, and show
+    a long map near the query only; saves PNG, and shows the Python call of the picture.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ import { openSide } from "./pair.js";
 import { lineOf } from "./weights.js";
 
 /** @type {Record<string, any[]>} */
-const CHOICES = { side: data.others ? ["a", "b", "difference"] : ["a"], way: ["query", "key"], norm: ["default", "linear", "sqrt", "log", "rank"], scale: ["own", "one"], padding: [true, false], special: [true, false], words: [true, false] };
+const CHOICES = { side: data.others ? ["a", "b", "difference"] : ["a"], way: ["query", "key"], norm: ["default", "linear", "sqrt", "log", "rank"], scale: ["own", "one"], padding: [true, false], special: [true, false], words: [true, false], near: [true, false] };
 const TOGETHER = ["mean", "max"];
 
 function refuse(name, value, there) {

@@ -6,8 +6,9 @@ import { $, data, isDifference, isShared, keys, layer, queries, state, view } fr
 import { groupsOf, isHidden } from "./positions.js";
 import { drawGrid, overview, readThumbs } from "./overview.js";
 import { fromPanel, otherPictures, pictures, toPanel } from "./panel.js";
-import { drawMap, sketchMap } from "./map.js";
+import { LABELLED, drawMap, sketchMap } from "./map.js";
 import { drawQuery, markLine, sides } from "./query.js";
+import { isBeyond, placeParts } from "./near.js";
 import { drawPair, drawPairMaps, openPair, openSide, showPair } from "./pair.js";
 import { fillFilm, fillSteps, fitFilm, tellStep } from "./film.js";
 import { find } from "./find.js";
@@ -24,8 +25,9 @@ function choose(position, window) {
   state.window = window;
   ask(name, position);
   $("window").value = String(window);
+  sides()[0].panel.reveal(position);
   remember();
-  return another ? run(update) : run(drawAsked);
+  return another || isBeyond() ? run(update) : run(drawAsked);
 }
 
 async function drawAsked() {
@@ -48,6 +50,7 @@ function fillControls() {
   $("sample-label").hidden = data.samples.length === 1;
   $("find-label").hidden = !data.axes.some(({ kind }) => kind === "tokens" || kind === "names");
   $("words-label").hidden = !data.axes.some(({ words }) => words);
+  $("near-label").hidden = !data.axes.some(({ kind, length }) => (kind === "tokens" || kind === "names") && length > LABELLED);
   const any = (rows) => rows?.some((row) => row.some(Boolean));
   $("special-label").hidden = !data.axes.some((axis) => any(axis.special) || axis.prefix?.length);
   $("padding-label").hidden = !data.axes.some((axis) => any(axis.padding) || axis.places?.some((places) => places.includes(-1)));
@@ -68,7 +71,7 @@ function fitControls() {
   $("window").value = String(state.window);
   $("scale").disabled = isDifference();
   for (const id of ["side", "sample", "way", "norm", "scale", "strongest"]) $(id).value = String(state[id]);
-  for (const id of ["padding", "special", "words"]) $(id).checked = state[id];
+  for (const id of ["padding", "special", "words", "near"]) $(id).checked = state[id];
   fitFilm();
   $("query").max = String((state.way === "query" ? queries() : keys()).length - 1);
   $("query-name").textContent = state.way === "query" ? "Query" : "Key";
@@ -78,6 +81,8 @@ async function redraw(changes) {
   Object.assign(state, changes);
   if (isShared()) state.query = state.key = changes[state.way] ?? changes.query ?? changes.key ?? state.query;
   await update();
+  const [{ name, panel }] = sides();
+  panel.reveal(state[name]);
 }
 
 let turn = 0;
@@ -100,10 +105,13 @@ async function update() {
   if (!isShared()) asked.panel.show(asked.axis, asked.groups, choose);
   showPair(choose);
   drawGrid();
+  placeParts();
   const drawn = drawAsked();
+  placeParts();
   sketchMap();
   host.shell.dataset.sketched ??= performance.now().toFixed(0);
   await drawn;
+  placeParts();
   const isCurrent = () => own === turn;
   if (!(await drawMap(isCurrent)) || !(await drawPairMaps(isCurrent))) return;
   markLine();
@@ -121,7 +129,7 @@ function listen() {
       run(update);
     });
   }
-  for (const id of ["padding", "special", "words"]) $(id).addEventListener("input", () => { state[id] = $(id).checked; run(update); });
+  for (const id of ["padding", "special", "words", "near"]) $(id).addEventListener("input", () => { state[id] = $(id).checked; run(update); });
   $("query").addEventListener("input", () => choose(Number($("query").value), state.window));
   fillFilm((sample) => { state.sample = sample; run(update); });
   fillSteps((query) => {
@@ -140,6 +148,7 @@ function listen() {
   $("map").addEventListener("click", explainCell);
   $("map").addEventListener("keydown", (event) => moveRow(event));
   $("theme").addEventListener("click", () => setTheme(host.shell.dataset.theme !== "dark"));
+  for (const { tokens } of [fromPanel, toPanel]) tokens.addEventListener("scroll", () => run(drawAsked));
   $("copy").addEventListener("click", () => run(copy));
   for (const kind of ["png", "svg"]) $(kind).addEventListener("click", () => run(() => save(kind)));
   new ResizeObserver(() => view.maps && run(update)).observe(host.root.querySelector("main"));
@@ -179,9 +188,9 @@ function moveRow(event) {
 // The numbers of the row and the column under the pointer.
 function cellOf(event) {
   const box = event.currentTarget.getBoundingClientRect();
-  const row = clamp(Math.floor(((event.clientY - box.top) / box.height) * view.rows.length), view.rows.length);
-  const column = clamp(Math.floor(((event.clientX - box.left) / box.width) * view.columns.length), view.columns.length);
-  return [row, column];
+  const row = clamp(Math.floor(((event.clientY - box.top) / box.height) * view.down.groups.length), view.down.groups.length);
+  const column = clamp(Math.floor(((event.clientX - box.left) / box.width) * view.across.groups.length), view.across.groups.length);
+  return [view.down.from + row, view.across.from + column];
 }
 
 // A finger has no other way to choose a row than to touch it.
@@ -214,7 +223,7 @@ async function begin() {
   openDoor(redraw);
   readThumbs(await unpack(host.text("thumbs")));
   await Promise.all([...pictures, ...otherPictures].filter(Boolean).map((picture) => picture.decode()));
-  await update();
+  await redraw({});
   listen();
   await recall(report);
   host.shell.dataset.drawn = performance.now().toFixed(0);

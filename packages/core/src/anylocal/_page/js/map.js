@@ -11,6 +11,8 @@ const CELLS = 600;
 // Multiplications for a picture of a map, which take a second or two: of very long maps, fewer rows are drawn.
 const WORK = 2e9;
 const FEWEST = 120;
+// Positions of a map with labels beside it.
+export const LABELLED = 48;
 // Milliseconds of work after which the page is free for the reader's next step.
 const SLICE = 24;
 
@@ -56,11 +58,11 @@ function shortened(weights, { starts, length }) {
 // The middle row of each block of rows, each in means of blocks of columns; null if something else is to be drawn.
 export async function cellsOf(maps, { down, across }, isCurrent) {
   const cells = new Float32Array(down.starts.length * across.starts.length);
-  const middles = down.starts.map((start, at) => view.rows[(start + (down.starts[at + 1] ?? down.length) - 1) >> 1].positions);
+  const middles = down.starts.map((start, at) => view.down.groups[(start + (down.starts[at + 1] ?? down.length) - 1) >> 1].positions);
   if (maps.prepare && !(await maps.prepare({ ...state, way: "query" }, middles.flat(), isCurrent))) return null;
   let until = performance.now() + SLICE;
   for (const [at, positions] of middles.entries()) {
-    cells.set(shortened(merged(maps, positions, view.columns, "query"), across), at * across.starts.length);
+    cells.set(shortened(merged(maps, positions, view.across.groups, "query"), across), at * across.starts.length);
     if (performance.now() < until) continue;
     await new Promise((done) => setTimeout(done));
     if (!isCurrent()) return null;
@@ -71,12 +73,12 @@ export async function cellsOf(maps, { down, across }, isCurrent) {
 
 // The cells that were computed last, and what of: another scale needs no others.
 const kept = { of: "", cells: null };
-const shown = () => JSON.stringify(["side", "layer", "head", "sample", "window", "padding", "special", "words"].map((name) => state[name]));
+const shown = () => JSON.stringify(["side", "layer", "head", "sample", "window", "padding", "special", "words", "near"].map((name) => state[name]).concat(view.down.from, view.across.from));
 
 // Draws the thumbnails of the heads in place of their map, which takes longer; where they have the same positions.
 export function sketchMap() {
   const [, windows, , rows, columns] = layer().shape;
-  if (kept.of === shown() || (isDifference() && state.head === "max") || windows > 1 || view.rows.length < rows || view.columns.length < columns) return;
+  if (kept.of === shown() || state.near || (isDifference() && state.head === "max") || windows > 1 || view.down.groups.length < rows || view.across.groups.length < columns) return;
   const thumbs = headsOf().map((head) => thumbsOf(state.layer)[state.sample][head]);
   const join = state.head === "max" ? (values) => Math.max(...values) : (values) => values.reduce((sum, value) => sum + value) / values.length;
   const cells = thumbs[0].values.map((_, at) => join(thumbs.map(({ values }) => values[at])));
@@ -86,11 +88,11 @@ export function sketchMap() {
 // Cells are square, unless one side of the map is more than four times the other.
 export function paint(cells, height, width, scale, canvas = $("map"), side = state.side) {
   [canvas.width, canvas.height] = [width, height];
-  canvas.style.aspectRatio = String(Math.min(4, Math.max(0.25, view.columns.length / view.rows.length)));
+  canvas.style.aspectRatio = String(Math.min(4, Math.max(0.25, view.across.groups.length / view.down.groups.length)));
   canvas.getContext("2d").putImageData(imageOf(cells, width, height, scale, tableOf(false, side)), 0, 0);
 }
 
-export const blocks = () => ({ down: blocksOf(queries(), view.rows, mostRows()), across: blocksOf(keys(), view.columns, CELLS) });
+export const blocks = () => ({ down: blocksOf(queries(), view.down.groups, mostRows()), across: blocksOf(keys(), view.across.groups, CELLS) });
 
 // The cells that count for the scale.
 export const countedCells = (cells, { down, across }) => Float32Array.from({ length: down.counted.length * across.counted.length }, (_, at) => cells[down.counted[Math.floor(at / across.counted.length)] * across.starts.length + across.counted[at % across.counted.length]]);
@@ -119,7 +121,7 @@ export async function drawMap(isCurrent) {
 
 // Labels beside the map, if they are few enough to be readable.
 function drawLabels() {
-  const few = view.rows.length <= 48 && view.columns.length <= 48;
+  const few = view.down.groups.length <= LABELLED && view.across.groups.length <= LABELLED;
   for (const id of ["left", "top"]) $(id).hidden = !few;
   if (!few) return;
   const measure = $("left").getContext("2d");
@@ -128,12 +130,12 @@ function drawLabels() {
     measure.font = `${size(groups.length)}px system-ui, sans-serif`;
     return Math.min(90, 6 + Math.max(...groups.map(({ label }) => measure.measureText(label).width)));
   };
-  const [left, top] = [width(view.rows), width(view.columns)];
+  const [left, top] = [width(view.down.groups), width(view.across.groups)];
   sized($("left"), left, 1);
   const map = { width: $("map").clientWidth, height: $("map").clientHeight };
-  writeLabels(sized($("left"), left, map.height), view.rows, size(view.rows.length), left, (drawing, at) => drawing.translate(left - 4, ((at + 0.5) * map.height) / view.rows.length), "right");
-  writeLabels(sized($("top"), map.width, top), view.columns, size(view.columns.length), top, (drawing, at) => {
-    drawing.translate(((at + 0.5) * map.width) / view.columns.length, top - 4);
+  writeLabels(sized($("left"), left, map.height), view.down.groups, size(view.down.groups.length), left, (drawing, at) => drawing.translate(left - 4, ((at + 0.5) * map.height) / view.down.groups.length), "right");
+  writeLabels(sized($("top"), map.width, top), view.across.groups, size(view.across.groups.length), top, (drawing, at) => {
+    drawing.translate(((at + 0.5) * map.width) / view.across.groups.length, top - 4);
     drawing.rotate(-Math.PI / 2);
   }, "left");
 }

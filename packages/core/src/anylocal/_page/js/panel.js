@@ -170,10 +170,25 @@ export class Panel {
     }
   }
 
-  // The centre of a position on the screen.
+  // Scrolls a token into sight, if it is not.
+  reveal(position) {
+    const span = this.spanOf(position);
+    if (!span || this.isInSight(span)) return;
+    const box = this.tokens.getBoundingClientRect();
+    this.tokens.scrollTop += span.getBoundingClientRect().top - box.top - box.height / 2;
+  }
+
+  isInSight(span) {
+    const [box, whole] = [span, this.tokens].map((node) => node.getBoundingClientRect());
+    const middle = (box.top + box.bottom) / 2;
+    return middle >= whole.top && middle <= whole.bottom;
+  }
+
+  // The centre of a position on the screen; none where it is scrolled out of sight.
   anchor(position) {
     const span = this.spanOf(position);
     if (span) {
+      if (!this.isInSight(span)) return null;
       const box = span.getBoundingClientRect();
       return { x: box.left + box.width / 2, top: box.top, bottom: box.bottom, lift: 1 };
     }

@@ -111,8 +111,10 @@ function tellHidden(group, { axis, groups }) {
 // Marks the row of the query, or the column of the key, in the map.
 export function markLine() {
   const [{ name, groups }] = sides();
-  const at = groups.findIndex(({ positions }) => positions.includes(state[name]));
-  for (const id of ["band", "a-band", "b-band"]) mark($(id), name, groups, at);
+  const { from, groups: shown } = name === "query" ? view.down : view.across;
+  const found = groups.findIndex(({ positions }) => positions.includes(state[name])) - from;
+  const at = found < shown.length ? found : -1;
+  for (const id of ["band", "a-band", "b-band"]) mark($(id), name, shown, at);
 }
 
 function mark(band, name, groups, at) {

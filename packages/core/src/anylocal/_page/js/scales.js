@@ -73,3 +73,12 @@ export function centredScaleOf(values, counted, keys, norm, rules) {
 }
 
 export const clamp = (value, count) => Math.min(count - 1, Math.max(0, value));
+
+// Positions of the part of a long map whose labels can be read: of more, they would be smaller than 8 pixels on a phone.
+export const NEAR = 32;
+
+// Where that part starts: where it did, if what it is about is still in it, else with that in its middle.
+export function startOf(count, at, before) {
+  const isInside = at >= before && at < before + NEAR && before + NEAR <= count;
+  return isInside ? before : Math.max(0, Math.min(count - NEAR, at - NEAR / 2));
+}

@@ -10,7 +10,7 @@ export const data = JSON.parse(host.text("data"));
 const TABLES = Object.fromEntries(Object.entries(data.colours).filter(([, text]) => typeof text === "string").map(([name, text]) => [name, bytesOf(text)]));
 // What is drawn; `side` is which of two captures, or their difference; `way` is whose weights: those of a query, or those that a key gets.
 /** @type {{ [name: string]: any, layer: number, head: number | string, sample: number, window: number, query: number, key: number }} */
-export const state = { layer: 0, head: 0, sample: 0, window: 0, way: "query", query: 0, key: 0, strongest: 5, norm: "default", scale: "own", padding: true, special: false, words: false, side: "a" };
+export const state = { layer: 0, head: 0, sample: 0, window: 0, way: "query", query: 0, key: 0, strongest: 5, norm: "default", scale: "own", padding: true, special: false, words: false, near: false, side: "a" };
 
 export const layer = () => data.layers[state.layer];
 export const queries = () => data.axes[layer().queries];
@@ -27,6 +27,6 @@ export const ofSide = () => described[state.layer + (state.side === "b" ? data.l
 export const sharedTop = () => (state.scale === "one" && !isDifference() ? ofSide().tops[state.sample] : null);
 export const tableOf = (over, side = state.side) => TABLES[isDifference(side) ? (over ? "differenceImage" : "difference") : over ? "image" : "map"];
 
-// The layer that is shown, its queries and keys as they are drawn (see groupsOf), and the weights of the query or key asked for.
-/** @type {{ maps: any, rows: any[], columns: any[], weights: any, pair: any }} */
-export const view = { maps: null, rows: [], columns: [], weights: null, pair: null };
+// The layer that is shown, its queries and keys as they are drawn (see groupsOf), those in the map (see near.js), and the weights of the query or key asked for.
+/** @type {{ maps: any, rows: any[], columns: any[], down: any, across: any, weights: any, pair: any }} */
+export const view = { maps: null, rows: [], columns: [], down: { from: 0, groups: [] }, across: { from: 0, groups: [] }, weights: null, pair: null };
