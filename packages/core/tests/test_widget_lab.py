@@ -133,14 +133,17 @@ def test_the_selection_of_python_moves_the_page(tab: Tab) -> None:
     assert strongest(tab) == expected(weights(0)[2, 4])
 
 
-def test_arrow_keys_stay_in_the_widget(tab: Tab) -> None:
-    """They choose among the heads, and not among the cells of the notebook."""
+def test_keys_stay_in_the_widget(tab: Tab) -> None:
+    """Arrows choose among the heads, and a letter is no command: b would add a cell to the notebook."""
     tab.locator("#head").select_option("0")
     tab.locator("#heading").get_by_text("head 0").wait_for()
     tab.locator("#grid").focus()
+    cells = tab.locator(".jp-Cell").count()
+    tab.keyboard.press("b")
     tab.keyboard.press("ArrowRight")
     tab.locator("#heading").get_by_text("head 1").wait_for()
     assert tab.locator("#grid").evaluate("node => node.getRootNode().activeElement === node")
+    assert tab.locator(".jp-Cell").count() == cells
 
 
 def test_a_weight_is_explained_in_the_widget(tab: Tab) -> None:
