@@ -44,6 +44,7 @@ from anylocal.drawing import (
 from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError, ShapeError, StateError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -56,6 +57,11 @@ LONGEST: Final = 18
 
 STRETCHED: Final = 0.1
 """Models resize images to whole patches: more than this share of the aspect ratio is another crop."""
+
+RELATIVE: Final = "times the attention of the neutral prompt"
+
+SINK: Final = 10
+"""How many times the median of the patches a patch receives that is a sink."""
 
 _NAMES: Final = {"image": "image", "video": "video", "audio": "sound"}
 
@@ -119,6 +125,8 @@ def over_image(
     alpha: float = OPACITY,
     smooth: bool = False,
     threshold: float | None = None,
+    relative_to: AttentionMap | Sequence[AttentionMap] | None = None,
+    sinks: bool = True,
     mean: Statistics = None,
     std: Statistics = None,
     ax: Axes | None = None,
@@ -162,6 +170,12 @@ def over_image(
         Whether to interpolate between the centres of patches; the patches as they are by default.
     threshold : float, optional
         Draw only the smallest set of patches that holds this share of the weight of all patches, such as 0.6.
+    relative_to : AttentionMap or AttentionMaps, optional
+        Maps of a neutral prompt about the same image, such as "describe the image": weights are divided by those of its
+        last token, so that patches which any text attends to stand back.
+    sinks : bool
+        Whether to draw patches that are sinks, which all words attend to: on average over the words after the image,
+        more than 10 times the median of the patches. The title tells how many there are, and what they hold.
     mean, std : float or sequence of float, optional
         The statistics that normalised the image.
     ax : matplotlib.axes.Axes, optional
@@ -185,7 +199,8 @@ def over_image(
         If the text, the image, the view, the head, the layer or the query does not exist, or nothing is before a query
         that was written.
     ShapeError
-        If the image is not what the model saw and cannot be prepared.
+        If the image is not what the model saw and cannot be prepared, or the neutral prompt has other patches or
+        layers.
     OptionError
         If `attention` is not a map, or `mean` and `std` do not fit the image.
 
@@ -205,8 +220,10 @@ def over_image(
     chosen = selected(attention, layer, sample, source, view, "over_image")
     positions = positions_of(chosen.queries, query, chosen.text)
     keys, pixels = _seen(chosen, image, mean, std)
-    row = chosen.row(rows_reading(positions, written=written), head)
-    picture = np.asarray(chosen.media.picture(row))
+    held = np.asarray(chosen.media.picture(chosen.row(rows_reading(positions, written=written), head)))
+    are_sinks = _sinks(chosen, head)
+    picture = held / _neutral(relative_to, chosen, layer, sample, head)
+    picture = picture if sinks else np.where(are_sinks, np.nan, picture)
     scale = scale_of(norm, [picture.ravel()])
     ax = new_axes(ax)
     share = type_share(ax)
@@ -215,13 +232,16 @@ def over_image(
         ax, picture.ravel(), keys, pixels, scale=scale, colours=colours, smooth=smooth, threshold=threshold
     )
     if colorbar:
-        bar = add_colorbar(drawn.heat, ax, LEGEND, extend=clipped([scale], [picture]))
+        legend = LEGEND if relative_to is None else RELATIVE
+        bar = add_colorbar(drawn.heat, ax, legend, extend=clipped([scale], [picture]))
         bar.ax.set_facecolor(BACKGROUND)
         shrink(bar.ax, share)
     name = name_of(chosen.queries, positions, chosen.text)
-    total = f"{short(float(np.nansum(picture)))} of its weight on the image"
+    total = f"{short(float(np.nansum(held)))} of its weight on the image"
+    left_out = "" if sinks else ", left out"
+    told = [f"{short(float(np.nansum(held[are_sinks])))} on {_counted(are_sinks)}{left_out}"] if are_sinks.any() else []
     width = ax.bbox.width / ax.figure.dpi
-    lines = [*chosen.names(head), f"{'written' if written else 'query'} {name}, {total}"]
+    lines = [*chosen.names(head), f"{'written' if written else 'query'} {name}, {total}", *told]
     set_title(ax, lines, share, width, packed=True)
     return ax
 
@@ -244,6 +264,8 @@ def over_words(
     alpha: float = OPACITY,
     smooth: bool = False,
     threshold: float | None = None,
+    relative_to: AttentionMap | Sequence[AttentionMap] | None = None,
+    sinks: bool = True,
     mean: Statistics = None,
     std: Statistics = None,
     columns: int | None = None,
@@ -258,7 +280,7 @@ def over_words(
     queries : slice of positions, or sequence of str or int, optional
         The words. By default those of the answer, where the maps are the steps of a generation, else those after the
         last image; the first 40 of them, without special tokens.
-    written, source, view, layer, sample, head, norm, cmap, alpha, smooth, threshold, mean, std
+    written, source, view, layer, sample, head, norm, cmap, alpha, smooth, threshold, relative_to, sinks, mean, std
         See `over_image`.
     share : {"head", "all"}
         Which panels share a scale. By default each has its own, whose top, 1 on the colorbar, is written in the panel.
@@ -305,15 +327,18 @@ def over_words(
         raise PositionError(msg)
     keys, pixels = _seen(chosen, image, mean, std)
     panels = []
+    are_sinks, neutral = _sinks(chosen, head), _neutral(relative_to, chosen, layer, sample, head)
     for word in words:
-        picture = np.asarray(chosen.media.picture(chosen.row(rows_reading(word, written=written), head)))
+        picture = np.asarray(chosen.media.picture(chosen.row(rows_reading(word, written=written), head))) / neutral
+        picture = picture if sinks else np.where(are_sinks, np.nan, picture)
         panels.append(Panel(picture.ravel(), keys, name_of(axis, word, chosen.text)))
-    heading = ", ".join([*chosen.heading(head), *(["as written"] if written else [])])
+    told = [f"{_counted(are_sinks)}{'' if sinks else ' left out'}"] if are_sinks.any() else []
+    heading = ", ".join([*chosen.heading(head), *(["as written"] if written else []), *told])
     drawn = new_figure() if figure is None else figure
     if figure is None:
         # Everything is placed here.
         drawn.set_layout_engine("none")
-    look = Look(pixels, norm, cmap, alpha, share, smooth, threshold)
+    look = Look(pixels, norm, cmap, alpha, share, smooth, threshold, LEGEND if relative_to is None else RELATIVE)
     draw_panels(panels, look, drawn, fit_height=figure is None, heading=heading, columns=columns)
     return drawn
 
@@ -401,6 +426,41 @@ def _seen(chosen: _Chosen, image: ImageLike, mean: Statistics, std: Statistics) 
         pixels = pixels_of(photograph(model, image, size=size))
     height, width = pixels.shape[:2]
     return Patches(grid, prefix=(), image_size=(height, width)), pixels
+
+
+def _sinks(chosen: _Chosen, head: int | None) -> npt.NDArray[np.bool_]:
+    """Return which patches all words after the image attend to."""
+    words = _words_from(chosen.queries, _after_media(chosen), chosen.text)
+    if not words:
+        return np.zeros(chosen.media.grid, dtype=bool)
+    mean = np.asarray(chosen.media.picture(chosen.row([place for word in words for place in word], head)))
+    return mean > SINK * np.nanmedian(mean)  # type: ignore[no-any-return]  # an array
+
+
+def _counted(sinks: npt.NDArray[np.bool_]) -> str:
+    count = int(sinks.sum())
+    return f"{count} sink{'s' if count > 1 else ''}"
+
+
+def _neutral(
+    relative_to: object, chosen: _Chosen, layer: int | str | None, sample: int | None, head: int | None
+) -> npt.NDArray[Any]:
+    """Return what the last token of a neutral prompt attends to in the same image; 1 without such a prompt."""
+    if relative_to is None:
+        return np.ones(())
+    maps: Any = [relative_to] if is_map(relative_to) else relative_to
+    start, single = _start_of_answer(maps), isinstance(maps, Iterable) and all(m.images == 1 for m in maps if is_map(m))
+    media = chosen.media
+    other = selected(maps, layer, None if single else sample, media.source, media.view, "relative_to")
+    if len(other.layers) != len(chosen.layers) or other.media.grid != media.grid:
+        theirs, ours = (f"{len(each.layers)} layers with {each.media.name}" for each in (other, chosen))
+        msg = f"The neutral prompt has {theirs}, and the map {ours}; give the same layers, of the same image."
+        raise ShapeError(msg)
+    axis = other.queries
+    real = np.flatnonzero(~axis.is_padding(other.text))
+    last = int(real[-1]) if start is None else start - axis.start - 1
+    picture = np.asarray(other.media.picture(other.row([last], head)))
+    return np.where(picture > 0, picture, np.nan)
 
 
 def positions_of(axis: Tokens, query: object, text: int) -> list[int]:

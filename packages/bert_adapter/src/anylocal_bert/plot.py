@@ -56,6 +56,7 @@ from anylocal_bert._columns import (
     tall_axes,
 )
 from anylocal_bert._columns import strongest as strongest_of
+from anylocal_bert._over_frames import over_frames
 from anylocal_bert._over_image import over_image, over_words
 from anylocal_bert._sides import attends_across, real, tokens_of, words_of
 from anylocal_bert._spectrogram import spectrogram
@@ -77,6 +78,7 @@ __all__ = [
     "heatmap",
     "lines",
     "model",
+    "over_frames",
     "over_image",
     "over_words",
     "rollout",

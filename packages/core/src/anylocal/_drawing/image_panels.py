@@ -20,7 +20,7 @@ from matplotlib.textpath import TextPath
 
 from anylocal._drawing.figure import height_of, width_of
 from anylocal._drawing.overlay import BACKGROUND, Overlay, bottom_of, draw_bare, draw_overlay, overlay_colormap
-from anylocal._drawing.scale import Share, clipped, legend_of, ranged, scales_of, short
+from anylocal._drawing.scale import LEGEND, Share, clipped, legend_of, ranged, scales_of, short
 from anylocal.errors import OptionError
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Panel:
     """Panels of one layer have one scale where layers share."""
     marked: tuple[Axis, Sequence[tuple[int, int]]] | None = None
     """Positions to outline, each with its sample, and the axis that they are positions of."""
+    pixels: Pixels | None = None
+    """An image of its own, as large as that of all panels."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Look:
     share: Share
     smooth: bool = False
     threshold: float | None = None
+    legend: str = LEGEND
+    """What the weights are."""
 
 
 class _Plan(NamedTuple):
@@ -136,7 +140,7 @@ def draw_panels(
         ax = place.add_axes(number, panel.title, f"panel {number}")
         axes.append(ax)
         _draw_panel(ax, panel, look, scale, colours, place.plan, numbered=numbered)
-    if len(panels) % place.plan.columns:
+    if len(panels) % place.plan.columns and panels[0].pixels is None:
         bottom = bottom_of(panels[0].keys, cells=place.plan.cells)
         bare = draw_bare(place.add_axes(len(panels), "image", "image"), look.pixels, bottom)
         if all(panel.marked == panels[0].marked for panel in panels):
@@ -282,7 +286,7 @@ def _draw_panel(  # noqa: PLR0917  # each is a part of the picture
         ax,
         panel.row,
         panel.keys,
-        look.pixels,
+        look.pixels if panel.pixels is None else panel.pixels,
         scale=scale,
         colours=colours,
         smooth=look.smooth,
@@ -328,6 +332,7 @@ def _draw_bar(  # noqa: PLR0917  # as above
     """Draw the colorbar: in weights where all panels have one scale, else relative to each panel's top."""
     (x, y, width, height), (wide, high) = place, size
     scale, label = legend_of(look.norm, scales)
+    label = label.replace(LEGEND, look.legend)
     if not numbered:
         label = ranged(label, scales)
     # Not longer than its label needs in a high figure; in a low one, the labels of both ends are inside the figure.
