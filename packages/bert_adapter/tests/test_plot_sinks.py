@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,3 +88,10 @@ def test_what_one_word_attends_to_is_no_sink() -> None:
     ax = plot.over_image(attention, IMAGE, query="dog", sinks=False)
     assert "sink" not in ax.get_title()
     assert not np.isnan(np.asarray(drawn(ax), dtype=float)).any()
+
+
+def test_a_number_in_a_title_is_not_broken() -> None:
+    """In narrow axes the title has more lines, and what is on the image stays in one."""
+    _, panels = plt.subplots(1, 4, layout="constrained")
+    title = plot.over_image(made(), IMAGE, query="dog", ax=panels[0]).get_title()
+    assert any(re.search(r", \.\d+ of its weight on the image$", line) for line in title.split("\n"))

@@ -5,6 +5,7 @@ The adapters, released together with core, build their recipes on it as well.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
@@ -184,10 +185,10 @@ def layer_name(attention: AttentionMap, most: int = 32) -> list[str]:
 
 
 def broken(name: str, most: int) -> list[str]:
-    """Return a name in lines, broken at dots where it is longer than so many characters."""
+    """Return a name in lines, broken at dots where it is longer than so many characters; a number is not broken."""
     lines: list[str] = []
-    while len(name) > most and "." in name[:most]:
-        end = name.rindex(".", 0, most) + 1
+    while len(name) > most and (dots := [*re.finditer(r"(?<=\S)\.", name[:most])]):
+        end = dots[-1].end()
         lines, name = [*lines, name[:end]], name[end:]
     return [*lines, name]
 
