@@ -238,3 +238,17 @@ def test_the_frames_of_a_video_with_the_tokens_of_images() -> None:
     assert isinstance(keys, Tokens)
     assert not keys.media
     assert "which frames of a video" in repr(keys)
+
+
+def test_sounds_whose_places_are_not_known_have_a_reason() -> None:
+    """Of Qwen2.5-Omni only images and videos are known, and a sound that was given is not called missing."""
+    model, given = given_of("Qwen2.5-Omni's thinker")
+    ids = torch.cat([given["input_ids"], torch.full((2, 2), 62)], dim=1)
+    mask = torch.ones(2, 8, dtype=torch.long)
+    given |= {"input_ids": ids, "attention_mask": (ids != 1).long()}
+    given |= {"input_features": torch.rand(2, 8, 8), "feature_attention_mask": mask}
+    given |= {"mm_token_type_ids": (ids == 60).long() + 3 * (ids == 62).long()} if IS_NEW else {}
+    keys = captured(model, given).keys
+    assert "media unknown: how it places sounds in its text" in repr(keys)
+    assert isinstance(keys, Tokens)
+    assert len(keys.media) == 3

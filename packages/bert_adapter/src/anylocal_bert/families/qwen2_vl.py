@@ -21,6 +21,8 @@ def _media(model: Any, given: Mapping[str, Any]) -> Iterator[Run | str]:
             size = high * vision.patch_size, wide * vision.patch_size
             patches = Patches(grid, prefix=(), image_size=size)
             yield Run(kind, source, patches, range(frames * len(patches)), frames if kind == "video" else None)
+    if given.get("input_features") is not None:
+        yield "how it places sounds in its text"
 
 
 def _images(model: Any, given: Mapping[str, Any]) -> Iterator[Run | str]:
