@@ -262,6 +262,7 @@ def docs(session: nox.Session) -> None:
     session.run(python, "docs/rooms.py", external=True)
     session.run(python, "docs/kernels.py", external=True)
     session.run(python, "docs/media.py", external=True)
+    session.run(python, "docs/support.py", external=True)
     # Pages of modules that no longer exist would stay, and fail.
     generated = ("_build", "_generated", "explanation", "gallery", "how-to", "tutorials")
     for leftover in generated:
