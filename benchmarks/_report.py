@@ -1,4 +1,7 @@
-"""The facts that every table states about how it was made, and writing the tables."""
+"""The facts that every table states about how it was made, and writing the tables.
+
+Run with the names of scripts, it prints which of the goals on their pages are met.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -87,3 +91,22 @@ def write(script: str, page: str, numbers: Mapping[str, Any]) -> None:
     text = json.dumps(numbers, indent=2, ensure_ascii=False)
     (HERE / f"{script}.json").write_text(text + "\n", encoding="utf-8")
     print(f"Written: benchmarks/{script}.md and benchmarks/{script}.json")
+
+
+def goals(page: str) -> list[str]:
+    """Return the goals that a page names, each with whether it is met: rows below "Goals", and parts of sentences."""
+    _, _, below = page.partition("\n## Goals\n")
+    rows = [line.strip("| ") for line in below.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    rest = page.replace(below, "")
+    sentences = [
+        part for line in rest.splitlines() for part in line.split(";") if re.search(r"\*\*(met|missed)\*\*", part)
+    ]
+    # A table's first two rows are its head.
+    return [*rows[2:], *(part.strip() for part in sentences)]
+
+
+if __name__ == "__main__":
+    # A script without the hardware that it needs writes no page.
+    for path in filter(Path.exists, [HERE / f"{script}.md" for script in sys.argv[1:]]):
+        for goal in goals(path.read_text("utf-8")):
+            print(f"{path.stem}: {goal}")
