@@ -74,8 +74,11 @@ class MediaType:
         if not hasattr(transformers, "LlavaModel"):
             pytest.skip("Before transformers 4.52, models put images into their texts in other ways.")
         torch.manual_seed(0)
-        make: Any = transformers.AutoModelForImageTextToText.from_config
-        model = make(self.config()).eval()
+        config, auto = self.config(), transformers.AutoModelForImageTextToText
+        if type(config) not in auto._model_mapping:
+            pytest.skip(f"This version of transformers has no text model of {self.name}.")
+        make: Any = auto.from_config
+        model = make(config).eval()
         mixing = [module for name, module in model.named_modules() if _MIXES.search(name)]
         assert mixing
         with torch.no_grad():
@@ -93,7 +96,8 @@ class MediaType:
     def inputs(self, model: Any, images: Sequence[Image]) -> dict[str, Any]:
         """Return a batch of two texts, padded on the left: the first has two images, the second one."""
         kind, options = self.processor
-        process = getattr(transformers, kind)(**options)
+        # Before transformers 5, some have only a faster one, of another name, which makes other tiles.
+        process = built(kind)(**options)
         given = [list(images[:2]), list(images[2:])] if self.nested else list(images)
         made = _processed(process, given)
         lengths = self._lengths(process, model, images)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import pytest
+
 from .media_types import IS_NEW, PLACEHOLDER, SECTIONS, SQUARE, TEXT, VISION, MediaType, built, of_parts, qwen
 
 _QWENS: Final = {"patch_size": 4, "merge_size": 2, "min_pixels": 64, "max_pixels": 4096}
@@ -18,6 +20,8 @@ _FRAMES: Final = "2 × 2 patches a token, any size; the frames of a video have t
 
 def _glm(config: str, text: dict[str, Any], **options: Any) -> Callable[[], Any]:
     def make() -> Any:
+        if not IS_NEW and "Moe" in config:
+            pytest.skip("Before transformers 5, this size has no rotary positions of sections.")
         rope = {"rope_parameters": SECTIONS | {"partial_rotary_factor": 1.0}} if IS_NEW else {"rope_scaling": SECTIONS}
         sizes = {"depth": 2, "num_heads": 2, "patch_size": 4, "image_size": 32, **_DEPTH}
         return built(config)(

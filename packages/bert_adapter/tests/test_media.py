@@ -49,6 +49,13 @@ def with_other_patch(images: list[Image], number: int, grid: tuple[int, ...], pl
     return changed
 
 
+def moved(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Return by how much the scores of a row changed: not its weights, whose sum of 1 changes all of them."""
+    change = (after / before).log()
+    # Masked positions are not a number.
+    return (change - change.nanmedian(-1, keepdim=True).values).abs().nan_to_num().sum(0)
+
+
 @pytest.mark.parametrize("kind", [*TYPES, *MORE_TYPES], ids=lambda kind: kind.name)
 def test_the_column_of_a_patch_that_changes_changes_most(kind: MediaType) -> None:
     """Of two texts with images of several sizes, padded on the left, the last token's row changes at that position."""
@@ -64,7 +71,7 @@ def test_the_column_of_a_patch_that_changes_changes_most(kind: MediaType) -> Non
         grid = (grid[0], 2 * grid[1]) if views[0].view == "tile 0" else grid
         place = grid[0] - 1, grid[1] // 2
         after = captured(model, kind.inputs(model, with_other_patch(images, number, grid, place)))
-        change = (after[source[0], :, -1] - before[source[0], :, -1]).abs().sum(0)
+        change = moved(before[source[0], :, -1], after[source[0], :, -1])
         for view in (view for view in views if view.view != "tile 0"):
             # The right half of the image.
             column = place[1] - grid[1] // 2 if view.view == "tile 1" else place[1] * view.grid[1] // grid[1]
@@ -230,6 +237,8 @@ def test_frames_with_class_tokens() -> None:
 
 def test_the_frames_of_a_video_with_the_tokens_of_images() -> None:
     """GLM's text has no tokens of its own for a video, and they are not taken for an image."""
+    if not IS_NEW:
+        pytest.skip("Before transformers 5, GLM takes no video without an image.")
     model = kind_of("GLM-4V").model()
     ids = torch.tensor([[2, 20, *[60] * 4, 21, 11]])
     given = {"input_ids": ids, "pixel_values_videos": torch.rand(16, 96), "video_grid_thw": torch.tensor([[1, 4, 4]])}
