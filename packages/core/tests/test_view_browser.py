@@ -470,6 +470,18 @@ def test_a_click_on_a_thumbnail_opens_its_map(show: Any) -> None:
     opened.tab.wait_for_function("() => document.getElementById('heading').textContent === 'blocks.1, head 2'")
 
 
+def test_the_chosen_thumbnail_has_a_rim(show: Any) -> None:
+    """Its frame is set off from the maps beside it, so that it is found among colours like its own."""
+    opened = show(explore(AttentionMaps(make(f"blocks.{at}", seed=at) for at in range(3))))
+    opened.tab.evaluate("anylocal.setState({layer: 1, head: 1})")
+    colours = opened.colours("#grid")[..., :3]
+    accent = np.argwhere((colours == [0x0B, 0x6B, 0xCB]).all(-1))
+    (top, left), (bottom, right) = accent.min(0), accent.max(0)
+    middle = (top + bottom) // 2
+    assert (colours[middle, [left - 2, right + 2]] > 200).all()
+    assert (colours[[top - 2, bottom + 2], (left + right) // 2] > 200).all()
+
+
 def test_all_of_it_is_reached_by_the_keyboard(show: Any) -> None:
     """By Tab alone every control gets the focus, and arrows choose the head, the layer and the query."""
     axis = Tokens(list("abcdef"))

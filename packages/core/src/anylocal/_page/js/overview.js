@@ -69,10 +69,13 @@ function drawRow(drawing, number) {
   });
 }
 
+// On a rim of the paper's colour, or the frame would be lost among the colours of the maps.
 function markGrid(drawing) {
   const { cell, left, top } = overview;
-  drawing.strokeStyle = css("--accent");
-  drawing.lineWidth = 2;
   const heads = headsOf();
-  drawing.strokeRect(left + heads[0] * cell - 1, top + state.layer * cell - 1, heads.length * cell, cell);
+  for (const [style, line] of [["--paper", 6], ["--accent", 3]]) {
+    drawing.strokeStyle = css(style);
+    drawing.lineWidth = line;
+    drawing.strokeRect(left + heads[0] * cell - 1, top + state.layer * cell - 1, heads.length * cell, cell);
+  }
 }
