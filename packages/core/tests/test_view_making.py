@@ -84,7 +84,10 @@ def test_a_cell_of_the_map_is_explained(show: Any) -> None:
     box = tab.locator("#map").bounding_box()
     tab.mouse.click(box["x"] + 20.5 / LENGTH * box["width"], box["y"] + 60.5 / LENGTH * box["height"])
     head = int(attention[0, :, 60, 20].argmax())
-    assert tab.locator("#making-place").inner_text() == f"layer, head {head}, the one of 4 in which it is greatest"
+    assert (
+        tab.locator("#making-place").inner_text()
+        == f"layer, head {head}: of the 4 heads, the one with the greatest weight here"
+    )
     call = tab.locator("#making-call").inner_text()
     assert_explained(tab, eval(call, {"maps": {"layer": attention}}))  # noqa: S307  # what the page tells the user to run
 
@@ -113,8 +116,7 @@ def test_of_stored_weights_only_the_row_is_told(show: Any) -> None:
     weights = torch.tensor([[0.7, 0.2, 0.1]]).expand(3, 3)
     tab = show(explore(AttentionMap.from_weights(weights, queries=axis, keys=axis)))
     tab.locator("#list button").first.click()
-    assert (
-        tab.locator("#making-line").inner_text() == "The page has the weights of this layer, and not its query and key."
-    )
+    told = "This page holds the weights of this layer, but not its query and key."
+    assert tab.locator("#making-line").inner_text() == told
     assert not tab.locator("#making-channels").is_visible()
     assert table(tab, "terms") == pytest.approx({"<b>x</b>": 0.7, "y": 0.2, "z": 0.1}, abs=0.005)

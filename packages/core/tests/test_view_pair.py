@@ -142,6 +142,19 @@ def test_a_difference_is_explained_by_both_weights(show: Any) -> None:
     assert list(map(float, numbers)) == pytest.approx([float(one[key]), float(two[key])], abs=5e-3)
 
 
+def test_bars_of_differences_have_the_colours_of_the_map(show: Any) -> None:
+    """Red where the first has more, and blue where the other has; the title says that it is a difference."""
+    tab = show(explore(ONE, TWO))
+    tab.evaluate("anylocal.setState({head: 2, query: 3})")
+    tab.locator("#list button").first.click()
+    assert tab.locator("#making-title").inner_text().endswith(", a − b")
+    for row in tab.locator("#making-terms tr").all():
+        red, _, blue = map(
+            int, re.findall(r"\d+", row.locator(".bar").evaluate("node => getComputedStyle(node).backgroundColor"))
+        )
+        assert (red > blue) == ("−" not in row.locator("td").first.inner_text())
+
+
 @pytest.mark.parametrize("way", ["query", "key"])
 @pytest.mark.parametrize("head", [1, "mean", "max"])
 def test_the_python_call_draws_the_difference(show: Any, head: int | str, way: str) -> None:

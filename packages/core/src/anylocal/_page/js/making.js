@@ -1,6 +1,6 @@
 // How one weight comes about: query and key by channel, the scale, the mask, and the row's softmax.
 import { rounded } from "./scales.js";
-import { $, data, keys, layer, ofSide, queries, state, view } from "./state.js";
+import { $, SIDES, data, isDifference, keys, layer, ofSide, queries, state, view } from "./state.js";
 import { labelOf } from "./positions.js";
 import { blockOf, headsOf, lineOf } from "./weights.js";
 
@@ -13,10 +13,11 @@ export async function explain(query, key) {
   for (const head of headsOf()) await view.maps.missing?.({ ...state, way: "query", head }, [query]);
   const rows = headsOf().map((head) => ({ head, row: lineOf(view.maps, { ...state, way: "query", head }, query) }));
   const { head, row } = rows.reduce((best, each) => (Math.abs(each.row[key]) > Math.abs(best.row[key]) ? each : best));
-  $("making-title").textContent = `${labelOf(queries(), query)} → ${labelOf(keys(), key)}: ${rounded(row[key])}`;
-  $("making-place").textContent = `${ofSide().name || `layer ${ofSide().ref}`}, head ${head}${rows.length > 1 ? `, the one of ${rows.length} in which it is greatest` : ""}`;
+  $("making-title").textContent = `${labelOf(queries(), query)} → ${labelOf(keys(), key)}: ${rounded(row[key])}${data.others ? `, ${SIDES[state.side]}` : ""}`;
+  const one = isDifference() ? "difference" : "weight";
+  $("making-place").textContent = `${ofSide().name || `layer ${ofSide().ref}`}, head ${head}${rows.length > 1 ? `: of the ${rows.length} heads, the one with the greatest ${one} here` : ""}`;
   const made = view.maps.making ? await view.maps.making({ ...state, head }, query, key) : view.maps.vectors?.(blockOf(state, head), query, key);
-  $("making-line").textContent = made ? line(made, row[key]) : view.maps.told?.({ ...state, way: "query", head }, query, key) ?? "The page has the weights of this layer, and not its query and key.";
+  $("making-line").textContent = made ? line(made, row[key]) : view.maps.told?.({ ...state, way: "query", head }, query, key) ?? "This page holds the weights of this layer, but not its query and key.";
   $("making-channels").hidden = !made;
   if (made) {
     const order = strongest(made.products);
@@ -25,7 +26,7 @@ export async function explain(query, key) {
     if (made.products.length > order.length) channels.push([`${made.products.length - order.length} others`, rest]);
     fill($("making-channels"), "q · k by channel", channels);
   }
-  fill($("making-terms"), "Largest of the row", strongest(row).map((at) => [labelOf(keys(), at), row[at]]));
+  fill($("making-terms"), `Greatest ${one}s of the query`, strongest(row).map((at) => [labelOf(keys(), at), row[at]]));
   const matrix = data.samples[state.sample] * layer().shape[1] + state.window;
   $("making-call").textContent = `${ofSide() === layer() ? "maps" : "other"}[${ofSide().ref}].explain(${query}, ${key}, ${head}${data.batch * layer().shape[1] > 1 ? `, sample=${matrix}` : ""})`;
   if (!$("making").open) $("making").showModal();
@@ -52,7 +53,8 @@ function fill(table, title, values) {
     head.textContent = name;
     cell.textContent = Math.abs(value) < 1 ? rounded(Math.abs(value)).replace(/^/, value < 0 ? "−" : "") : number(value);
     const span = document.createElement("span");
-    span.className = value < 0 ? "bar less" : "bar";
+    // Differences are red where the first has more, as in the map.
+    span.className = value < 0 !== isDifference() ? "bar less" : "bar";
     span.style.width = `${(100 * Math.abs(value)) / most}%`;
     bar.append(span);
     row.append(head, cell, bar);
