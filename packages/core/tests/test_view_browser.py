@@ -425,7 +425,7 @@ def test_a_patch_is_asked_by_the_mouse(show: Any) -> None:
     opened = show(page)
     box = opened.tab.locator("#to canvas").bounding_box()
     opened.tab.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.75 * box["height"])
-    assert opened.tab.locator("#asked").text_content() == "What (1, 0) attends to"
+    assert opened.tab.locator("#asked").text_content() == "What patch (1, 0) attends to"
     expected = top(attention[0, :, axis.index(1, 0)].mean(0), axis.labels())
     assert opened.strongest == pytest.approx(expected, abs=page.error + 5e-4)
 
@@ -501,7 +501,7 @@ def test_all_of_it_is_reached_by_the_keyboard(show: Any) -> None:
     assert {"theme", "layer", "head", "query", "strongest", "norm", "scale", "grid", "map", "copy", "png"} <= set(
         reached
     )
-    assert opened.tab.locator("#asked").text_content() == "What c attends to"
+    assert opened.tab.locator("#asked").text_content() == "What “c” attends to"
 
 
 def test_controls_have_names_for_screen_readers(show: Any) -> None:
@@ -579,7 +579,7 @@ def test_the_python_call_counts_words_where_they_are_merged(show: Any, chosen: i
         assert options.pop("words")
         merged = merge_words(attention, sample=options.pop("sample"))
         ((word,),) = options.values()
-        assert shown == f"What {merged.queries.label(word)} attends to"
+        assert shown == f"What “{merged.queries.label(word)}” attends to"
 
 
 def test_the_python_call_of_a_window_names_the_head(show: Any) -> None:
@@ -680,7 +680,7 @@ def test_a_cell_under_the_pointer_is_read_out(show: Any) -> None:
     label, weight = opened.tab.locator("#readout").text_content().split(": ")
     assert label == "b → e"
     assert float(weight) == pytest.approx(float(attention[0, :, 1, 4].mean()), abs=page.error + 5e-4)
-    assert opened.tab.locator("#asked").text_content() == "What b attends to"
+    assert opened.tab.locator("#asked").text_content() == "What “b” attends to"
 
 
 def test_few_positions_are_named_beside_the_map(show: Any) -> None:

@@ -93,7 +93,7 @@ def test_a_script_sets_the_picture(show: Any) -> None:
     tab = show(explore(maps))
     tab.evaluate("anylocal.setState({layer: 'blocks.0', head: 2, query: 4, norm: 'log', strongest: 2})")
     assert tab.locator("#heading").text_content() == "blocks.0, head 2"
-    assert tab.locator("#asked").text_content() == "What e attends to"
+    assert tab.locator("#asked").text_content() == "What “e” attends to"
     assert tab.locator("#list li").count() == 2
     assert [tab.input_value(f"#{name}") for name in ("layer", "head", "query", "norm")] == ["0", "2", "4", "log"]
 
@@ -111,7 +111,7 @@ def test_a_link_shows_the_same_picture(show: Any) -> None:
     assert "layer" not in address
     other = show(page, address)
     assert other.locator("#heading").text_content() == "blocks.1, head 2"
-    assert other.locator("#asked").text_content() == "What b attends to"
+    assert other.locator("#asked").text_content() == "What “b” attends to"
     other.evaluate("location.hash = '#layer=0&special=true'")
     other.wait_for_function("() => document.getElementById('heading').textContent.startsWith('blocks.0')")
 
@@ -141,7 +141,7 @@ def test_what_attends_to_a_token_is_its_column(show: Any) -> None:
     set_way(tab)
     tab.locator("#to .token").nth(2).click()
     column = attention[0].mean(0)[:, 2]
-    assert tab.locator("#asked").text_content() == "What attends to c"
+    assert tab.locator("#asked").text_content() == "What attends to “c”"
     found = strongest(tab)
     order = column.argsort(descending=True)[:5].tolist()
     assert found == pytest.approx({"abcdef"[at]: float(column[at]) for at in order}, abs=page.error + 5e-4)
@@ -199,7 +199,7 @@ def test_the_python_call_draws_the_column(show: Any, head: str) -> None:
     set_way(tab)
     tab.locator("#head").select_option(head)
     tab.locator("#query").fill("3")
-    tab.wait_for_function("() => document.getElementById('asked').textContent === 'What attends to d'")
+    tab.wait_for_function("() => document.getElementById('asked').textContent === 'What attends to “d”'")
     tab.wait_for_function("head => document.getElementById('heading').textContent.includes(head)", arg=head)
     ax = eval(tab.locator("#call").text_content(), {"plot": plot, "maps": maps})  # noqa: S307  # what the page tells the user to run
     exact = {"mean": maps[0][0].mean(0), "max": maps[0][0].amax(0)}.get(head, maps[0][0, 1])

@@ -102,7 +102,7 @@ def test_the_step_follows_the_query(show: Any) -> None:
     tab.mouse.move(0, 0)
     tab.evaluate("anylocal.setState({way: 'key'})")
     tab.locator("#step").fill("3")
-    tab.wait_for_function("() => document.getElementById('asked').textContent === 'What it attends to'")
+    tab.wait_for_function("() => document.getElementById('asked').textContent === 'What “it” attends to'")
 
 
 def test_maps_of_one_forward_pass_have_no_steps(show: Any) -> None:

@@ -78,7 +78,7 @@ def test_the_part_follows_the_query(show: Any) -> None:
     for query, first in ((315, 284), (316, 300), (599, 568), (0, 0)):
         tab.locator("#query").fill(str(query))
         tab.wait_for_function(
-            "query => document.getElementById('asked').textContent === `What w${query} attends to`", arg=query
+            "query => document.getElementById('asked').textContent === `What “w${query}” attends to`", arg=query
         )
         tab.wait_for_function(
             "share => Math.abs(parseFloat(document.getElementById('band').style.top) - share) < 0.01",

@@ -67,7 +67,7 @@ def test_the_page_begins_with_the_difference(show: Any) -> None:
     page = explore(ONE, TWO)
     tab = show(page)
     tab.locator("#to .token").nth(2).click()
-    assert tab.locator("#asked").text_content() == "What cat / dog attends to, a − b"
+    assert tab.locator("#asked").text_content() == "What “cat / dog” attends to, a − b"
     exact = (ONE[1][0] - TWO[1][0]).mean(0)[2]
     labels = ["[CLS]", "the", "cat / dog", "sat / ran", "down", "[SEP]"]
     rows = [text.rsplit(None, 1) for text in tab.locator("#list li").all_text_contents()]
@@ -96,7 +96,7 @@ def test_the_sides_are_drawn_side_by_side(show: Any, pixels: Any) -> None:
     tab = show(explore(ONE, TWO))
     tab.locator("#to .token").nth(2).click()
     titles = [tab.locator(f"#{side}-asked").text_content() for side in "ab"]
-    assert titles == ["a: what cat attends to", "b: what dog attends to"]
+    assert titles == ["a: what “cat” attends to", "b: what “dog” attends to"]
     assert tab.locator("#b-to .token").all_text_contents() == DOGS.labels()
     maps = [each[1][0].mean(0) for each in (ONE, TWO)]
     top = top_of(*(each[1:-1, 1:-1].numpy() for each in maps))
@@ -111,13 +111,13 @@ def test_one_cursor_moves_all(show: Any) -> None:
     tab = show(explore(ONE, TWO))
     box = tab.locator("#b-map").bounding_box()
     tab.locator("#b-map").hover(position={"x": 0.5 * box["width"], "y": 4.5 / 6 * box["height"]})
-    assert tab.locator("#asked").text_content() == "What down attends to, a − b"
+    assert tab.locator("#asked").text_content() == "What “down” attends to, a − b"
     for side in "ab":
         assert tab.locator(f"#{side}-to .chosen").text_content() == "down"
         band, whole = (tab.locator(f"#{side}-{part}").bounding_box() for part in ("band", "map"))
         assert band["y"] - whole["y"] == pytest.approx(4 / 6 * whole["height"], abs=1)
     tab.locator("#b-to .token").nth(3).click()
-    assert tab.locator("#asked").text_content() == "What sat / ran attends to, a − b"
+    assert tab.locator("#asked").text_content() == "What “sat / ran” attends to, a − b"
 
 
 def test_each_side_can_be_shown_alone(show: Any) -> None:

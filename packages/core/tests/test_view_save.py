@@ -72,7 +72,7 @@ def test_tokens_and_lines_of_an_svg_are_text_and_paths(show: Any) -> None:
     assert [fill for fill in fills if fill in colours] == colours
     ends = [text.rsplit(None, 1)[0].strip() for text in tab.locator("#list li").all_text_contents()]
     # None from a token to itself.
-    assert len(list(root.iter(f"{SVG}path"))) == 2 * sum(f"What {end} attends to" != asked for end in ends) > 0
+    assert len(list(root.iter(f"{SVG}path"))) == 2 * sum(f"What “{end}” attends to" != asked for end in ends) > 0
     assert {node.tag.removeprefix(SVG) for node in root.iter()} == {"svg", "rect", "image", "path", "text"}
 
 

@@ -119,7 +119,7 @@ def test_a_choice_in_the_page_is_the_selection_in_python(tab: Tab) -> None:
     """A click on a token, and another head, reach the observer; the weights are the map's; tokens stay text."""
     tab.locator("#head").select_option("1")
     tab.locator("#to .token").nth(5).click()
-    tab.locator("#asked").get_by_text("What f attends to").wait_for()
+    tab.locator("#asked").get_by_text("What “f” attends to").wait_for()
     selected(tab, layer="blocks.1", head=1, query=5, sample=0)
     assert strongest(tab) == expected(weights(1)[1, 5])
     assert tab.locator(".shell b").count() == 0
@@ -128,7 +128,7 @@ def test_a_choice_in_the_page_is_the_selection_in_python(tab: Tab) -> None:
 def test_the_selection_of_python_moves_the_page(tab: Tab) -> None:
     """Set by a button, whose function runs in the kernel."""
     tab.get_by_role("button", name="Move", exact=True).click()
-    tab.locator("#asked").get_by_text("What e attends to").wait_for()
+    tab.locator("#asked").get_by_text("What “e” attends to").wait_for()
     tab.locator("#heading").get_by_text("blocks.0, head 2").wait_for()
     assert strongest(tab) == expected(weights(0)[2, 4])
 

@@ -67,7 +67,7 @@ def test_a_patch_under_the_pointer_is_the_one_of_the_model(chromium: Browser, tm
     query = (rows - 1, 0)
     weights = maps[-1].head_mean(maps[-1].queries.position(query))[0]
     label, weight = strongest(tab)
-    assert tab.locator("#asked").text_content() == f"What {query} attends to"
+    assert tab.locator("#asked").text_content() == f"What patch {query} attends to"
     assert weight == pytest.approx(float(weights.max()), abs=page.error + 5e-4)
     assert float(weights[maps[-1].keys.labels().index(label)]) == pytest.approx(weight, abs=2 * page.error + 5e-4)
     call = tab.locator("#call").text_content() or ""

@@ -1,7 +1,7 @@
 // Two captures: their difference, and both side by side.
 import { greatest, scaleOf } from "./scales.js";
 import { $, data, isShared, layer, normOf, state, tableOf, view } from "./state.js";
-import { countedOf, labelOf } from "./positions.js";
+import { countedOf, labelOf, phraseOf } from "./positions.js";
 import { lineOf, merged, open } from "./weights.js";
 import { drawLegend } from "./draw.js";
 import { Panel } from "./panel.js";
@@ -54,8 +54,8 @@ export function drawPair() {
   const scale = scaleOf(lines.flatMap((line) => counted.map((at) => line[at])), counted.length, Math.max(...lines.map(greatest)), normOf("linear"), data);
   panels.forEach((panel, at) => {
     const axis = data.axes[data.sides[at][state.layer][asked.name === "query" ? "queries" : "keys"]];
-    const label = labelOf(axis, positions[0]);
-    $(`${NAMES[at]}-asked`).textContent = `${NAMES[at]}: ${state.way === "query" ? `what ${label} attends to` : `what attends to ${label}`}`;
+    const phrase = phraseOf(axis, positions[0]);
+    $(`${NAMES[at]}-asked`).textContent = `${NAMES[at]}: ${state.way === "query" ? `what ${phrase} attends to` : `what attends to ${phrase}`}`;
     panel.paint(lines[at], scale, isShared() ? state[asked.name] : null);
   });
   drawLegend("pair", scale, panels[0].table);

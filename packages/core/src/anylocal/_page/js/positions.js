@@ -21,6 +21,13 @@ export function labelOf(axis, position) {
   return place < 0 ? "padding" : `(${Math.floor(place / axis.grid[1])}, ${place % axis.grid[1]})`;
 }
 
+// A position in a sentence, where a word of a text would be lost, and numbers say nothing.
+export function phraseOf(axis, position, label = labelOf(axis, position)) {
+  if (axis.kind === "tokens" || axis.kind === "names") return `“${label}”`;
+  if (axis.kind !== "patches") return `position ${label}`;
+  return placeOf(axis, position) < 0 ? label : `patch ${label}`;
+}
+
 export const isPadding = (axis, position) => Boolean(axis.kind === "patches" ? position >= axis.prefix.length && placeOf(axis, position) < 0 : ofText(axis, "padding")?.[position]);
 export const isSpecial = (axis, position) => !isPadding(axis, position) && Boolean(axis.kind === "patches" ? position < axis.prefix.length : ofText(axis, "special")?.[position]);
 export const isHidden = (axis, position) => (state.padding && isPadding(axis, position)) || (state.special && isSpecial(axis, position));

@@ -2,7 +2,7 @@
 import { greatest, rounded } from "./scales.js";
 import { $, SIDES, data, isDifference, isShared, keys, queries, sharedTop, state, view } from "./state.js";
 import { scaleHere, sizesOf } from "./signed.js";
-import { countedOf, labelOf } from "./positions.js";
+import { countedOf, labelOf, phraseOf } from "./positions.js";
 import { merged } from "./weights.js";
 import { css, drawLegend, sized } from "./draw.js";
 import { fromPanel, toPanel } from "./panel.js";
@@ -37,7 +37,8 @@ export function drawQuery() {
   const most = greatest(sizes);
   const counted = countedOf(other.axis, other.groups);
   const scale = scaleHere(weights, counted.map((at) => weights[at]), counted.length, "linear", sharedTop());
-  $("asked").textContent = (state.way === "query" ? `What ${group.label} attends to` : `What attends to ${group.label}`) + (data.others ? `, ${SIDES[state.side]}` : "");
+  const phrase = phraseOf(asked.axis, group.positions[0], group.label);
+  $("asked").textContent = (state.way === "query" ? `What ${phrase} attends to` : `What attends to ${phrase}`) + (data.others ? `, ${SIDES[state.side]}` : "");
   other.panel.paint(weights, scale, isShared() ? position : null);
   if (!isShared()) asked.panel.paint(null, null, position);
   drawLegend("row", scale, other.panel.table);
