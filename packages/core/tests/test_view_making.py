@@ -13,7 +13,7 @@ pytest.importorskip("jinja2")
 
 import torch
 
-from anylocal.attention import AttentionMap, Tokens
+from anylocal.attention import AttentionMap, Patches, Tokens
 from anylocal.view import explore
 
 if TYPE_CHECKING:
@@ -75,6 +75,16 @@ def test_a_weight_of_the_list_is_explained(show: Any, name: str) -> None:
     assert_explained(tab, attention.explain(50, key, 3))
     tab.keyboard.press("Escape")
     assert not tab.locator("#making").is_visible()
+
+
+def test_what_can_be_done_is_said(show: Any) -> None:
+    """Which positions choose what, and that a weight can be clicked, if any is listed."""
+    tab = show(explore(AttentionMap.from_weights(torch.eye(7), queries=Patches((2, 3)), keys=Patches((2, 3)))))
+    hint = tab.locator("#hint")
+    choose = "Point at a patch (row, column) to choose the query"
+    assert hint.inner_text() == f"{choose}; click a weight to see how it comes about."
+    tab.evaluate("anylocal.setState({way: 'key', strongest: 0})")
+    assert hint.inner_text() == f"{choose.replace('query', 'key')}."
 
 
 def test_a_cell_of_the_map_is_explained(show: Any) -> None:

@@ -46,6 +46,7 @@ export function drawQuery() {
   drawLines(asked.panel.anchor(position), order.map((at) => ({ end: other.panel.anchor(other.groups[at].positions[0]), weight: sizes[at] })), most);
   listStrongest(order, weights, other);
   tellHidden(group, other);
+  tellHow(asked);
   markLine();
   $("query").value = String(position);
   $("query").setAttribute("aria-valuetext", group.label);
@@ -99,6 +100,12 @@ function listStrongest(order, weights, { groups }) {
     item.append(button);
     return item;
   }));
+}
+
+// What can be done here, which no control says.
+function tellHow({ name, axis }) {
+  const place = axis.kind === "patches" ? "patch (row, column)" : axis.kind === "count" ? "position" : "token";
+  $("hint").textContent = `Point at a ${place} to choose the ${name}${state.strongest ? "; click a weight to see how it comes about" : ""}.`;
 }
 
 // What a query gives to positions that are not drawn; what a key gets from them is no share of anything.
