@@ -76,6 +76,21 @@ def test_tokens_and_lines_of_an_svg_are_text_and_paths(show: Any) -> None:
     assert {node.tag.removeprefix(SVG) for node in root.iter()} == {"svg", "rect", "image", "path", "text"}
 
 
+def test_lines_do_not_cross_out_tokens(show: Any) -> None:
+    """They pass behind them, on the screen and in the picture."""
+    tab = show(explore(make(Tokens(WORDS))))
+    nodes = [node.tag.removeprefix(SVG) for node in ET.parse(saved(tab, "svg")).getroot()]  # noqa: S314  # as above
+    assert len(nodes) - 1 - nodes[::-1].index("path") < nodes.index("text")
+    # What a pointer would meet first, if lines had pointers.
+    tab.locator("#lines").evaluate("node => { node.style.pointerEvents = 'auto'; }")
+    assert tab.locator("#to .token").evaluate_all(
+        """nodes => nodes.every((node) => {
+          const { left, top, width, height } = node.getBoundingClientRect();
+          return document.elementFromPoint(left + width / 2, top + height / 2) === node;
+        })"""
+    )
+
+
 def test_the_cells_of_an_svg_are_those_of_the_map(show: Any) -> None:
     """The map has a pixel for each cell, and a photograph as many as the picture was chosen to have."""
     tab = show(explore(make(Patches((4, 4), prefix=())), images=torch.rand(3, 32, 32)))

@@ -67,10 +67,10 @@ function drawLines(start, ends, most) {
     const share = weight / most;
     const [x0, x1] = [start.x - box.left, end.x - box.left];
     let path;
-    // Between tokens of one line, an arc above it: a straight line would cross them out.
+    // Between tokens of one line, an arc above it, within the space between lines: tokens are in front of it.
     if (end.top === start.top && start.lift) {
       const y = start.top - box.top;
-      path = `M ${x0} ${y} Q ${(x0 + x1) / 2} ${y - Math.min(30, 10 + Math.abs(x1 - x0) / 9)} ${x1} ${y}`;
+      path = `M ${x0} ${y} Q ${(x0 + x1) / 2} ${y - Math.min(20, 8 + Math.abs(x1 - x0) / 12)} ${x1} ${y}`;
     } else {
       const [y0, y1] = end.top > start.top ? [start.bottom - box.top, end.top - box.top] : [start.top - box.top, end.bottom - box.top];
       path = `M ${x0} ${y0} C ${x0} ${y0 + (start.lift * (y1 - y0)) / 2} ${x1} ${y1 - (end.lift * (y1 - y0)) / 2} ${x1} ${y1}`;

@@ -40,8 +40,8 @@ function picture() {
     parts: [
       { kind: "box", box: [0, 0, wide, high], fill: css("--paper") },
       ...every("#stage .panel canvas:not([hidden]), #frame canvas:not([hidden]), .ramp", (node, box) => ({ kind: "image", node, box })),
-      ...every("#stage .token", tokenOf),
       ...strokes.map((stroke) => ({ kind: "line", dx, dy, ...stroke })),
+      ...every("#stage .token", tokenOf),
       ...every("main [data-print], .panel h3:not([hidden])", (node, box) => printOf(node, box, css("--ink"))),
     ],
   };
