@@ -210,8 +210,7 @@ async function readMap(event) {
 
 function setTheme(dark) {
   host.shell.dataset.theme = dark ? "dark" : "light";
-  $("theme").textContent = dark ? "Light" : "Dark";
-  $("theme").setAttribute("aria-pressed", String(dark));
+  $("theme").textContent = dark ? "Light theme" : "Dark theme";
   if (view.maps) run(update);
 }
 

@@ -50,7 +50,7 @@ export function drawGrid() {
   data.layers.forEach((_, number) => drawRow(drawing, number));
   markGrid(drawing);
   const norm = normOf("sqrt");
-  const ends = isDifference() ? "are the differences a − b, with 0 in the middle" : norm === "rank" ? "by rank in each map" : `(${norm}) up to ${sharedEnd() ? `${rounded(sharedEnd())} in all maps` : "a robust maximum of each map"}`;
+  const ends = isDifference() ? "are the differences a − b: red where a has more, blue where b has, grey without a difference" : norm === "rank" ? "by rank in each map" : `(${norm}) up to ${sharedEnd() ? `${rounded(sharedEnd())} in all maps` : "a robust maximum of each map"}`;
   $("grid-note").textContent = `One row per layer, one column per head; colours ${ends}.`;
 }
 
