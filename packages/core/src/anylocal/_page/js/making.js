@@ -34,10 +34,10 @@ export async function explain(query, key) {
 
 function line({ products, scale, added }, weight) {
   const product = products.reduce((sum, value) => sum + value, 0);
-  if (added === -Infinity || weight === 0) return `q · k × scale = ${number(product)} × ${number(scale)} = ${number(product * scale)}; the mask hides this key from the query: 0`;
+  if (added === -Infinity || weight === 0) return `score = q · k × scale = ${number(product)} × ${number(scale)} = ${number(product * scale)}; the mask hides this key from the query: 0`;
   const score = product * scale + added;
   const sum = added === 0 ? "" : ` ${added < 0 ? "−" : "+"} ${number(Math.abs(added))}`;
-  return `q · k × scale${sum && " + mask"} = ${number(product)} × ${number(scale)}${sum} = ${number(score)}; softmax: exp(${number(score)} − ${number(score - Math.log(weight))}) = ${rounded(weight)}`;
+  return `score = q · k × scale${sum && " + mask"} = ${number(product)} × ${number(scale)}${sum} = ${number(score)}; softmax: exp(score − logsumexp of the row) = exp(${number(score)} − ${number(score - Math.log(weight))}) = ${rounded(weight)}`;
 }
 
 // A table of names, values and bars; what names hold stays text.
