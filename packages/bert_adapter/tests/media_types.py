@@ -99,7 +99,7 @@ class MediaType:
         # Before transformers 5, some have only a faster one, of another name, which makes other tiles.
         process = built(kind)(**options)
         given = [list(images[:2]), list(images[2:])] if self.nested else list(images)
-        made = _processed(process, given)
+        made = processed(process, given)
         lengths = self._lengths(process, model, images)
         runs = [self._run(n, image.shape[:2]) for n, image in zip(lengths, images, strict=True)]
         texts = [[2, *runs[0], 10, *runs[1], 11, 12], [2, 13, *runs[2], 14]]
@@ -115,7 +115,7 @@ class MediaType:
         """Return how many features the model makes of each image, which is how many placeholders it wants."""
         lengths = []
         for image in images:
-            alone = _processed(process, [[image]] if self.nested else [image])
+            alone = processed(process, [[image]] if self.nested else [image])
             with torch.no_grad():
                 takes = {"pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask"} & alone.keys()
                 features = getattr(model, "model", model).get_image_features(**{name: alone[name] for name in takes})
@@ -134,7 +134,7 @@ _UNUSED: Final = {"num_patches", "num_crops", "aspect_ratios"}
 """What image processors make for the text only."""
 
 
-def _processed(process: Any, images: Sequence[Any]) -> dict[str, Any]:
+def processed(process: Any, images: Sequence[Any]) -> dict[str, Any]:
     """Return what an image processor makes of images, in single precision."""
     made = process(images, return_tensors="pt", input_data_format="channels_last")
     kept = {name: value for name, value in made.items() if name not in _UNUSED}

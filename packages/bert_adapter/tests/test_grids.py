@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import anylocal_bert
-from anylocal.attention import AttentionMap, Axis, Named, Tokens
+from anylocal.attention import AttentionMap, Axis, Named, Patches, Tokens
 
 from .media_types import built
 from .vision_types import SIZES, VISION_TYPES, VisionType
@@ -47,6 +47,46 @@ def test_frames_of_one_patch() -> None:
     attention = captured(model, r".*temporal", pixel_values=torch.rand(2, 4, 3, 16, 16))
     assert attention.keys == Named(("frame 0", "frame 1", "frame 2", "frame 3"))
     assert (attention.images, attention.windows) == (2, 4)
+
+
+def test_what_an_image_attends_to() -> None:
+    """In SAM's decoder, a patch that changes attends to the prompt otherwise than before."""
+    kind = next(each for each in VISION_TYPES if each.name == "SAM, decoder")
+    model, given = kind.model(), torch.rand(kind.shape)
+    changed = given.clone()
+    part: Any = (..., *kind.part)
+    changed[part] = 1 - changed[part]
+    name = r".*layers\.0\.cross_attn_image_to_token"
+    before, after = (captured(model, name, pixel_values=each, **kind.more) for each in (given, changed))
+    rows = (after[0] - before[0]).abs().sum((0, 2))
+    assert (repr(before.queries), before.keys) == (kind.keys, Axis(7))
+    assert int(rows.argmax()) == before.queries.position(kind.place)
+
+
+def test_several_prompts_for_an_image() -> None:
+    """The batch of SAM's decoder has all prompts of an image, one after the other."""
+    kind = next(each for each in VISION_TYPES if each.name == "SAM, decoder")
+    points = torch.rand(2, 3, 1, 2, generator=torch.Generator().manual_seed(0)) * 40
+    attention = captured(kind.model(), r".*token_to_image", pixel_values=torch.rand(2, 3, 48, 48), input_points=points)
+    assert (attention.shape[0], attention.images, attention.windows) == (6, 2, 3)
+
+
+def test_an_image_that_was_encoded_before() -> None:
+    """SAM's decoder has the grid of an embedding, though nothing tells the size of the image."""
+    kind = next(each for each in VISION_TYPES if each.name == "SAM, decoder")
+    attention = captured(kind.model(), r".*token_to_image", image_embeddings=torch.rand(1, 32, 6, 6), **kind.more)
+    assert attention.keys == Patches((6, 6), prefix=())
+
+
+def test_a_text_beside_an_image() -> None:
+    """OWL-ViT's text tower has the tokens of its text, with padding."""
+    kind = next(each for each in VISION_TYPES if each.name == "OWL-ViT, vision tower")
+    ids, mask = torch.tensor([[1, 5, 2, 0]]), torch.tensor([[1, 1, 1, 0]])
+    image = torch.rand(kind.shape)
+    attention = captured(kind.model(), r"text_model", pixel_values=image, input_ids=ids, attention_mask=mask)
+    assert isinstance(attention.keys, Tokens)
+    assert attention.keys.labels() == ["1", "5", "2", "0"]
+    assert attention.keys.is_padding(0).tolist() == [False, False, False, True]
 
 
 def naflex() -> tuple[Any, dict[str, Any]]:

@@ -58,6 +58,12 @@ class Layer(NamedTuple):
     """The layer's name inside it."""
     given: Callable[[str], Any]
     """From the name of a convolution inside the model to the shape of its input; from "" to the model's own input."""
+    image: tuple[int, int] | None
+    """Rows and columns of the image that the innermost model around the layer was given, None where not known."""
+    keys: int
+    """How many keys this call of the layer has."""
+    memory: dict[str, Any]
+    """What the family keeps of the layer from one call to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)

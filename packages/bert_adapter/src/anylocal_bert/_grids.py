@@ -19,15 +19,23 @@ if TYPE_CHECKING:
     from anylocal.attention import Axis
     from anylocal_bert._family import ReadGrids
 
-_GIVEN: Final = ("pixel_values", "pixel_values_videos", "spatial_shapes")
+_IMAGE: Final = "pixel_values"
+_GIVEN: Final = (
+    *(_IMAGE, "pixel_values_videos", "spatial_shapes", "grid_thw"),
+    *("image_features", "multi_scale_features", "inputs_embeds", "image_embeddings", "sparse_prompt_embeddings"),
+)
+"""The arguments that tell of grids: of models, and of their parts that are given feature maps."""
 
 
 def grid_observations(model: torch.nn.Module) -> Iterator[Observation]:
     """Yield what records the sizes of images and videos, and of what convolutions are given."""
-    kinds: Any = dict.fromkeys(type(module) for module in model.modules())
-    for cls in (cls for cls in kinds if _reader(cls) is not None):
+    kinds: Any = dict.fromkeys(type(module) for module in model.modules()) if has_grids(model) else ()
+    for cls in kinds:
         for function in functions_in(cls.forward):
-            names = tuple(name for name in _GIVEN if name in argument_names(function.__code__))
+            given = argument_names(function.__code__)
+            # The image may be given to a model around the part whose grids are known; `_media` sees those with a text.
+            told = _GIVEN if _reader(cls) is not None else () if "input_ids" in given else (_IMAGE,)
+            names = tuple(name for name in told if name in given)
             if names:
                 yield Observation(function, arguments=names, keep=_kept)
 
@@ -50,11 +58,14 @@ def grids_of(name: str, queries: int, keys: int, context: InputContext) -> MapAx
         found = context.seen.get(inner, {})
         return found if not part else found.get("input")
 
-    found = read(Layer(modules[owner], name.removeprefix(owner).strip("."), seen))
+    shapes = (context.seen.get(each, {}).get(_IMAGE) for each in around(owner))
+    image = next((shape[-2:] for shape in shapes if shape is not None), None)
+    memory = context.memory.setdefault("grids", {}).setdefault(name, {})
+    found = read(Layer(modules[owner], name.removeprefix(owner).strip("."), seen, image, keys, memory))
     if found is None:
         return None
     made = MapAxes(_fitting(found.queries, queries), _fitting(found.keys, keys), found.windows)
-    return None if made.queries is None and made.keys is None else made
+    return None if made == MapAxes(None, None) else made
 
 
 def _fitting(axis: Axis | None, length: int) -> Axis | None:
@@ -67,7 +78,9 @@ def _reader(cls: type) -> ReadGrids | None:
 
 
 def _kept(value: Any) -> Any:
-    """Return the numbers of grids, and of an image only its shape."""
+    """Return the numbers of grids, and of images and feature maps only their shapes."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_kept, value))
     if not isinstance(value, torch.Tensor):
         return value
     return tuple(value.shape) if value.is_floating_point() else value.detach().clone()

@@ -60,9 +60,10 @@ def _embeddings(module: torch.nn.Module) -> Any:
     try:
         if find is not None:
             return find()
-    # Models that hold several others raise, or look for a missing part, as some encoders do before transformers 5.
+    # Models that hold several others raise, as some towers do, or look for a missing part, as some encoders do before
+    # transformers 5.
     except (NotImplementedError, AttributeError):
-        return getattr(module, "embed_tokens", None)
+        pass
     holder = getattr(module, "embeddings", None)
     held = (getattr(module, "embed_tokens", None), *(getattr(holder, name, None) for name in _EMBEDDINGS))
     return next((part for part in held if isinstance(part, torch.nn.Module)), None)
