@@ -9,7 +9,7 @@ import torch
 import transformers
 
 import anylocal_bert
-from anylocal.attention import Axis, Patches, Tokens
+from anylocal.attention import Axis, Patches, PlacedPatches, Tokens
 
 from .test_forward_passes import qwen
 
@@ -94,7 +94,8 @@ def test_a_tower_beside_the_language_model_has_no_names_of_tokens() -> None:
     }
     maps = captured(model, **given)
     patches = next(item for name, item in maps.items() if "blocks.1" in name)
-    assert patches.keys == Axis(24)
+    assert isinstance(patches.keys, PlacedPatches)
+    assert patches.keys.grid == (4, 6)
     assert next(item for name, item in maps.items() if "layers.0" in name).keys.labels()[:2] == ["5", "42"]
 
 
