@@ -425,6 +425,8 @@ UNKNOWN: Final = {
     "BLIP-2, InstructBLIP": _QUERIES,
     "Idefics2": _QUERIES,
     "Aria": _QUERIES,
+    "Kosmos-2": f"{_QUERIES}; its configuration names no placeholder that would tell which tokens these are",
+    "Florence-2": "the mean of all cells of a feature map, and then each cell, after stages that mix patches",
     "Chameleon, Emu3": "a code of a part of the image, made by convolutions that mix patches",
     "any other type": "whatever its own code makes of it",
 }

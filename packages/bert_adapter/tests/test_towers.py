@@ -11,13 +11,14 @@ import torch
 import transformers
 
 import anylocal_bert
-from anylocal.attention import AttentionMap, PlacedPatches
+from anylocal.attention import AttentionMap, AttentionMaps, PlacedPatches
 
 from .media_types import TYPES, MediaType, processed
 from .more_media_types import MORE_TYPES
 
 _NAMES = r"Qwen.*|GLM.*|EXAONE.*"
 TOWERS = [kind for kind in (*TYPES, *MORE_TYPES) if re.fullmatch(_NAMES, kind.name)]
+PADDLE = next(kind for kind in MORE_TYPES if kind.name == "PaddleOCR-VL")
 
 
 def images() -> list[Any]:
@@ -33,7 +34,11 @@ def tower_of(model: Any) -> Any:
 def captured(model: Any, *args: Any, **given: Any) -> list[AttentionMap]:
     with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
         model(*args, **given)
-    return [each for each in maps if re.search(r"blocks\.\d+\.attn$", each.name)]
+    return within_tower(maps)
+
+
+def within_tower(maps: AttentionMaps) -> list[AttentionMap]:
+    return [each for each in maps if re.search(r"(blocks\.\d+\.attn|visual\..*layers\.\d+\.self_attn)$", each.name)]
 
 
 def given_to(kind: MediaType, given: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +56,7 @@ def check(before: list[AttentionMap], after: list[AttentionMap], place: tuple[in
         change = (scores - scores.median(-1, keepdim=True).values).abs().sum(0)
         if change.max() > 1e-3:
             assert isinstance(first.keys, PlacedPatches)
-            assert first.queries == first.keys
+            assert first.queries == first.keys == second.keys
             assert (first.keys.grid, first.keys.image_size) == ((8, 4), (32, 16))
             assert first.name not in found
             found[first.name] = int(change.argmax()), first.keys.find(*place)[1]
@@ -72,7 +77,7 @@ def test_patches_in_the_order_of_a_tower(kind: MediaType) -> None:
     check(before, after, (5, 1))
 
 
-@pytest.mark.parametrize("kind", TOWERS[:2], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [*TOWERS[:2], PADDLE], ids=lambda kind: kind.name)
 def test_towers_within_a_model(kind: MediaType) -> None:
     """Also where the whole model is captured, and in a second forward pass."""
     model = kind.model()
@@ -84,7 +89,7 @@ def test_towers_within_a_model(kind: MediaType) -> None:
         model(**inputs)
         model(**changed)
     passes = maps.forwards
-    before, after = ([m for m in one if re.search(r"visual\.blocks\.\d+\.attn$", m.name)] for one in passes)
+    before, after = (within_tower(one) for one in passes)
     check(before, after, (5, 1))
 
 

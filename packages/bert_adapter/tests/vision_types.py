@@ -359,11 +359,14 @@ NOT_KNOWN: Final = {
     "TimeSformer": "its layers in time have the frames of one patch each, those in space the patches of one frame",
     "SigLIP 2 NaFlex": "known for each image of a batch: media of an axis of tokens, with padding",
     "V-JEPA 2's predictor, VideoMAE with masked patches": "counted: they see some patches in an order of their own",
-    "towers of Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen2.5-Omni, GLM-4V to GLM-OCR, EXAONE 4.5": (
+    "towers of Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen2.5-Omni, GLM-4V to GLM-OCR, EXAONE 4.5, PaddleOCR-VL": (
         "a map for each image, frame or window, with the grid before patches are merged, in the tower's order; counted"
         " where flash-attn takes several at once"
     ),
-    "the tower of PaddleOCR-VL": "counted",
+    "Mllama": (
+        "counted: its text attends to all tiles of all images, one after the other, each with a class token and with"
+        " tiles of padding, and at a step of generation its input no longer tells of them"
+    ),
     "SAM's vision encoder, SAM 2's": (
         "counted where they attend within windows or merge patches; else SAM's has the patches of the image"
     ),

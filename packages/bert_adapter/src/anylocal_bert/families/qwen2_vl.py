@@ -7,6 +7,7 @@ its own.
 from __future__ import annotations
 
 import re
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -45,27 +46,30 @@ def _images(model: Any, given: Mapping[str, Any]) -> Iterator[Run | str]:
     yield from _media(model, given)
 
 
-def _tower(layer: Layer) -> MapAxes | None:
-    grids, block = layer.given("").get("grid_thw"), re.match(r"blocks\.(\d+)\.", layer.name)
+def _tower(layer: Layer, merged: int | None = None) -> MapAxes | None:
+    grids, block = layer.given("").get("grid_thw"), re.match(r"(?:blocks|layers)\.(\d+)\.", layer.name)
     if grids is None or block is None:
         return None
     # Each forward pass is given another tensor.
     start = layer.memory["end"] if layer.memory.get("grids") is grids else 0
     layer.memory.update(grids=grids, end=start + layer.keys)
-    parts = list(_parts(layer.owner.config, grids.tolist(), int(block[1])))
+    config = layer.owner.config
+    parts = list(_parts(config, merged or config.spatial_merge_size, grids.tolist(), int(block[1])))
     starts = accumulate((len(order) for _, order in parts), initial=0)
     found = next((part for part, at in zip(parts, starts, strict=False) if at == start), None)
     if found is None:
         return None
     grid, order = found
-    side = layer.owner.config.patch_size
-    axis = PlacedPatches(grid, order[None], image_size=(grid[0] * side, grid[1] * side))
+    size = grid[0] * config.patch_size, grid[1] * config.patch_size
+    axis = PlacedPatches(grid, order[None], image_size=size)
     return MapAxes(axis, axis)
 
 
-def _parts(config: Any, grids: list[list[int]], block: int) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.int64]]]:
+def _parts(
+    config: Any, merged: int, grids: list[list[int]], block: int
+) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.int64]]]:
     """Yield what attends to itself in a layer, in order: the grid that it is part of, and the places of its patches."""
-    merged, whole = config.spatial_merge_size, getattr(config, "fullatt_block_indexes", None)
+    whole = getattr(config, "fullatt_block_indexes", None)
     for frames, rows, columns in grids:
         down, right = rows // merged, columns // merged
         squares = np.arange(rows * columns).reshape(down, merged, right, merged).transpose(0, 2, 1, 3)
@@ -89,5 +93,6 @@ _TOWERS: Final = (
 
 FAMILY = Family(
     media={rf"{_QWEN}|{_OMNI}|{_OTHERS}": _media, _GLM: _images},
-    grids={_TOWERS: _tower},
+    # This one merges patches after its tower, which sees them row by row.
+    grids={_TOWERS: _tower, r"PaddleOCRVisionEncoder": partial(_tower, merged=1)},
 )
