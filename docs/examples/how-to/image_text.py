@@ -10,7 +10,7 @@ an image with a red, a green and a blue field, it learns to tell of each whether
 above or below.
 """
 
-# sphinx_gallery_thumbnail_number = 2
+# sphinx_gallery_thumbnail_number = 3
 
 import torch
 from transformers import (
@@ -125,6 +125,21 @@ from anylocal_bert import plot
 
 colour = words[ids[0, 36]]
 ax = plot.over_image(maps, images[0], query=colour)
+
+# %%
+# Some patches draw attention whatever the word; large models have a few such sinks. The
+# title tells how many there are, and ``sinks=False`` leaves them out. ``relative_to=``
+# divides by what the last word of another prompt attends to in the same image: for a
+# large model a neutral one, such as "describe the image". This one knows none, so that
+# the picture is one colour against another.
+
+other = 2 + (ids[:, 36:37] - 1) % 3
+with capture_attention(model, tokenizer=tokenizer) as against, torch.no_grad():
+    model(
+        input_ids=torch.cat([ids[:, :36], other], dim=1),
+        pixel_values=normalised(images),
+    )
+ax = plot.over_image(maps, images[0], query=colour, relative_to=against, sinks=False)
 
 # %%
 # All words of the answer
