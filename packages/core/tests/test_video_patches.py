@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from anylocal import plot, store
-from anylocal.attention import AttentionMap, AttentionMaps, VideoPatches
-from anylocal.errors import NameNotFoundError, PositionError, ShapeError
+torch = pytest.importorskip("torch")
+
+from anylocal import plot, store  # noqa: E402  # after the check for torch
+from anylocal.attention import AttentionMap, AttentionMaps, VideoPatches  # noqa: E402  # as above
+from anylocal.errors import NameNotFoundError, PositionError, ShapeError  # noqa: E402  # as above
 
 PATCHES = VideoPatches(grid=(2, 3, 4), prefix=("cls",), image_size=(24, 32))
 
