@@ -149,7 +149,7 @@ def test_keys_stay_in_the_widget(tab: Tab) -> None:
 def test_a_weight_is_explained_in_the_widget(tab: Tab) -> None:
     """The dialog opens above the notebook, and Escape closes it."""
     tab.locator("#list button").first.click()
-    tab.locator("#making-line").get_by_text("and not its query and key").wait_for()
+    tab.locator("#making-line").get_by_text("but not its query and key").wait_for()
     tab.keyboard.press("Escape")
     assert not tab.locator("#making").is_visible()
 
