@@ -146,7 +146,7 @@ def _on_end(subscription: Subscription) -> OnReturn:
 # The common case: tensors and plain values, in all threads. The first is for one name.
 
 
-def _on_value(  # noqa: C901  # as inside
+def _on_value(  # noqa: C901  # the branches are those of the function in it
     subscription: Subscription, kind: str, name: str
 ) -> Callable[[int, Any, Any], None]:
     """Return what records the value of one name, as its function returns or assigns it."""

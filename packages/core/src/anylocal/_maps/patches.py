@@ -157,12 +157,17 @@ class Patches(Axis):
         >>> prefix.tolist(), picture.tolist()
         ([0.0], [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
         """
-        shape = tuple(values.shape)
-        if not shape or shape[-1] != len(self):
-            msg = f"Values of shape {shape} do not end in the {len(self)} positions of {self!r}."
-            raise ShapeError(msg)
-        count = len(self.prefix)
-        return values[..., :count], values[..., count:].reshape(*shape[:-1], *self.grid)
+        return split_along(self, self.prefix, self.grid, values)
+
+
+def split_along(axis: Axis, prefix: Sequence[str], grid: Sequence[int], values: Array) -> tuple[Array, Array]:
+    """Return values along an axis of patches as those of its prefix tokens, and those of its grid."""
+    shape = tuple(values.shape)
+    if not shape or shape[-1] != len(axis):
+        msg = f"Values of shape {shape} do not end in the {len(axis)} positions of {axis!r}."
+        raise ShapeError(msg)
+    count = len(prefix)
+    return values[..., :count], values[..., count:].reshape(*shape[:-1], *grid)
 
 
 def checked_place(row: SupportsIndex, col: SupportsIndex, grid: tuple[int, int], of: Axis) -> int:

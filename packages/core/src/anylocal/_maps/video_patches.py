@@ -11,7 +11,7 @@ from typing import SupportsIndex
 import numpy as np
 
 from anylocal._maps.bounds import inside
-from anylocal._maps.patches import pair_of
+from anylocal._maps.patches import pair_of, split_along
 from anylocal._maps.positions import Array, Axis, distinct, named_position
 from anylocal.errors import ShapeError
 
@@ -126,9 +126,4 @@ class VideoPatches(Axis):
         ShapeError
             If the last dimension is not `len(self)`.
         """
-        shape = tuple(values.shape)
-        if not shape or shape[-1] != len(self):
-            msg = f"Values of shape {shape} do not end in the {len(self)} positions of {self!r}."
-            raise ShapeError(msg)
-        count = len(self.prefix)
-        return values[..., :count], values[..., count:].reshape(*shape[:-1], *self.grid)
+        return split_along(self, self.prefix, self.grid, values)
