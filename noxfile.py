@@ -56,8 +56,11 @@ MATRIX: dict[str, tuple[str, tuple[str, ...]]] = {
     "3.12": ("3.12", ()),
     "3.14": ("3.14", ()),
     "3.13-torch2.9": ("3.13", ("torch==2.9.*", "torchvision==0.24.*", "timm==1.0.20", "transformers==4.57.*")),
-    # With the lowest NumPy and matplotlib that core's extras allow, too.
-    "3.12-transformers4.48": ("3.12", ("transformers==4.48.*", "numpy==1.26.*", "matplotlib==3.8.*")),
+    # With the lowest NumPy and matplotlib that core's extras allow, and the last of what these two work with.
+    "3.12-transformers4.48": (
+        "3.12",
+        ("transformers==4.48.*", "numpy==1.26.*", "matplotlib==3.8.*", "pyarrow==21.*", "pyparsing==3.2.*"),
+    ),
 }
 SUPPORT = ROOT / "docs" / "support"
 CORPUS = ROOT / "docs" / "corpus"

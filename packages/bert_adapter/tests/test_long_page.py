@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import transformers
 from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
@@ -63,6 +64,8 @@ def test_rows_of_a_text_of_8192_tokens(kind: str, chromium: Browser, tmp_path: P
         if "sliding" in kind
         else LlamaModel(LlamaConfig(**SHAPE))
     )
+    if "padded" in kind and not hasattr(transformers.cache_utils, "StaticLayer"):
+        pytest.skip("the masks of this transformers let padding look at everything, which is no span of keys")
     # Or the maps would be nearly uniform.
     perturb(model, scale=0.25).eval()
     ids = torch.randint(0, 99, (1, LENGTH), generator=torch.Generator().manual_seed(0))

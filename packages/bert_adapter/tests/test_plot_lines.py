@@ -257,7 +257,7 @@ def test_a_given_scale() -> None:
     scale = Normalize(0, 0.2)
     found = collection(plot.lines(attention(), sample=0, norm=scale, cmap="cividis_r", ax=axes()))
     assert (found.norm, found.get_cmap().name) == (scale, "cividis_r")
-    assert np.max(found.get_linewidth()) == 2.4
+    assert np.max(found.get_linewidth()) == pytest.approx(2.4)
 
 
 @pytest.mark.parametrize("size", [(6.4, 4.8), (3.3, 2.5)])

@@ -190,6 +190,7 @@ def test_other_kernels_are_refused() -> None:
         anylocal_bert.capture_attention(model)
 
 
+@pytest.mark.skipif(not hasattr(transformers, "AttentionInterface"), reason="kernels cannot be registered")
 def test_kernels_of_modules_that_are_not_chosen() -> None:
     """A part of a model that is left out may run in any kernel, and is not listed."""
     model, given = built("clip")

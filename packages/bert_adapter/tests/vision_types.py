@@ -51,6 +51,10 @@ class VisionType:
         make: Any = getattr(transformers, f"{self.model_type}Model", None)
         if make is None:
             pytest.skip(f"This version of transformers has no {self.name}.")
+        if self.model_type == "Sam" and not hasattr(transformers, "SamHQModel"):
+            pytest.skip(
+                "SAM's attention is refused: in this version of transformers it makes two maps, one of the other."
+            )
         model = make(built(f"{self.model_type}Config")(**self.config())).eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():

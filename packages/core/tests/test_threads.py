@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from anylocal import Capture, capture
+from anylocal._engine import python
+from anylocal.errors import VersionError
 
 if TYPE_CHECKING:
     import types
@@ -197,3 +199,17 @@ def _names_in(module: types.ModuleType) -> list[str]:
     from anylocal import find
 
     return sorted({name for site in find(module) for name in site.names})
+
+
+def test_a_python_without_its_lock_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the function is touched."""
+    code = work.__code__
+    monkeypatch.setattr(python, "has_gil", lambda: False)
+    with pytest.raises(VersionError, match="PYTHON_GIL=1"), capture(work, "double"):
+        pass
+    assert work.__code__ is code
+
+
+def test_this_python_has_its_lock() -> None:
+    """As it says itself, where it can."""
+    assert python.has_gil() is getattr(sys, "_is_gil_enabled", lambda: True)()

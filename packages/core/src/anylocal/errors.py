@@ -220,6 +220,8 @@ class UnsupportedError(AnylocalError, NotImplementedError):
 class VersionError(UnsupportedError):
     """The installed version of a library is too old for the adapter, or too new and computes no softmax any more.
 
+    Or Python itself runs without its global interpreter lock, where nothing is captured.
+
     Examples
     --------
     >>> from packaging.requirements import Requirement

@@ -215,6 +215,7 @@ def load_transformers(**options: Any) -> Dinov2Model:
     DependencyError, WeightsError
         See `backbone`; and where the model has other weights than the file.
     """
+    import torch
     from transformers import Dinov2Config, Dinov2Model
 
     config = Dinov2Config(
@@ -227,9 +228,13 @@ def load_transformers(**options: Any) -> Dinov2Model:
         use_mask_token=False,
         **options,
     )
+    weights = backbone()
+    if not hasattr(Dinov2Config(), "use_mask_token"):
+        # Versions without that option always have the embedding.
+        weights["embeddings.mask_token"] = torch.zeros(1, WIDTH)
     # Not load_state_dict: transformers 5 gave the weights other names, and translates those of 4 here.
     loaded: Any = Dinov2Model.from_pretrained(
-        None, config=config, state_dict=backbone(), output_loading_info=True, **_attention(options)
+        None, config=config, state_dict=weights, output_loading_info=True, **_attention(options)
     )
     report: dict[str, Any] = loaded[1]
     wrong = {kind: report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if report[kind]}

@@ -14,12 +14,12 @@ from functools import reduce
 from operator import attrgetter, or_
 from typing import TYPE_CHECKING, Final
 
-from anylocal._engine import dynamo, monitoring, own_code_readers, tensors
+from anylocal._engine import dynamo, monitoring, own_code_readers, python, tensors
 from anylocal._engine.lock import lock
 from anylocal._engine.own import own_of, register
 from anylocal._engine.plan import Plan, free_numbers, recorder
 from anylocal._engine.spec import RECORDER
-from anylocal.errors import StateError
+from anylocal.errors import StateError, VersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,7 +112,14 @@ def attach(subscriptions: Iterable[Subscription]) -> None:
     ------
     StateError
         If the code of a function was replaced by other code while a capture of it is open.
+    VersionError
+        If Python runs without its global interpreter lock.
     """
+    if not python.has_gil():
+        raise VersionError(
+            "Python runs without its global interpreter lock, and nobody has tested anylocal there: records of several"
+            " threads could be lost or mixed. Start Python with PYTHON_GIL=1 or -X gil=1."
+        )
     subscriptions = tuple(subscriptions)
     try:
         dynamo.watch()

@@ -6,9 +6,22 @@ No other file compares ``sys.version_info``. A gh number is that of an issue of 
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _VERSION: Final = sys.version_info[:2]
+
+
+def has_gil() -> bool:
+    """Return whether one thread runs at a time: a free-threaded build of 3.13 or later can do without (PEP 703).
+
+    It changes while Python runs: importing an extension that needs the lock turns it on.
+    """
+    enabled: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)
+    return enabled is None or enabled()
+
 
 CALLS_ARE_PRECALLED: Final = _VERSION == (3, 11)
 """A method call is LOAD_METHOD … PRECALL n, CALL n; from 3.12 on it is LOAD_ATTR … CALL n (gh-90690, gh-93429).
