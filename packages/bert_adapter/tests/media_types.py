@@ -44,7 +44,9 @@ SECTIONS: Final = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_the
 
 IS_NEW: Final = int(transformers.__version__.partition(".")[0]) >= 5
 
-_MIXES: Final = re.compile(r"(vision|visual|image_tower|video_tower).*(out_proj|o_proj|projection_layer|attn\.proj)$")
+_MIXES: Final = re.compile(
+    r"(vision|visual|image_tower|video_tower|img_processor).*(out_proj|o_proj|projection_layer|attn\.proj)$"
+)
 """The layers by which attention in a vision tower would mix patches."""
 
 
@@ -66,6 +68,8 @@ class MediaType:
     """The argument that tells the model which tokens are placeholders."""
     between: Callable[[int, tuple[int, int]], list[int]] | None = None
     """From the length of an image and its size to its tokens in the text."""
+    length: Callable[[dict[str, Any]], int] | None = None
+    """From what its processor makes of an image to its tokens, where the model has no method that encodes it."""
     prepare: Callable[[Any], None] | None = None
     """What the model needs to run in all versions of transformers."""
 
@@ -74,10 +78,12 @@ class MediaType:
         if not hasattr(transformers, "LlavaModel"):
             pytest.skip("Before transformers 4.52, models put images into their texts in other ways.")
         torch.manual_seed(0)
-        config, auto = self.config(), transformers.AutoModelForImageTextToText
-        if type(config) not in auto._model_mapping:
+        config = self.config()
+        autos: Any = transformers.AutoModelForImageTextToText, transformers.AutoModelForCausalLM
+        auto = next((auto for auto in autos if type(config) in auto._model_mapping), None)
+        if auto is None:
             pytest.skip(f"This version of transformers has no text model of {self.name}.")
-        make: Any = auto.from_config
+        make = auto.from_config
         model = make(config).eval()
         mixing = [module for name, module in model.named_modules() if _MIXES.search(name)]
         assert mixing
@@ -116,8 +122,11 @@ class MediaType:
         lengths = []
         for image in images:
             alone = processed(process, [[image]] if self.nested else [image])
+            if self.length is not None:
+                lengths.append(self.length(alone))
+                continue
             with torch.no_grad():
-                takes = {"pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask"} & alone.keys()
+                takes = _ENCODED & alone.keys()
                 features = getattr(model, "model", model).get_image_features(**{name: alone[name] for name in takes})
             pooled = getattr(features, "pooler_output", features)
             features = features.last_hidden_state if pooled is None else pooled
@@ -130,7 +139,12 @@ class MediaType:
         return [20, *[PLACEHOLDER] * length, 21] if self.between is None else self.between(length, size)
 
 
-_UNUSED: Final = {"num_patches", "num_crops", "aspect_ratios"}
+_ENCODED: Final = {
+    *("pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask"),
+    *("image_token_pooling", "image_grids"),
+}
+"""What the methods that encode images take of it."""
+_UNUSED: Final = {"num_patches", "num_crops", "aspect_ratios", "num_img_tokens"}
 """What image processors make for the text only."""
 
 

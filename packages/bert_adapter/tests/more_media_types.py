@@ -105,6 +105,35 @@ def _llama4_text(length: int, size: tuple[int, int]) -> list[int]:
     return [20, *row * down, *whole]
 
 
+def _phi4() -> Any:
+    channels = ("nemo_conv_channels", "ext_pw_out_channel", "depthwise_separable_out_channel")
+    audio = {"hidden_size": 32, "intermediate_size": 32, "num_blocks": 1, "num_attention_heads": 2, "input_size": 8}
+    return built("Phi4MultimodalConfig")(
+        **TEXT,
+        original_max_position_embeddings=512,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+        vision_config={**VISION, "crop_size": 16, "image_token_id": PLACEHOLDER},
+        audio_config={**audio, "audio_token_id": 62, **dict.fromkeys(channels, 32)},
+    )
+
+
+def _phi4_tokens(made: dict[str, Any]) -> int:
+    """Return the tokens of an image: four of the whole of it, those of its tiles, and the ends of all rows."""
+    (height, _), mask = made["image_sizes"][0].tolist(), made["image_attention_mask"][0, 1:, ::2, ::2]
+    first_column = mask[:: len(mask) // (height // 16), :, 0]
+    return 4 + 2 + 1 + int(mask.sum()) + int(first_column.sum())
+
+
+def _molmo2() -> Any:
+    sizes = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16, "hidden_size": 32}
+    return built("Molmo2Config")(
+        text_config={**TEXT, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        vision_config={**VISION, **sizes, "image_size": [16, 16]},
+        adapter_config={**sizes, "intermediate_size": 32, "text_hidden_size": 32, "vision_feature_layer": [1, 0]},
+        image_patch_id=PLACEHOLDER,
+    )
+
+
 MORE_TYPES: Final = (
     MediaType(
         "GLM-4V",
@@ -250,5 +279,22 @@ MORE_TYPES: Final = (
         tower="2 × 2 patches a token; tiles as one grid, and the whole image",
         between=_llama4_text,
         prepare=_with_image_outputs,
+    ),
+    MediaType(
+        "Phi-4-multimodal",
+        _phi4,
+        ("Phi4MultimodalImageProcessor", {"size": SQUARE, "patch_size": 4, "dynamic_hd": 4}),
+        sizes=((16, 24), (32, 32), (32, 16)),
+        grids=("image 0: tiles 2 × 3", "image 0: overview 2 × 2", "image 1: tiles 4 × 4", "image 1: overview 2 × 2"),
+        tower="2 × 2 patches a token; tiles as one grid without padding, and the whole image; sounds are not known",
+        length=_phi4_tokens,
+    ),
+    MediaType(
+        "Molmo2",
+        _molmo2,
+        ("Molmo2ImageProcessor", {"size": SQUARE, "patch_size": 4, "max_crops": 4, "overlap_margins": [1, 1]}),
+        sizes=((16, 32), (32, 16), (16, 16)),
+        grids=("image 0: overview 2 × 2", "image 0: tiles 2 × 4", "image 1: overview 2 × 2", "image 1: tiles 4 × 2"),
+        tower="2 × 2 patches a token; the whole image, and overlapping tiles as one grid; a video's in frames",
     ),
 )

@@ -10,10 +10,10 @@ import torch
 import transformers
 
 import anylocal_bert
-from anylocal.attention import AttentionMap, Media, Tokens
+from anylocal.attention import AttentionMap, Media, Patches, Tokens
 
 from .caching import cache_of, with_cache
-from .media_types import IS_NEW, TYPES, Image, MediaType, Names
+from .media_types import IS_NEW, TYPES, Image, MediaType, Names, built, processed
 from .more_media_types import MORE_TYPES
 
 
@@ -96,13 +96,13 @@ def generated(model: Any, given: dict[str, Any], **options: Any) -> Any:
     return maps
 
 
-@pytest.mark.parametrize("name", ["LLaVA", "Qwen2.5-VL", "PaliGemma"])
+@pytest.mark.parametrize("name", ["LLaVA", "Qwen2.5-VL", "PaliGemma", "Phi-4-multimodal", "Molmo2"])
 def test_a_generated_answer_looks_at_the_same_patches(name: str) -> None:
     """Each step's keys have the images of the text before it, and so has the answer as a whole."""
     model, given = given_of(name)
     maps = generated(model, given)
     media = media_of(first_of_text(maps))
-    assert [(each.text, each.source) for each in media] == [(0, 0), (0, 1), (1, 0)]
+    assert list(dict.fromkeys((each.text, each.source) for each in media)) == [(0, 0), (0, 1), (1, 0)]
     steps = [each for each in maps if isinstance(each.keys, Tokens)]
     assert len(steps) == 6
     assert all(media_of(step) == media for step in steps)
@@ -233,6 +233,46 @@ def test_frames_with_class_tokens() -> None:
     (found,) = media_of(before)
     assert found.name == "video 0: 2 × 4 × 4"
     assert int((after[0, :, -1] - before[0, :, -1]).abs().sum(0).argmax()) == found.at(1, 2, 1) == 1 + 17 + 1 + 9
+
+
+def test_squares_of_patches_that_an_image_does_not_fill() -> None:
+    """Molmo2's last squares have patches of padding, below and to the right."""
+    model = kind_of("Molmo2").model()
+    crops = {"size": {"height": 20, "width": 20}, "patch_size": 4, "max_crops": 4, "overlap_margins": [1, 1]}
+    made = processed(built("Molmo2ImageProcessor")(**crops), noise(((20, 32),)))
+    ids = torch.tensor([[2, *[60] * 21, 11]])
+    model.model.vision_tower.positional_embedding.data = torch.zeros(25, 32)
+    whole, tiles = (item.patches for item in media_of(captured(model, {"input_ids": ids, **made})))
+    assert whole == Patches((3, 3), prefix=(), image_size=(24, 24), image_padding=(4, 4))
+    # Three patches a tile beside the margins: 5 × 8.
+    assert tiles == Patches((3, 4), prefix=(), image_size=(24, 32), image_padding=(4, 0))
+
+
+def test_a_video_with_the_placeholders_of_images() -> None:
+    """Molmo2 has one placeholder for both, and is given one of them."""
+    model = kind_of("Molmo2").model()
+    ids = torch.tensor([[2, *[60] * 4, 5, *[60] * 4, 11]])
+    squares = torch.arange(32).reshape(2, 2, 2, 2, 2).transpose(2, 3).reshape(8, 4)
+    given = {"input_ids": ids, "video_token_pooling": squares, "video_grids": torch.tensor([[2, 2, 2]])}
+    video = torch.rand(2, 16, 48, generator=torch.Generator().manual_seed(0))
+    changed = video.clone()
+    changed[1, 8] = 1 - changed[1, 8]
+    before, after = (captured(model, {**given, "pixel_values_videos": each}) for each in (video, changed))
+    (found,) = media_of(before)
+    assert (found.name, found.patches.image_size) == ("video 0: 2 × 2 × 2", (16, 16))
+    assert int(moved(before[0, :, -1], after[0, :, -1]).argmax()) == found.at(1, 1, 0) == 1 + 5 + 2
+
+
+def test_sounds_beside_images() -> None:
+    """Phi-4-multimodal's images are known where it is given a sound as well, whose places are not."""
+    model, given = given_of("Phi-4-multimodal")
+    ids = given["input_ids"]
+    ids[:, -1] = 62
+    sound = {"audio_input_features": torch.rand(2, 8, 8), "audio_embed_sizes": torch.tensor([1, 1])}
+    keys = captured(model, given | sound).keys
+    assert "media unknown: how it places sounds in its text" in repr(keys)
+    assert isinstance(keys, Tokens)
+    assert len(keys.media) == 6
 
 
 def test_the_frames_of_a_video_with_the_tokens_of_images() -> None:

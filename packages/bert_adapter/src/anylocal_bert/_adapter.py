@@ -29,7 +29,7 @@ from anylocal_bert._flash import IS_READ as FLASH_IS_READ
 from anylocal_bert._grids import grid_observations, has_grids
 from anylocal_bert._implementations import chosen_implementations, functions_of, implementations
 from anylocal_bert._layout import four_axes, unpacked
-from anylocal_bert._media import media_observations, note_input
+from anylocal_bert._media import media_observations, note_input, numbers_of
 from anylocal_bert._positions import Positions, lookups_of, note_lookup
 from anylocal_bert._sounds import sound_observations
 from anylocal_bert._sources import sources
@@ -148,7 +148,7 @@ class TransformersAdapter(Adapter):
         kinds = {type(source.module) for source in sources(model).values()}
         if any(issubclass(kind, torch.nn.Embedding) for kind in kinds):
             for function in functions_in(torch.nn.Embedding.forward):
-                yield Observation(function, ("input",), keep=_tokens)
+                yield Observation(function, ("input",), keep=numbers_of)
             yield from cache_observations(model)
             yield from media_observations(model)
         yield from sound_observations(model)
@@ -204,14 +204,6 @@ def _written_in(module: types.ModuleType) -> Iterator[types.FunctionType]:
         for part in vars(value).values() if isinstance(value, type) else (value,):
             if isinstance(part, types.FunctionType):
                 yield from (f for f in functions_in(part) if f.__module__ == module.__name__)
-
-
-def _tokens(value: Any) -> Any:
-    """Return tokens, or their copy if they may be in a buffer that the next forward pass is given, too."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    is_written = not torch.compiler.is_compiling() and (value.is_inference() or value._version > 0)
-    return value.detach().clone() if is_written else value.detach()
 
 
 def _shape(value: Any) -> Any:

@@ -32,9 +32,14 @@ IDS: Final = "input_ids"
 _GIVEN: Final = (
     *("pixel_values", "pixel_values_videos", "image_grid_thw", "video_grid_thw", "image_sizes", "batch_num_images"),
     *("vision_feature_select_strategy", "vision_aspect_ratio", "pixel_attention_mask"),
-    *("input_features", "feature_attention_mask"),
+    *("input_features", "feature_attention_mask", "audio_input_features"),
+    *("image_grids", "image_token_pooling", "video_grids", "video_token_pooling"),
 )
 """The arguments of a model's methods that tell of media."""
+_MASKS: Final = ("image_attention_mask",)
+"""Those that are masks of patches, which may be of floating-point numbers."""
+_PARTS: Final = {"image": "vision"}
+"""What a configuration calls its part for a kind of media, where that is not the kind's name."""
 _ENCODING: Final = frozenset({"get_image_features", "get_video_features", "get_audio_features"})
 """The methods that encode media; `generate` calls them itself, before the model's forward."""
 
@@ -46,8 +51,11 @@ def media_observations(model: torch.nn.Module) -> Iterator[Observation]:
         methods = ("forward", *sorted(_ENCODING)) if _reader(cls) is not None else ()
         for function in (f for name in methods for f in functions_in(getattr(cls, name, None))):
             names = tuple(name for name in (IDS, *_GIVEN) if name in argument_names(function.__code__))
+            masks = tuple(name for name in _MASKS if name in argument_names(function.__code__))
             if names and (IDS in names or function.__name__ in _ENCODING):
                 yield Observation(function, arguments=names, keep=_kept)
+                if masks:
+                    yield Observation(function, arguments=masks, keep=numbers_of)
 
 
 def note_input(call: Call, memory: dict[str, Any]) -> bool:
@@ -132,7 +140,8 @@ def _placeholders(config: Any) -> dict[str, int]:
     """Return the ids of the tokens that stand for media, by kind."""
     found: dict[str, int] = {}
     for kind in ("image", "video", "audio"):
-        named = (getattr(config, f"{kind}_token_{ending}", None) for ending in ("id", "index"))
+        parts = (config, getattr(config, f"{_PARTS.get(kind, kind)}_config", None))
+        named = (getattr(part, f"{kind}_token_{ending}", None) for part in parts for ending in ("id", "index"))
         token = next((token for token in named if isinstance(token, int)), None)
         found |= {} if token is None else {kind: token}
     return found
@@ -159,6 +168,8 @@ def _media_of(looked_up: torch.Tensor, owner: str, context: InputContext) -> tup
     read = _reader(type(given["model"]))
     items = list(read(given["model"], given)) if read is not None else []
     reasons = [item for item in items if isinstance(item, str)]
+    # Some models have one placeholder for several kinds, and are given one of these.
+    told = {given["tokens"].get(item.kind) for item in items if isinstance(item, Run)}
     media: list[Media] = []
     for kind, stands in asked.items():
         runs = [item for item in items if isinstance(item, Run) and item.kind == kind]
@@ -168,7 +179,7 @@ def _media_of(looked_up: torch.Tensor, owner: str, context: InputContext) -> tup
             media += _placed(runs, stands, times)
         elif runs:
             reasons.append(f"{count} tokens stand for {kind}s, whose patches are {wanted}")
-        elif not reasons:
+        elif not reasons and given["tokens"][kind] not in told:
             reasons.append(f"{count} tokens stand for {kind}s that the model was not given")
     return media, "; ".join(dict.fromkeys(reasons))
 
@@ -208,5 +219,12 @@ def _kept(value: Any) -> Any:
         return value
     if value.is_floating_point() or value.dim() > 3:  # noqa: PLR2004  # more than grids have
         return tuple(value.shape)
+    return numbers_of(value)
+
+
+def numbers_of(value: Any) -> Any:
+    """Return the numbers of a tensor, copied if it may be in a buffer that the next forward pass is given, too."""
+    if not isinstance(value, torch.Tensor):
+        return value
     is_written = not torch.compiler.is_compiling() and (value.is_inference() or value._version > 0)
     return value.detach().clone() if is_written else value.detach()
