@@ -12,6 +12,7 @@ import pytest
 import timm
 import timm.layers
 import timm.models
+import torchvision.models
 from packaging.version import Version
 
 import anylocal_vit
@@ -20,13 +21,12 @@ from anylocal_vit import families
 NAMES = [module.name for module in pkgutil.iter_modules(families.__path__)]
 
 # The names of classes that timm has renamed.
-# The last two are of torchvision.
-OF_FORKS = {"E_MHSA", "ShiftedWindowAttention", "ShiftedWindowAttentionV2"}
+OF_FORKS = {"E_MHSA"}
 
 
 def known() -> set[str]:
-    """Return the names of all classes in timm's modules."""
-    packages = (timm.layers.__name__, timm.models.__name__)
+    """Return the names of all classes in the modules of timm and of torchvision."""
+    packages = (timm.layers.__name__, timm.models.__name__, torchvision.models.__name__)
     modules = [module for name, module in sys.modules.items() if name.rpartition(".")[0] in packages]
     return {name for module in modules for name, value in vars(module).items() if isinstance(value, type)}
 
