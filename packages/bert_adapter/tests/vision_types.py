@@ -371,8 +371,9 @@ NOT_KNOWN: Final = {
         "counted: its text attends to all tiles of all images, one after the other, each with a class token and with"
         " tiles of padding, and at a step of generation its input no longer tells of them"
     ),
-    "SAM's vision encoder, SAM 2's": (
-        "counted where they attend within windows or merge patches; else SAM's has the patches of the image"
+    "vision encoders of SAM, SAM-HQ, SAM 2, SAM 3, GOT-OCR 2, SLANeXt, DeepSeek-OCR 2, Unlimited-OCR": (
+        "the places of patches in each window, with its padding, and the patches of the image where all attend to all;"
+        " where SAM 2 pools, a query is a square of patches, and counted if pooling does not divide the window"
     ),
     "YOLOS": "counted: its detection tokens are behind the patches",
     "Deformable DETR, the decoder of RT-DETR, the pixel decoder of Mask2Former": (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from anylocal.attention import Patches
+from anylocal.attention import Patches, PlacedPatches
 
 if TYPE_CHECKING:
     import types
@@ -134,6 +134,31 @@ def sized(sizes: Any, side: int) -> Iterator[Run]:
     for source, (height, width) in enumerate(sizes.tolist() if hasattr(sizes, "tolist") else sizes):
         patches = Patches((height // side, width // side), prefix=(), image_size=(height, width))
         yield Run("image", source, patches, range(len(patches)))
+
+
+def in_windows(
+    grid: tuple[int, int], window: int, *, shift: int = 0, image_size: tuple[int, int] | None = None
+) -> Patches | PlacedPatches:
+    """Return the patches of square windows, for which a grid is padded below and to the right, and then rolled."""
+    rows, columns = grid
+    index = np.arange(rows * columns).reshape(grid)
+    index = np.pad(index, ((0, -rows % window), (0, -columns % window)), constant_values=-1)
+    index = np.roll(index, (-shift, -shift), (0, 1))
+    down, across = index.shape[0] // window, index.shape[1] // window
+    places = index.reshape(down, window, across, window).transpose(0, 2, 1, 3).reshape(-1, window * window)
+    # A single window whose patches are in order is the whole grid.
+    if len(places) == 1 and np.array_equal(places[0], np.arange(rows * columns)):
+        return Patches(grid, prefix=(), image_size=image_size)
+    return PlacedPatches(grid, places, image_size=image_size)
+
+
+def convolved(convolution: Any, shape: tuple[int, ...] | None) -> tuple[int, int] | None:
+    """Return the rows and columns that a convolution makes of an input of this shape."""
+    if shape is None:
+        return None
+    sides = zip(shape[-2:], convolution.kernel_size, convolution.stride, convolution.padding, strict=True)
+    high, wide = ((size + 2 * padding - kernel) // stride + 1 for size, kernel, stride, padding in sides)
+    return high, wide
 
 
 def tiled(source: int, tile: Patches, places: Sequence[tuple[int, int]]) -> Run:

@@ -9,7 +9,7 @@ import torch
 
 from anylocal.adapter import MapAxes
 from anylocal.attention import Patches
-from anylocal_bert._family import Family
+from anylocal_bert._family import Family, convolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,23 +29,14 @@ def _grids(layer: Layer) -> MapAxes | None:
     for name, part in convolutions:
         own = re.search(r"\d+", name)
         if "patch_embeddings" in name and own is not None and own[0] == stage[0]:
-            queries = _after(part, layer.given(name))
+            queries = convolved(part, layer.given(name))
         elif name.startswith(f"{layer.name}."):
-            merged = _after(part, layer.given(name))
+            merged = convolved(part, layer.given(name))
     size = given[-2:]
     if queries is None:
         return None
     keys = Patches(merged or queries, prefix=(), image_size=size)
     return MapAxes(Patches(queries, prefix=(), image_size=size), keys)
-
-
-def _after(convolution: Any, shape: tuple[int, ...] | None) -> tuple[int, int] | None:
-    """Return the rows and columns that a convolution makes."""
-    if shape is None:
-        return None
-    sides = zip(shape[-2:], convolution.kernel_size, convolution.stride, convolution.padding, strict=True)
-    high, wide = ((size + 2 * padding - kernel) // stride + 1 for size, kernel, stride, padding in sides)
-    return high, wide
 
 
 FAMILY = Family(grids={r"SegformerModel": _grids})

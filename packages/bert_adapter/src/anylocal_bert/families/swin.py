@@ -5,20 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from anylocal.adapter import Observation, argument_names, functions_in, module_names
-from anylocal.attention import Axis, Patches, PlacedPatches
-from anylocal_bert._family import Family
+from anylocal_bert._family import Family, in_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy.typing as npt
     import torch
 
     from anylocal import Call
     from anylocal.adapter import InputContext
+    from anylocal.attention import Axis
 
 _LAYER: Final = re.compile(r"(\w*Swin\w*|ClapAudio)Layer")
 
@@ -46,20 +43,7 @@ def _windows(call: Call, context: InputContext, keys: int, image_size: tuple[int
     if window * window != keys:
         # A later, smaller image has reduced `window_size` for good.
         return None
-    places = _places(rows, columns, window, shift)
-    # A single window whose patches are in order is the whole grid.
-    if len(places) == 1 and np.array_equal(places[0], np.arange(rows * columns)):
-        return Patches((rows, columns), prefix=(), image_size=image_size)
-    return PlacedPatches((rows, columns), places, image_size=image_size)
-
-
-def _places(rows: int, columns: int, window: int, shift: int) -> npt.NDArray[np.int64]:
-    """Return the index in the grid of each patch of each window, -1 for the padding below and to the right."""
-    index = np.arange(rows * columns).reshape(rows, columns)
-    index = np.pad(index, ((0, -rows % window), (0, -columns % window)), constant_values=-1)
-    index = np.roll(index, (-shift, -shift), (0, 1))
-    down, across = index.shape[0] // window, index.shape[1] // window
-    return index.reshape(down, window, across, window).transpose(0, 2, 1, 3).reshape(-1, window * window)
+    return in_windows((rows, columns), window, shift=shift, image_size=image_size)
 
 
 FAMILY = Family(observations=_observations, windows=_windows)
