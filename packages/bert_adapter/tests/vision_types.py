@@ -375,6 +375,9 @@ NOT_KNOWN: Final = {
         "the places of patches in each window, with its padding, and the patches of the image where all attend to all;"
         " where SAM 2 pools, a query is a square of patches, and counted if pooling does not divide the window"
     ),
+    "MONAI's ViT and UNETR, vit-pytorch's vit_3d and simple_vit_3d": (
+        "the patches of a volume or a video, slice by slice or frame by frame; windows of MONAI's SwinUNETR are counted"
+    ),
     "YOLOS": "counted: its detection tokens are behind the patches",
     "Deformable DETR, the decoder of RT-DETR, the pixel decoder of Mask2Former": (
         "no map where they sample points, see `maps.unsupported`"

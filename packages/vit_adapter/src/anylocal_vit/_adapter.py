@@ -13,7 +13,7 @@ import timm.models
 from anylocal.adapter import Adapter, InputContext, MapAxes, Observation, Reading, argument_names, functions_in
 from anylocal_vit._axes import INPUTS, SIZES, LayerAxes, seen_shape, windows_of
 from anylocal_vit._layout import BATCH, four_axes
-from anylocal_vit._models import is_model
+from anylocal_vit._models import is_model, volume_patch
 from anylocal_vit._unsupported import computes_no_map, unsupported_layers
 from anylocal_vit.families import FAMILIES, entries
 
@@ -112,13 +112,13 @@ def _reading_of_family(function: types.FunctionType) -> Reading | None:
 
 
 def _observed(model: torch.nn.Module) -> Iterable[types.FunctionType]:
-    """Return the functions whose first argument is an image, or an input that is divided into windows."""
+    """Return the functions whose first argument is an image or a volume, or an input that is divided into windows."""
     found: dict[types.FunctionType, None] = {}
     for module in model.modules():
         takes_image = module is model or is_model(module)
         embedding = getattr(module, "patch_embed", None) if takes_image else None
         names = ("forward", "forward_features") if takes_image else ("forward",)
-        modules = [module] if takes_image or windows_of(module) else []
+        modules = [module] if takes_image or windows_of(module) or volume_patch(module) is not None else []
         for each in modules if embedding is None else [*modules, embedding]:
             for name in names:
                 found.update(dict.fromkeys(functions_in(getattr(type(each), name, None))))

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from anylocal.adapter import MapAxes, module_names
-from anylocal.attention import Axis, Named, Patches, PlacedPatches
+from anylocal.attention import Axis, Named, Patches, PlacedPatches, VideoPatches
 from anylocal_vit._family import Block, Grid, Partition, Windows, grid_of, pair
-from anylocal_vit._models import is_model, is_of_timm, is_of_torch, patch_sizes, prefix_names
+from anylocal_vit._models import is_model, is_of_timm, is_of_torch, patch_sizes, prefix_names, volume_patch
 from anylocal_vit.families import FAMILIES, entries
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class LayerAxes:
         self.root_name, self.root = root
         self.is_of_timm = is_of_timm(self.root) or (is_of_torch(self.root) and is_of_timm(self.module))
         self.image = self._image()
+        self.volumes = _volumes(context)
         self.prefix = prefix_names(self.root)
 
     def axes(self) -> MapAxes:
@@ -55,6 +56,9 @@ class LayerAxes:
         partition = self._partition()
         if partition is not None and partition.keys.shape[1] == keys and batch % len(partition.keys) == 0:
             return self._placed(partition)
+        volume = self._volume()
+        if volume is not None:
+            return volume
         images = batch if self.image is None or self._may_read_words() else self.image[0]
         windows = batch // images if batch % images == 0 else 1
         if windows > 1:
@@ -66,6 +70,23 @@ class LayerAxes:
         if queries == 1 < keys:
             return MapAxes(self._only_query(key_axis), key_axis)
         return MapAxes(self._axis(queries, of_queries=True), key_axis)
+
+    def _volume(self) -> MapAxes | None:
+        """Return the patches of a video or a volume, None unless one module of the innermost such model cuts them."""
+        inside = (
+            (outer, module, [name for name in self.volumes if _is_within(name, outer)]) for outer, module in self.around
+        )
+        owner, cuts = next(((module, names) for _, module, names in inside if names), (None, []))
+        given = self.seen.get(cuts[0], {}).values() if len(cuts) == 1 else ()
+        shape = next((value for value in given if isinstance(value, tuple) and len(value) == 5), None)  # noqa: PLR2004  # (batch, channel, frame, row, column)
+        # Where frames attend apart, the batch is another.
+        if shape is None or shape[0] != self.shape[0]:
+            return None
+        frames, rows, columns = map(operator.floordiv, shape[2:], self.volumes[cuts[0]])
+        prefixes = dict.fromkeys((prefix_names(owner), ())) if frames * rows * columns else ()
+        axes = [VideoPatches((frames, rows, columns), prefix, image_size=shape[3:]) for prefix in prefixes]
+        queries, keys = (next((axis for axis in axes if len(axis) == length), None) for length in self.shape[2:])
+        return None if queries is None and keys is None else MapAxes(queries, keys)
 
     def _may_read_words(self) -> bool:
         """Return whether the layer may be one over words, whose batch need not be that of the images."""
@@ -200,6 +221,19 @@ class LayerAxes:
         if "Pool" in name:
             return Named(("mean",) if "SimPool" in name else ("latent",))
         return Named(("cls",)) if isinstance(keys, Patches) and "cls" in keys.prefix else Axis(1)
+
+
+def _is_within(name: str, outer: str) -> bool:
+    return not outer or name.startswith(f"{outer}.")
+
+
+def _volumes(context: InputContext) -> dict[str, tuple[int, int, int]]:
+    """Return the sizes of patches into which modules cut videos or volumes, by the names of these modules."""
+    if "volumes" not in context.memory:
+        sizes = ((name, volume_patch(module)) for name, module in module_names(context.model))
+        context.memory["volumes"] = {name: size for name, size in sizes if size is not None}
+    found: dict[str, tuple[int, int, int]] = context.memory["volumes"]
+    return found
 
 
 def windows_of(module: torch.nn.Module) -> list[Windows]:

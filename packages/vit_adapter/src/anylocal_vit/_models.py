@@ -18,6 +18,11 @@ _MOST_COLOURS: Final = 4
 _REARRANGED: Final = re.compile(r"\(h (\w+)\) \(w (\w+)\)")
 """An einops pattern that cuts an image into patches: the names of their height and width."""
 
+_VOLUME: Final = re.compile(
+    r"^\s*\w+ \w+ \((\w+) (\w+)\) \((\w+) (\w+)\) \((\w+) (\w+)\)\s*->\s*\w+ (?:\(\1 \3 \5\)|\1 \3 \5) "
+)
+"""An einops pattern that cuts a video or a volume into patches, which stay in the order of its axes."""
+
 _CONFIGS: Final = ("pretrained_cfg", "default_cfg")
 _MARKS: Final = ("patch_embed", "embeds", *_CONFIGS)
 
@@ -63,6 +68,26 @@ def patch_sizes(module: torch.nn.Module) -> Iterator[Grid]:
             found = _REARRANGED.search(str(getattr(part, "pattern", "")))
             if found is not None and set(found.groups()) <= set(lengths):
                 yield pair([lengths[name] for name in found.groups()])
+
+
+def volume_patch(module: torch.nn.Module) -> tuple[int, int, int] | None:
+    """Return the size of the patches into which a module itself cuts a video or a volume, None where it does not.
+
+    Examples
+    --------
+    >>> volume_patch(torch.nn.Conv3d(1, 24, (2, 8, 8), stride=(2, 8, 8)))
+    (2, 8, 8)
+    """
+    sizes: Any = None
+    if isinstance(module, torch.nn.Conv3d):
+        if module.kernel_size == module.stride != (1, 1, 1) and module.padding in {(0, 0, 0), "valid"}:
+            sizes = module.kernel_size
+    # Of all modules of a model: `getattr` is slow where an attribute is missing.
+    elif isinstance(lengths := vars(module).get("axes_lengths"), dict):
+        found = _VOLUME.search(str(getattr(module, "pattern", "")))
+        names = () if found is None else found.groups()[1::2]
+        sizes = [lengths[name] for name in names] if names and set(names) <= set(lengths) else None
+    return None if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
 
 
 def prefix_names(model: Any) -> tuple[str, ...]:

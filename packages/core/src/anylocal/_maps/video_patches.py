@@ -22,7 +22,8 @@ _AXES = ("frame", "row", "column")
 class VideoPatches(Axis):
     """Positions that are patches of a video, frame by frame and row by row, after prefix tokens such as ``cls``.
 
-    A class of its own, and no `Patches`: what draws `Patches` over an image has rows and columns only.
+    Those of a volume are patches of this kind too, with slices for frames. A class of its own, and no `Patches`: what
+    draws `Patches` over an image has rows and columns only.
 
     Parameters
     ----------
