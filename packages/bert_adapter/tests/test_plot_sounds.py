@@ -50,6 +50,21 @@ def test_a_word_over_the_spectrogram() -> None:
     assert f"{expected.sum():.2g}".removeprefix("0") in ax.get_title()
 
 
+def test_frequencies_of_samples_are_told() -> None:
+    """A tone's row is as high as its frequency, from 0 at the bottom to half the rate; without a rate none is known."""
+    tone = np.sin(2 * np.pi * 3000 * np.arange(2 * RATE) / RATE)
+    ax = plot.spectrogram(text_with_sound(), tone, query="owl", rate=RATE)
+    ax.figure.canvas.draw()
+    assert ax.get_ylabel() == "frequency in kHz"
+    shown = [float(text.get_text()) for text in ax.get_yticklabels()]
+    (bottom, top), rows = ax.get_ylim(), np.asarray(ax.images[0].get_array())
+    np.testing.assert_allclose((ax.get_yticks() - bottom) / (top - bottom) * RATE / 2000, shown, atol=1e-3)
+    loudest = 1 - (rows.mean((1, *range(2, rows.ndim))).argmax() + 0.5) / len(rows)
+    assert loudest * RATE / 2 == pytest.approx(3000, abs=RATE / 2 / len(rows))
+    plain = plot.spectrogram(text_with_sound(), tone, query="owl")
+    assert (plain.get_ylabel(), len(plain.get_yticks())) == ("frequency", 0)
+
+
 def test_frames_after_the_end_of_a_sound_are_left_out() -> None:
     """A model may fill a sound up with silence."""
     ax = plot.spectrogram(text_with_sound(), np.ones(int(0.9 * RATE)), query="owl", rate=RATE)

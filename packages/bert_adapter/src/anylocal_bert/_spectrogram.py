@@ -126,6 +126,8 @@ def spectrogram(
     keys = Patches((1, count), prefix=(), image_size=(pixels.shape[0], pixels.shape[1]))
     drawn = draw_overlay(ax, frames.ravel(), keys, pixels, scale=scale, colours=overlay_colormap(cmap, alpha))
     _label(ax, pixels, count, chosen.media.seconds)
+    if rate is not None and np.ndim(sound) == 1:
+        _label_frequencies(ax, rate / 2)
     if colorbar:
         bar = add_colorbar(drawn.heat, ax, LEGEND, extend=clipped([scale], [frames]))
         bar.ax.set_facecolor(BACKGROUND)
@@ -182,3 +184,13 @@ def _label(ax: Axes, pixels: Pixels, count: int, seconds: float | None) -> None:
     ax.set_xticks([tick * each for tick in whole if tick * each <= pixels.shape[1] * (1 + 1e-9)])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place / each:.4g}"))
     ax.set(xlabel="time in seconds" if seconds else "frame", ylabel="frequency")
+
+
+def _label_frequencies(ax: Axes, highest: float) -> None:
+    """Write frequencies beside a spectrogram that goes from 0 to the highest one, in hertz."""
+    bottom, top = ax.get_ylim()
+    each = (top - bottom) / highest * 1000
+    whole = MaxNLocator(5).tick_values(0, highest / 1000)
+    ax.set_yticks([bottom + tick * each for tick in whole if tick * 1000 <= highest * (1 + 1e-9)])
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{abs(place - bottom) / abs(each):.4g}"))
+    ax.set_ylabel("frequency in kHz")
