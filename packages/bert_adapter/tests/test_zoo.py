@@ -182,6 +182,15 @@ def test_layers_without_a_map_are_named() -> None:
     assert set(maps.unsupported.values()) == {"linear attention, which never relates a query to a key"}
 
 
+def test_attention_to_earlier_layers_is_no_map() -> None:
+    """Inkling 2 mixes the outputs of earlier layers in the kernel of its attention, which relates no positions."""
+    model, given = built("inkling2_text")
+    with anylocal_bert.capture_attention(model) as maps:
+        run(model, given)
+    assert {name.rpartition(".")[2] for name in maps.names} == {"self_attn"}
+    assert set(maps.unsupported.values()) == {"a mean over earlier layers, which has no map of positions"}
+
+
 def test_other_kernels_are_refused() -> None:
     """Attention in a kernel that exposes no map is refused, with the setting to change."""
     model, _ = built("bert")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from anylocal._engine.functions import functions_in, takes_owner
 from anylocal._engine.patch import own_code
+from anylocal._engine.resolve import Resolution
 from anylocal._engine.spec import CaptureSpec, IdentityFilter, Match, Request, Role
 from anylocal._readout.borrowed import Borrowed
 from anylocal._readout.kernels import MASKS, binder
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     import torch
 
-    from anylocal._engine.resolve import Resolution
     from anylocal._readout.context import AttentionSource
     from anylocal._readout.reading import Reading
 
@@ -92,7 +92,7 @@ def _selected(adapter: AttentionSource, model: torch.nn.Module, resolution: Reso
     overlooked = overlooked_functions(chosen, known, unsupported)
     root, around_root = _root(model), frozenset(adapter.around_forward(model))
     # Before what they record, for they tell whose it is.
-    requests = [*borrowed.requests(), *_of_readings(adapter, chosen, borrowed, readings)]
+    requests = [*borrowed.requests(), *_of_readings(adapter, _mapped(chosen, unsupported), borrowed, readings)]
     filters = {found.function: found.filter for found in resolution.matches}
     for function, names, arguments, kept in adapter.observations(model):
         # An attention function has hints instead; torch's have requests of their own.
@@ -124,6 +124,15 @@ def _root(model: torch.nn.Module) -> types.FunctionType | None:
     # A decorator may take the model among any arguments.
     candidates = (forward, *functions_in(forward))
     return next((f for f in candidates if isinstance(f, types.FunctionType) and takes_owner(f)), None)
+
+
+def _mapped(chosen: Resolution, unsupported: Mapping[str, str]) -> Resolution:
+    """Return a resolution without the layers that have no map, which may call a kernel for something else."""
+    if not unsupported:
+        return chosen
+    among = IdentityFilter(module for name, module in chosen.modules.items() if name not in unsupported)
+    matches = [Match(m.function, among) if isinstance(m.filter, IdentityFilter) else m for m in chosen.matches]
+    return Resolution(chosen.label, tuple(matches), chosen.modules)
 
 
 def _of_readings(
