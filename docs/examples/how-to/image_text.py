@@ -151,6 +151,20 @@ ax = plot.over_image(maps, images[0], query=colour, relative_to=against, sinks=F
 figure = plot.over_words(maps, images[0], queries=slice(36, None), smooth=True)
 
 # %%
+# The page
+# --------
+#
+# The interactive page draws the text and its images side by side. Point at a word: the
+# patches that it attends to light up. Point at a patch, or move over the image by arrow
+# keys: the words that attend to it light up; a click shows what the patch attends to. A
+# text with several images takes a list of them, and a batch of texts a list for each.
+
+from anylocal_bert import explore
+
+layers = maps.generation()[-1:]
+explore(layers, images=images[0], title="Where is each colour?")
+
+# %%
 # Does a colour look at its own field? Here the fields are known, so that it can be
 # counted, over many images: the share of a colour's attention to the image that lies on
 # its field, and the share of the image that the field takes.
@@ -176,4 +190,4 @@ dict(zip(words[2:5], on_field.tolist(), strict=True)), float(fields.mean())
 #
 # The models whose images are known: :doc:`/media`. Reference:
 # :func:`anylocal_bert.plot.over_image`, :func:`anylocal_bert.plot.over_words`,
-# :class:`anylocal.attention.Media`.
+# :func:`anylocal.view.explore`, :class:`anylocal.attention.Media`.

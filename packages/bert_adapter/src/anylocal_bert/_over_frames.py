@@ -10,6 +10,7 @@ from anylocal.attention import AttentionMap, Patches, VideoPatches
 from anylocal.drawing import (
     OPACITY,
     OVER_IMAGE,
+    STRETCHED,
     Look,
     Panel,
     draw_panels,
@@ -24,7 +25,7 @@ from anylocal.drawing import (
     short,
 )
 from anylocal.errors import ShapeError
-from anylocal_bert._over_image import STRETCHED, name_of, positions_of, rows_reading, selected
+from anylocal_bert._over_image import name_of, positions_of, rows_reading, selected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

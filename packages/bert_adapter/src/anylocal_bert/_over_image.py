@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image
 
 from anylocal.attention import AttentionMap, AttentionMaps, Media, Patches, Tokens
 from anylocal.drawing import (
@@ -28,14 +26,13 @@ from anylocal.drawing import (
     new_axes,
     new_figure,
     overlay_colormap,
-    photograph,
-    pixels_of,
     place_of,
     printable,
     rows_of,
     sample_name,
     sample_of,
     scale_of,
+    seen_in_text,
     set_title,
     short,
     shrink,
@@ -54,9 +51,6 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 18
 """Most characters of a word in a title."""
-
-STRETCHED: Final = 0.1
-"""Models resize images to whole patches: more than this share of the aspect ratio is another crop."""
 
 RELATIVE: Final = "times the attention of the neutral prompt"
 
@@ -409,23 +403,10 @@ def _media(axis: Tokens, text: int, source: int, view: str | None, kind: MediaKi
 
 def _seen(chosen: _Chosen, image: ImageLike, mean: Statistics, std: Statistics) -> tuple[Patches, Pixels]:
     """Return the patches as they lie on an image, and the image."""
-    size = chosen.media.patches.image_size
-    if isinstance(image, str | PathLike):
-        with Image.open(image) as opened:
-            image = opened.convert("RGB")
-    pixels = pixels_of(image, mean=mean, std=std)
-    (high, wide), grid = pixels.shape[:2], chosen.media.patches.grid
-    if size is not None and abs(high / wide * size[1] / size[0] - 1) > min(STRETCHED, 0.5 / grid[0] + 0.5 / grid[1]):
-        model = chosen.layers[0].model
-        is_photograph = isinstance(image, Image.Image) or (isinstance(image, np.ndarray) and image.dtype == np.uint8)
-        if model is None or not is_photograph:
-            msg = (
-                f"The image is {high} × {wide} pixels, and the model saw {size[0]} × {size[1]}; give what it was given."
-            )
-            raise ShapeError(msg)
-        pixels = pixels_of(photograph(model, image, size=size))
+    patches = chosen.media.patches
+    pixels = seen_in_text(patches, image, chosen.layers[0].model, mean=mean, std=std)
     height, width = pixels.shape[:2]
-    return Patches(grid, prefix=(), image_size=(height, width)), pixels
+    return Patches(patches.grid, prefix=(), image_size=(height, width)), pixels
 
 
 def _sinks(chosen: _Chosen, head: int | None) -> npt.NDArray[np.bool_]:

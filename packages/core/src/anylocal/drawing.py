@@ -11,7 +11,16 @@ try:
     from anylocal._drawing.arguments import draws
     from anylocal._drawing.figure import add_colorbar, bar_options, beside, new_axes, new_figure, shrink, type_share
     from anylocal._drawing.grid import row_names
-    from anylocal._drawing.image import ImageLike, Pixels, Statistics, as_seen, pixels_of, seen
+    from anylocal._drawing.image import (
+        STRETCHED,
+        ImageLike,
+        Pixels,
+        Statistics,
+        as_seen,
+        pixels_of,
+        seen,
+        seen_in_text,
+    )
     from anylocal._drawing.image_panels import Look, Panel, draw_panels
     from anylocal._drawing.layers import by_layer, draw_layers, layers_of, of_samples, uniform_of
     from anylocal._drawing.matrix import Drawn, draw_matrix, of_map, scale_of_matrices, set_title
@@ -63,6 +72,7 @@ __all__ = [
     "OPACITY",
     "OVER_IMAGE",
     "PADDING",
+    "STRETCHED",
     "Cmap",
     "Drawn",
     "Extend",
@@ -120,6 +130,7 @@ __all__ = [
     "scale_of_matrices",
     "scales_of",
     "seen",
+    "seen_in_text",
     "set_title",
     "short",
     "shrink",

@@ -144,6 +144,9 @@ def explore(
     Works by mouse, touch and keyboard; can average or maximize over heads, hide special tokens, merge words, and show
     a long map near the query only; saves PNG, and shows the Python call of the picture.
 
+    Images and videos within a text are drawn beside it: a word lights the patches that it attends to, and a patch that
+    is pointed at, or chosen by arrow keys, lights the words that attend to it.
+
     Parameters
     ----------
     maps : AttentionMaps, AttentionMap or iterable of AttentionMap
@@ -154,7 +157,9 @@ def explore(
         side, at the same query, layer and head.
     images : torch.Tensor, numpy.ndarray, PIL.Image.Image or Photograph, or sequence of them, optional
         The model's input, in its size: one image, the batch, or an image for each sample. Without it, patches are
-        drawn on an empty background.
+        drawn on an empty background. Of texts with images in them, the images of all texts in their order, or a list of
+        images for each text, such as ``[[first, second], [third], []]``: photographs of any resolution, in the shape in
+        which the model saw them, or else prepared as it prepares them.
     other_images : as images, optional
         The input of `other`, if it is not that of `maps`.
     tokens : Tokens, sequence of str, or sequence of sequences of str, optional
@@ -187,7 +192,7 @@ def explore(
     StateError, ChoiceError
         If there are no maps, or they belong to several forward passes.
     ShapeError
-        If the layers have batches of different sizes, the images or the tokens do not fit them, or `other` has maps of
+        If the layers have batches of different sizes (those of a vision tower have one of images), the images or the tokens do not fit them, or `other` has maps of
         other shapes or positions.
     NameNotFoundError, PositionError
         If a layer or a sample does not exist.
@@ -214,7 +219,8 @@ def explore(
     promise that is fulfilled when it is drawn. What is not there rejects the promise with a RangeError.
 
     Scales end where those of `anylocal.plot` do: at a robust maximum of the patches or words. Greater weights, which
-    class and special tokens often have, are clipped; the legend shows how great they are.
+    class and special tokens often have, are clipped; the legend shows how great they are. The images of a text have a
+    scale of their own, for the weights of patches are often far smaller than those of words.
 
     Examples
     --------
@@ -232,6 +238,15 @@ def explore(
     >>> heads = [AttentionMap.from_weights(attention[:, [head]], queries=axis, keys=axis) for head in (0, 3)]
     >>> explore(*heads, title="Heads 0 and 3").title
     'Heads 0 and 3'
+
+    An image within a text:
+
+    >>> from anylocal.attention import Media, Patches
+    >>> image = Media("image", [0, 1], Patches(grid=(1, 2), prefix=()))
+    >>> axis = Tokens(["<image>", "<image>", "cat"], media=[image])
+    >>> attention = AttentionMap.from_weights(torch.rand(3, 3), queries=axis, keys=axis)
+    >>> explore(attention, images=torch.rand(3, 16, 32)).title
+    'Attention of 1 layer, 1 head'
     """
     shown = Shown.of(maps, "explore", images=images, tokens=tokens, layers=layers, samples=samples, mean=mean, std=std)
     alone = [shown]
@@ -242,7 +257,7 @@ def explore(
         raise OptionError("other_images= was given, but no other maps to compare with; give both or neither.")
     sides = paired(*alone) if len(alone) > 1 else alone
     every = [layer for side in sides for layer in side.layers]
-    packed = _packed(every, shown.samples, limit, sum(len(source) for side in alone for source in side.sources))
+    packed = _packed(every, shown.samples, limit, sum(side.size for side in alone))
     data = sides[0].described(packed[: len(shown.layers)], cmap)
     if len(alone) > 1:
         add_other(data, alone, sides[1], packed[len(shown.layers) :])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from PIL.Image import Image as PillowImage
 
 from anylocal._drawing.photograph import Photograph, photograph
@@ -33,6 +34,9 @@ ImageLike: TypeAlias = Any
 LUMA = (0.299, 0.587, 0.114)
 
 _WHITE = 255
+
+STRETCHED: Final = 0.1
+"""Models resize images to whole patches: more than this share of the aspect ratio is another crop."""
 
 # What models pad with is 0, which is the average colour of an image that is normalised.
 _MIDDLE = 0.5
@@ -117,6 +121,33 @@ def seen(
         whole = as_seen(pixels_of(_prepared(attention, keys, image, why)), [keys])
     height, width = whole.shape[:2]
     return Patches(grid=keys.grid, prefix=keys.prefix, image_size=(height, width)), whole
+
+
+def seen_in_text(
+    patches: Patches, image: ImageLike, model: Any, *, mean: Statistics = None, std: Statistics = None
+) -> Pixels:
+    """Return an image within a text as pixels of the shape that the model saw, in the resolution that was given.
+
+    A photograph of another shape is prepared by the preprocessing of the model, if that is known.
+
+    Raises
+    ------
+    ShapeError
+        If the image is not what the model saw and cannot be prepared.
+    """
+    if isinstance(image, str | PathLike):
+        with Image.open(image) as opened:
+            image = opened.convert("RGB")
+    pixels = pixels_of(image, mean=mean, std=std)
+    (high, wide), (rows, columns), size = pixels.shape[:2], patches.grid, patches.image_size
+    if size is None or abs(high / wide * size[1] / size[0] - 1) <= min(STRETCHED, 0.5 / rows + 0.5 / columns):
+        return pixels
+    if model is None or not (
+        isinstance(image, PillowImage) or (isinstance(image, np.ndarray) and image.dtype == np.uint8)
+    ):
+        msg = f"The image is {high} × {wide} pixels, and the model saw {size[0]} × {size[1]}; give what it was given."
+        raise ShapeError(msg)
+    return pixels_of(photograph(model, image, size=size))
 
 
 def _prepared(attention: AttentionMap, keys: Patches | PlacedPatches, image: ImageLike, why: str) -> Photograph:

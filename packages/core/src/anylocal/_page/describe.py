@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import itertools
 import math
 from collections import Counter
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from PIL import Image
 
 from anylocal._drawing.grid import row_names
 from anylocal._drawing.image import as_seen, pixels_of
@@ -25,12 +23,14 @@ from anylocal._maps.patches import Patches
 from anylocal._maps.placed import PlacedPatches
 from anylocal._maps.positions import Axis, Named
 from anylocal._maps.tokens import Tokens
+from anylocal._page.pictures import Album, describe_media, media_of
+from anylocal._page.png import data_url
 from anylocal.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from anylocal._drawing.image import ImageLike, Pixels, Statistics
+    from anylocal._drawing.image import ImageLike, Statistics
     from anylocal._drawing.scale import Cmap
     from anylocal._page.payload import Layer
 
@@ -43,6 +43,8 @@ def describe(
     layers: Sequence[AttentionMap],
     samples: Sequence[int],
     packed: Sequence[Layer],
+    *,
+    album: Album,
 ) -> dict[str, Any]:
     """Return what the script needs to know about the layers, at their places among those given, and their axes."""
     axes: dict[tuple[Axis, int], int] = {}
@@ -77,7 +79,7 @@ def describe(
         "even": EVEN,
         "decades": math.log10(DECADES),
         "knots": KNOTS,
-        "axes": [describe_axis(axis, samples, windows) for axis, windows in axes],
+        "axes": [describe_axis(axis, samples, windows, album) for axis, windows in axes],
         "samples": list(samples),
         "batch": layers[0].images,
         "start": {"layer": len(layers) - 1, "head": "mean", "query": _middle(layers[-1].queries, samples[0])},
@@ -209,26 +211,24 @@ def sources_of(
             if axis.image_size not in {None, whole.shape[:2]}:
                 msg = f"The image is {picture.shape[:2]} and the model saw {axis.image_size}; give it in that size."
                 raise ShapeError(msg)
-    return list(map(_data_url, padded))
+    return list(map(data_url, padded))
 
 
 def _middle(axis: Axis, sample: int) -> int:
     """Return the query to start with: the middle of the image or of the text."""
     if isinstance(axis, Tokens):
         plain = np.flatnonzero(~(axis.is_padding(sample) | axis.is_special(sample)))
+        places = [place for item in media_of(axis, sample) for place in item.positions]
+        words = plain[~np.isin(plain, places)]
+        # What is said of an image comes after it.
+        plain = next((each for each in (words[words > max(places, default=-1)], words) if len(each)), plain)
         return int(plain[len(plain) // 2]) if len(plain) else 0
     if isinstance(axis, Patches):
         return axis.index(axis.grid[0] // 2, axis.grid[1] // 2)
     return 0
 
 
-def _data_url(pixels: Pixels) -> str:
-    file = io.BytesIO()
-    Image.fromarray(np.rint(255 * np.asarray(pixels)).astype(np.uint8)).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def describe_axis(axis: Axis, samples: Sequence[int], windows: int) -> dict[str, Any]:
+def describe_axis(axis: Axis, samples: Sequence[int], windows: int, album: Album) -> dict[str, Any]:
     found: dict[str, Any]
     match axis:
         case Patches() | PlacedPatches():
@@ -238,7 +238,7 @@ def describe_axis(axis: Axis, samples: Sequence[int], windows: int) -> dict[str,
         case Named(names=names):
             found = {"kind": "names", "names": names}
         case Tokens():
-            found = {"kind": "tokens", **_texts(axis, samples)}
+            found = {"kind": "tokens", **_texts(axis, samples, album)}
         case _:
             found = {"kind": "count"}
     return {"length": len(axis), **found}
@@ -260,7 +260,7 @@ def _shortened(label: str) -> str:
     return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
 
 
-def _texts(axis: Tokens, samples: Sequence[int]) -> dict[str, Any]:
+def _texts(axis: Tokens, samples: Sequence[int], album: Album) -> dict[str, Any]:
     texts = [0] if len(axis.texts) == 1 else samples
     words = [axis.words(text) for text in texts]
     found: dict[str, Any] = {
@@ -271,4 +271,6 @@ def _texts(axis: Tokens, samples: Sequence[int]) -> dict[str, Any]:
     if any(len(word) > 1 for groups in words for word in groups):
         spellings = [[axis.spelling(word, text) for word in groups] for text, groups in zip(texts, words, strict=True)]
         found |= {"words": words, "spellings": spellings}
-    return found
+    # Of each sample, even where all share a text: their images may differ.
+    media = [describe_media(axis, sample, album) for sample in samples]
+    return found | {"media": media} if any(media) else found

@@ -10,6 +10,7 @@ import numpy as np
 from anylocal._maps.positions import Axis
 from anylocal._maps.tokens import Tokens
 from anylocal._page.describe import describe, describe_axis, difference_colours
+from anylocal._page.pictures import Album
 from anylocal.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -47,21 +48,24 @@ def paired(first: Shown, other: Shown) -> list[Shown]:
 
 def add_other(data: dict[str, Any], sides: Sequence[Shown], other: Shown, packed: Sequence[Layer]) -> None:
     """Add to the data of a page what it needs of the other capture; `sides` have the positions of each alone."""
-    theirs = describe(other.given, other.places, other.layers, other.samples, packed)
+    theirs = describe(other.given, other.places, other.layers, other.samples, packed, album=Album())
     own = [{"queries": layer["queries"], "keys": layer["keys"]} for layer in data["layers"]]
     data["others"] = [layer | axes for layer, axes in zip(theirs["layers"], own, strict=True)]
     data["otherTops"], data["otherImages"] = theirs["tops"], other.sources
-    data["sides"] = [[_places(data, side, layer) for layer in side.layers] for side in sides]
+    albums = [Album(side.pictures, data["pictures"]) for side in sides]
+    data["sides"] = [
+        [_places(data, side, layer, album) for layer in side.layers] for side, album in zip(sides, albums, strict=True)
+    ]
     data["error"] = max(data["error"], *(layer.error for layer in packed))
     data["start"]["side"] = "difference"
     data["colours"] |= difference_colours()
 
 
-def _places(data: dict[str, Any], side: Shown, layer: AttentionMap) -> dict[str, int]:
+def _places(data: dict[str, Any], side: Shown, layer: AttentionMap, album: Album) -> dict[str, int]:
     """Return where the axes of a layer stand among those of the page."""
     found = {}
     for name, axis in (("queries", layer.queries), ("keys", layer.keys)):
-        described = describe_axis(axis, side.samples, layer.windows)
+        described = describe_axis(axis, side.samples, layer.windows, album)
         if described not in data["axes"]:
             data["axes"].append(described)
         found[name] = data["axes"].index(described)
@@ -100,4 +104,5 @@ def _texts(one: Tokens, other: Tokens) -> Tokens:
         special=[np.logical_or(*(side.is_special() for side in row)).tolist() for row in rows],
         start=one.start,
         words=same["words"],
+        media=one.media if one.media == other.media and len(one.texts) == count else (),
     )

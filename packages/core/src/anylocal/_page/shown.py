@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from anylocal._maps.bounds import inside
 from anylocal._maps.layers import maps_of
 from anylocal._maps.maps import AttentionMaps
 from anylocal._page.describe import colours_of, describe, named, sources_of, tokens_of
+from anylocal._page.pictures import Album, Key, has_images, pictures_of, tower_sources
 from anylocal.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """The chosen layers, at their places among those given, and samples; `sources` are the images as data URLs."""
+    """The chosen layers, at their places among those given, and samples, and their images as data URLs.
+
+    The images of texts are `pictures`, all others `sources`.
+    """
 
     given: Sequence[AttentionMap]
     places: Sequence[int]
     layers: Sequence[AttentionMap]
     samples: Sequence[int]
     sources: Sequence[str]
+    pictures: Mapping[Key, str]
 
     @classmethod
     def of(
@@ -51,8 +56,12 @@ class Shown:
         numbers = _numbers(chosen, samples)
         if tokens is not None:
             chosen = named(chosen, numbers, tokens_of(tokens))
-        sources = [] if images is None else sources_of(images, chosen, numbers, mean, std)
-        return cls(given, places, chosen, numbers, sources)
+        if images is None:
+            return cls(given, places, chosen, numbers, [], {})
+        if not has_images(chosen):
+            return cls(given, places, chosen, numbers, sources_of(images, chosen, numbers, mean, std), {})
+        of_texts = (images, chosen, numbers, mean, std)
+        return cls(given, places, chosen, numbers, tower_sources(*of_texts), pictures_of(*of_texts))
 
     def alike(
         self,
@@ -76,6 +85,11 @@ class Shown:
         )
 
     @property
+    def size(self) -> int:
+        """How many bytes of the page the images take."""
+        return sum(map(len, (*self.sources, *set(self.pictures.values()))))
+
+    @property
     def title(self) -> str:
         """The title of a page that was given none."""
         layers, heads = len(self.layers), sum(layer.shape[1] for layer in self.layers)
@@ -83,9 +97,11 @@ class Shown:
 
     def described(self, packed: Sequence[Layer], cmap: Cmap | None) -> dict[str, Any]:
         """Return all that the script needs to know, except the weights."""
-        data = describe(self.given, self.places, self.layers, self.samples, packed)
+        album = Album(self.pictures)
+        data = describe(self.given, self.places, self.layers, self.samples, packed, album=album)
         error = max(layer.error for layer in packed)
-        return data | {"images": self.sources, "colours": colours_of(cmap), "error": error}
+        drawn = {"images": self.sources, "pictures": album.urls, "colours": colours_of(cmap)}
+        return data | drawn | {"error": error}
 
 
 def _places(given: Sequence[AttentionMap], layers: int | str | Sequence[int | str] | None) -> list[int]:

@@ -1,6 +1,6 @@
 // The Python call that draws the same picture.
-import { $, data, isDifference, keys, layer, normOf, ofSide, queries, state } from "./state.js";
-import { labelOf, ofText } from "./positions.js";
+import { $, data, isDifference, keys, layer, normOf, ofSide, queries, state, view } from "./state.js";
+import { labelOf, ofText, viewsOf } from "./positions.js";
 
 // The Python call that draws the same picture.
 export function call() {
@@ -23,6 +23,12 @@ export function call() {
     const label = labelOf(queries(), state.query);
     const query = label.startsWith("(") ? label : JSON.stringify(label);
     return `plot.query(${[map, "images", `query=${query}`, ...options].join(", ")})`;
+  }
+  // Of several images, the first.
+  const drawn = viewsOf(keys()).find(({ picture }) => picture !== null);
+  if (drawn && queries().kind === "tokens") {
+    const positions = view.rows.find(({ positions: own }) => own.includes(state.query))?.positions ?? [state.query];
+    return `plot.over_image(${[map, "image", `query=[${positions.join(", ")}]`, ...(drawn.source ? [`source=${drawn.source}`] : []), ...options].join(", ")})`;
   }
   if (keys().kind === "tokens" && queries().kind === "tokens") {
     const words = state.words ? ofText(queries(), "words") : null;

@@ -3,9 +3,10 @@ import { unpack } from "./bytes.js";
 import { host } from "./host.js";
 import { clamp, rounded } from "./scales.js";
 import { $, data, isDifference, isShared, keys, layer, queries, state, view } from "./state.js";
-import { groupsOf, isHidden } from "./positions.js";
+import { groupsOf, isHidden, patchOf, viewsOf } from "./positions.js";
 import { drawGrid, overview, readThumbs } from "./overview.js";
 import { fromPanel, otherPictures, pictures, toPanel } from "./panel.js";
+import { ARROWS, textPictures } from "./gallery.js";
 import { LABELLED, drawMap, sketchMap } from "./map.js";
 import { drawQuery, markLine, sides } from "./query.js";
 import { isBeyond, placeParts } from "./near.js";
@@ -17,18 +18,28 @@ import { report, run } from "./report.js";
 import { openDoor, recall, remember } from "./door.js";
 import { copy, save } from "./save.js";
 
+// Whose weights the reader asked for, before pointing at a patch of an image in a text.
+let usual = state.way;
+
 // Asks for a query, or for a key.
-function choose(position, window) {
+function choose(position, window, way = usual) {
+  const turned = way !== state.way;
+  state.way = way;
   const [{ name }] = sides();
   const another = window !== state.window;
-  if (!another && position === state[name]) return;
+  if (!another && !turned && position === state[name]) return;
   state.window = window;
   ask(name, position);
   $("window").value = String(window);
+  if (turned) fitControls();
   sides()[0].panel.reveal(position);
   remember();
-  return another || isBeyond() ? run(update) : run(drawAsked);
+  return another || (turned && !isShared()) || isBeyond() ? run(update) : run(drawAsked);
 }
+
+// Pointing at a patch of an image in a text shows which words attend to it: what it attends to comes before it.
+const chooseAny = (position, window, isPointed = false) => choose(position, window, isPointed && patchOf(queries(), position) ? "key" : usual);
+const chooseAs = (way) => (position, window) => choose(position, window, way);
 
 async function drawAsked() {
   await drawQuery();
@@ -79,6 +90,7 @@ function fitControls() {
 
 async function redraw(changes) {
   Object.assign(state, changes);
+  usual = changes.way ?? usual;
   if (isShared()) state.query = state.key = changes[state.way] ?? changes.query ?? changes.key ?? state.query;
   await update();
   const [{ name, panel }] = sides();
@@ -101,9 +113,11 @@ async function update() {
   if (isHidden(asked.axis, state[asked.name])) ask(asked.name, asked.groups[0].positions[0]);
   $("from").hidden = isShared();
   toPanel.title.hidden = isShared();
-  other.panel.show(other.axis, other.groups, isShared() ? choose : null);
-  if (!isShared()) asked.panel.show(asked.axis, asked.groups, choose);
-  showPair(choose);
+  // Beside images, either side can be pointed at.
+  const either = viewsOf(queries()).length > 0 || viewsOf(keys()).length > 0;
+  other.panel.show(other.axis, other.groups, isShared() ? chooseAny : either ? chooseAs(other.name) : null);
+  if (!isShared()) asked.panel.show(asked.axis, asked.groups, either ? chooseAs(asked.name) : choose);
+  showPair(chooseAny);
   drawGrid();
   placeParts();
   const drawn = drawAsked();
@@ -125,17 +139,18 @@ function listen() {
     $(id).addEventListener("input", () => {
       if ($(id).value === "") return;
       state[id] = number($(id).value);
+      if (id === "way") usual = state.way;
       state.strongest = clamp(state.strongest, 21);
       run(update);
     });
   }
   for (const id of ["padding", "special", "words", "near"]) $(id).addEventListener("input", () => { state[id] = $(id).checked; run(update); });
-  $("query").addEventListener("input", () => choose(Number($("query").value), state.window));
+  $("query").addEventListener("input", () => choose(Number($("query").value), state.window, state.way));
   fillFilm((sample) => { state.sample = sample; run(update); });
   fillSteps((query) => {
     // A step is of a query.
     const another = state.way !== "query";
-    state.way = "query";
+    usual = state.way = "query";
     choose(query, state.window);
     if (another) run(update);
   });
@@ -163,8 +178,6 @@ function chooseCell(event) {
   run(update);
 }
 
-const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-
 function moveCell(event) {
   const move = ARROWS[event.key];
   if (!move) return;
@@ -182,7 +195,7 @@ function moveRow(event) {
   const [{ name, groups }] = sides();
   const at = groups.findIndex(({ positions }) => positions.includes(state[name]));
   const next = move[0] || move[1];
-  choose(groups[clamp(at + next, groups.length)].positions[0], state.window);
+  choose(groups[clamp(at + next, groups.length)].positions[0], state.window, state.way);
 }
 
 // The numbers of the row and the column under the pointer.
@@ -201,10 +214,10 @@ function explainCell(event) {
 
 async function readMap(event) {
   const [row, column] = cellOf(event);
-  const [group, other] = state.way === "query" ? [view.rows[row], column] : [view.columns[column], row];
+  const [group, other] = usual === "query" ? [view.rows[row], column] : [view.columns[column], row];
   await choose(group.positions[0], state.window);
   // While the row was read, the pointer may have moved on.
-  if (!group.positions.includes(state[state.way])) return;
+  if (state.way !== usual || !group.positions.includes(state[usual])) return;
   $("readout").textContent = `${view.rows[row].label} → ${view.columns[column].label}: ${rounded(view.weights[other])}`;
 }
 
@@ -221,7 +234,7 @@ async function begin() {
   if (isShared()) state.key = state.query;
   openDoor(redraw);
   readThumbs(await unpack(host.text("thumbs")));
-  await Promise.all([...pictures, ...otherPictures].filter(Boolean).map((picture) => picture.decode()));
+  await Promise.all([...pictures, ...otherPictures, ...textPictures].filter(Boolean).map((picture) => picture.decode()));
   await redraw({});
   listen();
   await recall(report);

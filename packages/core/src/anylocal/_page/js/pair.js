@@ -1,7 +1,7 @@
 // Two captures: their difference, and both side by side.
 import { greatest, scaleOf } from "./scales.js";
 import { $, data, isShared, layer, normOf, state, tableOf, view } from "./state.js";
-import { countedOf, labelOf, phraseOf } from "./positions.js";
+import { countedParts, labelOf, phraseOf } from "./positions.js";
 import { lineOf, merged, open } from "./weights.js";
 import { drawLegend } from "./draw.js";
 import { Panel } from "./panel.js";
@@ -50,15 +50,20 @@ export function drawPair() {
   const [asked, other] = sides();
   const { positions } = askedGroup(asked);
   const lines = view.pair.map((maps) => merged(maps, positions, other.groups));
-  const counted = countedOf(other.axis, other.groups);
-  const scale = scaleOf(lines.flatMap((line) => counted.map((at) => line[at])), counted.length, Math.max(...lines.map(greatest)), normOf("linear"), data);
+  const { words, patches } = countedParts(other.axis, other.groups);
+  const scaleOver = (counted, most) => scaleOf(lines.flatMap((line) => counted.map((at) => line[at])), counted.length, most, normOf("linear"), data);
+  const greatestOf = (counted) => Math.max(...lines.map((line) => greatest(counted.map((at) => line[at]))));
+  const scale = scaleOver(words, patches.length ? greatestOf(words) : Math.max(...lines.map(greatest)));
+  const ofImages = patches.length ? scaleOver(patches, greatestOf(patches)) : scale;
   panels.forEach((panel, at) => {
     const axis = data.axes[data.sides[at][state.layer][asked.name === "query" ? "queries" : "keys"]];
     const phrase = phraseOf(axis, positions[0]);
     $(`${NAMES[at]}-asked`).textContent = `${NAMES[at]}: ${state.way === "query" ? `what ${phrase} attends to` : `what attends to ${phrase}`}`;
-    panel.paint(lines[at], scale, isShared() ? state[asked.name] : null);
+    panel.paint(lines[at], scale, isShared() ? state[asked.name] : null, ofImages);
   });
   drawLegend("pair", scale, panels[0].table);
+  $("pair-images-legend").hidden = !patches.length;
+  if (patches.length) drawLegend("pair-images", ofImages, tableOf(data.pictures.length > 0, "a"));
 }
 
 // Draws the maps of both, on one scale; returns whether they were, or something else is to be drawn.

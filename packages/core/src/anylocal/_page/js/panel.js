@@ -1,8 +1,10 @@
 // The positions of an axis, over the image or as a line of tokens.
 import { rounded } from "./scales.js";
 import { $, data, layer, state, tableOf } from "./state.js";
-import { isPadding, isSpecial, placeOf } from "./positions.js";
-import { canvasOf, colour, css, imageOf, sized } from "./draw.js";
+import { isPadding, isSpecial, patchOf, placeOf } from "./positions.js";
+import { colour } from "./draw.js";
+import { Board } from "./board.js";
+import { Gallery } from "./gallery.js";
 
 const picturesOf = (sources) => sources.map((source) => {
   if (!source) return null;
@@ -24,8 +26,11 @@ export class Panel {
   axis;
   /** @type {any[]} */
   groups = [];
-  /** @type {((position: number, window: number) => void) | null} */
+  /** @type {((position: number, window: number, isPointed?: boolean) => void) | null} */
   choose = null;
+  // The position that is chosen here.
+  /** @type {number | null} */
+  asked = null;
 
   // Shows one side of two, or that of the page.
   constructor(root, title, side = null) {
@@ -36,14 +41,17 @@ export class Panel {
     this.title.textContent = title;
     this.tokens = document.createElement("div");
     this.tokens.className = "tokens";
-    this.canvas = document.createElement("canvas");
+    this.board = new Board();
+    this.canvas = this.board.canvas;
     this.canvas.setAttribute("aria-hidden", "true");
-    this.root.append(this.title, this.tokens, this.canvas);
+    this.gallery = new Gallery(document.createElement("div"));
+    this.root.append(this.title, this.tokens, this.canvas, this.gallery.root);
     this.tokens.addEventListener("pointerover", (/** @type {any} */ { target }) => {
       this.pick(target.dataset.positions?.split(" ")[0]);
       this.name(target);
     });
     this.tokens.addEventListener("click", (/** @type {any} */ { target }) => this.pick(target.dataset?.positions?.split(" ")[0]));
+    this.tokens.addEventListener("keydown", (event) => this.move(event));
     for (const kind of ["pointermove", "pointerdown"]) this.canvas.addEventListener(kind, (event) => this.pickCell(event));
   }
 
@@ -52,13 +60,35 @@ export class Panel {
     Object.assign(this, { axis, groups, choose });
     const patches = axis.kind === "patches";
     // Groups with a span of their own, by their number; others are patches of the image.
-    this.spans = new Map([...groups.entries()].filter(([, { positions }]) => !patches || positions[0] < axis.prefix.length).map(([at, group]) => [at, this.span(group)]));
+    const inText = (position) => (patches ? position < axis.prefix.length : !patchOf(axis, position));
+    this.spans = new Map([...groups.entries()].filter(([, { positions }]) => inText(positions[0])).map(([at, group]) => [at, this.span(group)]));
     this.groupOf = new Map(groups.flatMap(({ positions }, at) => positions.map((position) => [position, at])));
     this.steps = new Map();
-    this.tokens.replaceChildren(...this.spans.values());
+    this.tokens.replaceChildren(...this.line(groups));
+    this.gallery.show(axis, choose, this.side);
+    this.root.classList.toggle("illustrated", !this.gallery.root.hidden);
     this.tokens.hidden = this.spans.size === 0;
+    for (const [name, value] of [["tabindex", "0"], ["role", "application"], ["aria-label", "Arrow keys choose a token"]]) {
+      if (choose) this.tokens.setAttribute(name, value);
+      else this.tokens.removeAttribute(name);
+    }
     this.tokens.dir = /^[^A-Za-z]*[\u0590-\u08ff\ufb1d-\ufefc]/.test(groups.filter(({ positions }) => !isSpecial(axis, positions[0])).map(({ label }) => label).join("")) ? "rtl" : "ltr";
     this.canvas.hidden = !patches;
+  }
+
+  // The tokens, and in place of those of an image its name.
+  line(groups) {
+    const named = new Set();
+    return groups.flatMap(({ positions }, at) => {
+      const span = this.spans.get(at);
+      const view = span ? null : patchOf(this.axis, positions[0])?.view;
+      if (!view || named.has(view)) return span ?? [];
+      named.add(view);
+      const name = document.createElement("span");
+      name.className = "medium";
+      name.textContent = view.name;
+      return name;
+    });
   }
 
   span({ label, positions }) {
@@ -74,13 +104,20 @@ export class Panel {
     if (position !== undefined && this.choose) this.choose(Number(position), state.window);
   }
 
+  // To the token before or after the one that is chosen.
+  move(event) {
+    const step = { ArrowUp: -1, ArrowDown: 1, ArrowLeft: this.tokens.dir === "rtl" ? 1 : -1, ArrowRight: this.tokens.dir === "rtl" ? -1 : 1 }[event.key];
+    if (!step || !this.choose) return;
+    event.preventDefault();
+    const at = this.groupOf.get(this.asked ?? -1) ?? -1;
+    const numbers = [...this.spans.keys()];
+    const next = step < 0 ? numbers.findLast((number) => number < at) : numbers.find((number) => number > at);
+    if (next !== undefined) this.choose(this.groups[next].positions[0], state.window);
+  }
+
   pickCell(event) {
     if (!this.choose) return;
-    const box = this.canvas.getBoundingClientRect();
-    const [rows, columns] = this.axis.grid;
-    const row = Math.min(rows - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * rows)));
-    const column = Math.min(columns - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * columns)));
-    this.pickPlace(row * columns + column);
+    this.pickPlace(this.board.placeAt(event));
   }
 
   // In a windowed layer, the place also determines the window.
@@ -107,9 +144,11 @@ export class Panel {
     return tableOf(Boolean(this.picture), this.side);
   }
 
-  // Weights of the groups, in their order, or null for positions without weights; `chosen` is one position.
-  paint(weights, scale, chosen) {
+  // Weights of the groups, in their order, or null for positions without weights; `chosen` is one position. The images
+  // of a text have a scale of their own.
+  paint(weights, scale, chosen, ofImages = scale) {
     this.weights = weights;
+    this.asked = chosen;
     for (const [at, span] of this.spans) {
       this.shade(at, span, weights ? scale.step(weights[at]) : null);
       // Cells beside an image are too few to compare by colour, and often beyond the scale.
@@ -119,6 +158,7 @@ export class Panel {
     this.chosen = this.spanOf(chosen);
     this.chosen?.classList.add("chosen");
     if (this.axis.kind === "patches") this.paintImage(weights, scale, chosen);
+    else this.gallery.paint(weights, this.groupOf, ofImages, (over) => tableOf(over, this.side), chosen);
   }
 
   // Of thousands of tokens, most keep their colour from one query to the next.
@@ -141,33 +181,14 @@ export class Panel {
   }
 
   paintImage(weights, scale, chosen) {
-    const [rows, columns] = this.axis.grid;
-    const { picture } = this;
-    const [high, wide] = this.axis.size ?? (picture ? [picture.naturalHeight, picture.naturalWidth] : [rows, columns]);
-    const most_wide = Math.min(460, this.root.clientWidth || 460);
-    const width = Math.min(most_wide, (460 * wide) / high);
-    const height = (width * high) / wide;
-    const drawing = sized(this.canvas, width, height);
-    drawing.fillStyle = css("--empty");
-    drawing.fillRect(0, 0, width, height);
-    if (picture?.naturalWidth) drawing.drawImage(picture, 0, 0, width, height);
-    if (weights) {
-      const cells = new Float32Array(rows * columns).fill(NaN);
-      this.groups.forEach(({ positions: [position] }, at) => {
-        const place = placeOf(this.axis, position);
-        if (place >= 0) cells[place] = weights[at];
-      });
-      drawing.imageSmoothingEnabled = false;
-      drawing.drawImage(canvasOf(imageOf(cells, columns, rows, scale, this.table)), 0, 0, width, height);
-    }
-    const place = chosen === null ? -1 : placeOf(this.axis, chosen);
-    if (place < 0) return;
-    const [x, y, w, h] = [(place % columns) * (width / columns), Math.floor(place / columns) * (height / rows), width / columns, height / rows];
-    for (const [style, line] of [["#000", 4], ["#fff", 2]]) {
-      drawing.strokeStyle = style;
-      drawing.lineWidth = line;
-      drawing.strokeRect(x, y, w, h);
-    }
+    const { grid, size } = this.axis;
+    const cells = weights && new Float32Array(grid[0] * grid[1]).fill(NaN);
+    this.groups.forEach(({ positions: [position] }, at) => {
+      const place = placeOf(this.axis, position);
+      if (cells && place >= 0) cells[place] = weights[at];
+    });
+    const room = [Math.min(460, this.root.clientWidth || 460), 460];
+    this.board.paint({ grid, size, picture: this.picture, room, cells, scale, table: this.table, place: chosen === null ? -1 : placeOf(this.axis, chosen) });
   }
 
   // Scrolls a token into sight, if it is not.
@@ -192,12 +213,9 @@ export class Panel {
       const box = span.getBoundingClientRect();
       return { x: box.left + box.width / 2, top: box.top, bottom: box.bottom, lift: 1 };
     }
-    const place = this.axis.kind === "patches" ? placeOf(this.axis, position) : -1;
-    if (place < 0) return null;
-    const box = this.canvas.getBoundingClientRect();
-    const [rows, columns] = this.axis.grid;
-    const y = box.top + (Math.floor(place / columns) + 0.5) * (box.height / rows);
-    return { x: box.left + ((place % columns) + 0.5) * (box.width / columns), top: y, bottom: y, lift: 0 };
+    if (this.axis.kind !== "patches") return this.gallery.anchor(position);
+    const place = placeOf(this.axis, position);
+    return place < 0 ? null : this.board.anchor(place);
   }
 }
 

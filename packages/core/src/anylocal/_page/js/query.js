@@ -1,8 +1,8 @@
 // The attention of one query.
 import { greatest, rounded } from "./scales.js";
-import { $, SIDES, data, isDifference, isShared, keys, queries, sharedTop, state, view } from "./state.js";
+import { $, SIDES, data, isDifference, isShared, keys, queries, sharedTop, state, tableOf, view } from "./state.js";
 import { scaleHere, sizesOf } from "./signed.js";
-import { countedOf, labelOf, phraseOf } from "./positions.js";
+import { countedParts, labelOf, patchOf, phraseOf, viewsOf } from "./positions.js";
 import { merged } from "./weights.js";
 import { css, drawLegend, sized } from "./draw.js";
 import { fromPanel, toPanel } from "./panel.js";
@@ -35,13 +35,18 @@ export function drawQuery() {
   view.weights = weights;
   const sizes = sizesOf(weights);
   const most = greatest(sizes);
-  const counted = countedOf(other.axis, other.groups);
-  const scale = scaleHere(weights, counted.map((at) => weights[at]), counted.length, "linear", sharedTop());
+  const { words, patches } = countedParts(other.axis, other.groups);
+  const scaleOver = (counted, values) => scaleHere(values, counted.map((at) => weights[at]), counted.length, "linear", sharedTop());
+  // The weights of patches are often far smaller than those of words.
+  const scale = scaleOver(words, patches.length ? weights.filter((_, at) => !patchOf(other.axis, other.groups[at].positions[0])) : weights);
+  const ofImages = patches.length ? scaleOver(patches, Float32Array.from(patches, (at) => weights[at])) : scale;
   const phrase = phraseOf(asked.axis, group.positions[0], group.label);
   $("asked").textContent = (state.way === "query" ? `What ${phrase} attends to` : `What attends to ${phrase}`) + (data.others ? `, ${SIDES[state.side]}` : "");
-  other.panel.paint(weights, scale, isShared() ? position : null);
+  other.panel.paint(weights, scale, isShared() ? position : null, ofImages);
   if (!isShared()) asked.panel.paint(null, null, position);
   drawLegend("row", scale, other.panel.table);
+  $("images-legend").hidden = !patches.length;
+  if (patches.length) drawLegend("images", ofImages, tableOf(data.pictures.length > 0));
   const order = [...weights.keys()].sort((a, b) => sizes[b] - sizes[a]).slice(0, state.strongest);
   drawLines(asked.panel.anchor(position), order.map((at) => ({ end: other.panel.anchor(other.groups[at].positions[0]), weight: sizes[at] })), most);
   listStrongest(order, weights, other);
@@ -104,8 +109,13 @@ function listStrongest(order, weights, { groups }) {
 
 // What can be done here, which no control says.
 function tellHow({ name, axis }) {
+  const weigh = state.strongest ? "; click a weight to see how it comes about" : "";
+  if (viewsOf(queries()).length || viewsOf(keys()).length) {
+    $("hint").textContent = `Point at a token to choose it, or at a patch to see what attends to it, and click the patch to see what it attends to${weigh}.`;
+    return;
+  }
   const place = axis.kind === "patches" ? "patch (row, column)" : axis.kind === "count" ? "position" : "token";
-  $("hint").textContent = `Point at a ${place} to choose the ${name}${state.strongest ? "; click a weight to see how it comes about" : ""}.`;
+  $("hint").textContent = `Point at a ${place} to choose the ${name}${weigh}.`;
 }
 
 // What a query gives to positions that are not drawn; what a key gets from them is no share of anything.

@@ -32,7 +32,7 @@ function picture() {
   const wide = Math.max(...roots.map((part) => part.right)) + MARGIN - left;
   const high = Math.max($("row-most").getBoundingClientRect().bottom, $("map-most").getBoundingClientRect().bottom) + MARGIN - top;
   const boxOf = (node) => { const box = node.getBoundingClientRect(); return [box.left - left, box.top - top, box.width, box.height]; };
-  const every = (selector, partsOf) => [...host.root.querySelectorAll(selector)].flatMap((node) => partsOf(node, boxOf(node)));
+  const every = (selector, partsOf) => [...host.root.querySelectorAll(selector)].filter((node) => node.getClientRects().length).flatMap((node) => partsOf(node, boxOf(node)));
   const [dx, dy] = boxOf($("stage"));
   return {
     wide,
@@ -42,7 +42,7 @@ function picture() {
       ...every("#stage .panel canvas:not([hidden]), #frame canvas:not([hidden]), .ramp", (node, box) => ({ kind: "image", node, box })),
       ...strokes.map((stroke) => ({ kind: "line", dx, dy, ...stroke })),
       ...every("#stage .token", tokenOf),
-      ...every("main [data-print], .panel h3:not([hidden])", (node, box) => printOf(node, box, css("--ink"))),
+      ...every("main [data-print], #stage .medium, #stage .panel h3:not([hidden])", (node, box) => printOf(node, box, css("--ink"))),
     ],
   };
 }
