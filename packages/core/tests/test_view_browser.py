@@ -645,6 +645,30 @@ def test_it_fits_a_phone(show: Any) -> None:
     assert opened.tab.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def test_settings_are_folded_on_a_phone(show: Any) -> None:
+    """They take less than a fifth of its screen, are unfolded by keyboard, and stay so while the page is drawn."""
+    axis = Tokens(["[CLS]", *"bcde", "[PAD]"], special=[1, 0, 0, 0, 0, 0], padding=[0, 0, 0, 0, 0, 1])
+    opened = show(explore(make(queries=axis, keys=axis)), viewport={"width": 390, "height": 844})
+    assert not opened.tab.locator("#norm").is_visible()
+    assert opened.tab.locator("#controls").bounding_box()["height"] < 844 / 5
+    opened.tab.locator("#more-name").focus()
+    opened.tab.keyboard.press("Enter")
+    assert opened.tab.locator("#norm").is_visible()
+    opened.set("special", True)
+    assert opened.tab.locator("#norm").is_visible()
+    opened.tab.set_viewport_size({"width": 1400, "height": 900})
+    opened.tab.wait_for_selector("#more-name", state="hidden")
+    assert opened.tab.locator("#norm").is_visible()
+
+
+def test_the_default_norm_is_told(show: Any) -> None:
+    """In the list, and in words in its title."""
+    opened = show(explore(make()))
+    norm = opened.tab.locator("#norm")
+    assert norm.locator("option").first.text_content() == "default (maps: sqrt)"
+    assert "By default linear for the query or key, and by the square root for maps" in norm.get_attribute("title")
+
+
 def test_the_strongest_are_joined_by_lines(show: Any) -> None:
     """As many lines as chosen, also none."""
     axis = Tokens(list("abcdef"))

@@ -119,8 +119,39 @@ def test_a_link_shows_the_same_picture(show: Any) -> None:
 def test_an_address_of_another_page_says_so(show: Any) -> None:
     """What is not there is told, and the picture is that of no address."""
     tab = show(explore(make()), "#layer=7")
-    assert tab.locator("#problem").text_content() == "anylocal: layer is 7; there is only 0."
+    assert tab.locator("#problem").text_content() == 'anylocal: layer is "7"; there is only 0.'
     assert tab.locator("#heading").text_content() == "layer, mean of 3 heads"
+
+
+def of_blocks(*names: str) -> AttentionMaps:
+    return AttentionMaps(make(name, seed=at, queries=LETTERS, keys=LETTERS) for at, name in enumerate(names))
+
+
+def test_a_layer_in_the_address_has_the_number_that_its_row_shows(show: Any) -> None:
+    """That of the model; its name will do as well. A script numbers the layers of the page."""
+    maps = of_blocks(*(f"blocks.{at}.attn" for at in range(12)))
+    page = explore(maps, layers=[0, 6, 11])
+    tab = show(page, "#layer=6")
+    assert tab.locator("#problem").text_content() == ""
+    assert tab.locator("#heading").text_content() == "blocks.6.attn, mean of 3 heads"
+    assert tab.evaluate("anylocal.state().layer") == 1
+    tab.evaluate("anylocal.setState({layer: 0})")
+    tab.wait_for_function("() => location.hash === '#layer=0'")
+    tab.evaluate("location.hash = '#layer=blocks.6.attn'")
+    tab.wait_for_function("() => anylocal.state().layer === 1")
+    tab.evaluate("location.hash = '#layer=1'")
+    tab.wait_for_selector("#problem:not([hidden])")
+    assert tab.locator("#problem").text_content() == 'anylocal: layer is "1"; there are 0, 6, 11.'
+
+
+def test_a_layer_without_a_number_is_named_in_the_address(show: Any) -> None:
+    """Where names differ in more than a number, and rows are counted."""
+    page = explore(of_blocks("encoder.first", "decoder.second"))
+    tab = show(page, "#layer=encoder.first")
+    assert tab.locator("#heading").text_content() == "encoder.first, mean of 3 heads"
+    tab.evaluate("anylocal.setState({head: 2})")
+    tab.wait_for_function("() => location.hash.includes('head=2')")
+    assert "layer=encoder.first" in show(page, tab.evaluate("location.hash")).evaluate("location.hash")
 
 
 def strongest(tab: Tab) -> dict[str, float]:

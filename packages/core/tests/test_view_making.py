@@ -88,7 +88,7 @@ def test_what_can_be_done_is_said(show: Any) -> None:
 
 
 def test_a_cell_of_the_map_is_explained(show: Any) -> None:
-    """Of heads together, it is the head in which the weight is greatest; the call in Python says the same."""
+    """Of heads together, it has their number, and explains the head in which the weight is greatest, or any other."""
     attention = make()
     tab = show(explore(attention))
     box = tab.locator("#map").bounding_box()
@@ -98,8 +98,39 @@ def test_a_cell_of_the_map_is_explained(show: Any) -> None:
         tab.locator("#making-place").inner_text()
         == f"layer, head {head}: of the 4 heads, the one with the greatest weight here"
     )
+    mean = float(attention[0, :, 60, 20].mean())
+    title, number, together = re.split(r": |, ", tab.locator("#making-title").inner_text())
+    assert (title, together) == ("60 → 20", "mean of 4 heads")
+    assert float(number) == pytest.approx(mean, abs=5e-4)
+    assert number in tab.locator("#readout").inner_text()
     call = tab.locator("#making-call").inner_text()
     assert_explained(tab, eval(call, {"maps": {"layer": attention}}))  # noqa: S307  # what the page tells the user to run
+
+
+def test_each_head_of_several_is_explained(show: Any) -> None:
+    """The list has the weight of each, and the one that is chosen in it, by keyboard too, is explained."""
+    attention = make()
+    tab = show(explore(attention))
+    tab.evaluate("anylocal.setState({head: 'max', query: 60})")
+    tab.locator("#list button").first.click()
+    key = int(attention[0, :, 60].amax(0).argmax())
+    told = [text.split(": ") for text in tab.locator("#making-head option").all_text_contents()]
+    assert [head for head, _ in told] == ["0", "1", "2", "3"]
+    weights = attention[0, :, 60, key].tolist()
+    assert [float(weight) for _, weight in told] == pytest.approx(weights, abs=5e-3)
+    other = int(attention[0, :, 60, key].argmin())
+    tab.locator("#making-head").select_option(str(other))
+    tab.wait_for_function("head => document.getElementById('making-place').textContent === `layer, head ${head}`", arg=other)
+    assert_explained(tab, attention.explain(60, key, other))
+    assert tab.locator("#making-title").inner_text().endswith(", max of 4 heads")
+
+
+def test_one_head_has_no_list_of_heads(show: Any) -> None:
+    """There is nothing to choose."""
+    tab = show(explore(make()))
+    tab.evaluate("anylocal.setState({head: 1})")
+    tab.locator("#list button").first.click()
+    assert not tab.locator("#making-head").is_visible()
 
 
 def test_a_hidden_key_is_said_to_be_hidden(show: Any) -> None:

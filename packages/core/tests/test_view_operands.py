@@ -237,7 +237,7 @@ def test_the_page_says_its_error(tmp_path: Path) -> None:
     assert page.error > 1.2 * off.max()
     assert form["relative"] > 1.2 * (off / exact.amax(-1, keepdim=True)).max()
     assert f"by at most {page.error:.1g}, and {100 * form['relative']:.1g} % of the greatest of their row" in page.html
-    assert f"kept in {form['bits']} bits a number." in page.html
+    assert f"The page computes them from query and key, kept in {form['bits']} bits a number." in page.html
 
 
 def test_a_text_of_8192_tokens(tmp_path: Path) -> None:

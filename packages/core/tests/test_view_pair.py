@@ -106,6 +106,35 @@ def test_the_sides_are_drawn_side_by_side(show: Any, pixels: Any) -> None:
         assert np.abs(pixels(tab, f"#{side}-map")[..., :3] - expected).max() <= 8
 
 
+def test_each_side_is_named(show: Any) -> None:
+    """Above its text and above its map, by the name of its own layer; and what a and b are."""
+    tab = show(explore(ONE, TWO))
+    assert [tab.locator(f"#{side}-heading").text_content() for side in "ab"] == [
+        "a: blocks.1, mean of 3 heads",
+        "b: layers.1, mean of 3 heads",
+    ]
+    assert "a is the first of the maps that were compared, b the other" in tab.locator("#pair").text_content()
+    tab.evaluate("anylocal.setState({layer: 0, head: 2})")
+    assert tab.locator("#b-heading").text_content() == "b: layers.0, head 2"
+
+
+@pytest.mark.parametrize("width", [390, 1024, 1400])
+def test_the_legend_of_a_difference_has_both_ends_below_its_colours(show: Any, width: int) -> None:
+    """One at each side, also where they are clipped and long."""
+    axis = Patches((9, 9))
+    rows = [make(shape=(1, 1, 82, 82), seed=seed).tensor() for seed in (1, 2)]
+    for sink, each in enumerate(rows):
+        each[..., sink] += 3
+    tab = show(explore(*(AttentionMap.from_weights(each, queries=axis, keys=axis) for each in rows)))
+    tab.set_viewport_size({"width": width, "height": 844})
+    for name in ("row", "map"):
+        least, most, ramp = (tab.locator(f"#{name}-{part}").bounding_box() for part in ("least", "most", "ramp"))
+        assert least["y"] == most["y"] >= ramp["y"] + ramp["height"]
+        assert least["x"] == pytest.approx(ramp["x"], abs=1)
+        assert most["height"] < 24
+        assert "(max " in tab.locator(f"#{name}-most").text_content()
+
+
 def test_one_cursor_moves_all(show: Any) -> None:
     """Pointing at a row of one map chooses it in both maps, both texts and the difference."""
     tab = show(explore(ONE, TWO))

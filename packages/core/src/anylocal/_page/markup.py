@@ -47,15 +47,17 @@ def note_of(data: dict[str, Any]) -> str:
     """Return what the page says about its error."""
     forms = [layer["operands"] for layer in data["layers"] if layer["operands"]]
     off = f"Weights on this page differ from the model's by at most {data['error']:.1g}"
-    stored = "stored in one byte, as the square root of its ratio to the greatest weight of its head"
+    stored = "kept in one byte: the square root of its share of the greatest weight of its head"
     if not forms:
-        return f"{off}: each is {stored}."
+        return f"{off}. Each is {stored}."
     few, many = min(form["bits"] for form in forms), max(form["bits"] for form in forms)
     bits = f"{few}" if few == many else f"{few} to {many}"
     share = 100 * max(form["relative"] for form in forms)
-    where = "" if len(forms) == len(data["layers"]) else f" of {len(forms)} layers; in the others each is {stored}"
-    measured = f"({MARGIN} times the largest errors found in {SAMPLED} rows of every head)"
+    every = len(forms) == len(data["layers"])
+    where = "" if every else f" of {len(forms)} layers"
+    others = "" if every else f" In the other layers each is {stored}."
     return (
-        f"{off}, and {share:.1g} % of the greatest of their row {measured}: they are computed from query and key, kept"
-        f" in {bits} bits a number{where}."
+        f"{off}, and {share:.1g} % of the greatest of their row. Both are {MARGIN} times the largest errors found in"
+        f" {SAMPLED} rows of every head. The page computes them from query and key{where}, kept in {bits} bits a"
+        f" number.{others}"
     )

@@ -73,9 +73,27 @@ const pick = (from, names) => Object.fromEntries(names.map((name) => [name, from
 let first = null;
 let timer = 0;
 
+// What a layer is called in the address: the number that the overview shows, where it is the model's, or its name.
+function calledOf(number) {
+  const { name, short } = data.layers[number];
+  const isOnly = name && data.layers.filter((layer) => layer.name === name).length === 1;
+  return /^\d+$/.test(short) ? short : isOnly ? name : String(number);
+}
+
+// The number on the page of a layer in the address.
+function layerCalled(text) {
+  const called = data.layers.map((_, number) => calledOf(number));
+  const found = called.indexOf(text);
+  const named = data.layers.findIndex(({ name }) => name === text);
+  if (found < 0 && named < 0) refuse("layer", text, `${called.length === 1 ? "is only" : "are"} ${called.join(", ")}`);
+  return found < 0 ? named : found;
+}
+
+const addressed = () => ({ ...told(), layer: calledOf(state.layer) });
+
 // Browsers refuse to change the address as often as a pointer moves.
 export function remember() {
-  first ??= JSON.stringify(told());
+  first ??= JSON.stringify(addressed());
   clearTimeout(timer);
   timer = setTimeout(write, 200);
 }
@@ -83,7 +101,7 @@ export function remember() {
 function write() {
   if (host.shown) return host.shown(told());
   const usual = JSON.parse(first);
-  const changed = Object.entries(told()).filter(([name, value]) => value !== usual[name]);
+  const changed = Object.entries(addressed()).filter(([name, value]) => value !== usual[name]);
   const hash = changed.length ? `#${new URLSearchParams(changed)}` : "";
   if (hash === location.hash) return;
   try {
@@ -99,8 +117,12 @@ export async function recall(report) {
   const value = (text) => (/^\d+$/.test(text) ? Number(text) : ["true", "false"].includes(text) ? text === "true" : text);
   const show = async () => {
     if (!location.hash.includes("=")) return;
-    const asked = [...new URLSearchParams(location.hash.slice(1))].map(([name, text]) => [name, value(text)]);
-    await globalThis.anylocal.setState(Object.fromEntries(asked)).catch(report);
+    try {
+      const asked = [...new URLSearchParams(location.hash.slice(1))].map(([name, text]) => [name, name === "layer" ? layerCalled(text) : value(text)]);
+      await globalThis.anylocal.setState(Object.fromEntries(asked));
+    } catch (error) {
+      report(error);
+    }
   };
   await show();
   addEventListener("hashchange", show);

@@ -21,7 +21,10 @@ export function imageOf(values, width, height, scale, table) {
 
 // Draws the legend of a scale; a triangle at its end stands for greater weights.
 export function drawLegend(name, scale, table) {
-  const [width, height, tip] = [128, 9, scale.isClipped ? 8 : 0];
+  const legend = $(`${name}-ramp`).parentElement;
+  // Both ends of differences are long; they are below the colours.
+  legend.classList.toggle("signed", scale.isSigned);
+  const [width, height, tip] = [scale.isSigned ? legend.clientWidth || 128 : 128, 9, scale.isClipped ? 8 : 0];
   const drawing = sized($(`${name}-ramp`), width, height);
   drawing.beginPath();
   for (const [x, y] of [[0, 0], [width - tip, 0], [width, height / 2], [width - tip, height], [0, height]]) drawing.lineTo(x, y);

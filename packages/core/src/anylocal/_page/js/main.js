@@ -12,6 +12,7 @@ import { drawQuery, markLine, sides } from "./query.js";
 import { isBeyond, placeParts } from "./near.js";
 import { drawPair, drawPairMaps, openPair, openSide, showPair } from "./pair.js";
 import { fillFilm, fillSteps, fitFilm, tellStep } from "./film.js";
+import { fold } from "./fold.js";
 import { find } from "./find.js";
 import { explain } from "./making.js";
 import { report, run } from "./report.js";
@@ -58,7 +59,8 @@ function fillControls() {
   $("layer").replaceChildren(...options(data.layers.map(({ name, short }, at) => [at, name || short])));
   $("sample").replaceChildren(...options(data.samples.map((sample, at) => [at, sample])));
   $("side-label").hidden = !data.others;
-  $("sample-label").hidden = data.samples.length === 1;
+  // Where there is a filmstrip, it is enough.
+  $("sample-label").hidden = data.samples.length === 1 || data.images.length > 1;
   $("find-label").hidden = !data.axes.some(({ kind }) => kind === "tokens" || kind === "names");
   $("words-label").hidden = !data.axes.some(({ words }) => words);
   $("near-label").hidden = !data.axes.some(({ kind, length }) => (kind === "tokens" || kind === "names") && length > LABELLED);
@@ -166,7 +168,10 @@ function listen() {
   for (const { tokens } of [fromPanel, toPanel]) tokens.addEventListener("scroll", () => run(drawAsked));
   $("copy").addEventListener("click", () => run(copy));
   for (const kind of ["png", "svg"]) $(kind).addEventListener("click", () => run(() => save(kind)));
-  new ResizeObserver(() => view.maps && run(update)).observe(host.root.querySelector("main"));
+  new ResizeObserver(() => {
+    fold();
+    if (view.maps) run(update);
+  }).observe(host.root.querySelector("main"));
 }
 
 function chooseCell(event) {
@@ -229,6 +234,7 @@ function setTheme(dark) {
 
 async function begin() {
   setTheme(host.isDark());
+  fold();
   fillControls();
   Object.assign(state, data.start);
   if (isShared()) state.key = state.query;

@@ -2,20 +2,30 @@
 import { rounded } from "./scales.js";
 import { $, SIDES, data, isDifference, keys, layer, ofSide, queries, state, view } from "./state.js";
 import { labelOf } from "./positions.js";
+import { run } from "./report.js";
 import { blockOf, headsOf, lineOf } from "./weights.js";
 
 const SHOWN = 8;
 const number = (value) => String(Number(value.toPrecision(4)));
 const strongest = (values) => [...values.keys()].sort((a, b) => Math.abs(values[b]) - Math.abs(values[a])).slice(0, SHOWN);
 
-// Opens the dialog for a query and a key. Of several heads together, it is of the one in which the weight is greatest.
-export async function explain(query, key) {
+// Opens the dialog for a query and a key. Of several heads together, all are listed, and it is of the one in which the
+// weight is greatest, or of a chosen one.
+export async function explain(query, key, chosen = null) {
+  await view.maps.missing?.({ ...state, way: "query" }, [query]);
   for (const head of headsOf()) await view.maps.missing?.({ ...state, way: "query", head }, [query]);
   const rows = headsOf().map((head) => ({ head, row: lineOf(view.maps, { ...state, way: "query", head }, query) }));
-  const { head, row } = rows.reduce((best, each) => (Math.abs(each.row[key]) > Math.abs(best.row[key]) ? each : best));
-  $("making-title").textContent = `${labelOf(queries(), query)} → ${labelOf(keys(), key)}: ${rounded(row[key])}${data.others ? `, ${SIDES[state.side]}` : ""}`;
+  const greatest = rows.reduce((best, each) => (Math.abs(each.row[key]) > Math.abs(best.row[key]) ? each : best));
+  const { head, row } = rows.find((each) => each.head === chosen) ?? greatest;
+  const whole = lineOf(view.maps, { ...state, way: "query" }, query)[key];
+  const together = rows.length > 1 ? `, ${state.head} of ${rows.length} heads` : "";
+  $("making-title").textContent = `${labelOf(queries(), query)} → ${labelOf(keys(), key)}: ${rounded(whole)}${together}${data.others ? `, ${SIDES[state.side]}` : ""}`;
   const one = isDifference() ? "difference" : "weight";
-  $("making-place").textContent = `${ofSide().name || `layer ${ofSide().ref}`}, head ${head}${rows.length > 1 ? `: of the ${rows.length} heads, the one with the greatest ${one} here` : ""}`;
+  $("making-place").textContent = `${ofSide().name || `layer ${ofSide().ref}`}, head ${head}${rows.length > 1 && head === greatest.head ? `: of the ${rows.length} heads, the one with the greatest ${one} here` : ""}`;
+  $("making-heads").hidden = !together;
+  if (chosen === null) $("making-head").replaceChildren(...rows.map((each) => new Option(`${each.head}: ${rounded(each.row[key])}`, String(each.head))));
+  $("making-head").value = String(head);
+  $("making-head").oninput = () => run(() => explain(query, key, Number($("making-head").value)));
   const made = view.maps.making ? await view.maps.making({ ...state, head }, query, key) : view.maps.vectors?.(blockOf(state, head), query, key);
   $("making-line").textContent = made ? line(made, row[key]) : view.maps.told?.({ ...state, way: "query", head }, query, key) ?? "This page holds the weights of this layer, but not its query and key.";
   $("making-channels").hidden = !made;

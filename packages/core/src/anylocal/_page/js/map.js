@@ -97,6 +97,13 @@ export const blocks = () => ({ down: blocksOf(queries(), view.down.groups, mostR
 // The cells that count for the scale.
 export const countedCells = (cells, { down, across }) => Float32Array.from({ length: down.counted.length * across.counted.length }, (_, at) => cells[down.counted[Math.floor(at / across.counted.length)] * across.starts.length + across.counted[at % across.counted.length]]);
 
+// What a map is of: its layer and its heads.
+export function namesOf({ name, ref, shape }) {
+  const count = shape[2];
+  const together = count > 1 && (state.head === "mean" || state.head === "max");
+  return [name || `layer ${ref}`, together ? `${state.head} of ${count} heads` : `head ${count > 1 ? state.head : 0}`];
+}
+
 // Returns whether the map was drawn; otherwise something else is to be drawn.
 export async function drawMap(isCurrent) {
   const { down, across } = blocks();
@@ -110,10 +117,7 @@ export async function drawMap(isCurrent) {
   paint(cells, height, width, scale);
   drawLabels();
   drawLegend("map", scale, tableOf(false));
-  const count = layer().shape[2];
-  const together = count > 1 && (state.head === "mean" || state.head === "max");
-  const heads = together ? `${state.head} of ${count} heads` : `head ${count > 1 ? state.head : 0}`;
-  $("heading").textContent = [ofSide().name || `layer ${ofSide().ref}`, heads, ...(data.others ? [SIDES[state.side]] : [])].join(", ");
+  $("heading").textContent = [...namesOf(ofSide()), ...(data.others ? [SIDES[state.side]] : [])].join(", ");
   const [every, each] = [Math.ceil(down.length / height), Math.ceil(across.length / width)];
   $("map-note").textContent = [every > 1 ? `One query of ${every} is drawn` : "", each > 1 ? `a cell is the mean of ${each} keys` : ""].filter(Boolean).join("; ");
   return true;

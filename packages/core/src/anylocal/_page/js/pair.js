@@ -6,7 +6,7 @@ import { lineOf, merged, open } from "./weights.js";
 import { drawLegend } from "./draw.js";
 import { Panel } from "./panel.js";
 import { askedGroup, sides } from "./query.js";
-import { blocks, cellsOf, countedCells, paint } from "./map.js";
+import { blocks, cellsOf, countedCells, namesOf, paint } from "./map.js";
 
 const NAMES = data.others ? ["a", "b"] : [];
 const panels = NAMES.map((name) => new Panel($(`${name}-to`), "", name));
@@ -76,6 +76,7 @@ export async function drawPairMaps(isCurrent) {
   const counted = cells.flatMap((each) => [...countedCells(each, found)]);
   const scale = scaleOf(counted, found.across.counted.length, Math.max(...cells.map(greatest)), normOf("sqrt"), data);
   cells.forEach((each, at) => paint(each, found.down.starts.length, found.across.starts.length, scale, $(`${NAMES[at]}-map`), NAMES[at]));
+  [layer(), data.others[state.layer]].forEach((own, at) => { $(`${NAMES[at]}-heading`).textContent = `${NAMES[at]}: ${namesOf(own).join(", ")}`; });
   drawLegend("pair-map", scale, tableOf(false, "a"));
   return true;
 }

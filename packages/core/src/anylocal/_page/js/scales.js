@@ -52,6 +52,7 @@ export function scaleOf(counted, keys, most, norm, rules, top = null) {
     least: norm === "log" ? `≤ ${rounded(end / 10 ** rules.decades)}` : "0",
     most: most > 1.0001 * end ? `≥ ${rounded(end)} (maximum ${rounded(most)})` : rounded(end),
     isClipped: most > 1.0001 * end,
+    isSigned: false,
     // Index of a weight's colour, of 256.
     step: (value) => Math.round(255 * Math.min(1, Math.max(0, level(value)))),
   };
@@ -61,13 +62,14 @@ export function scaleOf(counted, keys, most, norm, rules, top = null) {
 export function centredScaleOf(values, counted, keys, norm, rules) {
   const end = topOf(Float32Array.from(counted, (value) => Math.abs(value)).sort(), keys, rules);
   const least = -greatest(values.map((value) => -value));
-  const told = (most, sign) => (sign * most > 1.0001 * end ? `${sign > 0 ? "≥" : "≤"} ${rounded(sign * end)} (${sign > 0 ? "maximum" : "minimum"} ${rounded(most)})` : rounded(sign * end));
+  const told = (most, sign) => (sign * most > 1.0001 * end ? `${sign > 0 ? "≥" : "≤"} ${rounded(sign * end)} (${sign > 0 ? "max" : "min"} ${rounded(most)})` : rounded(sign * end));
   const level = (share) => (norm === "sqrt" ? Math.sqrt(share) : share);
   return {
     top: end,
     least: told(least, -1),
     most: told(greatest(values), 1),
     isClipped: false,
+    isSigned: true,
     step: (value) => Math.round(127.5 + 127.5 * Math.sign(value) * Math.min(1, level(Math.abs(value) / end))),
   };
 }
