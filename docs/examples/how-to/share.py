@@ -38,7 +38,8 @@ page
 f"{page.error:.4f}"
 
 # %%
-# For images, pass the pixels as well: ``explore(maps, images=photo.pixels)``.
+# For images, pass the pixels as well: ``explore(maps, images=photo.pixels)``. Images
+# within a text are drawn beside it: :doc:`/how-to/image_text`.
 #
 # Long inputs
 # -----------

@@ -120,7 +120,9 @@ def test_each_head_of_several_is_explained(show: Any) -> None:
     assert [float(weight) for _, weight in told] == pytest.approx(weights, abs=5e-3)
     other = int(attention[0, :, 60, key].argmin())
     tab.locator("#making-head").select_option(str(other))
-    tab.wait_for_function("head => document.getElementById('making-place').textContent === `layer, head ${head}`", arg=other)
+    tab.wait_for_function(
+        "head => document.getElementById('making-place').textContent === `layer, head ${head}`", arg=other
+    )
     assert_explained(tab, attention.explain(60, key, other))
     assert tab.locator("#making-title").inner_text().endswith(", max of 4 heads")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from anylocal.view import explore
 
 from .test_view import content
 from .test_view_access import axe
+from .test_view_save import SVG, saved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -240,6 +242,7 @@ def test_views_of_an_image_have_their_own_grids(show: Any) -> None:
         Media("image", range(1, 3), Patches((1, 2), **size), view="overview"),  # type: ignore[arg-type]  # as it says
         Media("image", range(3, 7), Patches((2, 2), **size), view="tiles"),  # type: ignore[arg-type]  # as it says
         Media("image", range(9, 11), Patches((1, 2), prefix=()), source=1, view="tile 0"),
+        Media("image", [13], Patches((1, 1), prefix=()), source=1, view="overview"),
         Media("video", range(11, 13), Patches((1, 1), prefix=()), frames=2),
     ]
     page = explore(make(axis_of(items)), images=GREY)
@@ -248,12 +251,13 @@ def test_views_of_an_image_have_their_own_grids(show: Any) -> None:
         ("image 0 overview", 0),
         ("image 0 tiles", 0),
         ("image 1 tile 0", None),
+        ("image 1 overview", 1),
         ("video 0 frame 0", None),
         ("video 0 frame 1", None),
     ]
     tab = show(page)
-    assert tab.locator("#to .media h3").count() == 5
-    pointed(tab, 4, (1, 1), (0, 0))
+    assert tab.locator("#to .media h3").count() == 6
+    pointed(tab, 5, (1, 1), (0, 0))
     wait(tab, "What attends to patch (0, 0) of video 0 frame 1")
 
 
@@ -302,6 +306,18 @@ def test_two_captures_have_their_own_images(show: Any, pixels: Any) -> None:
     row = rows[1]
     found = middles(pixels(tab, "#to .media div:nth-child(1) canvas"), (2, 3))
     assert np.abs(found - painted(row[:6].reshape(2, 3), top_of(row), ground=0)).max() <= 16
+
+
+def test_the_images_are_in_the_file_of_the_picture(show: Any) -> None:
+    """Under their names, and with the legend of their scale."""
+    tab = show(explore(make(axis_of(media())), images=GREY))
+    root = ET.parse(saved(tab, "svg")).getroot()  # noqa: S314  # what our own page wrote
+    texts = [node.text or "" for node in root.iter(f"{SVG}text")]
+    assert sum(text.startswith(("image 0: ", "image 1: ")) for text in texts) == 2
+    assert {"image 0", "image 1", "Images:"} <= set(texts)
+    plain = show(explore(make(axis_of([]))))
+    root = ET.parse(saved(plain, "svg")).getroot()  # noqa: S314  # as above
+    assert "Images:" not in {node.text for node in root.iter(f"{SVG}text")}
 
 
 def test_the_layers_of_a_vision_tower_have_the_image_too() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ pytest.importorskip("anywidget", reason="anywidget is not installed: the extra a
 import torch
 
 from anylocal._page.assemble import bundle
-from anylocal.attention import AttentionMap, AttentionMaps, PlacedPatches, Tokens
+from anylocal.attention import AttentionMap, AttentionMaps, Media, Patches, PlacedPatches, Tokens
 from anylocal.errors import ChoiceError, NameNotFoundError, OptionError, PositionError
 from anylocal.view import widget
 
@@ -87,6 +88,17 @@ def test_thumbnails_are_means_of_the_map() -> None:
     levels = np.frombuffer(buffer[4 * 6 :], np.uint8).reshape(6, 40, 40) / 255
     exact = attention.numpy().reshape(6, 40, 5, 40, 5).mean((2, 4))
     assert scales[:, None, None] * levels**2 == pytest.approx(exact, abs=float(exact.max()) / 200)
+
+
+def test_the_images_of_a_text_are_sent_with_it() -> None:
+    """As the page has them."""
+    image = Media("image", [0, 1], Patches((1, 2), prefix=(), image_size=(8, 16)))
+    axis = Tokens(["<image>", "<image>", "cat"], media=[image])
+    view = widget(make(shape=(1, 2, 3, 3), queries=axis, keys=axis), images=torch.rand(3, 8, 16))
+    data = json.loads(view._data)
+    assert len(data["pictures"]) == 1
+    assert data["axes"][0]["media"][0][0]["picture"] == 0
+    assert 'id="images-ramp"' in view._body
 
 
 def test_nothing_of_the_maps_is_packed() -> None:

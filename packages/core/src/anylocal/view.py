@@ -192,8 +192,8 @@ def explore(
     StateError, ChoiceError
         If there are no maps, or they belong to several forward passes.
     ShapeError
-        If the layers have batches of different sizes (those of a vision tower have one of images), the images or the tokens do not fit them, or `other` has maps of
-        other shapes or positions.
+        If the layers have batches of different sizes (those of a vision tower have one of images), the images or the
+        tokens do not fit them, or `other` has maps of other shapes or positions.
     NameNotFoundError, PositionError
         If a layer or a sample does not exist.
 
@@ -210,7 +210,8 @@ def explore(
     that are no plain softmax of query and key, or have a bias of each pair, are stored at any length. The picture of
     a long map has a row for one query of several, and a cell for several keys; the rows asked for are complete.
 
-    What the page shows is in its address after ``#``: a link shows the same picture. Scripts in the page, and a browser
+    What the page shows is in its address after ``#``: a link shows the same picture. There, a layer has the number that
+    its row shows, as in ``#layer=11``, or its name. Scripts in the page, and a browser
     that is driven by one, find ``globalThis.anylocal``. ``row({layer, head, query, sample})`` is a promise of a
     Float32Array, the weights of a query, and ``column({layer, head, key, sample})`` of those that a key gets; a layer
     is its name or its number on the page, a head a number, "mean" or "max", a sample its number in the batch, and what

@@ -90,10 +90,11 @@ export class Gallery {
 
   // Weights of the groups, by the number of each position's group, or null.
   paint(weights, groupOf, scale, table, chosen) {
-    const [width, count] = [this.root.clientWidth || 300, this.frames.length];
+    // Rounded down, or the last of a row would have no room in it.
+    const [width, count] = [Math.floor(this.root.getBoundingClientRect().width) || 300, this.frames.length];
     // Many are as small as can be told apart.
     const across = Math.min(count, Math.max(1, Math.floor((width + GAP) / (count > 4 ? 110 : 170))));
-    const room = [Math.min(460, (width - GAP * (across - 1)) / across), count > 1 ? 300 : 460];
+    const room = [Math.min(460, Math.floor((width - GAP * (across - 1)) / across)), count > 1 ? 300 : 460];
     const asked = chosen === null ? null : patchOf(this.axis, chosen);
     for (const { figure, board, caption, view, picture } of this.frames) {
       const cells = weights && Float32Array.from(view.positions, (position) => (groupOf.has(position) ? weights[groupOf.get(position)] : NaN));
