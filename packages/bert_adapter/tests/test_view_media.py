@@ -31,13 +31,14 @@ def chromium() -> Iterator[Browser]:
 
 
 def captured(name: str) -> tuple[AttentionMaps, list[Any]]:
-    """Return the layers that read two texts, padded on the left, of which the first has two images."""
+    """Return the maps of two texts, padded on the left, of which the first has two images; and of a vision tower."""
     kind = kind_of(name)
     model, images = kind.model(), noise(kind.sizes)
     names: Any = Names()
+    given = kind.inputs(model, images)
     with anylocal_bert.capture_attention(model, tokenizer=names) as maps, torch.no_grad():
-        model(**kind.inputs(model, images))
-    return AttentionMaps(each for each in maps if isinstance(each.keys, Tokens)), images
+        model(**given)
+    return maps, images
 
 
 def opened(chromium: Browser, tmp_path: Path, page: Any) -> Tab:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from anylocal._drawing.overlay import OVER_IMAGE, overlay_colormap
 from anylocal._drawing.scale import top_of
-from anylocal.attention import AttentionMap, AttentionMaps, Media, Patches, Tokens
+from anylocal.attention import AttentionMap, AttentionMaps, Media, Patches, PlacedPatches, Tokens
 from anylocal.errors import OptionError, ShapeError
 from anylocal.view import explore
 
@@ -168,7 +168,7 @@ def test_after_a_patch_a_word_shows_what_it_attends_to(show: Any) -> None:
 def test_patches_are_chosen_by_keyboard(show: Any) -> None:
     """Arrow keys move within an image, Enter shows what the patch attends to; words are moved along as well."""
     tab = show(explore(make(axis_of(media())), images=GREY))
-    tab.locator("#to .media canvas").first.focus()
+    tab.locator("#stage").get_by_role("application", name="image 0, 2 × 3 patches: arrow keys choose a patch").focus()
     tab.keyboard.press("ArrowDown")
     wait(tab, "What attends to patch (0, 0) of image 0")
     for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown"):
@@ -320,14 +320,25 @@ def test_the_images_are_in_the_file_of_the_picture(show: Any) -> None:
     assert "Images:" not in {node.text for node in root.iter(f"{SVG}text")}
 
 
-def test_the_layers_of_a_vision_tower_have_the_image_too() -> None:
+@pytest.mark.parametrize("placed", [False, True])
+def test_the_layers_of_a_vision_tower_have_the_image_too(*, placed: bool) -> None:
     """Where the text has one image, it is that of the tower's patches; of several it is not told which."""
-    tower = Patches((2, 3), prefix=(), image_size=(32, 48))
+    size = (32, 48)
+    in_rows, in_order = Patches((2, 3), prefix=(), image_size=size), [[0, 3, 1, 4, 2, 5]]
+    tower = PlacedPatches((2, 3), in_order, image_size=size) if placed else in_rows
     seen = AttentionMap.from_weights(torch.rand(1, 2, 6, 6).softmax(-1), name="tower", queries=tower, keys=tower)
     one, two = make(axis_of(media()[:1])), make(axis_of(media()))
     page = content(explore(AttentionMaps([seen, one]), images=GREY[0]))
     assert page["images"] == page["pictures"]
     assert content(explore(AttentionMaps([seen, two]), images=GREY))["images"] == []
+
+
+def test_a_tower_with_a_batch_of_images_is_left_out() -> None:
+    """The page is of the texts, unless layers are chosen."""
+    seen = AttentionMap.from_weights(torch.rand(2, 2, 6, 6).softmax(-1), name="tower")
+    maps = AttentionMaps([seen, make(axis_of(media()))])
+    assert [layer["name"] for layer in content(explore(maps, images=GREY))["layers"]] == ["layer"]
+    assert [layer["name"] for layer in content(explore(maps, layers="tower"))["layers"]] == ["tower"]
 
 
 def test_a_large_photograph_is_made_smaller() -> None:

@@ -166,7 +166,8 @@ def explore(
         The tokens of one text, or of each sample, for axes of their length. They replace known tokens, such as the ids
         of a capture without a tokenizer; known padding, special tokens, words and sentences are kept.
     layers : sequence of int or str, optional
-        Positions or module names of the maps to show; all by default.
+        Positions or module names of the maps to show. All by default; of a model that reads images in texts, those with
+        the batch of texts, without a vision tower that has a batch of images.
     samples : int or sequence of int, optional
         Samples of the batch to show (images, for windowed layers); all by default.
     mean, std : float or sequence of float, optional
@@ -192,8 +193,8 @@ def explore(
     StateError, ChoiceError
         If there are no maps, or they belong to several forward passes.
     ShapeError
-        If the layers have batches of different sizes (those of a vision tower have one of images), the images or the
-        tokens do not fit them, or `other` has maps of other shapes or positions.
+        If the chosen layers have batches of different sizes, the images or the tokens do not fit them, or `other` has
+        maps of other shapes or positions.
     NameNotFoundError, PositionError
         If a layer or a sample does not exist.
 
@@ -211,13 +212,15 @@ def explore(
     a long map has a row for one query of several, and a cell for several keys; the rows asked for are complete.
 
     What the page shows is in its address after ``#``: a link shows the same picture. There, a layer has the number that
-    its row shows, as in ``#layer=11``, or its name. Scripts in the page, and a browser
-    that is driven by one, find ``globalThis.anylocal``. ``row({layer, head, query, sample})`` is a promise of a
-    Float32Array, the weights of a query, and ``column({layer, head, key, sample})`` of those that a key gets; a layer
-    is its name or its number on the page, a head a number, "mean" or "max", a sample its number in the batch, and what
-    is left out is what the page shows. Of a page that compares, ``side: "a"`` reads from `maps`, ``"b"`` from `other`,
-    and ``"difference"`` from both. ``state()`` is what it shows; ``setState({…})`` changes some of it, and is a
-    promise that is fulfilled when it is drawn. What is not there rejects the promise with a RangeError.
+    its row shows, as in ``#layer=11``, or its name.
+
+    Scripts in the page, and a browser that is driven by one, find ``globalThis.anylocal``.
+    ``row({layer, head, query, sample})`` is a promise of a Float32Array, the weights of a query, and
+    ``column({layer, head, key, sample})`` of those that a key gets; a layer is its name or its number on the page, a
+    head a number, "mean" or "max", a sample its number in the batch, and what is left out is what the page shows. Of a
+    page that compares, ``side: "a"`` reads from `maps`, ``"b"`` from `other`, and ``"difference"`` from both.
+    ``state()`` is what it shows; ``setState({…})`` changes some of it, and is a promise that is fulfilled when it is
+    drawn. What is not there rejects the promise with a RangeError.
 
     Scales end where those of `anylocal.plot` do: at a robust maximum of the patches or words. Greater weights, which
     class and special tokens often have, are clipped; the legend shows how great they are. The images of a text have a

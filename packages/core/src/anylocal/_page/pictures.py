@@ -82,13 +82,12 @@ def tower_sources(
 ) -> list[str]:
     """Return the image of each sample for layers that see the patches of one image, as a vision tower does."""
     batch = layers[0].images
-    axes = {axis for layer in layers for axis in (layer.queries, layer.keys) if isinstance(axis, Patches)}
-    placed = any(isinstance(axis, PlacedPatches) for layer in layers for axis in (layer.queries, layer.keys))
-    sizes = {axis.image_size for axis in axes}
+    sides = (axis for layer in layers for axis in (layer.queries, layer.keys))
+    axes = [axis for axis in sides if isinstance(axis, Patches | PlacedPatches)]
     each = _by_text(images, [_count(layers, sample) for sample in range(batch)], samples)
-    if placed or len(sizes) != 1 or any(len(each[sample]) != 1 for sample in samples):
+    if len({axis.image_size for axis in axes}) != 1 or any(len(each[sample]) != 1 for sample in samples):
         return []
-    patches = next(iter(axes))
+    patches = Patches(axes[0].grid, prefix=(), image_size=axes[0].image_size)
     model = layers[0].model
     return [data_url(seen_in_text(patches, each[sample][0], model, mean=mean, std=std), MOST) for sample in samples]
 

@@ -106,7 +106,9 @@ class Shown:
 
 def _places(given: Sequence[AttentionMap], layers: int | str | Sequence[int | str] | None) -> list[int]:
     if layers is None:
-        return list(range(len(given)))
+        # A vision tower has a batch of images, where the layers beside it have one of texts.
+        batches = {layer.images for layer in given if has_images([layer])}
+        return [at for at, layer in enumerate(given) if len(batches) != 1 or layer.images in batches]
     maps = AttentionMaps(given)
     found = [next(at for at, layer in enumerate(given) if layer is maps[name]) for name in _several(layers)]
     if not found:
