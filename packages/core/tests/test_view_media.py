@@ -165,6 +165,39 @@ def test_after_a_patch_a_word_shows_what_it_attends_to(show: Any) -> None:
     wait(tab, "What attends to “dog”")
 
 
+def test_a_clicked_patch_stays_until_the_pointer_leaves_it(show: Any) -> None:
+    """A hand is never still."""
+    tab = show(explore(make(axis_of(media())), images=GREY))
+    pointed(tab, 0, (2, 3), (0, 1))
+    tab.mouse.down()
+    tab.mouse.up()
+    wait(tab, "What patch (0, 1) of image 0 attends to")
+    box = tab.locator("#to .media canvas").first.bounding_box()
+    tab.mouse.move(box["x"] + 0.52 * box["width"], box["y"] + 0.27 * box["height"])
+    assert tab.evaluate("anylocal.state().way") == "query"
+    pointed(tab, 0, (2, 3), (0, 2))
+    wait(tab, "What attends to patch (0, 2) of image 0")
+
+
+def test_a_finger_shows_what_attends_to_a_patch(chromium: Browser, tmp_path: Path) -> None:
+    """A tap is what pointing is."""
+    tab = chromium.new_page(has_touch=True)
+    tab.goto(explore(make(axis_of(media())), images=GREY).save(tmp_path / "page.html").as_uri())
+    tab.wait_for_selector("html[data-drawn]")
+    tab.locator("#to .media canvas").nth(1).tap(position={"x": 3, "y": 3})
+    wait(tab, "What attends to patch (0, 0) of image 1")
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    ("items", "query"), [(media(), 14), (media()[:1], 11), ([Media("image", range(9, 15), Patches((2, 3), ()))], 5)]
+)
+def test_the_page_begins_with_a_word_about_the_images(items: list[Media], query: int) -> None:
+    """In the middle of those after the last image, or before it where none are after it."""
+    plain = Tokens(TEXT, special=[text == "<s>" for text in TEXT], media=items)
+    assert content(explore(make(plain)))["start"]["query"] == query
+
+
 def test_patches_are_chosen_by_keyboard(show: Any) -> None:
     """Arrow keys move within an image, Enter shows what the patch attends to; words are moved along as well."""
     tab = show(explore(make(axis_of(media())), images=GREY))
