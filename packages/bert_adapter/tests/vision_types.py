@@ -378,6 +378,7 @@ NOT_KNOWN: Final = {
     "MONAI's ViT and UNETR, vit-pytorch's vit_3d and simple_vit_3d": (
         "the patches of a volume or a video, slice by slice or frame by frame; windows of MONAI's SwinUNETR are counted"
     ),
+    "YOLO12, torchvision's MaxViT": "the places of positions in each area, and in windows of both kinds",
     "YOLOS": "counted: its detection tokens are behind the patches",
     "Deformable DETR, the decoder of RT-DETR, the pixel decoder of Mask2Former": (
         "no map where they sample points, see `maps.unsupported`"

@@ -1,4 +1,4 @@
-"""Knowledge of single families of timm: each file is named after timm's own, and holds one `FAMILY`.
+"""Knowledge of single families: each file is named after timm's own, or another library, and holds one `FAMILY`.
 
 Families whose maps and axes can be read without it have no file.
 """
