@@ -42,6 +42,8 @@ def test_the_rewriter_is_imported_with_the_first_capture() -> None:
 @pytest.mark.parametrize("module", ["inspect", "ast", "dataclasses", "importlib.metadata", "pathlib"])
 def test_importing_anylocal_leaves_slow_modules_alone(module: str) -> None:
     """They take longer than all of it, and are imported when they are needed; what starts Python may have them."""
+    if module == "ast" and sys.version_info >= (3, 14):
+        pytest.skip("typing itself imports it for a NamedTuple")
     code = f"import sys\nbefore = {{*sys.modules}}\nimport anylocal\nprint({module!r} in {{*sys.modules}} - before)"
     assert python(code) == "False"
 

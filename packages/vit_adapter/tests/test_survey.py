@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -264,6 +266,14 @@ def test_workers_read_the_same_images(folder: Path, done: Path, tmp_path: Path) 
     """Reading in other processes does not change the result."""
     survey.main(arguments(folder, tmp_path, workers=1))
     assert [row["value"] for row in rows(tmp_path)] == pytest.approx([row["value"] for row in rows(done)], rel=1e-6)
+
+
+def test_images_can_be_sent_to_other_processes(folder: Path) -> None:
+    """Those that are not forked, as on macOS, get the images as a pickle, with the preprocessing of the model."""
+    files = sorted(folder.rglob("*.png"))[:1]
+    model = timm.create_model("test_vit")
+    sent = pickle.loads(pickle.dumps(survey.Images(files, copy.deepcopy(model).to("meta"), None)))  # noqa: S301  # our own
+    torch.testing.assert_close(sent[0], photograph(model, files[0]).tensor[0])
 
 
 def test_a_saved_data_set_is_read(folder: Path, done: Path, tmp_path: Path) -> None:

@@ -90,20 +90,27 @@ def functions_in(wrapper: object) -> Iterator[types.FunctionType]:
         if is_a(type(value), type) or is_compiled(value):
             return
         seen.add(id(value))
-        # Who only imports the library does not wait for it.
-        from inspect import getattr_static
-
-        for attribute in _INSIDE:
-            try:
-                part = getattr_static(value, attribute)
-                # Slots and getters of wrapper types are descriptors here; their value may hold the function.
-                part = getattr(value, attribute) if hasattr(type(part), "__get__") else part
-            except Exception:  # noqa: BLE001, S112  # a descriptor of the user's
-                continue
-            if _may_hold_code(part):
-                yield from inside(part)
+        for part in _wrapped_by(value):
+            yield from inside(part)
 
     yield from inside(wrapper)
+
+
+def _wrapped_by(value: object) -> Iterator[object]:
+    """Yield what may be a function among the attributes of a wrapper."""
+    # Who only imports the library does not wait for it.
+    from inspect import getattr_static
+
+    yield dispatching_method(value)[0]
+    for attribute in _INSIDE:
+        try:
+            part = getattr_static(value, attribute)
+            # Slots and getters of wrapper types are descriptors here; their value may hold the function.
+            part = getattr(value, attribute) if hasattr(type(part), "__get__") else part
+        except Exception:  # noqa: BLE001, S112  # a descriptor of the user's
+            continue
+        if _may_hold_code(part):
+            yield part
 
 
 def _held_by(function: types.FunctionType) -> Iterator[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import os
 from pathlib import Path
@@ -19,7 +20,7 @@ from anylocal_vit._adapter import adapter
 from anylocal_vit.cli.models import add_options, load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from anylocal.attention import AttentionMaps
 
@@ -27,11 +28,14 @@ _METRICS = ("entropy", "distance", "prefix", "agreement")
 
 
 class Images(Dataset[Any]):
-    """Images from files, or from a column of rows that Hugging Face's `datasets` has saved, as the model's inputs."""
+    """Images from files, or from a column of rows that Hugging Face's `datasets` has saved, as the model's inputs.
 
-    def __init__(self, source: Sequence[Any], prepare: Callable[[Any], torch.Tensor], column: str | None) -> None:
+    The model need not have weights, since only its preprocessing is asked for.
+    """
+
+    def __init__(self, source: Sequence[Any], model: torch.nn.Module, column: str | None) -> None:
         self.source = source
-        self.prepare = prepare
+        self.model = model
         self.column = column
 
     def __len__(self) -> int:
@@ -40,7 +44,7 @@ class Images(Dataset[Any]):
     def __getitem__(self, index: int) -> torch.Tensor | None:
         try:
             item = self.source[index]
-            return self.prepare(item if self.column is None else item[self.column])
+            return photograph(self.model, item if self.column is None else item[self.column]).tensor[0]
         except Exception:  # noqa: BLE001  # decoders raise anything for damaged files
             # One damaged file of a million is no reason to stop; it is counted, and named at the end.
             return None
@@ -53,9 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     device = survey.device_of(options)
     # Random weights must be the same in every process.
     torch.manual_seed(0)
-    model = load_model(options).to(device)
+    model = load_model(options)
+    # Without weights, which processes that read images would be sent wherever they are not forked.
+    skeleton = copy.deepcopy(model).to("meta")
+    model = model.to(device)
     source, column, digest = _source(options.data, options.column)
-    samples = Images(source, lambda item: photograph(model, item).tensor[0], column)
+    samples = Images(source, skeleton, column)
 
     def run(batch: torch.Tensor) -> AttentionMaps:
         with adapter.capture_attention(model, modules=options.layers) as maps, torch.inference_mode():

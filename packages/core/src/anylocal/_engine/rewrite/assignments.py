@@ -26,7 +26,7 @@ class Assigned(NamedTuple):
 def assignments(code: types.CodeType) -> list[Assigned]:
     """Return the assignments that a function makes itself, in the order of its source."""
     flow = Flow(code)
-    found: dict[tuple[int, int], Assigned] = {}
+    found: dict[tuple[tuple[int, int], str], Assigned] = {}
     line = code.co_firstlineno
     loaded: list[tuple[object, tuple[int, int]]] = []
     for index, instr in enumerate(flow.elements):
@@ -38,8 +38,8 @@ def assignments(code: types.CodeType) -> list[Assigned]:
         if instr.name in STORES and name is not None and flow.is_assignment(index):
             start = start_of(instr.location)
             uses = frozenset(used for used, place in loaded if place >= start)
-            # The compiler may have copied a block, such as that of a `finally`.
-            found.setdefault(start, Assigned(start, line, name, uses))
+            # The compiler may have copied a block, such as that of a `finally`; or fused the stores of two names.
+            found.setdefault((start, name), Assigned(start, line, name, uses))
             loaded.clear()
         elif instr.name in NAMED:
             used = name or (instr.arg[-1] if isinstance(instr.arg, tuple) else instr.arg)
