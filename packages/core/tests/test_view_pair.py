@@ -106,6 +106,20 @@ def test_the_sides_are_drawn_side_by_side(show: Any, pixels: Any) -> None:
         assert np.abs(pixels(tab, f"#{side}-map")[..., :3] - expected).max() <= 8
 
 
+def test_the_tokens_of_each_side_have_its_own_weights(show: Any) -> None:
+    """The lighter a token is, the more attention it gets in the capture on whose side it stands."""
+    tab = show(explore(ONE, TWO))
+    tab.locator("#to .token").nth(2).click()
+    for side, maps in zip("ab", (ONE, TWO), strict=True):
+        shades = tab.locator(f"#{side}-to .token").evaluate_all("all => all.map(each => each.style.backgroundColor)")
+        light = [sum(map(int, re.findall(r"\d+", shade))) for shade in shades]
+        row = maps[1][0].mean(0)[2]
+        # Beyond the end of the scale, all are as light.
+        order = [at for at in row.argsort().tolist() if light[at] < max(light)]
+        assert len(order) > 2, "few colours prove nothing"
+        assert [light[at] for at in order] == sorted(light[at] for at in order)
+
+
 def test_each_side_is_named(show: Any) -> None:
     """Above its text and above its map, by the name of its own layer; and what a and b are."""
     tab = show(explore(ONE, TWO))
