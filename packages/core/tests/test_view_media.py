@@ -374,6 +374,13 @@ def test_a_tower_with_a_batch_of_images_is_left_out() -> None:
     assert [layer["name"] for layer in content(explore(maps, layers="tower"))["layers"]] == ["tower"]
 
 
+def test_a_sound_stays_tokens() -> None:
+    """It is no picture, and its frames are named in the text."""
+    sound = Media("audio", range(2, 6), Patches((1, 4), prefix=()), seconds=0.5)
+    (axis,) = content(explore(make(axis_of([sound]))))["axes"]
+    assert "media" not in axis
+
+
 def test_a_large_photograph_is_made_smaller() -> None:
     """It is drawn at most 460 pixels wide."""
     large = np.zeros((1200, 1800, 3), np.uint8)
