@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_OBJECTS: Final = 100_000
 # How many records may come between two checks; a prime number, so that records that take turns are all checked.
-_MOST_AHEAD: Final = 127
+MOST_AHEAD: Final = 251
 
 _UNITS: Final = {"": 1, "B": 1} | {
     f"{prefix}{infix}B": base**power
@@ -154,18 +154,21 @@ class Budget:
         if self.limit is None:
             return True
         size = 0
-        for device, _, each in _held_by(values):
-            self._limit_of(device)
-            size += each
-        self._estimated += count * size
-        self._estimated_objects += count
-        objects = max(self._objects, self._starts) + self._estimated_objects + _MOST_AHEAD
+        for value in values:
+            # The common case without generators, since this runs while the model does.
+            known = tensors.storage(value)
+            for device, _, each in _held_by((value,)) if known is None else (known,):
+                if device not in self._most:
+                    self._limit_of(device)
+                size += each
+        estimated, objects = self._estimated + count * size, self._estimated_objects + count
         most = min(most - self._held.get(device, 0) for device, most in self._most.items())
-        return 2 * (self._estimated + _MOST_AHEAD * size) < most and 2 * objects < MOST_OBJECTS
-
-    def headroom(self) -> int:
-        """Return how many records may come before the next check."""
-        return _MOST_AHEAD if self._estimated_objects or self.limit is None else 0
+        if 2 * (estimated + MOST_AHEAD * size) >= most:
+            return False
+        if 2 * (max(self._objects, self._starts) + objects + MOST_AHEAD) >= MOST_OBJECTS:
+            return False
+        self._estimated, self._estimated_objects = estimated, objects
+        return True
 
     def _hold(self, device: str, size: int) -> bool:
         self._held[device] = self._held.get(device, 0) + size

@@ -259,9 +259,7 @@ class Capture(Recording):
     @property
     def counts(self) -> dict[str, int]:
         """The numbers of calls that started, finished, and raised or were left unfinished."""
-        kinds = [record.kind for record in self._log.records]
-        started = kinds.count("entered") + self._log.starts.read()
-        finished = kinds.count("returned") + self._log.ends.read()
+        started, finished = self._log.counts()
         # Of a call that runs as the capture is opened, only the end is recorded.
         return {"started": started, "finished": finished, "unfinished": max(0, started - finished)}
 

@@ -136,6 +136,17 @@ def compiler() -> Compiler | None:
     return Compiler(is_tracing, lambda code: frames.set_code_exec_strategy(code, strategy))
 
 
+def is_used() -> bool:
+    """Return whether anything was ever compiled, or given to ``torch.compile``, as far as dynamo can tell."""
+    global _was_used  # noqa: PLW0603  # dynamo forgets it as it is reset, and models compiled before are still there
+    backends = getattr(sys.modules.get("torch._dynamo.eval_frame"), "cached_backends", None)
+    _was_used = _was_used or bool(backends) or _has_compiled()
+    return _was_used
+
+
+_was_used = False
+
+
 def is_exporting() -> bool:
     """Return whether torch.export is tracing a model."""
     # Not the public function: in torch 2.9 it is true wherever dynamo traces.

@@ -104,7 +104,3 @@ def _map_traced(function: Callable[[Any], Any], value: Any, tensor_class: type[A
     if kind is dict and any(isinstance(item, kinds) for item in value.values()):
         return {key: _map_traced(function, item, tensor_class) for key, item in value.items()}
     return value
-
-
-KEPT_QUICKLY: Final = (detached, on_cpu)
-"""What listeners do by themselves with the values that most names have."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _numbers: Final = itertools.count(1)
 
+_SUSPENDED: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+
 
 class _Patched:
     """A function with rewritten code."""
@@ -37,7 +39,7 @@ class _Patched:
         self.function = function
         self.own = own_of(function.__code__)
         self.subscriptions: list[Subscription] = []
-        self._rewritings: dict[tuple[CaptureSpec, bool], tuple[Plan, types.CodeType]] = {}
+        self._rewritings: dict[tuple[CaptureSpec, bool, bool], tuple[Plan, types.CodeType]] = {}
 
     @property
     def is_ours(self) -> bool:
@@ -49,8 +51,7 @@ class _Patched:
 
         A copy of the code, as a profiler makes, does.
         """
-        names = set(self.function.__code__.co_names)
-        return any(f"entered_{plan.number}" in names for plan, _ in self._rewritings.values())
+        return any(plan.is_called_by(self.function.__code__) for plan, _ in self._rewritings.values())
 
     def update(self) -> None:
         """Put the code for the subscriptions into the function: its own code, without any."""
@@ -58,16 +59,20 @@ class _Patched:
         # The garbage collector may close a capture meanwhile, in this very thread.
         while subscriptions != self.subscriptions:
             subscriptions = self.subscriptions.copy()
-            code = self._rewriting(reduce(or_, (s.spec for s in subscriptions))) if subscriptions else self.own
+            code = self._rewriting(subscriptions) if subscriptions else self.own
             # Frames that run an earlier rewriting go on calling the recorder under its number.
             for plan, _ in tuple(self._rewritings.values()):
                 plan.listen(subscriptions)
             if self.function.__code__ is not code:
                 self.function.__code__ = code
 
-    def _rewriting(self, spec: CaptureSpec) -> types.CodeType:
+    def _rewriting(self, subscriptions: list[Subscription]) -> types.CodeType:
+        spec = reduce(or_, (s.spec for s in subscriptions))
+        # A generator may never end. A compiler continues no graph inside an exception region.
+        starts = any(s.hears_starts for s in subscriptions) or bool(self.own.co_flags & _SUSPENDED)
+        starts = starts or dynamo.is_used()
         # Only where compilers may trace the code is it better that names hold a value from the start.
-        key = spec, tensors.is_loaded()
+        key = spec, tensors.is_loaded(), starts
         if key not in self._rewritings:
             free = free_numbers(self.own, key)
             # Who only imports the library waits for no rewriter.
@@ -78,7 +83,7 @@ class _Patched:
             register(code, self.own)
             monitoring.share_events(self.own, code)
             weakref.finalize(code, free.append, number).atexit = False
-            self._rewritings.setdefault(key, (Plan(number, spec), code))
+            self._rewritings.setdefault(key, (Plan(number, spec, starts=starts), code))
         return self._rewritings[key][1]
 
     def forget(self) -> list[weakref.ref[types.CodeType]]:

@@ -1,8 +1,9 @@
 """One rewriting of one function, and the listeners that its calls of the recorder reach.
 
-The name ``__anylocal__`` in the builtins stands for `recorder`, which has an attribute for each rewriting and kind of
-record: rewritten code calls ``__anylocal__.returned_17(42, self, attn)``. A frame may still run a rewriting after its
-function has its own code back, and so may a copy of the code (``code.replace``), at any time; then nothing listens.
+The name ``__anylocal__`` in the builtins stands for `recorder`. It has an attribute for each rewriting and kind of
+record, and for each name recorded as it is assigned: rewritten code calls ``__anylocal__.returned_17(42, self, attn)``
+and ``__anylocal__.assigned_17_attn(41, self, attn)``. A frame may still run a rewriting after its function has its own
+code back, and so may a copy of the code (``code.replace``), at any time; then nothing listens.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from anylocal._engine.listeners import ignore, on_assignment, on_callee, on_edit, on_return, on_start, unchanged
+from anylocal._engine.listeners import (
+    ignore,
+    on_assignment,
+    on_callee,
+    on_edit,
+    on_raise,
+    on_return,
+    on_start,
+    unchanged,
+)
 
 if TYPE_CHECKING:
     import types
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 
 
 _SILENT: Final[dict[str, Callable[..., Any]]] = dict.fromkeys(
-    ("entered", "returned", "assigned", "resulted"), ignore
+    ("entered", "raised", "returned", "assigned", "resulted"), ignore
 ) | dict.fromkeys(("edited", "called"), unchanged)
 """What listens where nothing does, by the kind of record."""
 
@@ -35,7 +45,8 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Return what listens to a rewriting that no capture needs any more: nothing."""
-        kind, _, number = name.partition("_")
+        kind, _, rest = name.partition("_")
+        number, _, _ = rest.partition("_")
         if not number.isdecimal() or kind not in _SILENT:
             raise AttributeError(name=name, obj=self)
         return _SILENT[kind]
@@ -67,7 +78,7 @@ def free_numbers(own: types.CodeType, key: object) -> list[int]:
     return kept.setdefault(key, [])
 
 
-def _each(listeners: tuple[Callable[..., None], ...]) -> Callable[..., None]:
+def _each(listeners: list[Callable[..., None]]) -> Callable[..., None]:
     if not listeners:
         return ignore
 
@@ -78,7 +89,7 @@ def _each(listeners: tuple[Callable[..., None], ...]) -> Callable[..., None]:
     return listeners[0] if len(listeners) == 1 else call_each
 
 
-def _chain(edits: tuple[OnEdit, ...]) -> OnEdit:
+def _chain(edits: list[OnEdit]) -> OnEdit:
     if not edits:
         return unchanged
 
@@ -90,7 +101,7 @@ def _chain(edits: tuple[OnEdit, ...]) -> OnEdit:
     return edits[0] if len(edits) == 1 else edit
 
 
-def _wrap(listeners: tuple[OnCallee, ...]) -> OnEdit:
+def _wrap(listeners: list[OnCallee]) -> OnEdit:
     def wrapped(line: int, name: str, owner: Any, function: Any) -> Any:
         takers = [taker for listener in listeners if (taker := listener(line, name, owner, function)) is not None]
         if not takers:
@@ -107,44 +118,48 @@ def _wrap(listeners: tuple[OnCallee, ...]) -> OnEdit:
     return wrapped if listeners else unchanged
 
 
-_JOINS: Final[dict[str, Callable[[Any], Callable[..., Any]]]] = {"edited": _chain, "called": _wrap}
-
-
 class Plan:
     """One rewriting of one function, by its number.
 
     A listener is replaced by another one, never changed, so that a running call sees one state or the other.
     """
 
-    def __init__(self, number: int, spec: CaptureSpec) -> None:
+    def __init__(self, number: int, spec: CaptureSpec, *, starts: bool) -> None:
         self.number = number
         self.spec = spec
-        asked = {
-            "assigned": spec.assigned | spec.given,
-            "resulted": spec.resulted,
-            "edited": spec.edited,
-            "called": spec.called,
-        }
-        self._kinds = ("entered", "returned", *(kind for kind, names in asked.items() if names))
+        self._starts = starts
+        # Those that were set, to be forgotten.
+        self._attributes: set[str] = set()
 
     def listen(self, subscriptions: list[Subscription]) -> None:
-        """Call the subscriptions whose spec this rewriting covers, and no others; nothing without any."""
-        covered = [s for s in subscriptions if self.spec.covers(s.spec)]
+        """Call the subscriptions that this rewriting serves, and no others; nothing without any."""
+        served = [s for s in subscriptions if self.spec.covers(s.spec) and (self._starts or not s.hears_starts)]
         place = {name: i for i, name in enumerate(self.spec.returned)}
-        alone = len(place) == 1
-        listeners_of: dict[str, list[Callable[..., Any]]] = {
-            "entered": [on_start(s) for s in covered],
-            "returned": [on_return(s, tuple(place[n] for n in s.spec.returned), alone=alone) for s in covered],
-            "assigned": [on_assignment(s, names) for s in covered if (names := s.spec.assigned | s.spec.given)],
-            "resulted": [on_assignment(s, keys) for s in covered if (keys := s.spec.keys)],
-            "edited": [on_edit(s) for s in covered if s.spec.edited],
-            "called": [on_callee(s) for s in covered if s.spec.called],
-        }
-        for kind in self._kinds:
-            join: Callable[[Any], Callable[..., Any]] = _JOINS.get(kind, _each)
-            setattr(recorder, f"{kind}_{self.number}", join(tuple(listeners_of[kind])))
+        alone, starts = len(place) == 1, self._starts
+        self._set("entered" if starts else "raised", _each([on_start(s) if starts else on_raise(s) for s in served]))
+        places = [tuple(place[name] for name in s.spec.returned) for s in served]
+        returns = [on_return(s, at, alone=alone, starts=starts) for s, at in zip(served, places, strict=True)]
+        self._set("returned", _each(returns))
+        for name in self.spec.assigned | self.spec.given:
+            takers = [on_assignment(s, name) for s in served if name in s.spec.assigned | s.spec.given]
+            self._set("assigned", _each(takers), name)
+        for key in self.spec.keys:
+            self._set("resulted", _each([on_assignment(s, key) for s in served if key in s.spec.keys]), key)
+        if self.spec.edited:
+            self._set("edited", _chain([on_edit(s) for s in served if s.spec.edited]))
+        if self.spec.called:
+            self._set("called", _wrap([on_callee(s) for s in served if s.spec.called]))
+
+    def _set(self, kind: str, listener: Callable[..., Any], name: str = "") -> None:
+        attribute = f"{kind}_{self.number}_{name}" if name else f"{kind}_{self.number}"
+        self._attributes.add(attribute)
+        setattr(recorder, attribute, listener)
+
+    def is_called_by(self, code: types.CodeType) -> bool:
+        """Return whether code calls the recorder under this number, as a copy of the rewriting does."""
+        return not self._attributes.isdisjoint(code.co_names)
 
     def fall_silent(self) -> None:
         """Forget the listeners; frames that still run the rewriting, and copies of it, are heard by nobody."""
-        for kind in self._kinds:
-            vars(recorder).pop(f"{kind}_{self.number}", None)
+        for attribute in self._attributes:
+            vars(recorder).pop(attribute, None)

@@ -9,7 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from anylocal._engine import dynamo, tensors
-from anylocal._engine.budget import Budget
+from anylocal._engine.budget import MOST_AHEAD, Budget
 from anylocal._engine.lock import lock
 from anylocal.errors import LimitWarning, level_of_user
 
@@ -83,7 +83,6 @@ class Log:
         # versions of the names.
         self.raw: list[Any] = []
         self.open = False
-        self.active = False
         self.full = False
         self.warned_full = False
         self.thread: int | None = None
@@ -91,8 +90,9 @@ class Log:
         self.starts = _Count()
         # Of calls of which no record tells that they returned.
         self.ends = _Count()
-        # How many records may come before the next check; not exact with several threads, and need not be.
-        self.ahead = 0
+        # How long it may be before a record is looked at; not exact with several threads, and need not be.
+        self.room = 0
+        self._active = False
         # Of cleared records: the names that had values, and whether any was not None; functions that finished a call.
         self.forgotten_names: dict[str, bool] = {}
         self.forgotten_functions: weakref.WeakSet[types.FunctionType] = weakref.WeakSet()
@@ -100,6 +100,15 @@ class Log:
         self._counted = self._estimated = 0
         self._sharing = sharing
         self._shared = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether calls are recorded."""
+        return self._active
+
+    @active.setter
+    def active(self, active: bool) -> None:
+        self._active, self.room = active, 0
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -120,14 +129,13 @@ class Log:
             self.settle()
             raw = self.raw[: self._counted]
             del self.raw[: self._counted]
-            self._counted = self._estimated = 0
+            self._counted = self._estimated = self.room = 0
         return tuple(record for record, _ in _read(raw))
 
     def drain(self) -> tuple[Record, ...]:
         """Return all records so far, and remove them with what the budget has counted; note what finished a call."""
         records = self.take_out()
         self.budget.clear()
-        self.ahead = 0
         self._note_functions(records)
         return records
 
@@ -141,7 +149,7 @@ class Log:
         self._note_functions(self.records)
         with lock:
             self.raw.clear()
-            self._counted = self._estimated = self._shared = self.ahead = 0
+            self._counted = self._estimated = self._shared = self.room = 0
             if self._sharing is not None:
                 self._sharing.clear()
             self.budget.clear()
@@ -150,6 +158,14 @@ class Log:
         if self.full:
             self.full, self.warned_full, self.active = False, False, True
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many calls have started, and how many of them have returned."""
+        dynamo.collect()
+        headers = [self.raw[place] for place in _places(self.raw)]
+        started = sum(header.kind == "entered" or not header.is_start_counted for header in headers)
+        finished = sum(header.kind == "returned" for header in headers)
+        return started + self.starts.read(), finished + self.ends.read()
+
     def seen_names(self) -> dict[str, bool]:
         """Return the names that had values so far, each with whether any of them was not None."""
         seen = self.forgotten_names.copy()
@@ -157,6 +173,12 @@ class Log:
             for name, value in zip(record.names, record.values, strict=True):
                 seen[name] = seen.get(name, False) or value is not None
         return seen
+
+    def has_room(self, values: Sequence[Any], length: int) -> bool:
+        """Return whether a record may be added before the next check, after this one; of `values`, and of a length."""
+        if self.active:
+            self.look(values, length)
+        return len(self.raw) < self.room
 
     def look(self, values: Sequence[Any], length: int) -> None:
         """Compare the records with the limit, and set how many more may come before the next check.
@@ -167,7 +189,8 @@ class Log:
         self._share()
         with lock:
             fresh = len(self.raw) - self._estimated
-            if self.budget.surely_fits(values, max(1, fresh // length)):
+            fits = self.budget.surely_fits(values, max(1, fresh // length))
+            if fits:
                 self._estimated = len(self.raw)
             else:
                 self.settle()
@@ -175,7 +198,10 @@ class Log:
             # Where warnings are errors, the model goes on all the same, and the end of the with block warns again.
             with contextlib.suppress(LimitWarning):
                 self.warn_if_full()
-        self.ahead = self.budget.headroom()
+        self.room = len(self.raw) + length * MOST_AHEAD * fits
+        # Another thread may have stopped it meanwhile.
+        if not self.active:
+            self.room = 0
 
     def settle(self) -> None:
         """Count the records that are not counted yet."""
@@ -243,13 +269,14 @@ class RecordHeader(NamedTuple):
     request: Request
     kind: str
     names: tuple[str, ...] = ()
+    # Whether the start of its call was counted as it started; else the record itself tells of it.
+    is_start_counted: bool = True
 
 
 def _read(raw: list[Any]) -> Iterator[tuple[Record, int]]:
     """Yield each record, and its length in the log."""
-    place = 0
-    while place < len(raw):
-        (request, kind, names), line, module, thread = raw[place : place + HEADER_LENGTH]
+    for place in _places(raw):
+        (request, kind, names, _), line, module, thread = raw[place : place + HEADER_LENGTH]
         middle = place + HEADER_LENGTH + len(names)
         values, end = tuple(map(_read_value, raw[place + HEADER_LENGTH : middle])), middle + len(names)
         versions = tuple(raw[middle:end])
@@ -257,7 +284,14 @@ def _read(raw: list[Any]) -> Iterator[tuple[Record, int]]:
         if request.written:
             names = tuple(request.written.get(name, name) for name in names)
         yield Record(request, kind, line, module, thread, names, values, versions, frame), end - place
-        place = end
+
+
+def _places(raw: list[Any]) -> Iterator[int]:
+    """Yield the place of each record's header."""
+    place = 0
+    while place < len(raw):
+        yield place
+        place += HEADER_LENGTH + 2 * len(raw[place].names)
 
 
 def _read_value(value: Any) -> Any:

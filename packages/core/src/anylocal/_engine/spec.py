@@ -28,8 +28,9 @@ class IdentityFilter:
     def __init__(self, objects: Iterable[object]) -> None:
         kept = list(objects)
         self._ids = frozenset(map(id, kept))
+        self.kinds = frozenset(map(type, kept))
         # A look-up in a set is faster than by `id`, but runs the object's own hash.
-        self._is_plain = {kind.__hash__ for kind in set(map(type, kept))} <= {object.__hash__}
+        self._is_plain = {kind.__hash__ for kind in self.kinds} <= {object.__hash__}
         self._references = list(map(weakref.ref, kept)) if self._is_plain else []
         self._members: Callable[[], frozenset[object] | None] = lambda: None
 

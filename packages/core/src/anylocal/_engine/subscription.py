@@ -31,12 +31,14 @@ class Subscription:
     """
 
     __slots__ = (
+        "are_modules",
         "called",
         "copies",
         "edited",
         "edits",
         "filter",
         "function",
+        "hears_starts",
         "joined",
         "keep",
         "kept_none",
@@ -46,7 +48,6 @@ class Subscription:
         "members",
         "on_call",
         "others_called",
-        "recomputing",
         "records",
         "records_start",
         "request",
@@ -64,7 +65,11 @@ class Subscription:
         self.function = request.match.function
         self.filter = request.match.filter
         # Those whose calls count, if a look-up in a set tells.
-        self.members: frozenset[object] | None = self.filter.members() if type(self.filter) is IdentityFilter else None
+        self.members: frozenset[object] | None = None
+        self.are_modules = False
+        if type(self.filter) is IdentityFilter:
+            self.members = self.filter.members()
+            self.are_modules = all(issubclass(kind, tensors.module_base() or ()) for kind in self.filter.kinds)
         # The filter, faster; it may raise what an object's own hash does.
         self.matches = self.filter if self.members is None else self.members.__contains__
         self.spec = request.spec
@@ -82,15 +87,15 @@ class Subscription:
         self.last_line: int | None = None
         # Why calls did not count.
         self.others_called = ""
-        # The threads in which activation checkpointing runs a call once more, for a backward pass.
-        self.recomputing: set[int] = set()
         marks_boundaries = request.role is Role.BOUNDARIES
         self.records = marks_boundaries or (request.spec.records and request.role is not Role.PRESENCE)
         # Where it matters between which other records a call starts; elsewhere starts are only counted.
         self.records_start = marks_boundaries or bool(request.joined)
+        # Elsewhere it is enough to hear of each call as it ends.
+        self.hears_starts = self.records_start or request.on_call is not None or request.role is Role.PRESENCE
 
     def concerns(self, owner: object) -> bool:
-        """Return whether a call counts, and note why not."""
+        """Return whether a call is of those that were asked for, and note why not."""
         log = self.log
         if not log.open:
             return False
@@ -102,27 +107,35 @@ class Subscription:
             return False
         return True
 
+    def counts(self, owner: object) -> bool:
+        """Return whether a call is recorded; one that activation checkpointing runs once more is not."""
+        if not self.concerns(owner) or tensors.is_recomputing():
+            return False
+        self.called = True
+        return True
+
     def start(self, owner: object) -> bool:
-        """Note that a call starts, and return whether it counts; one that is run for a backward pass does not."""
-        log, thread = self.log, get_ident()
-        if tensors.is_recomputing():
-            self.recomputing.add(thread)
-        elif self.concerns(owner):
-            self.recomputing.discard(thread)
-            self.called = True
-            if self.records_start and log.active:
-                caller = self.request.caller
-                owner = owner if caller is None else caller()
-                self._put("entered", self.function.__code__.co_firstlineno, owner, thread)
-            elif self.records and log.active:
-                next(log.starts.counter)
-            return True
-        return False
+        """Note that a call starts, and return whether it counts."""
+        log = self.log
+        if not self.counts(owner):
+            return False
+        if self.records_start and log.active:
+            caller = self.request.caller
+            owner = owner if caller is None else caller()
+            self._put("entered", self.function.__code__.co_firstlineno, owner, get_ident())
+        else:
+            self.count_start()
+        return True
+
+    def count_start(self) -> None:
+        """Count a call of which no record tells that it started."""
+        if self.records and self.log.active:
+            next(self.log.starts.counter)
 
     def add(self, kind: str, line: int, owner: object, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
         """Record what names held; those that held nothing are left out."""
         log, thread = self.log, get_ident()
-        if not self.records or not log.active or thread in self.recomputing:
+        if not self.records or not log.active:
             return
         bound = [i for i, value in enumerate(values) if value is not UNBOUND]
         if len(bound) != len(values):
@@ -138,10 +151,8 @@ class Subscription:
         self, kind: str, line: int, owner: object, names: tuple[str, ...] = (), values: tuple[Any, ...] = ()
     ) -> None:
         """Take what compiled code has left; the thread in which it ran is unknown."""
-        log = self.log
-        if not self.concerns(owner) or tensors.is_recomputing():
+        if not self.counts(owner):
             return
-        self.called = True
         if self.on_call is not None:
             self.on_call(owner)
         if self.keep is as_is:
@@ -149,9 +160,9 @@ class Subscription:
                 dynamo.refuse_to_retain_gradient(value, self._no_gradient)
         if kind in {"edited", "kept none"}:
             self.note_edit(kind, names[0])
-        elif self.records and log.active:
+        elif self.records and self.log.active:
             if kind == "returned" and not self.records_start:
-                next(log.starts.counter)
+                self.count_start()
             self._put(kind, line, owner, None, names, values, [None] * len(values))
 
     def _put(  # noqa: PLR0917  # at each record, where keywords cost time
@@ -174,8 +185,7 @@ class Subscription:
             dynamo.collect()
         where = thread_and_frame() if self.joined and thread is not None else thread
         log.raw += (RecordHeader(self.request, kind, names), line, module, where, *values, *versions)
-        log.ahead -= 1
-        if log.ahead < 0:
+        if len(log.raw) > log.room:
             log.look(values, HEADER_LENGTH + 2 * len(values))
 
     def edits_at(self, line: int, name: str) -> list[Callable[[Any], Any]]:

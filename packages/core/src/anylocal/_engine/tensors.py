@@ -148,6 +148,13 @@ def storages(tensor: torch.Tensor) -> list[tuple[str, int, int]]:
         return []
 
 
+def storage(value: object) -> tuple[str, int, int] | None:
+    """Return the same of a tensor that has one storage, and is no subclass; None for any other value."""
+    if type(value) is not tensor_type() or value.is_sparse:  # type: ignore[attr-defined]  # a tensor
+        return None
+    return _storage(value)
+
+
 def _without_overrides() -> contextlib.AbstractContextManager[Any]:
     """Return a context in which subclasses of tensors do not override torch's functions."""
     context: contextlib.AbstractContextManager[Any] = from_torch("_C").DisableTorchFunctionSubclass()

@@ -2,14 +2,15 @@
 
 In Python, the injected calls read::
 
-    __anylocal__.entered(17, self)                        # where the function starts
-    __anylocal__.returned(17, 42, self, attn, q)          # before each return, the value returned still on the stack
-    __anylocal__.assigned(17, 41, "attn", self, attn)     # after an assignment, and at the start, if requested
-    __anylocal__.resulted(17, 41, "attn", self, attn)     # after attn = softmax(…), if requested
-    attn = __anylocal__.edited(17, 41, "attn", self, …)   # on the value about to be assigned, if requested
-    __anylocal__.called(17, 41, "F.f", self, F.f)(x)      # in place of F.f(x), if requested
+    __anylocal__.entered_17(self)                         # where the function starts, if requested; otherwise
+    __anylocal__.raised_17(self)                          # where an exception leaves it
+    __anylocal__.returned_17(42, self, attn, q)           # before each return, the value returned still on the stack
+    __anylocal__.assigned_17_attn(41, self, attn)         # after an assignment, and at the start, if requested
+    __anylocal__.resulted_17_attn(41, self, attn)         # after attn = softmax(…), if requested
+    attn = __anylocal__.edited_17(41, "attn", self, …)    # on the value about to be assigned, if requested
+    __anylocal__.called_17(41, "F.f", self, F.f)(x)       # in place of F.f(x), if requested
 
-17 is the number of this rewriting, which in the code is a part of the method's name, and 42 the line. Constants are
+17 is the number of this rewriting, and 42 the line. Constants are
 plain (the pool of a traced function must hold nothing else), and the recorder is reached through one name in the
 builtins, so that the module of the function stays as it was. If that has a global of the name, another one is taken.
 
@@ -66,9 +67,10 @@ def owner_name(code: types.CodeType) -> str | None:
 
 
 class Injector:
-    def __init__(self, flow: Flow, spec: CaptureSpec, *, holding: bool) -> None:
+    def __init__(self, flow: Flow, spec: CaptureSpec, *, holding: bool, starts: bool) -> None:
         self.flow = flow
         self.spec = spec
+        self._starts = starts
         self.owner = owner_name(flow.code)
         # In a cell it is bound at any time, unless something deletes it.
         self._owner_may_go = self.owner in flow.cells and flow.deletes(self.owner)
@@ -76,6 +78,9 @@ class Injector:
         self._callees = callees(flow.elements) if spec.called else {}
         self.extra_stack = 9 + len(spec.returned)
         self._region: TryBegin | None = None
+        # Where no other region is, what raises is told of in one around the whole function.
+        self._on_raise = Label()
+        self._outermost: TryBegin | None = None
         self._reopened: dict[int, TryBegin] = {}
         self._handlers: list[Element] = []
         self._here: InstrLocation | None = None
@@ -88,10 +93,12 @@ class Injector:
         for index, element in enumerate(self.flow.elements):
             if isinstance(element, TryBegin):
                 self._region = element
+                yield from self._close_outermost()
                 yield element
             elif isinstance(element, TryEnd):
                 self._region = None
                 yield TryEnd(self._reopened.get(id(element.entry), element.entry))
+                yield from self._open_outermost()
             elif not isinstance(element, Instr):
                 yield element
             else:
@@ -107,7 +114,21 @@ class Injector:
                 if element.name == "RESUME" and not started:
                     started = True
                     yield from self._start(index)
+                    yield from self._open_outermost()
+        yield from self._close_outermost()
+        if not self._starts:
+            yield from self._raise()
         yield from self._handlers
+
+    def _open_outermost(self) -> Iterator[Element]:
+        if not self._starts:
+            self._outermost = TryBegin(self._on_raise, push_lasti=True, stack_depth=0)
+            yield self._outermost
+
+    def _close_outermost(self) -> Iterator[Element]:
+        if self._outermost is not None:
+            yield TryEnd(self._outermost)
+        self._outermost = None
 
     def _move_to(self, instr: Instr) -> None:
         self._here = instr.location
@@ -124,8 +145,9 @@ class Injector:
         for name in self._held:
             yield from self._constant(UNBOUND)
             yield self._variable_op("STORE", name)
-        yield from self._call("entered", [self._owner(index, depth=2)])
-        yield Instr("POP_TOP", location=self._here)
+        if self._starts:
+            yield from self._call(f"entered_{NUMBER}", [self._owner(index, depth=2)])
+            yield Instr("POP_TOP", location=self._here)
         for name in argument_names(self.flow.code):
             if name in self.spec.edited:
                 yield from self._load(name, index, depth=0)
@@ -133,15 +155,26 @@ class Injector:
                 yield self._variable_op("STORE", name)
             if name in self.spec.assigned | self.spec.given:
                 yield from self._load(name, index, depth=0)
-                yield from self._announce("assigned", name, index)
+                yield from self._announce(f"assigned_{NUMBER}_{name}", index)
                 yield Instr("POP_TOP", location=self._here)
+
+    def _raise(self) -> Iterator[Element]:
+        """Tell of a call that raises, and raise on: the place of the instruction and the exception are on the stack."""
+        self._here = NOWHERE
+        yield self._on_raise
+        owner: list[Element] = self._constant(None)
+        if self.owner is not None:
+            owner = list(self._or_unbound(self._variable_op("LOAD", self.owner, checked=True), depth=4))
+        yield from self._call(f"raised_{NUMBER}", [owner])
+        yield Instr("POP_TOP", location=self._here)
+        yield Instr("RERAISE", 1, location=self._here)
 
     def _return(self, index: int, instr: Instr) -> Iterator[Element]:
         depth = 1 if instr.name == "RETURN_VALUE" else 0
         arguments = [self._constant(self._line), self._owner(index, depth + 3)]
         for i, name in enumerate(self.spec.returned):
             arguments.append(list(self._load(name, index, depth=depth + 4 + i)))
-        yield from self._call("returned", arguments)
+        yield from self._call(f"returned_{NUMBER}", arguments)
         yield Instr("POP_TOP", location=self._here)
         yield instr
 
@@ -150,15 +183,15 @@ class Injector:
         assert name is not None
         if name in self.spec.edited:
             yield from self._replace("edited", name, index)
-        methods = [("assigned", name)] if name in self.spec.assigned else []
+        methods = [f"assigned_{NUMBER}_{name}"] if name in self.spec.assigned else []
         results = sorted(result for result in self.spec.resulted if result.name == name)
-        methods += [("resulted", result.key) for result in results if self._is_value_of(instr, result.uses)]
+        methods += [f"resulted_{NUMBER}_{r.key}" for r in results if self._is_value_of(instr, r.uses)]
         self.loaded.clear()
         if methods:
             yield Instr("COPY", 1, location=self._here)
         yield instr
-        for method, key in methods:
-            yield from self._announce(method, key, index)
+        for method in methods:
+            yield from self._announce(method, index)
         if methods:
             yield Instr("POP_TOP", location=self._here)
 
@@ -185,29 +218,29 @@ class Injector:
     # Each of the next two finds the value on top of the stack; the first replaces it.
 
     def _replace(self, method: str, name: str, index: int) -> Iterator[Element]:
-        yield from self._call_with_top(method, name, index)
-        yield Instr("SWAP", 2, location=self._here)
-        yield Instr("POP_TOP", location=self._here)
-
-    def _announce(self, method: str, name: str, index: int) -> Iterator[Element]:
-        yield from self._call_with_top(method, name, index)
-        yield Instr("POP_TOP", location=self._here)
-
-    def _call_with_top(self, method: str, name: str, index: int) -> Iterator[Element]:
         # The value lies below the callable, its NULL or self, and three arguments.
         value: list[Element] = [Instr("COPY", 6, location=self._here)]
         owner = self._unchecked_owner(index, pushed=4)
-        yield from self._call(method, [self._constant(self._line), self._constant(name), owner, value])
+        arguments = [self._constant(self._line), self._constant(name), owner, value]
+        yield from self._call(f"{method}_{NUMBER}", arguments)
+        yield Instr("SWAP", 2, location=self._here)
+        yield Instr("POP_TOP", location=self._here)
+
+    def _announce(self, method: str, index: int) -> Iterator[Element]:
+        # As above, with one argument less.
+        value: list[Element] = [Instr("COPY", 5, location=self._here)]
+        owner = self._unchecked_owner(index, pushed=3)
+        yield from self._call(method, [self._constant(self._line), owner, value])
+        yield Instr("POP_TOP", location=self._here)
 
     # How a call is put together.
 
     def _call(self, method: str, arguments: list[list[Element]]) -> Iterator[Element]:
-        attribute = f"{method}_{NUMBER}"
         yield Instr("LOAD_GLOBAL", (False, NAME), location=self._here)
         if CALLS_ARE_PRECALLED:
-            yield Instr("LOAD_METHOD", attribute, location=self._here)
+            yield Instr("LOAD_METHOD", method, location=self._here)
         else:
-            yield Instr("LOAD_ATTR", (True, attribute), location=self._here)
+            yield Instr("LOAD_ATTR", (True, method), location=self._here)
         for argument in arguments:
             yield from argument
         count = len(arguments)
@@ -233,13 +266,16 @@ class Injector:
     def _or_unbound(self, load: Instr, depth: int) -> Iterator[Element]:
         """Run a load that may raise an exception, and load `UNBOUND` where it does."""
         handler, resume = Label(), Label()
-        around = self._region
+        around, is_outermost = self._region, self._outermost is not None
+        yield from self._close_outermost()
         if around is not None:
             yield TryEnd(self._reopened.get(id(around), around))
         region = TryBegin(handler, push_lasti=False, stack_depth=depth)
         yield region
         yield load
         yield TryEnd(region)
+        if is_outermost:
+            yield from self._open_outermost()
         if around is not None:
             again = TryBegin(around.target, around.push_lasti, around.stack_depth)
             self._reopened[id(around)] = again

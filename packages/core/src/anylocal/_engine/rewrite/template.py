@@ -21,38 +21,40 @@ if TYPE_CHECKING:
 
 # A function is often captured again, so its rewritings are kept, without their numbers, as long as its code lives.
 # By identity: equal code may belong to different files.
-_templates: Final[dict[int, dict[tuple[CaptureSpec, bool], types.CodeType]]] = {}
+_templates: Final[dict[int, dict[tuple[CaptureSpec, bool, bool], types.CodeType]]] = {}
 _MOST_TEMPLATES: Final = 16
 
 
-def rewrite(
+def rewrite(  # noqa: PLR0917  # two of them are part of a key
     code: types.CodeType,
     number: int,
     spec: CaptureSpec,
-    holding: bool = False,  # noqa: FBT001, FBT002  # part of a key
+    holding: bool = False,  # noqa: FBT001, FBT002  # as above
+    starts: bool = True,  # noqa: FBT001, FBT002  # as above
     recorder: str = RECORDER,
 ) -> types.CodeType:
     """Return new code with the calls of the recorder, and the same names, arguments, free variables, flags and lines.
 
     Names of the spec that the function does not have are ignored. If `holding`, names that may be unbound at a return
-    hold `UNBOUND` from the start, where the function cannot tell.
+    hold `UNBOUND` from the start, where the function cannot tell. With `starts` it tells of each call that starts,
+    without of each one that raises.
     """
     kept = _templates.get(id(code))
     if kept is None:
         kept = _templates[id(code)] = {}
         weakref.finalize(code, _templates.pop, id(code), None).atexit = False
-    template = kept.get((spec, holding))
+    template = kept.get((spec, holding, starts))
     if template is None:
         if len(kept) >= _MOST_TEMPLATES:
             kept.clear()
-        template = kept[spec, holding] = _template(code, spec, holding=holding)
-    names = (name.replace(NAME, recorder).replace(NUMBER, str(number)) for name in template.co_names)
+        template = kept[spec, holding, starts] = _template(code, spec, holding=holding, starts=starts)
+    names = (name.replace(NAME, recorder).replace(NUMBER, str(number), 1) for name in template.co_names)
     return template.replace(co_names=tuple(names))
 
 
-def _template(code: types.CodeType, spec: CaptureSpec, *, holding: bool) -> types.CodeType:
+def _template(code: types.CodeType, spec: CaptureSpec, *, holding: bool, starts: bool) -> types.CodeType:
     flow = Flow(code)
-    injector = Injector(flow, spec, holding=holding)
+    injector = Injector(flow, spec, holding=holding, starts=starts)
     result = flow.elements
     result[:] = list(_without_empty_regions(injector.elements()))
     return assemble(result, code.co_stacksize + injector.extra_stack)
