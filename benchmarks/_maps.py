@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import resource
 import sys
 import time
@@ -43,6 +44,8 @@ class Case:
         How often each way is timed.
     goal : float
         The largest error that our maps may have.
+    eager : str
+        The way by which the unfused model itself returns its maps: what reading all of ours is compared with.
     """
 
     title: str
@@ -51,6 +54,7 @@ class Case:
     size: int
     rounds: int
     goal: float
+    eager: str
 
     def model(self, *, fused: bool) -> Any:
         """Return the model, its parameters the same each time, every one of them perturbed."""
@@ -65,6 +69,11 @@ class Case:
         if self.family == "vit":
             return {"x": torch.randn(self.batch, 3, self.size, self.size, generator=generator)}
         return {"input_ids": torch.randint(0, 30_000, (self.batch, self.size), generator=generator)}
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """The heads and the positions of a map."""
+        return (6, (self.size // 16) ** 2 + 1) if self.family == "vit" else (12, self.size)
 
     def layers(self, model: Any) -> Iterable[Any]:
         """Yield the attention modules of the model, or of the model in a wrapper."""
@@ -101,10 +110,10 @@ def bert(*, fused: bool) -> Any:
 
 
 CASES: Final = {
-    "vit-1": Case("ViT-S/16, 1 image", "vit", 1, 224, 15, 2e-6),
-    "vit-8": Case("ViT-S/16, 8 images", "vit", 8, 224, 5, 2e-6),
-    "bert-128": Case("BERT-base, 128 tokens", "bert", 1, 128, 9, 1e-5),
-    "bert-512": Case("BERT-base, 512 tokens", "bert", 1, 512, 5, 1e-5),
+    "vit-1": Case("ViT-S/16, 1 image", "vit", 1, 224, 15, 2e-6, "hooks"),
+    "vit-8": Case("ViT-S/16, 8 images", "vit", 8, 224, 5, 2e-6, "hooks"),
+    "bert-128": Case("BERT-base, 128 tokens", "bert", 1, 128, 9, 1e-5, "output_attentions"),
+    "bert-512": Case("BERT-base, 512 tokens", "bert", 1, 512, 5, 1e-5, "output_attentions"),
 }
 
 
@@ -516,6 +525,20 @@ def first_run(run: Run) -> float:
     return needed
 
 
+def tracked(run: Run) -> float:
+    """Return the most MB of tensors that a run held at once, beyond those before it, as torch's allocator reports it.
+
+    Unlike the memory of the process it is the same each time, and neither libraries nor freed memory count.
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        held = run()
+    del held
+    assert profile.profiler is not None
+    found = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    found.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate((event.nbytes() for event in found), initial=0)) / 1e6
+
+
 def check(way: Way, model: Any, run: Run, reference: dict[str, Any]) -> dict[str, Any]:
     """Return how many maps a way gets, how wrong they are, and what it does to the output."""
     seen: list[Any] = []
@@ -546,7 +569,7 @@ def prepare(case: Case, way: Way, file: str) -> tuple[dict[str, Any], Callable[[
     found = check(way, model, run, reference)
     share(model, reference["weights"])
     version = importlib.metadata.version(way.peer) if way.peer else ""
-    return {"MB": megabytes, "version": version, **found}, lambda: seconds(run)
+    return {"MB": megabytes, "tensors": tracked(run), "version": version, **found}, lambda: seconds(run)
 
 
 def share(model: Any, weights: dict[str, torch.Tensor]) -> None:

@@ -96,13 +96,15 @@ def write(script: str, page: str, numbers: Mapping[str, Any]) -> None:
 def goals(page: str) -> list[str]:
     """Return the goals that a page names, each with whether it is met: rows below "Goals", and parts of sentences."""
     _, _, below = page.partition("\n## Goals\n")
-    rows = [line.strip("| ") for line in below.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    lines = [line.strip("| ") for line in below.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    # A rule ends the head of each table.
+    rules = {number for number, line in enumerate(lines) if line.startswith("---")}
+    rows = [line for number, line in enumerate(lines) if not {number, number + 1} & rules]
     rest = page.replace(below, "")
     sentences = [
         part for line in rest.splitlines() for part in line.split(";") if re.search(r"\*\*(met|missed)\*\*", part)
     ]
-    # A table's first two rows are its head.
-    return [*rows[2:], *(part.strip() for part in sentences)]
+    return [*rows, *(part.strip() for part in sentences)]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ attention is one kernel that never computes the map. *Unfused* is the same model
 can only see what the model computes. All ratios are to the fused model alone, in the same round.
 
 Each method has its own process, so that one that changes torch or crashes does not affect the others. The processes
-take turns. Time is CPU time. Memory is the peak of the first forward pass beyond the loaded model. Errors are the
-largest differences from the maps of the same weights in float64, unfused. The output is compared, bit by bit, with that
-of the fused model alone.
+take turns. Time is CPU time. Memory is the peak beyond the loaded model: of the process in the first forward pass,
+which includes libraries that are loaded then and memory that is freed and kept, and of the tensors in a later one, as
+torch's allocator reports them to its profiler. Errors are the largest differences from the maps of the same weights in
+float64, unfused. The output is compared, bit by bit, with that of the fused model alone.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ COST: Final = 1.05
 GOALS: Final = ("captured", "captured_anew")
 """The ways that must not cost more than that, give wrong maps or change the output."""
 
+READ_COST: Final = 1.1
+"""How much more all maps may take, captured and read, than the unfused model that makes them."""
+
+ROW_COST: Final = 1.02
+"""How much more one row of each map may take than the fused model alone."""
+
 STARTING: Final = 3
 """How many processes load their models at once; only one runs while the clock does."""
 
@@ -38,7 +45,15 @@ SPREAD: Final = (
     "Ratios are medians, with quartiles in parentheses. The peers are the newest versions that could be installed into"
     " an environment of their own, which shares torch, timm and transformers with the others."
 )
-HEAD: Final = ("method", "× the model alone", "peak MB beyond the model", "largest error", "output", "maps")
+HEAD: Final = (
+    "method",
+    "× the model alone",
+    "peak MB beyond the model",
+    "of tensors",
+    "largest error",
+    "output",
+    "maps",
+)
 
 
 def work(case: str, way: str, file: Path, python: str) -> Worker:
@@ -80,22 +95,22 @@ def measure(name: str, python: str, folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def ratios(found: dict[str, dict[str, Any]], key: str) -> list[float]:
-    """Return the quartiles of a way's times, as multiples of those of the model alone."""
-    pairs = zip(found[key]["times"], found["alone"]["times"], strict=True)
-    return statistics.quantiles([own / alone for own, alone in pairs], n=4)
+def ratios(found: dict[str, dict[str, Any]], key: str, to: str = "alone") -> list[float]:
+    """Return the quartiles of a way's times, as multiples of those of another way in the same round."""
+    pairs = zip(found[key]["times"], found[to]["times"], strict=True)
+    return statistics.quantiles([own / other for own, other in pairs], n=4)
 
 
 def row(found: dict[str, dict[str, Any]], key: str, way: Way) -> list[str]:
     """Return the line of a way."""
     told = found[key]
     if "failure" in told:
-        return [way.title, "–", "–", "–", "–", f"none: `{told['failure'].replace('|', '/')}`"]
+        return [way.title, *["–"] * 5, f"none: `{told['failure'].replace('|', '/')}`"]
     low, middle, high = ratios(found, key)
     spread = f"{middle:.2f} ({low:.2f} … {high:.2f})"
     error = f"{told['error']:.1e}" if "error" in told else "–"
     maps = "–" if way.prepare is _maps.alone else f"{told['maps']} of {_maps.LAYERS}"
-    return [way.title, spread, f"{told['MB']:.0f}", error, output(told), maps]
+    return [way.title, spread, f"{told['MB']:.0f}", f"{told['tensors']:.0f}", error, output(told), maps]
 
 
 def output(told: dict[str, Any]) -> str:
@@ -141,6 +156,46 @@ def goals(numbers: dict[str, dict[str, dict[str, Any]]]) -> str:
     return table(("goal", f"at most {COST} × the time", "error", "output bit-equal"), rows)
 
 
+def reading_goals(numbers: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return the table of the goals of reading."""
+    rows = []
+    for name, found in numbers.items():
+        case = CASES[name]
+        needed = {"captured_read", "captured_rows", "alone", "alone_unfused", case.eager}
+        if any("failure" in found[key] for key in needed):
+            rows.append([f"{case.title}: reading", "**missed**: a way failed", "–"])
+            continue
+        batch, (heads, length) = case.batch, case.map_size
+        layer = batch * heads * length**2 * 4 / 1e6
+        to_model, to_way = (ratios(found, "captured_read", to) for to in ("alone_unfused", case.eager))
+        most, own = found[case.eager]["tensors"] + layer, found["captured_read"]["tensors"]
+        row_cost = ratios(found, "captured_rows")
+        rows += [
+            [
+                f"{case.title}: all maps read, at most {READ_COST} × the unfused model alone",
+                f"{wide(to_model)} ({to_way[1]:.2f} × the same with its maps)",
+                met(yes=to_model[1] <= READ_COST),
+            ],
+            [
+                f"{case.title}: all maps read, at most the tensors of {WAYS[case.eager].title} and one map",
+                f"{own:.1f} MB of {most:.1f}",
+                met(yes=own <= most),
+            ],
+            [
+                f"{case.title}: one row of each map, at most {ROW_COST} × the model alone",
+                wide(row_cost),
+                met(yes=row_cost[1] <= ROW_COST),
+            ],
+        ]
+    return table(("goal of reading", "measured", "met"), rows)
+
+
+def wide(quartiles: list[float]) -> str:
+    """Return a median with its quartiles."""
+    low, middle, high = quartiles
+    return f"{middle:.3f} ({low:.3f} … {high:.3f})"
+
+
 def notes() -> str:
     """Return what each way computes."""
     return "\n".join(f"- {way.title} ({'fused' if way.fused else 'unfused'}): {way.note}" for way in WAYS.values())
@@ -162,6 +217,7 @@ def page(numbers: dict[str, dict[str, dict[str, Any]]], described: dict[str, str
         *(section(CASES[name], found) for name, found in numbers.items()),
         "## Goals",
         goals(numbers),
+        reading_goals(numbers),
         "## What each method computes",
         notes(),
         "## How it was made",
@@ -183,7 +239,7 @@ def main() -> None:
             print(f"{CASES[name].title} …", flush=True)
             numbers[name] = measure(name, options.peers, Path(folder))
     if options.case:
-        print(section(CASES[options.case], numbers[options.case]))
+        print(section(CASES[options.case], numbers[options.case]), goals(numbers), reading_goals(numbers), sep="\n\n")
         return
     described = made("maps", ["torch", "timm", "transformers"]) | versions(numbers)
     write("maps", page(numbers, described), {"made": described, "numbers": numbers})

@@ -79,6 +79,17 @@ def test_masked_map_is_the_kernels(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("groups", [1, 3, 6])
+@pytest.mark.parametrize("shared", [False, True], ids=["own keys", "keys of one sample"])
+def test_map_of_views_of_a_buffer_is_that_of_copies(dtype: torch.dtype, groups: int, *, shared: bool) -> None:
+    """Operands that lie sample by sample in one buffer give the map of each sample and head, groups included."""
+    buffer = random(3, 50, 12, 64).to(dtype).transpose(1, 2)
+    q, k = buffer[:, :6], buffer[:1, 6 : 6 + groups] if shared else buffer[:, 6 : 6 + groups]
+    expected = eager(q, k.expand(3, -1, -1, -1).repeat_interleave(6 // groups, 1), scale=0.5)
+    assert_same(AttentionMap.from_qk(q, k, scale=0.5).tensor(), expected, 2e-5)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.05])
 def test_scale_is_the_kernels(scale: float) -> None:
     """A scale replaces 1 / sqrt(features)."""

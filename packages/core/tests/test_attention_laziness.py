@@ -58,6 +58,20 @@ def test_the_softmax_takes_the_place_of_the_scores() -> None:
     assert created(lambda: attention[1, 1]).count(N * N) == 1
 
 
+def test_a_mask_takes_no_memory_of_the_size_of_the_map() -> None:
+    """Rows that a mask hides completely are found and set to zero without another tensor of the map's size."""
+    attention = large("bias")
+    assert created(lambda: attention[1, 1]).count(N * N) == 1
+
+
+@pytest.mark.parametrize("index", [(..., 0, slice(None)), (...,)], ids=repr)
+def test_views_of_a_buffer_are_read_where_they_are(index: Any) -> None:
+    """Query and key in one buffer, sample by sample, are not copied to be multiplied."""
+    q, k = torch.randn(2, N, 2, 4, 64).permute(2, 0, 3, 1, 4)
+    attention = AttentionMap.from_qk(q, k)
+    assert k.numel() not in created(lambda: attention[index])
+
+
 def test_long_keys_are_converted_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a row, keys in half precision are not all converted at once."""
     q, k = (torch.randn(1, heads, N, 16).bfloat16() for heads in (8, 4))

@@ -31,6 +31,9 @@ Reader: TypeAlias = "Callable[[Pick], torch.Tensor]"
 _BLOCK = 2**22
 """Elements of a map computed at a time: 16 MiB in float32, little compared to a model; smaller blocks are slower."""
 
+_SMALL = 2**13
+"""Elements of operands that are copied faster than a product of them alone is started."""
+
 
 class Rows(Protocol):
     """A source of rows."""
@@ -179,17 +182,38 @@ class LazyRows:
 def _products(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """Multiply q, (batch, head, query, feature), with the keys of each head's group: (batch, head, query, key)."""
     batch, heads, queries, features = q.shape
-    groups = k.shape[1]
+    groups, keys = k.shape[1:3]
     # The heads of a group become rows of one product: repeating the keys would cost as much as the product.
     rows = q.reshape(batch, groups, heads // max(groups, 1) * queries, features)
-    if k.dtype == q.dtype or k.numel() <= _BLOCK:
-        return (rows @ k.to(q.dtype).mT).reshape(batch, heads, queries, k.shape[2])
-    # Long keys in half precision may take far more memory in float32 than the rows: they are converted part by part.
+    if k.dtype != q.dtype and k.numel() > _BLOCK:
+        made = rows.new_empty(*rows.shape[:3], keys)
+        # Long keys in half precision may take far more memory in float32 than the rows: they are converted in parts.
+        for group in range(groups):
+            for part in chunks(slice(None), keys, max(1, _BLOCK // features)):
+                made[:, group, :, part] = rows[:, group] @ k[:, group, part].to(q.dtype).mT
+    else:
+        made = _products_of_pairs(rows, k.to(q.dtype).expand(batch, -1, -1, -1))
+    return made.reshape(batch, heads, queries, keys)
+
+
+def _products_of_pairs(rows: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """Multiply each of (batch, head, row, feature) with its keys, (batch, head, key, feature)."""
+    is_plain = rows.device.type == "cpu" and type(rows) is type(k) is torch.Tensor
+    is_small = rows[0].numel() + k[0].numel() < _SMALL if len(rows) else True
+    has_graph = torch.is_grad_enabled() and (rows.requires_grad or k.requires_grad)
+    if not is_plain or is_small or has_graph or not (_is_scattered(rows) or _is_scattered(k)):
+        return torch.bmm(rows.flatten(0, 1), k.flatten(0, 1).mT).unflatten(0, rows.shape[:2])
+    # A product of all samples would first copy what lies apart, such as views of a buffer of q, k and v, into memory
+    # that takes as long to get as the product takes.
     made = rows.new_empty(*rows.shape[:3], k.shape[2])
-    for group in range(groups):
-        for part in chunks(slice(None), k.shape[2], max(1, _BLOCK // features)):
-            made[:, group, :, part] = rows[:, group] @ k[:, group, part].to(q.dtype).mT
-    return made.reshape(batch, heads, queries, k.shape[2])
+    for own, of_rows, of_k in zip(made, rows, k, strict=True):
+        torch.bmm(of_rows, of_k.mT, out=own)
+    return made
+
+
+def _is_scattered(tensor: torch.Tensor) -> bool:
+    """Return whether the heads of all samples are not at equal distances in memory."""
+    return tensor.stride(0) != tensor.shape[1] * tensor.stride(1) and 1 not in tensor.shape[:2]
 
 
 class SideBySide:
@@ -228,11 +252,14 @@ def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def safe_softmax(scores: torch.Tensor) -> torch.Tensor:
     """Return the softmax of scores, which it may change; 0 in rows without any finite one."""
-    # A fully masked row is 0 in SDPA since torch 2.5, and NaN before. Its scores are made finite first, or the
-    # softmax's gradient would be NaN although its value is discarded.
-    empty = (scores == -math.inf).all(-1, keepdim=True)
-    weights = _softmax(scores.masked_fill_(empty, 0.0))
-    return weights.masked_fill(empty, 0.0) if weights.requires_grad else weights.masked_fill_(empty, 0.0)
+    if not scores.shape[-1]:
+        return scores
+    # A fully masked row is 0 in SDPA since torch 2.5, and NaN before.
+    empty = scores.detach().amax(-1, keepdim=True) == -math.inf
+    if not scores.requires_grad:
+        return _softmax(scores).masked_fill_(empty, 0.0)
+    # Its scores are made finite first, or the softmax's gradient would be NaN although its value is discarded.
+    return _softmax(scores.masked_fill(empty, 0.0)).masked_fill(empty, 0.0)
 
 
 def softmax_beside_sinks(scores: torch.Tensor, sinks: torch.Tensor | None, heads: Pick) -> torch.Tensor:
