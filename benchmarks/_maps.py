@@ -536,7 +536,8 @@ def tracked(run: Run) -> float:
     assert profile.profiler is not None
     found = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     found.sort(key=lambda event: event.start_ns())
-    return max(itertools.accumulate((event.nbytes() for event in found), initial=0)) / 1e6
+    most: int = max(itertools.accumulate((event.nbytes() for event in found), initial=0))
+    return most / 1e6
 
 
 def check(way: Way, model: Any, run: Run, reference: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from typing import Any, cast
 
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 
 import anylocal_bert
+from anylocal.adapter import module_names
 from anylocal.attention import Patches, Tokens
 
 from .dummies import BATCH, TOKENS, inputs
@@ -187,3 +189,31 @@ def test_types_that_are_looked_up_as_tokens_are_not_taken_for_the_text() -> None
     assert first.segments(0) == types[0].tolist()
     assert second.texts == texts(given["input_ids"][:, :4])
     assert second.segments(0) == [None] * 4
+
+
+def test_modules_are_listed_once_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deeper model's maps are not made by going through all of its modules for each of its layers."""
+
+    def listed(depth: int) -> int:
+        times: list[object] = []
+
+        def noted(model: torch.nn.Module) -> Any:
+            times.append(model)
+            return module_names(model)
+
+        model = BertModel(
+            BertConfig(num_hidden_layers=depth, hidden_size=8, num_attention_heads=2, intermediate_size=8)
+        )
+        with monkeypatch.context() as patched:
+            for room in ("_family", "_grids", "_media", "_sounds"):
+                patched.setattr(
+                    f"anylocal_bert.{room}.module_names",
+                    noted,
+                    raising=False,
+                )
+            with anylocal_bert.capture_attention(model) as maps, torch.no_grad():
+                model(torch.ones(1, 5, dtype=torch.long))
+            assert len(maps) == depth
+        return len(times)
+
+    assert listed(4) == listed(1)

@@ -14,7 +14,9 @@ from packaging.version import Version
 from timm.layers import HybridEmbed
 
 import anylocal_vit
+from anylocal.adapter import InputContext, module_names
 from anylocal.attention import Axis, Named, Patches, distance
+from anylocal_vit._axes import _around as around
 
 Make = Callable[..., Any]
 
@@ -289,3 +291,30 @@ def test_a_traced_part_beside_a_model_is_no_matter(make: Make) -> None:
             return self.traced(self.vit(x))
 
     assert captured(Beside(), 64, 64)[0].keys == Patches((4, 4), prefix=("cls",), image_size=(64, 64))
+
+
+def test_modules_are_listed_once_for_all_layers(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deeper model's maps are not made by going through all of its modules for each of its layers."""
+
+    def listed(depth: int) -> int:
+        times: list[object] = []
+
+        def noted(model: torch.nn.Module) -> Any:
+            times.append(model)
+            return module_names(model)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("anylocal_vit._axes.module_names", noted)
+            assert len(captured(make(depth=depth), 224, 224)) == depth
+        return len(times)
+
+    assert listed(4) == listed(1)
+
+
+def test_modules_that_take_the_places_of_others_are_seen(make: Make) -> None:
+    """What is around a layer is what is there now, although the modules were listed before."""
+    model = make(depth=2)
+    context = InputContext(model, {}, None, {})
+    around("blocks.0.attn", context)
+    model.blocks = torch.nn.Sequential(*model.blocks)
+    assert any(module is model.blocks for _, module in around("blocks.0.attn", context))

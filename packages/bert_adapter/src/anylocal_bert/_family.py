@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from anylocal.adapter import module_names
 from anylocal.attention import Patches, PlacedPatches
 
 if TYPE_CHECKING:
@@ -111,6 +112,14 @@ class Family:
             return False
         needed = {name for match in self.reading.spec.resulted for name in (match.name, match.uses)}
         return needed.union(self.locals) <= {*function.__code__.co_varnames, *function.__code__.co_names}
+
+
+def modules_of(context: InputContext) -> dict[str, Any]:
+    """Return the modules of a model by name, listed once: to list them takes longer than to read a row of a map."""
+    if "modules" not in context.memory:
+        context.memory["modules"] = dict(module_names(context.model))
+    found: dict[str, Any] = context.memory["modules"]
+    return found
 
 
 def seconds_of(processor: Any, argument: str) -> float | None:

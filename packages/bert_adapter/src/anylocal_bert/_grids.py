@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from anylocal.adapter import MapAxes, Observation, argument_names, functions_in, module_names
-from anylocal_bert._family import Layer
+from anylocal.adapter import MapAxes, Observation, argument_names, functions_in
+from anylocal_bert._family import Layer, modules_of
 from anylocal_bert._sources import around
 from anylocal_bert.families import FAMILIES
 
@@ -47,7 +48,7 @@ def has_grids(model: torch.nn.Module) -> bool:
 
 def grids_of(name: str, queries: int, keys: int, context: InputContext) -> MapAxes | None:
     """Return the axes of a layer, each where it has as many positions; None where no family knows them."""
-    modules: dict[str, Any] = context.memory.setdefault("modules", dict(module_names(context.model)))
+    modules = modules_of(context)
     owner = next((each for each in around(name) if each in modules and _reader(type(modules[each])) is not None), None)
     read = None if owner is None else _reader(type(modules[owner]))
     if owner is None or read is None:
@@ -73,8 +74,13 @@ def _fitting(axis: Axis | None, length: int) -> Axis | None:
 
 
 def _reader(cls: type) -> ReadGrids | None:
+    return _reader_named(cls.__name__)
+
+
+@functools.cache
+def _reader_named(name: str) -> ReadGrids | None:
     patterns = (pair for family in FAMILIES for pair in family.grids.items())
-    return next((read for pattern, read in patterns if re.fullmatch(pattern, cls.__name__)), None)
+    return next((read for pattern, read in patterns if re.fullmatch(pattern, name)), None)
 
 
 def _kept(value: Any) -> Any:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from anylocal.adapter import Observation, argument_names, functions_in, module_names
+from anylocal.adapter import Observation, argument_names, functions_in
 from anylocal.attention import Media
-from anylocal_bert._family import Run
+from anylocal_bert._family import Run, modules_of
 from anylocal_bert._sources import around
 from anylocal_bert.families import FAMILIES
 
@@ -123,7 +123,7 @@ def _given(owner: str, context: InputContext) -> dict[str, Any] | None:
     """Return the latest input of the innermost model around a text that takes media, with the ids of placeholders."""
     names = (name for name in around(owner) if isinstance(context.seen.get(name, {}).get(IDS), torch.Tensor))
     name = next(names, None)
-    modules: dict[str, Any] = context.memory.setdefault("modules", dict(module_names(context.model)))
+    modules = modules_of(context)
     if name not in modules or _reader(type(modules[name])) is None:
         return None
     model, about = modules[name], context.about

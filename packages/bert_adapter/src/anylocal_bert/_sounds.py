@@ -7,9 +7,9 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from anylocal.adapter import Observation, functions_in, module_names
+from anylocal.adapter import Observation, functions_in
 from anylocal.attention import Media, Patches, Tokens
-from anylocal_bert._family import seconds_of
+from anylocal_bert._family import modules_of, seconds_of
 from anylocal_bert._sources import around
 from anylocal_bert.families import FAMILIES
 
@@ -39,7 +39,7 @@ def frames_of(name: str, length: int, context: InputContext) -> tuple[str, Token
     """
     if context.about is None:
         return None
-    modules: dict[str, Any] = context.memory.setdefault("modules", dict(module_names(context.model)))
+    modules = modules_of(context)
     owner = next((each for each in around(name) if _convolutions(type(modules.get(each))) is not None), None)
     if owner is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from functools import cached_property
@@ -17,7 +18,7 @@ from anylocal_vit._models import is_model, is_of_timm, is_of_torch, patch_sizes,
 from anylocal_vit.families import FAMILIES, entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from anylocal import Call
     from anylocal.adapter import InputContext
@@ -41,7 +42,7 @@ class LayerAxes:
     def __init__(self, call: Call, shape: tuple[int, ...], context: InputContext) -> None:
         self.name, self.module, self.values, self.shape = call.name, cast("Any", call.module), call.values, shape
         self.seen = context.seen
-        self.around = list(_around(call.name, context.model))
+        self.around = _around(call.name, context)
         models = ((name, module) for name, module in self.around if is_model(module))
         root: tuple[str, Any] = next(models, ("", context.model))
         self.root_name, self.root = root
@@ -251,14 +252,31 @@ def seen_shape(value: Any) -> Any:
     return tuple(value.shape) if value.is_floating_point() else value.detach()
 
 
-def _around(name: str, model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Yield a layer and the modules around it with their names, from the inside out."""
-    # The names are those that users know, without wrappers such as a compiled module's.
-    modules = dict(module_names(model))
+def _around(name: str, context: InputContext) -> list[tuple[str, torch.nn.Module]]:
+    """Return a layer and the modules around it with their names, from the inside out."""
+    # The names are those that users know, without wrappers such as a compiled module's. To list them takes longer than
+    # to read a row of a small model's map, so a list is kept while it is true of this layer.
+    found = _chain(name, context.memory.get("modules", {}))
+    if found is None or not _is_nested(found):
+        context.memory["modules"] = dict(module_names(context.model))
+        found = _chain(name, context.memory["modules"])
+    if found is None:
+        raise KeyError(name)
+    return found
+
+
+def _chain(name: str, modules: Mapping[str, torch.nn.Module]) -> list[tuple[str, torch.nn.Module]] | None:
     parts = name.split(".") if name else []
-    for length in range(len(parts), -1, -1):
-        outer = ".".join(parts[:length])
-        yield outer, modules[outer]
+    names = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+    return [(each, modules[each]) for each in names] if modules.keys() >= set(names) else None
+
+
+def _is_nested(chain: Sequence[tuple[str, torch.nn.Module]]) -> bool:
+    """Return whether each module is now an attribute of the next one; not so if it is in a wrapper."""
+    return all(
+        getattr(outer, name.rpartition(".")[2], None) is module
+        for (name, module), (_, outer) in itertools.pairwise(chain)
+    )
 
 
 def _own_size(values: Mapping[str, Any], *, of_queries: bool) -> Grid | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from anylocal.adapter import Observation, argument_names, functions_in, module_names
-from anylocal_bert._family import Family, in_windows
+from anylocal.adapter import Observation, argument_names, functions_in
+from anylocal_bert._family import Family, in_windows, modules_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def _windows(call: Call, context: InputContext, keys: int, image_size: tuple[int
         name, _, inner = name.rpartition(".")
     if not inner:
         return None
-    layer: Any = context.memory.setdefault("layers", dict(module_names(context.model)))[name]
+    layer = modules_of(context)[name]
     rows, columns = (int(size) for size in context.seen[name][_GRID])
     window, shift = int(layer.window_size), int(layer.shift_size)
     if window * window != keys:

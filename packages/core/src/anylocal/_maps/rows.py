@@ -202,7 +202,8 @@ def _products_of_pairs(rows: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     is_small = rows[0].numel() + k[0].numel() < _SMALL if len(rows) else True
     has_graph = torch.is_grad_enabled() and (rows.requires_grad or k.requires_grad)
     if not is_plain or is_small or has_graph or not (_is_scattered(rows) or _is_scattered(k)):
-        return torch.bmm(rows.flatten(0, 1), k.flatten(0, 1).mT).unflatten(0, rows.shape[:2])
+        together = torch.bmm(rows.flatten(0, 1), k.flatten(0, 1).mT)
+        return together.view(*rows.shape[:3], k.shape[2])
     # A product of all samples would first copy what lies apart, such as views of a buffer of q, k and v, into memory
     # that takes as long to get as the product takes.
     made = rows.new_empty(*rows.shape[:3], k.shape[2])
