@@ -95,8 +95,10 @@ WHY_MORE: Final = (
     " time it compares what has been recorded with the memory limit."
 )
 WHY_OFF: Final = (
-    "The third goal is met where Python allows it. From 3.13 on, CPython no longer makes fast calls of a function whose"
-    " `__code__` was ever set, by whatever means; a function that was never captured costs nothing."
+    "The third goal is met where Python allows it. From 3.13 on, CPython gives a function the version that its fast"
+    " calls check only when a `def` makes it, and takes it away for good when its `__code__` is set, by whatever means"
+    " ([gh-117045](https://github.com/python/cpython/pull/117028)). A function that was captured is called in the"
+    " general way for the rest of its life; one that was never captured costs nothing."
 )
 HOW_TIMED: Final = (
     f"{ROUNDS} rounds; each has a batch of every variant, in shuffled order, of at most {MOST_CALLS} calls and about"
@@ -198,10 +200,11 @@ def count(pythons: Iterable[str]) -> dict[str, Any]:
             # Behind a name on PATH may be a script that finds the Python.
             real = attempt(python, "-c", "import sys; print(sys.executable)")
             printed, (before, after) = instructions(valgrind, real, str(OFF))
+            nanoseconds = json.loads(attempt(real, str(OFF), "--time", env=lent_environment()))
         except RuntimeError as error:
             print(f"Left out: {error}")
         else:
-            off[printed] = {"before": before, "after": after}
+            off[printed] = {"before": before, "after": after, "nanoseconds": nanoseconds}
     print("Counting the instructions of the modules; to import torch takes callgrind more than a minute …", flush=True)
     try:
         printed, each = instructions(valgrind, sys.executable, __file__, "--count")
@@ -212,12 +215,10 @@ def count(pythons: Iterable[str]) -> dict[str, Any]:
 
 def instructions(valgrind: str, *command: str) -> tuple[str, list[float]]:
     """Return what a command prints, and the instructions of a call in each of its measurements."""
-    lent = (str(_report.HERE.parent / "packages/core/src"), sysconfig.get_path("purelib"))
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(lent)}
     with tempfile.TemporaryDirectory() as folder:
         profile = Path(folder, "profile")
         options = ("--tool=callgrind", f"--callgrind-out-file={profile}", f"--dump-before={_count.MARK}*")
-        printed = attempt(valgrind, *options, *command, env=env)
+        printed = attempt(valgrind, *options, *command, env=lent_environment())
         # The first part is what came before the first mark; then a run and what lies between two runs, in turns.
         last = len(list(Path(folder).glob("profile.*")))
         totals = [total(Path(f"{profile}.{part}")) for part in range(2, last + 1, 2)]
@@ -229,6 +230,12 @@ def instructions(valgrind: str, *command: str) -> tuple[str, list[float]]:
         for start in range(0, len(differences), _count.REPEATS)
     ]
     return printed, medians
+
+
+def lent_environment() -> dict[str, str]:
+    """Return the environment in which a Python without packages of its own finds ours and what we need."""
+    lent = (str(_report.HERE.parent / "packages/core/src"), sysconfig.get_path("purelib"))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(lent)}
 
 
 def total(part: Path) -> int:
@@ -371,6 +378,15 @@ def instruction_tables(counts: dict[str, Any]) -> Iterator[str]:
     rows_off.append(("the module", f"{each['before']:,.1f}", f"{each['after']:,.1f}"))
     rows_off.append(("another module, never captured", f"{each[PLAIN]:,.1f}", f"{each['again']:,.1f}"))
     yield _report.table(("instructions of a call", "before", "after"), rows_off)
+    yield (
+        f"The same function in CPU time, after a capture and never captured: {_count.COPIES} copies of each, in turns,"
+        f" {_count.ROUNDS} rounds."
+    )
+    rows_time = [
+        (f"a function of two lines, Python {python}", "{1:+.1f} ({0:+.1f} … {2:+.1f})".format(*n["nanoseconds"]))
+        for python, n in sorted(counts["off"].items())
+    ]
+    yield _report.table(("a call after a capture", "ns more"), [(name, v.replace("-", "−")) for name, v in rows_time])
 
 
 def main() -> None:
