@@ -42,6 +42,8 @@ ADD, SUBTRACT = add.__code__, subtract.__code__
 @pytest.fixture(autouse=True)
 def own_code_at_last() -> Iterator[None]:
     """Assert after each test what each test is about: the own code is back, and nothing is remembered."""
+    # What an earlier test made would not be made again.
+    patch._kept.clear()
     yield
     gc.collect()
     assert add.__code__ is ADD

@@ -17,5 +17,8 @@ def share_events(own: types.CodeType, rewritten: types.CodeType) -> None:
     if monitoring is None:  # before Python 3.12
         return
     for tool in _TOOLS:
-        if monitoring.get_tool(tool) is not None and (events := monitoring.get_local_events(tool, own)):
-            monitoring.set_local_events(tool, rewritten, events)
+        if monitoring.get_tool(tool) is not None:
+            events = monitoring.get_local_events(tool, own)
+            # A rewriting that is used again may have those of earlier captures.
+            if events != monitoring.get_local_events(tool, rewritten):
+                monitoring.set_local_events(tool, rewritten, events)

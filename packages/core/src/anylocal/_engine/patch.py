@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 import types
 import weakref
 from functools import reduce
 from operator import attrgetter, or_
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from anylocal._engine import dynamo, monitoring, own_code_readers, python, tensors
 from anylocal._engine.lock import lock
@@ -31,6 +32,50 @@ _numbers: Final = itertools.count(1)
 
 _SUSPENDED: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 
+# By the identity of a function: its rewritings for the next capture, which most often asks for the same.
+_kept: Final[dict[int, _Kept]] = {}
+_MOST_KEPT: Final = 4
+
+
+class _Kept:
+    """Rewritings of a function that nothing runs; they go with it, or as it has other code."""
+
+    def __init__(self) -> None:
+        self.own: types.CodeType | None = None
+        self.rewritings: dict[tuple[CaptureSpec, bool, bool], tuple[Plan, types.CodeType]] = {}
+
+    def take(self, function: types.FunctionType, own: types.CodeType) -> dict[Any, tuple[Plan, types.CodeType]]:
+        """Return those that serve a function still, and keep them no longer."""
+        kept, self.rewritings = self.rewritings, {}
+        if self.own is not own or not kept:
+            return {}
+        name = _name_of_recorder(function)
+        # What a frame runs still, such as that of a generator, must not be heard again.
+        usable = {key: pair for key, pair in kept.items() if not _is_held(pair) and name in pair[1].co_names}
+        for pair in usable.values():
+            monitoring.share_events(own, pair[1])
+        return usable
+
+
+def _holders(rewriting: tuple[Any, types.CodeType]) -> int:
+    return sys.getrefcount(rewriting[1])
+
+
+_ALONE: Final = _holders((None, compile("", "", "exec")))
+
+
+def _is_held(rewriting: tuple[Plan, types.CodeType]) -> bool:
+    """Return whether anything but the rewriting itself holds its code, such as a frame or another function."""
+    return _holders(rewriting) > _ALONE
+
+
+def _kept_of(function: types.FunctionType) -> _Kept:
+    kept = _kept.get(id(function))
+    if kept is None:
+        kept = _kept[id(function)] = _Kept()
+        weakref.finalize(function, _kept.pop, id(function), None).atexit = False
+    return kept
+
 
 class _Patched:
     """A function with rewritten code."""
@@ -39,7 +84,7 @@ class _Patched:
         self.function = function
         self.own = own_of(function.__code__)
         self.subscriptions: list[Subscription] = []
-        self._rewritings: dict[tuple[CaptureSpec, bool, bool], tuple[Plan, types.CodeType]] = {}
+        self._rewritings = _kept_of(function).take(function, self.own)
 
     @property
     def is_ours(self) -> bool:
@@ -62,7 +107,7 @@ class _Patched:
             code = self._rewriting(subscriptions) if subscriptions else self.own
             # Frames that run an earlier rewriting go on calling the recorder under its number.
             for plan, _ in tuple(self._rewritings.values()):
-                plan.listen(subscriptions)
+                plan.listen(subscriptions) if subscriptions else plan.fall_silent()
             if self.function.__code__ is not code:
                 self.function.__code__ = code
 
@@ -86,13 +131,15 @@ class _Patched:
             self._rewritings.setdefault(key, (Plan(number, spec, starts=starts), code))
         return self._rewritings[key][1]
 
-    def forget(self) -> list[weakref.ref[types.CodeType]]:
-        """Drop all plans of the function, and return the rewritings that something else may still hold."""
-        rewritings = tuple(self._rewritings.values())
-        for plan, _ in rewritings:
-            plan.fall_silent()
-        self._rewritings.clear()
-        return [weakref.ref(code) for _, code in rewritings]
+    def forget(self) -> list[types.CodeType]:
+        """Drop all plans of the function, and return the rewritings that something else holds."""
+        rewritings, self._rewritings = self._rewritings, {}
+        # No variable of this function may hold a code.
+        for pair in rewritings.values():
+            pair[0].fall_silent()
+        kept = _kept_of(self.function)
+        kept.own, kept.rewritings = self.own, dict(list(rewritings.items())[-_MOST_KEPT:])
+        return [pair[1] for pair in rewritings.values() if _is_held(pair)]
 
 
 def _name_of_recorder(function: types.FunctionType) -> str:
@@ -131,6 +178,8 @@ def attach(subscriptions: Iterable[Subscription]) -> None:
         with lock:
             for subscription in subscriptions:
                 attach_one(subscription)
+            for entry in _entries_of(subscriptions):
+                entry.update()
             _notify()
     except BaseException:
         detach(subscriptions)
@@ -146,6 +195,7 @@ def _notify() -> None:
 
 
 def attach_one(subscription: Subscription) -> None:
+    """Add a subscription to those of its function, whose code is updated once for all of them."""
     function = subscription.function
     entry = _patched.get(function)
     if entry is None:
@@ -157,7 +207,11 @@ def attach_one(subscription: Subscription) -> None:
         )
     _patched[function] = entry
     entry.subscriptions.append(subscription)
-    entry.update()
+
+
+def _entries_of(subscriptions: Iterable[Subscription]) -> list[_Patched]:
+    functions = dict.fromkeys([subscription.function for subscription in subscriptions])
+    return [entry for function in functions if (entry := _patched.get(function)) is not None]
 
 
 def detach(subscriptions: Iterable[Subscription]) -> None:
@@ -167,24 +221,27 @@ def detach(subscriptions: Iterable[Subscription]) -> None:
     """
     dynamo.collect()
     with lock:
-        held = [code for subscription in subscriptions for code in _detach_one(subscription)]
+        held: list[types.CodeType] = []
+        entries = _entries_of(subscriptions)
+        for subscription in subscriptions:
+            entry = _patched.get(subscription.function)
+            if entry is not None and subscription in entry.subscriptions:
+                entry.subscriptions.remove(subscription)
+        for entry in entries:
+            held += _settle(entry)
         _notify()
-        _take_back([code for reference in held if (code := reference()) is not None])
+        _take_back(held)
 
 
-def _detach_one(subscription: Subscription) -> list[weakref.ref[types.CodeType]]:
-    entry = _patched.get(subscription.function)
-    if entry is None:
-        return []
-    if subscription in entry.subscriptions:
-        entry.subscriptions.remove(subscription)
+def _settle(entry: _Patched) -> list[types.CodeType]:
+    """Give a function the code for the subscriptions that are left, and return rewritings that something else holds."""
     # Code of another tool stays; it may still call the recorder, where nothing listens any more.
     if entry.is_ours:
         entry.update()
     if entry.subscriptions:
         return []
     held = entry.forget()
-    _patched.pop(subscription.function, None)
+    _patched.pop(entry.function, None)
     return held
 
 
@@ -201,8 +258,7 @@ def _take_back(codes: list[types.CodeType]) -> None:
 def replaced(subscriptions: Iterable[Subscription]) -> list[types.FunctionType]:
     """Return the functions into which other code was put that records nothing."""
     with lock:
-        functions = dict.fromkeys(subscription.function for subscription in subscriptions)
-        entries = [entry for function in functions if (entry := _patched.get(function)) is not None]
+        entries = _entries_of(subscriptions)
         return [entry.function for entry in entries if not (entry.is_ours or entry.records_calls())]
 
 
