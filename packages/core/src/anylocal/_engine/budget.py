@@ -90,7 +90,7 @@ def _cgroup() -> int | None:
 
 
 def _content(file: str) -> str:
-    # At each opening of a capture, where a path and a decoder would take half of the time.
+    # For each capture, where a path and a decoder would take half of the time.
     descriptor = os.open(file, os.O_RDONLY)
     try:
         return os.read(descriptor, 4096).decode("ascii").strip()
@@ -104,16 +104,15 @@ class Budget:
     Parameters
     ----------
     limit : int, str or None
-        ``"auto"`` for half of the memory available now on each device, a size for all together, None for no limit.
+        ``"auto"`` for half of the memory available on each device, as it was when the first record was counted, a
+        size for all together, None for no limit.
     """
 
     def __init__(self, limit: int | str | None) -> None:
         self.limit = limit
         self._auto = limit == "auto"
         self._most: dict[str, int] = {}
-        if self._auto:
-            self._most["cpu"] = available() // 2
-        elif limit is not None:
+        if not self._auto and limit is not None:
             self._most["all"] = parse_size(limit)
         self.clear()
 
@@ -154,6 +153,8 @@ class Budget:
         if self.limit is None:
             return True
         size = 0
+        if self._auto:
+            self._limit_of("cpu")
         for value in values:
             # The common case without generators, since this runs while the model does.
             known = tensors.storage(value)
@@ -178,8 +179,8 @@ class Budget:
         """Return how many bytes may be held on a device."""
         device = device if self._auto else "all"
         if device not in self._most:
-            free = tensors.free_memory(device)
-            self._most[device] = self._most["cpu"] if free is None else free // 2
+            free = available() if device == "cpu" else tensors.free_memory(device)
+            self._most[device] = self._limit_of("cpu") if free is None else free // 2
         return self._most[device]
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from anylocal._engine import dynamo, empty_reasons, patch, tables, tensors
@@ -58,7 +59,6 @@ class Capture(Recording):
     ) -> None:
         self._label = resolution.label
         self._modules = resolution.modules
-        self.names_of = {id(module): name for name, module in reversed(list(resolution.modules.items()))}
         self._requests = tuple(requests)
         self._log = Log(limit, sharing)
         self._own_thread = threads == "own"
@@ -67,6 +67,7 @@ class Capture(Recording):
         self._subscriptions = tuple(
             Subscription(request, self._log, keep=request.keep or keeper(keep)) for request in self._requests
         )
+        self._functions = tuple(dict.fromkeys(s.function for s in self._subscriptions))
         self._finalizer: weakref.finalize[..., Any] | None = None
         # Functions that had other code as it was closed, and of which no warning has told yet.
         self._replaced: dict[types.FunctionType, None] = {}
@@ -74,6 +75,11 @@ class Capture(Recording):
         self._told = False
         # Those that were where their names say as it was opened: one that is not any more was defined again.
         self._found: list[types.FunctionType] = []
+
+    @cached_property
+    def names_of(self) -> dict[int, str]:
+        """The names of the submodules by their identity: of one that has several, the first."""
+        return {id(module): name for name, module in reversed(list(self._modules.items()))}
 
     # Opening and closing
 
@@ -98,7 +104,7 @@ class Capture(Recording):
             patch.attach(self._subscriptions)
             self._log.open = True
             self._log.active = not self._log.full
-            self._found = [s.function for s in self._subscriptions if found_by_name(s.function) is s.function]
+            self._found = [function for function in self._functions if found_by_name(function) is function]
             return self  # noqa: TRY300  # until then, Ctrl-C undoes it
         except BaseException:
             self._end()

@@ -110,6 +110,8 @@ def _deliver(last: LinkedRecord) -> None:
 def watch() -> None:
     """Use dynamo's own function for whether it is tracing, once torch is imported."""
     global tracing  # noqa: PLW0603  # dynamo knows its own function, and no wrapper of it
+    if tracing is getattr(from_torch("compiler"), "is_dynamo_compiling", None):
+        return
     known = compiler()
     if known is not None and tracing is not known.is_tracing:
         tracing = known.is_tracing
@@ -174,7 +176,7 @@ def code_changed(*, captured: bool, variants: int = 0) -> None:
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is None:
         return
-    settings = vars(_settings(dynamo.config, variants)) if captured else {}
+    settings = _settings(dynamo.config, variants) if captured else {}
     for name in set(_before) - set(settings):
         setattr(dynamo.config, name, _before.pop(name))
     for name, value in settings.items():
@@ -188,15 +190,15 @@ def code_changed(*, captured: bool, variants: int = 0) -> None:
 _before: Final[dict[str, Any]] = {}
 
 
-def _settings(config: Any, variants: int) -> types.SimpleNamespace:
+def _settings(config: Any, variants: int) -> dict[str, object]:
     """Return the settings of dynamo while functions are captured."""
-    settings = types.SimpleNamespace()
+    settings: dict[str, object] = {}
     # dynamo refuses to compile a checkpoint with side effects, unless they are left out as the forward pass is
     # recomputed: as in eager mode.
     if hasattr(config, "skip_fwd_side_effects_in_bwd_under_checkpoint"):
-        settings.skip_fwd_side_effects_in_bwd_under_checkpoint = True
+        settings["skip_fwd_side_effects_in_bwd_under_checkpoint"] = True
     if variants and hasattr(config, "recompile_limit"):
-        settings.recompile_limit = _before.get("recompile_limit", config.recompile_limit) + variants
+        settings["recompile_limit"] = _before.get("recompile_limit", config.recompile_limit) + variants
     return settings
 
 

@@ -15,7 +15,15 @@ from anylocal._engine.own import own_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_CLOUDPICKLES: Final = ("cloudpickle", "joblib.externals.cloudpickle", "ray.cloudpickle", "pyspark.cloudpickle")
+_CLOUDPICKLES: Final = (
+    "cloudpickle.cloudpickle",
+    "joblib.externals.cloudpickle.cloudpickle",
+    "ray.cloudpickle.cloudpickle",
+    "pyspark.cloudpickle.cloudpickle",
+)
+_DILL: Final = "dill._dill"
+_NUMBA: Final = ("numba.core.bytecode", "numba.core.dispatcher")
+_LIBRARIES: Final = frozenset({*_CLOUDPICKLES, _DILL, *_NUMBA})
 
 
 class _Reader(NamedTuple):
@@ -32,7 +40,7 @@ _replaced: Final[list[_Reader]] = []
 
 def code_changed(*, captured: bool) -> None:
     """Give the libraries that are imported the own code of functions, or no longer, as nothing is captured any more."""
-    if captured:
+    if captured and not sys.modules.keys().isdisjoint(_LIBRARIES):
         ours = {id(reader.replacement) for reader in _replaced}
         for reader in _readers():
             if id(reader.original) not in ours:
@@ -47,11 +55,11 @@ def code_changed(*, captured: bool) -> None:
 
 def _readers() -> Iterator[_Reader]:
     for name in _CLOUDPICKLES:
-        pickler = getattr(sys.modules.get(f"{name}.cloudpickle"), "CloudPickler", None)
+        pickler = getattr(sys.modules.get(name), "CloudPickler", None)
         yield from _reader(getattr(pickler, "_dispatch_table", None), types.CodeType, _given_own)
-    pickler = getattr(sys.modules.get("dill._dill"), "Pickler", None)
+    pickler = getattr(sys.modules.get(_DILL), "Pickler", None)
     yield from _reader(getattr(pickler, "dispatch", None), types.CodeType, _given_own)
-    for name in ("numba.core.bytecode", "numba.core.dispatcher"):
+    for name in _NUMBA:
         yield from _reader(getattr(sys.modules.get(name), "__dict__", None), "get_code_object", _returning_own)
 
 

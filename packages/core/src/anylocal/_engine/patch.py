@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from anylocal._engine.spec import CaptureSpec
     from anylocal._engine.subscription import Subscription
 
+# typeshed has the attribute for some versions of Python only.
+_builtins_of: Final = attrgetter("__builtins__")
 _numbers: Final = itertools.count(1)
 
 _SUSPENDED: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
@@ -144,8 +146,9 @@ class _Patched:
 
 def _name_of_recorder(function: types.FunctionType) -> str:
     """Return the name under which the code of a function finds the recorder, in the builtins that it uses."""
-    # typeshed has the attribute for some versions of Python only.
-    builtins: dict[str, object] = attrgetter("__builtins__")(function)
+    builtins: dict[str, object] = _builtins_of(function)
+    if builtins.get(RECORDER) is recorder and RECORDER not in function.__globals__:
+        return RECORDER
     names = itertools.chain([RECORDER], (f"{RECORDER}{number}" for number in itertools.count(1)))
     free = (n for n in names if n not in function.__globals__ and builtins.get(n, recorder) is recorder)
     name = next(free)

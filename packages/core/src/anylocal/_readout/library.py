@@ -46,7 +46,9 @@ def _unwrapped(model: nn.Module) -> Iterator[nn.Module]:
     """Yield a model, and what ``torch.compile`` and data parallelism wrap."""
     yield model
     for name in ("_orig_mod", "module"):
-        inner = getattr(model, name, None)
+        # Most models have neither, and at each opening of a scope an exception of getattr would take long.
+        places = vars(model), vars(model).get("_modules", ())
+        inner = getattr(model, name, None) if any(name in p for p in places) or hasattr(type(model), name) else None
         if isinstance(inner, nn.Module):
             yield from _unwrapped(inner)
 

@@ -109,6 +109,9 @@ class Mapless:
         missed = {name: why for name, why in self._bare.items() if name not in known}
         gates: dict[str, str] = {}
         scripted = self._watched.scripted
+        # Nothing to look for, in most models.
+        if not (missed or scripted or self._ran):
+            return MaplessLayers({}, {})
         ran = [(name, module) for name, module in self._modules.items() if id(module) in self._ran or name in scripted]
         # In the reverse order of their names, parts come before what they are parts of.
         for name, module in reversed(ran):

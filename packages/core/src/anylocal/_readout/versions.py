@@ -59,7 +59,7 @@ def check_version(adapter: OfZoo) -> None:
             f" {adapter.distribution} if there is one; any_version=True does without this warning."
         )
         warnings.warn(UnknownVersionWarning(message), stacklevel=level_of_user())
-    elif not adapter.requirement.specifier.contains(installed, prereleases=True):
+    elif not _meets(adapter.requirement, installed):
         raise VersionError(
             f"{adapter.distribution} knows {adapter.requirement}, and {adapter.zoo} {installed} is installed. Install a"
             " version that it knows, or pass any_version=True to try; nothing was touched."
@@ -97,6 +97,11 @@ def _installed(zoo: str) -> str:
 @functools.cache
 def _version_by(version: Callable[[str], str], distribution: str) -> str:
     return version(distribution)
+
+
+@functools.cache
+def _meets(requirement: Requirement, version: str) -> bool:
+    return requirement.specifier.contains(version, prereleases=True)
 
 
 @functools.cache
