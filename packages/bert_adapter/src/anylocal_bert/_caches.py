@@ -68,7 +68,8 @@ def cache_observations(model: torch.nn.Module) -> Iterator[Observation]:
 
 def cache_methods() -> tuple[object, ...]:
     """Return the methods by which all classes of caches are filled and changed; more may be defined at any time."""
-    return tuple(vars(kind).get(name) for kind in _kinds() for name in ("update", *_CHANGES))
+    names = ("update", *_CHANGES)
+    return tuple([method for kind in _kinds() for method in map(vars(kind).get, names)])
 
 
 def _kinds() -> list[type[Cache]]:

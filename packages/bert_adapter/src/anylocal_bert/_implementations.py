@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import types
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
 
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     import torch
+
+
+_attributes_of: Final = attrgetter("__dict__")
 
 
 def implementations(modules: Mapping[str, torch.nn.Module]) -> Iterator[tuple[str, str]]:
@@ -25,7 +30,9 @@ def implementations(modules: Mapping[str, torch.nn.Module]) -> Iterator[tuple[st
 
 def chosen_implementations(modules: Iterable[torch.nn.Module]) -> tuple[tuple[str, int], ...]:
     """Return how the configurations of modules say that attention is computed, and what is registered for that."""
-    configs = {id(config): config for module in modules if (config := vars(module).get("config")) is not None}
+    # At each opening of a scope, so with little of a loop.
+    held = map(dict.get, map(_attributes_of, modules), itertools.repeat("config"))
+    configs = {id(config): config for config in held if config is not None}
     chosen = (getattr(config, "_attn_implementation", None) for config in configs.values())
     return tuple((name, id(ALL_ATTENTION_FUNCTIONS.get(name))) for name in chosen if isinstance(name, str))
 

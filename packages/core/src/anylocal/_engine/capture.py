@@ -64,10 +64,9 @@ class Capture(Recording):
         self._own_thread = threads == "own"
         # In torch.distributed, when it was opened.
         self.rank: int | None = None
-        self._subscriptions = tuple(
-            Subscription(request, self._log, keep=request.keep or keeper(keep)) for request in self._requests
-        )
-        self._functions = tuple(dict.fromkeys(s.function for s in self._subscriptions))
+        log, kept = self._log, keeper(keep)
+        self._subscriptions = tuple([Subscription(r, log, keep=r.keep or kept) for r in self._requests])
+        self._functions = tuple(dict.fromkeys([s.function for s in self._subscriptions]))
         self._finalizer: weakref.finalize[..., Any] | None = None
         # Functions that had other code as it was closed, and of which no warning has told yet.
         self._replaced: dict[types.FunctionType, None] = {}

@@ -58,6 +58,8 @@ def found_by_name(function: types.FunctionType) -> types.FunctionType | None:
         if not issubclass(type(place), (type, types.ModuleType)):
             return None
         place = vars(place).get(name)
+    if type(place) is types.FunctionType:
+        return place
     if isinstance(place, (staticmethod, classmethod)):
         place = place.__func__
     return place if type(place) is types.FunctionType else None
@@ -66,7 +68,7 @@ def found_by_name(function: types.FunctionType) -> types.FunctionType | None:
 def is_defined_again(function: types.FunctionType) -> bool:
     """Return whether a function, which its names led to, has a successor: a module or a cell was executed again."""
     found = found_by_name(function)
-    return found not in {None, function} and own_code(found).co_name == own_code(function).co_name
+    return not (found is None or found is function) and own_code(found).co_name == own_code(function).co_name
 
 
 # Wrappers and classes

@@ -54,13 +54,13 @@ def code_changed(*, captured: bool) -> None:
 
 
 def _readers() -> Iterator[_Reader]:
-    for name in _CLOUDPICKLES:
-        pickler = getattr(sys.modules.get(name), "CloudPickler", None)
+    for name in filter(sys.modules.__contains__, _CLOUDPICKLES):
+        pickler = getattr(sys.modules[name], "CloudPickler", None)
         yield from _reader(getattr(pickler, "_dispatch_table", None), types.CodeType, _given_own)
     pickler = getattr(sys.modules.get(_DILL), "Pickler", None)
     yield from _reader(getattr(pickler, "dispatch", None), types.CodeType, _given_own)
-    for name in _NUMBA:
-        yield from _reader(getattr(sys.modules.get(name), "__dict__", None), "get_code_object", _returning_own)
+    for name in filter(sys.modules.__contains__, _NUMBA):
+        yield from _reader(getattr(sys.modules[name], "__dict__", None), "get_code_object", _returning_own)
 
 
 def _reader(table: Any, key: object, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[_Reader]:

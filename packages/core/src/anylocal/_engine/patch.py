@@ -51,24 +51,25 @@ class _Kept:
         kept, self.rewritings = self.rewritings, {}
         if self.own is not own or not kept:
             return {}
-        name = _name_of_recorder(function)
         # What a frame runs still, such as that of a generator, must not be heard again.
-        usable = {key: pair for key, pair in kept.items() if not _is_held(pair) and name in pair[1].co_names}
-        for pair in usable.values():
-            monitoring.share_events(own, pair[1])
-        return usable
+        for key in _held(kept, _ALONE):
+            del kept[key]
+        name = _name_of_recorder(function)
+        for key, (_, code) in tuple(kept.items()):
+            if name in code.co_names:
+                monitoring.share_events(own, code)
+            else:
+                del kept[key]
+        return kept
 
 
-def _holders(rewriting: tuple[Any, types.CodeType]) -> int:
-    return sys.getrefcount(rewriting[1])
+def _held(rewritings: dict[Any, tuple[Any, types.CodeType]], alone: int) -> list[Any]:
+    """Return the keys of those whose code has more references than it has `alone`, as from a frame or a function."""
+    return [key for key, rewriting in rewritings.items() if sys.getrefcount(rewriting[1]) > alone]
 
 
-_ALONE: Final = _holders((None, compile("", "", "exec")))
-
-
-def _is_held(rewriting: tuple[Plan, types.CodeType]) -> bool:
-    """Return whether anything but the rewriting itself holds its code, such as a frame or another function."""
-    return _holders(rewriting) > _ALONE
+# How many that are differs between versions of Python.
+_ALONE: Final = next(count for count in range(9) if not _held({None: (None, compile("", "", "exec"))}, count))
 
 
 def _kept_of(function: types.FunctionType) -> _Kept:
@@ -86,12 +87,14 @@ class _Patched:
         self.function = function
         self.own = own_of(function.__code__)
         self.subscriptions: list[Subscription] = []
-        self._rewritings = _kept_of(function).take(function, self.own)
+        self._kept = _kept_of(function)
+        self._rewritings = self._kept.take(function, self.own)
 
     @property
     def is_ours(self) -> bool:
         """Whether the function still has its own code, or a rewriting of it."""
-        return own_of(self.function.__code__) is self.own
+        code = self.function.__code__
+        return code is self.own or own_of(code) is self.own
 
     def records_calls(self) -> bool:
         """Return whether the code that the function has now calls the recorder under a number of this function.
@@ -107,9 +110,10 @@ class _Patched:
         while subscriptions != self.subscriptions:
             subscriptions = self.subscriptions.copy()
             code = self._rewriting(subscriptions) if subscriptions else self.own
-            # Frames that run an earlier rewriting go on calling the recorder under its number.
-            for plan, _ in tuple(self._rewritings.values()):
-                plan.listen(subscriptions) if subscriptions else plan.fall_silent()
+            # Frames that run an earlier rewriting go on calling the recorder under its number; without subscriptions
+            # the plans are forgotten next.
+            for plan, _ in tuple(self._rewritings.values()) if subscriptions else ():
+                plan.listen(subscriptions)
             if self.function.__code__ is not code:
                 self.function.__code__ = code
 
@@ -136,12 +140,12 @@ class _Patched:
     def forget(self) -> list[types.CodeType]:
         """Drop all plans of the function, and return the rewritings that something else holds."""
         rewritings, self._rewritings = self._rewritings, {}
-        # No variable of this function may hold a code.
-        for pair in rewritings.values():
-            pair[0].fall_silent()
-        kept = _kept_of(self.function)
-        kept.own, kept.rewritings = self.own, dict(list(rewritings.items())[-_MOST_KEPT:])
-        return [pair[1] for pair in rewritings.values() if _is_held(pair)]
+        # No variable may hold a code.
+        for rewriting in rewritings.values():
+            rewriting[0].fall_silent()
+        kept = rewritings if len(rewritings) <= _MOST_KEPT else dict(list(rewritings.items())[-_MOST_KEPT:])
+        self._kept.own, self._kept.rewritings = self.own, kept
+        return [rewritings[key][1] for key in _held(rewritings, _ALONE)]
 
 
 def _name_of_recorder(function: types.FunctionType) -> str:
@@ -172,7 +176,7 @@ def attach(subscriptions: Iterable[Subscription]) -> None:
     """
     if not python.has_gil():
         raise VersionError(
-            "Python runs without its global interpreter lock, and nobody has tested anylocal there: records of several"
+            "Python runs without its global interpreter lock, where anylocal has not been tested: records of several"
             " threads could be lost or mixed. Start Python with PYTHON_GIL=1 or -X gil=1."
         )
     subscriptions = tuple(subscriptions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import operator
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -42,7 +43,7 @@ class IdentityFilter:
         """Return them as a set, None where their own hash would run; all who ask have the same one."""
         members = self._members()
         if members is None and self._is_plain:
-            members = frozenset([reference() for reference in self._references])
+            members = frozenset(map(operator.call, self._references))
             self._members = weakref.ref(members)
         return members
 

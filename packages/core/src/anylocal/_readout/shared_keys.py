@@ -49,9 +49,10 @@ class SharedKeys:
 
     def trim(self) -> None:
         """Give back the memory that was held for further steps."""
-        with _undisturbed():
-            for tape in self._tapes:
-                tape.trim()
+        if self._tapes:
+            with _undisturbed():
+                for tape in self._tapes:
+                    tape.trim()
 
     def clear(self) -> None:
         """Forget all records."""

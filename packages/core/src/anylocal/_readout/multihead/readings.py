@@ -10,7 +10,6 @@ Neither function takes the module. Their calls belong to the module whose forwar
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from anylocal._engine.patch import own_code
@@ -56,7 +55,9 @@ class MultiHead:
 
     def for_one_capture(self) -> MultiHead:
         """Return the same, with weights of its own to note."""
-        made = copy.copy(self)
+        # Ten times as fast as by `copy`, at each opening of a scope.
+        made = object.__new__(type(self))
+        vars(made).update(vars(self))
         made.weights = RecordedWeights()
         return made
 
