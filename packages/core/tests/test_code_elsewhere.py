@@ -10,6 +10,7 @@ import pickle
 import sys
 import types
 import warnings
+import weakref
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -91,6 +92,83 @@ def test_captures_that_come_and_go_use_the_same_names() -> None:
             double(1)
             names |= {*double.__code__.co_names}
     assert len(names) == 3  # the recorder, a start and a return
+
+
+def test_a_rewriting_that_nothing_runs_is_used_again() -> None:
+    """To make it takes longer than all else."""
+    gone = []
+    for _ in range(2):
+        with capture(double, "y"):
+            double(1)
+            gone.append(weakref.ref(double.__code__))
+    assert gone[0]() is gone[1]() is not None
+
+
+def test_a_rewriting_that_something_holds_is_not_used_again() -> None:
+    """Such as a frame that runs it still, and must not be heard by the next capture."""
+    with capture(double, "y"):
+        double(1)
+        held = double.__code__
+    with capture(double, "y") as cap:
+        double(1)
+        assert double.__code__ is not held
+        remade(held)(5)
+    assert cap["y"] == [2]
+
+
+def test_a_rewriting_goes_with_its_function() -> None:
+    """As soon as that is gone."""
+    scope: dict[str, Any] = {}
+    exec("def gone(x):\n    y = x\n    return y\n", scope)
+    with capture(scope["gone"], "y"):
+        rewritten = weakref.ref(scope["gone"].__code__)
+        scope["gone"](1)
+    assert rewritten() is not None
+    scope.clear()
+    gc.collect()
+    assert rewritten() is None
+
+
+def test_a_function_with_other_code_is_rewritten_anew() -> None:
+    """What was kept is of the code that it had."""
+    with capture(double, "y"):
+        double(1)
+    double.__code__ = TRIPLE
+    with capture(double, "y") as cap:
+        double(1)
+    assert double.__code__ is TRIPLE
+    double.__code__ = DOUBLE
+    assert cap["y"] == [3]
+
+
+def test_a_recorder_whose_name_is_taken_meanwhile_has_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a global of the function's module; what was kept would call that."""
+    with capture(double, "y"):
+        double(1)
+    monkeypatch.setitem(globals(), RECORDER, None)
+    with capture(double, "y") as cap:
+        double(2)
+    assert cap["y"] == [4]
+
+
+@pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="Python has it from 3.12 on")
+def test_events_that_a_tool_no_longer_sets_do_not_come_from_the_next_capture() -> None:
+    """Its rewriting may be that of the last one."""
+    monitoring, returned = sys.monitoring, []  # type: ignore[attr-defined]
+    monitoring.use_tool_id(4, "test")
+    try:
+        event = monitoring.events.PY_RETURN
+        monitoring.register_callback(4, event, lambda *arguments: returned.append(arguments[2]))
+        monitoring.set_local_events(4, DOUBLE, event)
+        with capture(double, "y"):
+            double(1)
+        monitoring.set_local_events(4, DOUBLE, 0)
+        with capture(double, "y"):
+            double(2)
+    finally:
+        monitoring.set_local_events(4, DOUBLE, 0)
+        monitoring.free_tool_id(4)
+    assert returned == [2]
 
 
 def test_a_rewriting_that_is_gone_leaves_nothing() -> None:

@@ -36,6 +36,7 @@ class Layer(nn.Module):
         super().__init__()
         self.activation: Callable[[Tensor], Tensor] | None = None
         self.linear = nn.Linear(2, 2)
+        self.register_module("free", None)
 
     def forward(self, x: Tensor) -> Tensor:
         out = scale(x)
@@ -231,6 +232,27 @@ def test_another_adapter_is_asked_itself() -> None:
     assert Other().capture_attention(model).unsupported == {}
 
 
+def test_a_model_of_one_module_is_searched_once(searched: list[object]) -> None:
+    """It has nothing to compare but itself."""
+    model = OtherLayer()
+    for _ in range(3):
+        find(model)
+    assert len(searched) == 1
+
+
+def test_a_model_that_hides_a_part_is_searched_each_time(searched: list[object]) -> None:
+    """A change in it would not be seen."""
+
+    class Hiding(Model):
+        def named_modules(self, *args: Any, **kwargs: Any) -> Any:
+            return (item for item in super().named_modules(*args, **kwargs) if item[0] != "first.linear")
+
+    model = Hiding()
+    for _ in range(2):
+        find(model)
+    assert len(searched) == 2
+
+
 # What changes
 
 
@@ -266,6 +288,19 @@ def add_to_layer_of_torch(_: pytest.MonkeyPatch, model: Model) -> None:
     model.first.linear.add_module("more", OtherLayer())
 
 
+def put_forward_onto_layer_of_torch(_: pytest.MonkeyPatch, model: Model) -> None:
+    model.first.linear.forward = changed_forward.__get__(model.first.linear)  # type: ignore[method-assign]  # on purpose
+
+
+def put_function_instead(_: pytest.MonkeyPatch, model: Model) -> None:
+    del model.first.activation
+    model.first.other = shift  # type: ignore[assignment]  # a function, not a tensor
+
+
+def fill_free_place(_: pytest.MonkeyPatch, model: Model) -> None:
+    model.first.free = OtherLayer()
+
+
 CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch, Model], None], str]] = {
     "a forward of the class": (put(Layer, "forward", changed_forward), "of_changed_forward"),
     "another method of the class": (put(Layer, "more", changed_forward), "of_changed_forward"),
@@ -276,6 +311,9 @@ CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch, Model], None], str]] = {
     "the class of a module": (change_class, "of_other_layer"),
     "the bases of a class": (change_bases, "of_other_base"),
     "a part of a layer of torch's": (add_to_layer_of_torch, "of_other_layer"),
+    "a forward of a layer of torch's": (put_forward_onto_layer_of_torch, "of_changed_forward"),
+    "another attribute, of as many": (put_function_instead, "shifted"),
+    "a place that was free": (fill_free_place, "of_other_layer"),
 }
 
 

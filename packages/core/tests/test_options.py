@@ -407,11 +407,21 @@ def test_no_limit_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_default_limit_is_half_of_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the capture is made."""
+    """As the first value is recorded."""
     monkeypatch.setattr("anylocal._engine.budget.available", lambda: 5000)
     with pytest.warns(LimitWarning, match="GiB on cpu"), capture(walk, "total", keep=_Big) as cap:
         _walk_often(5)
     assert len(cap) == 2
+
+
+def test_what_is_available_is_read_once_and_not_before_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as a third of a scope."""
+    read: list[int] = []
+    monkeypatch.setattr("anylocal._engine.budget.available", lambda: read.append(1) or 2**40)
+    with capture(walk, "total") as cap:
+        assert not read
+        _walk_often(300)
+    assert (len(cap), read) == (300, [1])
 
 
 @pytest.mark.parametrize(
