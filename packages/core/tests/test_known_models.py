@@ -35,8 +35,8 @@ class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.activation: Callable[[Tensor], Tensor] | None = None
+        self.sizes: object = [2, 2]
         self.linear = nn.Linear(2, 2)
-        self.register_module("free", None)
 
     def forward(self, x: Tensor) -> Tensor:
         out = scale(x)
@@ -63,6 +63,7 @@ class Model(Base):
         super().__init__()
         self.first = Layer()
         self.second = nn.Sequential(Layer(), Layer())
+        self.register_module("free", None)
 
     def forward(self, x: Tensor) -> Tensor:
         both: Tensor = self.second(self.first(x))
@@ -298,7 +299,11 @@ def put_function_instead(_: pytest.MonkeyPatch, model: Model) -> None:
 
 
 def fill_free_place(_: pytest.MonkeyPatch, model: Model) -> None:
-    model.first.free = OtherLayer()
+    model.free = OtherLayer()
+
+
+def put_function_in_place_of_list(_: pytest.MonkeyPatch, model: Model) -> None:
+    model.first.sizes = shift
 
 
 CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch, Model], None], str]] = {
@@ -313,6 +318,7 @@ CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch, Model], None], str]] = {
     "a part of a layer of torch's": (add_to_layer_of_torch, "of_other_layer"),
     "a forward of a layer of torch's": (put_forward_onto_layer_of_torch, "of_changed_forward"),
     "another attribute, of as many": (put_function_instead, "shifted"),
+    "an attribute that was a list": (put_function_in_place_of_list, "shifted"),
     "a place that was free": (fill_free_place, "of_other_layer"),
 }
 
