@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import _maps
+import _scopes
 from _maps import CASES, PEERS, WAYS, Case, Way
 from _report import facts, made, table, write
 from _turns import Failure, Worker
@@ -44,6 +45,11 @@ STARTING: Final = 3
 SPREAD: Final = (
     "Ratios are medians, with quartiles in parentheses. The peers are the newest versions that could be installed into"
     " an environment of their own, which shares torch, timm and transformers with the others."
+)
+HOW_OPENED: Final = (
+    "CPU time in ms of a scope on a model seen before in which nothing runs, as around each forward pass: medians of"
+    f" {_scopes.OPENINGS} openings in turns, with quartiles in parentheses. Free memory, on which the limit depends, is"
+    " read as the first value is recorded, and not included."
 )
 HEAD: Final = (
     "method",
@@ -196,6 +202,35 @@ def wide(quartiles: list[float]) -> str:
     return f"{middle:.3f} ({low:.3f} … {high:.3f})"
 
 
+def measure_scopes() -> dict[str, list[float]]:
+    """Return how long scopes take to open and close, as a process of their own tells."""
+    worker = Worker(sys.executable, _scopes.__file__)
+    told = worker.answer()
+    worker.stop()
+    return told
+
+
+def scopes(told: dict[str, list[float]]) -> str:
+    """Return the section about opening and closing a scope."""
+    rows, verdicts = [], []
+    for name, title in _scopes.TITLES.items():
+        row, most = [title], _scopes.GOALS_MS[name]
+        for door, how in _scopes.DOORS.items():
+            low, middle, high = told[f"{name} {door}"]
+            row.append(f"{middle:.2f} ({low:.2f} … {high:.2f})")
+            verdict = met(yes=middle <= most).strip("*")
+            verdicts.append(f"{title}, {how}, at most {most} ms: {middle:.2f}, **{verdict}**")
+        rows.append(row)
+    return "\n\n".join(
+        [
+            "## Opening and closing a scope",
+            HOW_OPENED,
+            table(("model", *_scopes.DOORS.values()), rows),
+            f"Goals: {'; '.join(verdicts)}.",
+        ]
+    )
+
+
 def notes() -> str:
     """Return what each way computes."""
     return "\n".join(f"- {way.title} ({'fused' if way.fused else 'unfused'}): {way.note}" for way in WAYS.values())
@@ -209,12 +244,15 @@ def versions(numbers: dict[str, dict[str, dict[str, Any]]]) -> dict[str, str]:
     return found
 
 
-def page(numbers: dict[str, dict[str, dict[str, Any]]], described: dict[str, str]) -> str:
+def page(
+    numbers: dict[str, dict[str, dict[str, Any]]], opened: dict[str, list[float]], described: dict[str, str]
+) -> str:
     """Return the page."""
     paragraphs = [
         "# All maps of a model, by every method",
         (__doc__ or "").split("\n", 1)[1].strip(),
         *(section(CASES[name], found) for name, found in numbers.items()),
+        scopes(opened),
         "## Goals",
         goals(numbers),
         reading_goals(numbers),
@@ -232,7 +270,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", metavar="PYTHON", default=sys.executable, help="a Python that has the peers")
     parser.add_argument("--case", choices=CASES, help="measure one, and print its tables instead of writing the page")
+    parser.add_argument("--scopes", action="store_true", help="only open and close scopes, and print their table")
     options, _ = parser.parse_known_args()
+    if options.scopes:
+        print(scopes(measure_scopes()))
+        return
     numbers = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in [options.case] if options.case else CASES:
@@ -242,7 +284,8 @@ def main() -> None:
         print(section(CASES[options.case], numbers[options.case]), goals(numbers), reading_goals(numbers), sep="\n\n")
         return
     described = made("maps", ["torch", "timm", "transformers"]) | versions(numbers)
-    write("maps", page(numbers, described), {"made": described, "numbers": numbers})
+    opened = measure_scopes()
+    write("maps", page(numbers, opened, described), {"made": described, "numbers": numbers, "scopes": opened})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Any
+import shutil
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,8 +13,12 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # torch may not be there
 
 from anylocal._readout import one_door, registry  # noqa: E402  # as above
+from anylocal._readout.library import entry_points  # noqa: E402  # as above
 from anylocal.attention import Axis, Patches, Tokens, capture_attention  # noqa: E402  # as above
 from anylocal.errors import DependencyError, TargetError  # noqa: E402  # as above
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def timm_model() -> nn.Module:
@@ -75,6 +80,23 @@ def test_a_model_of_torchvision_has_patches() -> None:
     models = pytest.importorskip("torchvision").models
     model = models.VisionTransformer(32, 16, 1, 2, 8, 8).eval()
     assert run(model, IMAGE)[0].keys == Patches(grid=(2, 2), prefix=("cls",), image_size=(32, 32))
+
+
+def test_an_adapter_is_found_as_soon_as_it_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And no longer once it is gone, though what is installed is read once."""
+    (tmp_path / "unrelated").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "zoo" not in entry_points()
+    installed = tmp_path / "zoo_adapter-1.dist-info"
+    installed.mkdir()
+    (installed / "entry_points.txt").write_text("[anylocal.adapters]\nzoo = zoo_adapter\n", "utf-8")
+    (installed / "METADATA").write_text("Name: zoo-adapter\nVersion: 1\n", "utf-8")
+    assert entry_points()["zoo"].module == "zoo_adapter"
+    with monkeypatch.context() as context:
+        context.setattr(importlib.metadata, "entry_points", None)
+        assert "zoo" in entry_points()
+    shutil.rmtree(installed)
+    assert "zoo" not in entry_points()
 
 
 def test_the_library_of_most_submodules_decides_for_a_model_of_ones_own() -> None:

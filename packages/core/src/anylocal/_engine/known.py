@@ -209,8 +209,8 @@ def remember(model: Any, label: str, named: Sequence[tuple[str, Any]], matches: 
 def may_be_remembered(modules: Sequence[Any], matches: Iterable[Match]) -> bool:
     """Return whether a change in modules and functions would be seen.
 
-    A model may hide some of its parts. Functions that a module itself holds may hold the model in turn. Those for other types of a `singledispatch` come
-    without a trace.
+    A model may hide some of its parts. Functions that a module itself holds may hold the model in turn. Those for
+    other types of a `singledispatch` come without a trace.
     """
     numbers = {id(None), *map(id, modules)}
     return (

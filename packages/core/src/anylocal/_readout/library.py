@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +25,24 @@ DISTRIBUTIONS: Final = {"timm": "anylocal-vit", "transformers": "anylocal-bert"}
 
 def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     """Return where the adapters are, by the library that each reads; nothing is imported."""
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=_GROUP)}
+    global _found  # noqa: PLW0603  # scopes are opened by the thousand, and each look-up reads a file of each package
+    places = tuple(sys.path)
+    # What is installed or removed changes its folder.
+    stamp = places, tuple(map(_changed, places))
+    if _found is None or _found[0] != stamp:
+        _found = stamp, {entry.name: entry for entry in importlib.metadata.entry_points(group=_GROUP)}
+    return _found[1].copy()
+
+
+_found: tuple[object, dict[str, importlib.metadata.EntryPoint]] | None = None
+
+
+def _changed(path: str) -> int | None:
+    """Return when a folder was changed last; None where there is none."""
+    try:
+        return os.stat(path or ".").st_mtime_ns  # noqa: PTH116  # pathlib takes longer than the rest
+    except OSError:
+        return None
 
 
 @functools.cache
