@@ -36,7 +36,7 @@ def model(name: str) -> tuple[Any, str]:
     from transformers import BertConfig, BertModel
 
     if name.startswith("vit"):
-        deep = {"depth": DEEP, "embed_dim": NARROW, "num_heads": 3}
+        deep: dict[str, Any] = {"depth": DEEP, "embed_dim": NARROW, "num_heads": 3}
         made = timm.create_model("vit_small_patch16_224", **deep) if name.endswith("deep") else vit(fused=True)
         return made.eval(), "attn"
     settings: dict[str, Any] = {

@@ -120,7 +120,7 @@ def test_a_wrapped_model_is_known_by_what_it_wraps() -> None:
 
 def test_without_an_adapter_positions_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's own layers need none."""
-    monkeypatch.setattr(one_door, "entry_points", dict)
+    monkeypatch.setattr(one_door, "entry_points", lambda **_: {})
     maps = run(nn.TransformerEncoderLayer(4, 2, batch_first=True).eval(), torch.zeros(1, 3, 4))
     assert (maps[0].shape, type(maps[0].keys)) == ((1, 2, 3, 3), Axis)
 
@@ -128,7 +128,7 @@ def test_without_an_adapter_positions_are_counted(monkeypatch: pytest.MonkeyPatc
 def test_a_model_whose_adapter_is_missing_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message gives the command."""
     model = timm_model()
-    monkeypatch.setattr(one_door, "entry_points", dict)
+    monkeypatch.setattr(one_door, "entry_points", lambda **_: {})
     with pytest.raises(DependencyError, match="VisionTransformer is a model of timm, which anylocal-vit reads: pip"):
         capture_attention(model)
 

@@ -417,7 +417,12 @@ def test_the_default_limit_is_half_of_what_is_available(monkeypatch: pytest.Monk
 def test_what_is_available_is_read_once_and_not_before_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes as long as a third of a scope."""
     read: list[int] = []
-    monkeypatch.setattr("anylocal._engine.budget.available", lambda: read.append(1) or 2**40)
+
+    def available() -> int:
+        read.append(1)
+        return 2**40
+
+    monkeypatch.setattr("anylocal._engine.budget.available", available)
     with capture(walk, "total") as cap:
         assert not read
         _walk_often(300)

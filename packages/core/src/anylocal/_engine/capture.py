@@ -304,9 +304,9 @@ def capture(
         Only these submodules of a model: an `fnmatch` pattern, or a function of name and module.
     limit : int, str or None, default "auto"
         Stop recording, and warn once, when values hold this much: bytes, or text such as ``"2GiB"``. By default half of
-        the memory available now, and 100,000 calls; None for no limit. Tensors, arrays, bytes, texts, Pillow's images
-        and built-in containers of them are counted, the first items of a long container for all of it; of other objects
-        only themselves, without what their attributes hold.
+        the memory that is available as the first value is recorded, and 100,000 calls; None for no limit. Tensors,
+        arrays, bytes, texts, Pillow's images and built-in containers of them are counted, the first items of a long
+        container for all of it; of other objects only themselves, without what their attributes hold.
     edit : mapping of str or Assignment to callable, optional
         For each name, a function of the value that is about to be assigned, which returns what is assigned instead.
         Arguments are edited at entry. Of a name that is assigned several times, `Assignment` says which are meant:

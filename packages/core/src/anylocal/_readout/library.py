@@ -14,7 +14,7 @@ from torch import nn
 from anylocal.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
 _GROUP: Final = "anylocal.adapters"
 """The entry points: each name is a library, each value the module that holds an `Adapter` called ``adapter``."""
@@ -23,18 +23,23 @@ DISTRIBUTIONS: Final = {"timm": "anylocal-vit", "transformers": "anylocal-bert"}
 """The adapters that a message can name, also when they are not installed."""
 
 
-def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    """Return where the adapters are, by the library that each reads; nothing is imported."""
+def entry_points(*, as_before: bool = False) -> Mapping[str, importlib.metadata.EntryPoint]:
+    """Return where the adapters are, by the library that each reads; nothing is imported.
+
+    `as_before` does not ask whether others were installed since.
+    """
     global _found  # noqa: PLW0603  # scopes are opened by the thousand, and each look-up reads a file of each package
+    if as_before and _found is not None:
+        return _found[1]
     places = tuple(sys.path)
     # What is installed or removed changes its folder.
     stamp = places, tuple(map(_changed, places))
     if _found is None or _found[0] != stamp:
         _found = stamp, {entry.name: entry for entry in importlib.metadata.entry_points(group=_GROUP)}
-    return _found[1].copy()
+    return _found[1]
 
 
-_found: tuple[object, dict[str, importlib.metadata.EntryPoint]] | None = None
+_found: tuple[object, Mapping[str, importlib.metadata.EntryPoint]] | None = None
 
 
 def _changed(path: str) -> int | None:

@@ -13,6 +13,8 @@ from anylocal._readout.registry import load
 from anylocal.errors import DependencyError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from anylocal._engine.calls import Call
     from anylocal._readout.scope import AttentionCapture
 
@@ -86,9 +88,11 @@ def adapter_for(model: object) -> Adapter:
     DependencyError
         If the adapter for the model's library is not installed.
     """
-    installed = entry_points()
-    # What is no model is refused by whichever adapter captures it.
-    library = library_of(model, {*installed, *DISTRIBUTIONS}) if isinstance(model, nn.Module) else None
+    installed = entry_points(as_before=True)
+    library = _library_of(model, installed)
+    if library not in installed:
+        installed = entry_points()
+        library = _library_of(model, installed)
     if library is not None and library not in installed:
         distribution = DISTRIBUTIONS[library]
         msg = (
@@ -101,3 +105,8 @@ def adapter_for(model: object) -> Adapter:
         preferred = ("timm", "transformers") if has_convolutions else ("transformers", "timm")
         library = next((name for name in preferred if name in installed), None)
     return _TorchAdapter() if library is None else load(installed[library])
+
+
+def _library_of(model: object, installed: Iterable[str]) -> str | None:
+    # What is no model is refused by whichever adapter captures it.
+    return library_of(model, {*installed, *DISTRIBUTIONS}) if isinstance(model, nn.Module) else None
