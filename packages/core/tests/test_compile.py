@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from anylocal import Assignment, Capture, capture
+from anylocal._engine import dynamo as anylocal_dynamo
 from anylocal._engine.dynamo import LinkedRecord, collect, top
 from anylocal.errors import LimitWarning, UnsupportedError
 
@@ -424,6 +425,36 @@ def test_a_forward_that_is_recomputed_is_recorded_once(way: str, x: Tensor, *, r
         run(x).sum().backward()
     assert len(cap) == 6
     assert cap.counts == {"started": 6, "finished": 6, "unfinished": 0}
+
+
+def test_a_recomputation_that_stops_early_is_no_call_that_raised(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpointing leaves it by an exception, as soon as it has what it needs."""
+    monkeypatch.setattr(anylocal_dynamo, "is_used", lambda: False)
+    model = Checkpointed(3)
+    with capture(model, "attn") as cap:
+        model(x.requires_grad_()).sum().backward()
+    assert cap.counts == {"started": 3, "finished": 3, "unfinished": 0}
+
+
+def test_a_graph_goes_on_after_a_break_in_a_captured_function() -> None:
+    """A compiler does not continue inside of an exception region, so that there is none."""
+    graphs = []
+
+    def note(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    def broken(x: Tensor) -> Tensor:
+        y = x + 1
+        torch._dynamo.graph_break()
+        z = y * 2
+        return z
+
+    run = torch.compile(broken, backend=note)
+    with capture(broken, "y", "z") as cap:
+        run(torch.ones(2))
+    assert len(graphs) == 2
+    assert (cap["y"][0].tolist(), cap["z"][0].tolist()) == ([2, 2], [4, 4])
 
 
 def test_what_a_backward_pass_runs_for_the_first_time_is_recorded() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from anylocal import Capture, capture
-from anylocal._engine import tensors
+from anylocal._engine import dynamo, tensors
 from anylocal._engine.functions import local_names
 
 from . import oracle
@@ -31,10 +31,15 @@ runs = pytest.mark.parametrize(
 Drive = Callable[[Any], Any]
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["checked", "held"])
-def _how_unbound_names_are_told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways in which a name may turn out to be unbound, whether or not torch was imported by other tests."""
-    monkeypatch.setattr(tensors, "is_loaded", lambda: request.param)
+@pytest.fixture(
+    autouse=True,
+    params=[(False, False), (True, False), (True, True)],
+    ids=["checked", "held", "held, beside a compiler"],
+)
+def _how_code_is_rewritten(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do it in each way: how a name turns out to be unbound, and a call to have started."""
+    monkeypatch.setattr(tensors, "is_loaded", lambda: request.param[0])
+    monkeypatch.setattr(dynamo, "is_used", lambda: request.param[1])
 
 
 @contextmanager

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 _builtins_of: Final = attrgetter("__builtins__")
 _numbers: Final = itertools.count(1)
 
-_SUSPENDED: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+# By the identity of a function's own code: whether each call is to be told of as it starts.
+_told: Final[dict[int, bool]] = {}
 
 # By the identity of a function: its rewritings for the next capture, which most often asks for the same.
 _kept: Final[dict[int, _Kept]] = {}
@@ -119,9 +120,8 @@ class _Patched:
 
     def _rewriting(self, subscriptions: list[Subscription]) -> types.CodeType:
         spec = reduce(or_, (s.spec for s in subscriptions))
-        # A generator may never end. A compiler continues no graph inside an exception region.
-        starts = any(s.hears_starts for s in subscriptions) or bool(self.own.co_flags & _SUSPENDED)
-        starts = starts or dynamo.is_used()
+        # A compiler continues no graph inside of an exception region.
+        starts = any(s.hears_starts for s in subscriptions) or dynamo.is_used() or _must_tell_starts(self.own)
         # Only where compilers may trace the code is it better that names hold a value from the start.
         key = spec, tensors.is_loaded(), starts
         if key not in self._rewritings:
@@ -146,6 +146,17 @@ class _Patched:
         kept = rewritings if len(rewritings) <= _MOST_KEPT else dict(list(rewritings.items())[-_MOST_KEPT:])
         self._kept.own, self._kept.rewritings = self.own, kept
         return [rewritings[key][1] for key in _held(rewritings, _ALONE)]
+
+
+def _must_tell_starts(own: types.CodeType) -> bool:
+    told = _told.get(id(own))
+    if told is None:
+        # As above.
+        from anylocal._engine.rewrite import must_tell_starts
+
+        told = _told[id(own)] = must_tell_starts(own)
+        weakref.finalize(own, _told.pop, id(own), None).atexit = False
+    return told
 
 
 def _name_of_recorder(function: types.FunctionType) -> str:

@@ -2,7 +2,7 @@
 
 from anylocal._engine.rewrite.callees import callee_names
 from anylocal._engine.rewrite.flow import Flow, may_be_unbound
-from anylocal._engine.rewrite.inject import owner_name
+from anylocal._engine.rewrite.inject import must_tell_starts, owner_name
 from anylocal._engine.rewrite.parse import argument_names
 from anylocal._engine.rewrite.template import rewrite
 from anylocal._engine.spec import RECORDER, UNBOUND, Assignment, CaptureSpec
@@ -16,6 +16,7 @@ __all__ = [
     "argument_names",
     "callee_names",
     "may_be_unbound",
+    "must_tell_starts",
     "owner_name",
     "rewrite",
 ]

@@ -149,8 +149,7 @@ class Flow:
 
     def deletes(self, name: str) -> bool:
         """Return whether the function, or one inside it, deletes the name."""
-        own = (e for e in self.elements if isinstance(e, Instr) and e.name in DELETES)
-        return any(variable(e) == name for e in own) or _deletes_free(self.code, name)
+        return deletes(self.code, name)
 
     def assigned(self) -> tuple[str, ...]:
         """Return the names that the function binds: its arguments, then the others as they are first assigned.
@@ -250,12 +249,11 @@ def may_be_unbound(code: types.CodeType, names: tuple[str, ...]) -> frozenset[st
     )
 
 
-def _deletes_free(code: types.CodeType, name: str) -> bool:
+def deletes(code: types.CodeType, name: str) -> bool:
+    """Return whether a function, or one inside it, deletes a name."""
     inside = [c for c in code.co_consts if isinstance(c, types.CodeType) and name in c.co_freevars]
-    return any(
-        any(i.opname in DELETES and i.argval == name for i in dis.get_instructions(c)) or _deletes_free(c, name)
-        for c in inside
-    )
+    here = any(i.opname in DELETES and i.argval == name for i in dis.get_instructions(code))
+    return here or any(deletes(c, name) for c in inside)
 
 
 def _cells(code: types.CodeType, elements: Sequence[Element]) -> dict[str, CellVar | FreeVar]:

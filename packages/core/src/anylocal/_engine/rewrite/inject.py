@@ -37,7 +37,7 @@ from bytecode.instr import InstrArg, InstrLocation, TryBegin, TryEnd
 
 from anylocal._engine.python import CALLS_ARE_PRECALLED, LOADS_OF_UNBOUND_CRASH, NULL_IS_BELOW
 from anylocal._engine.rewrite.callees import callees, pushes_null
-from anylocal._engine.rewrite.flow import Flow
+from anylocal._engine.rewrite.flow import Flow, deletes
 from anylocal._engine.rewrite.opcodes import ATTRIBUTES, NAMED, RETURNS, STORES
 from anylocal._engine.rewrite.parse import Element, argument_names, start_of, variable
 from anylocal._engine.spec import UNBOUND, CaptureSpec
@@ -64,6 +64,19 @@ def owner_name(code: types.CodeType) -> str | None:
     if "module" in names and positional[:1] not in {("self",), ("cls",)}:
         return "module"
     return positional[0] if positional else None
+
+
+# CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR.
+_SUSPENDED: Final = 0x20 | 0x80 | 0x200
+
+
+def must_tell_starts(code: types.CodeType) -> bool:
+    """Return whether each call of a function is to be told of as it starts, even if it could be at its end.
+
+    A generator may never end; and of a function that deletes its owner, nothing tells at its end whose call it was.
+    """
+    owner = owner_name(code)
+    return bool(code.co_flags & _SUSPENDED) or (owner is not None and deletes(code, owner))
 
 
 class Injector:
@@ -162,9 +175,10 @@ class Injector:
         """Tell of a call that raises, and raise on: the place of the instruction and the exception are on the stack."""
         self._here = NOWHERE
         yield self._on_raise
-        owner: list[Element] = self._constant(None)
+        # Bound, as functions that delete it tell of their starts; comprehensions put it back before they raise.
+        owner = self._constant(None)
         if self.owner is not None:
-            owner = list(self._or_unbound(self._variable_op("LOAD", self.owner, checked=True), depth=4))
+            owner = [self._variable_op("LOAD", self.owner)]
         yield from self._call(f"raised_{NUMBER}", [owner])
         yield Instr("POP_TOP", location=self._here)
         yield Instr("RERAISE", 1, location=self._here)
