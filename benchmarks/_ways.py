@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import time
 import types
 from dataclasses import dataclass
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -55,9 +57,37 @@ def forward_by_three_hands(_: Any, x: torch.Tensor) -> torch.Tensor:
     return attn
 
 
-def module(function: Any = forward, decorate: Callable[[Any], Any] = lambda function: function) -> Any:
+# What rewritten code may call, as a user could have written it; the names are those of `designed`.
+
+
+def forward_told(_: Any, x: torch.Tensor) -> torch.Tensor:
+    q = x
+    k = x
+    attn = q * k
+    recorder.returned(0, _, attn)  # type: ignore[name-defined]  # noqa: F821
+    return attn
+
+
+def forward_started(_: Any, x: torch.Tensor) -> torch.Tensor:
+    recorder.started()  # type: ignore[name-defined]  # noqa: F821
+    q = x
+    k = x
+    attn = q * k
+    recorder.returned(0, _, attn)  # type: ignore[name-defined]  # noqa: F821
+    return attn
+
+
+def forward_appended(_: Any, x: torch.Tensor) -> torch.Tensor:
+    q = x
+    k = x
+    attn = q * k
+    recorder.returned((0, _, recorder.detach(attn)))  # type: ignore[name-defined]  # noqa: F821
+    return attn
+
+
+def module(function: Any = forward, decorate: Callable[[Any], Any] = lambda function: function, **names: object) -> Any:
     """Return a module of its own class, whose code has not been specialized by calls of other modules."""
-    own = types.FunctionType(function.__code__.replace(), globals(), "forward")
+    own = types.FunctionType(function.__code__.replace(), {**globals(), **names}, "forward")
     own.__qualname__ = "Small.forward"
     small = type("Small", (nn.Module,), {"forward": decorate(own)})()
     # Sets an attribute, as happens to every module in use: from then on the module has a materialized `__dict__`,
@@ -190,6 +220,48 @@ def of_anylocal() -> Iterator[Variant]:
     yield Variant("get_local", model, get_local.clear, lambda: len(get_local.cache["Small.forward"]), 1)
 
 
+def of_designs() -> Iterator[Variant]:
+    """Yield ways that rewritten code could go, of which anylocal's is one."""
+    from anylocal import capture
+    from anylocal._engine import dynamo
+
+    yield from limits()
+    cache_of: dict[str, list[Any]] = {}
+
+    def designed(name: str, function: Any, returned: Callable[[list[Any]], Any], each: int) -> Variant:
+        kept: list[Any] = []
+        cache_of[name] = kept
+        recorder = types.SimpleNamespace(
+            returned=returned(kept), started=itertools.count().__next__, detach=torch.Tensor.detach
+        )
+        made = module(function, recorder=recorder)
+        return Variant(name, made, kept.clear, lambda: len(kept) // each, 1)
+
+    def bare(kept: list[Any]) -> Any:
+        def returned(_line: int, _owner: Any, value: torch.Tensor) -> None:
+            kept.append(value.detach())
+
+        return returned
+
+    def full(kept: list[Any]) -> Any:
+        def returned(line: int, owner: Any, value: torch.Tensor) -> None:
+            value = value.detach()
+            kept.extend((None, line, owner, get_ident(), value, value._version))
+
+        return returned
+
+    yield designed("design_append", forward_appended, lambda kept: kept.append, 1)
+    yield designed("design_bare", forward_told, bare, 1)
+    yield designed("design_full", forward_told, full, 6)
+    yield designed("design_counted", forward_started, full, 6)
+    for name, used in (("design_raised", False), ("design_entered", True)):
+        model = module()
+        before, dynamo.is_used = dynamo.is_used, lambda used=used: used  # type: ignore[misc]  # for this one alone
+        scope = capture(model, "attn").open()
+        dynamo.is_used = before
+        yield Variant(name, model, scope.clear, lambda scope=scope: len(scope["attn"]), 1)  # type: ignore[misc]  # as above
+
+
 def of_python() -> Iterator[Variant]:
     """Yield Python's own tracers; a profiler slows down everything else, so it is on in its own batches only."""
     yield from limits()
@@ -273,6 +345,7 @@ def of_nnsight() -> Iterator[Variant]:
 
 GROUPS: Final[dict[str, Callable[[], Iterator[Variant]]]] = {
     "anylocal": of_anylocal,
+    "designs": of_designs,
     "Python": of_python,
     "AnyCapture": of_anycapture,
     "nnsight": of_nnsight,

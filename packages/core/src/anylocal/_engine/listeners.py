@@ -59,10 +59,21 @@ def _on_noted_start(subscription: Subscription) -> OnStart:
 
 
 def _on_counted_start(subscription: Subscription) -> OnStart:
-    tracing = dynamo.tracing
+    tracing, graph_task = dynamo.tracing, tensors.task_function()
+    log, matches, counter = subscription.log, subscription.matches, subscription.log.starts.counter
+    may_be_quick = subscription.records and log.thread is None
 
     def start(owner: Any) -> None:
-        if not tracing():
+        if tracing():
+            return
+        try:
+            is_quick = may_be_quick and log.room > 0 and graph_task() == NO_TASK and (matches is None or matches(owner))
+        except Exception:  # noqa: BLE001  # an object of the user's, whose `__hash__` or `__eq__` may raise
+            is_quick = False
+        if is_quick:
+            subscription.called = True
+            next(counter)
+        else:
             subscription.start(owner)
 
     return start
