@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -124,6 +125,24 @@ def test_a_capture_that_opens_meanwhile_changes_no_counts() -> None:
             all_of(divide, (1, 0))
         all_of(divide, (1, 0))
     assert cap.counts == {"started": 6, "finished": 3, "unfinished": 3}
+
+
+def test_a_full_stack_raises_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a line of the function's own, though there is no room for a call of the recorder."""
+    monkeypatch.setattr(dynamo, "is_used", lambda: False)
+
+    def deep(n: int) -> int:
+        m = n + 1
+        return deep(m)
+
+    with (
+        pytest.warns(NothingRecordedWarning),
+        capture(deep, "m"),
+        pytest.raises(RecursionError) as raised,
+    ):
+        deep(0)
+    lines = [line for _, line in traceback.walk_tb(raised.value.__traceback__)]
+    assert None not in lines
 
 
 def test_common_values_take_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:

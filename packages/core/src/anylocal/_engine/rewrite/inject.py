@@ -172,16 +172,26 @@ class Injector:
                 yield Instr("POP_TOP", location=self._here)
 
     def _raise(self) -> Iterator[Element]:
-        """Tell of a call that raises, and raise on: the place of the instruction and the exception are on the stack."""
+        """Tell of a call that raises, and raise on: the place of the instruction and the exception are on the stack.
+
+        If the telling raises, as it does where the stack is full, the exception is still the function's own.
+        """
         self._here = NOWHERE
+        failed, told = Label(), Label()
+        region = TryBegin(failed, push_lasti=False, stack_depth=2)
         yield self._on_raise
+        yield region
         # Bound, as functions that delete it tell of their starts; comprehensions put it back before they raise.
         owner = self._constant(None)
         if self.owner is not None:
             owner = [self._variable_op("LOAD", self.owner)]
         yield from self._call(f"raised_{NUMBER}", [owner])
+        yield TryEnd(region)
+        # What was returned; or, from the handler, what was raised.
+        yield told
         yield Instr("POP_TOP", location=self._here)
         yield Instr("RERAISE", 1, location=self._here)
+        self._handlers += [failed, Instr("JUMP_BACKWARD_NO_INTERRUPT", told, location=self._here)]
 
     def _return(self, index: int, instr: Instr) -> Iterator[Element]:
         depth = 1 if instr.name == "RETURN_VALUE" else 0
