@@ -457,6 +457,21 @@ def test_a_graph_goes_on_after_a_break_in_a_captured_function() -> None:
     assert (cap["y"][0].tolist(), cap["z"][0].tolist()) == ([2, 2], [4, 4])
 
 
+def test_values_are_right_where_a_graph_ends_at_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the compiler came after the capture, whose handler it cannot continue in."""
+    monkeypatch.setattr(anylocal_dynamo, "is_used", lambda: False)
+
+    def broken(x: Tensor) -> Tensor:
+        y = x + 1
+        torch._dynamo.graph_break()
+        z = y * 2
+        return z
+
+    with capture(broken, "y", "z") as cap:
+        torch.compile(broken, backend="eager")(torch.ones(2))
+    assert (cap["y"][0].tolist(), cap["z"][0].tolist()) == ([2, 2], [4, 4])
+
+
 def test_what_a_backward_pass_runs_for_the_first_time_is_recorded() -> None:
     """A custom function's own backward."""
 

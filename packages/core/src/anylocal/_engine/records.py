@@ -161,7 +161,8 @@ class Log:
     def counts(self) -> tuple[int, int]:
         """Return how many calls have started, and how many of them have returned."""
         dynamo.collect()
-        headers = [self.raw[place] for place in _places(self.raw)]
+        raw = self.raw.copy()
+        headers = [raw[place] for place in _places(raw)]
         started = sum(header.kind == "entered" or not header.is_start_counted for header in headers)
         finished = sum(header.kind == "returned" for header in headers)
         return started + self.starts.read(), finished + self.ends.read()
