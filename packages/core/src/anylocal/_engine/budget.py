@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_OBJECTS: Final = 100_000
 # How many records may come between two checks; a prime number, so that records that take turns are all checked.
-MOST_AHEAD: Final = 251
+MOST_AHEAD: Final = 127
 
 _UNITS: Final = {"": 1, "B": 1} | {
     f"{prefix}{infix}B": base**power

@@ -183,7 +183,7 @@ def _join(record: Record, held: list[Record]) -> list[Record]:
 
     Each function that it called makes a record of its own, unless what was recorded of all of them is gathered.
     """
-    gathered, results = record.request.gathered, record.request.spec.keys
+    gathered, results = record.request.gathered, frozenset(record.request.spec.keys)
     apart = [each for each in held if each.kind == "called" and gathered.isdisjoint(each.names)]
     rest = [each for each in held if each.kind != "called" or not gathered.isdisjoint(each.names)]
     others = [each for each in rest if results.isdisjoint(each.names)]

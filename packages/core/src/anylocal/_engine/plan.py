@@ -143,8 +143,9 @@ class Plan:
         for name in self.spec.assigned | self.spec.given:
             takers = [on_assignment(s, name) for s in served if name in s.spec.assigned | s.spec.given]
             self._set("assigned", _each(takers), name)
-        for key in self.spec.keys:
-            self._set("resulted", _each([on_assignment(s, key) for s in served if key in s.spec.keys]), key)
+        for place_of_key, key in enumerate(self.spec.keys):
+            takers = [on_assignment(s, key) for s in served if key in s.spec.keys]
+            self._set("resulted", _each(takers), str(place_of_key))
         if self.spec.edited:
             self._set("edited", _chain([on_edit(s) for s in served if s.spec.edited]))
         if self.spec.called:

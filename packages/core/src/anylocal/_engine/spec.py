@@ -160,9 +160,9 @@ class CaptureSpec(NamedTuple):
         return bool(self.returned or self.assigned or self.resulted or self.given or self.called)
 
     @property
-    def keys(self) -> frozenset[str]:
-        """The names under which `resulted` assignments are recorded."""
-        return frozenset(result.key for result in self.resulted)
+    def keys(self) -> tuple[str, ...]:
+        """The names under which `resulted` assignments are recorded, in alphabetical order."""
+        return tuple(sorted({result.key for result in self.resulted}))
 
     def covers(self, other: CaptureSpec) -> bool:
         """Return whether code that serves this spec serves the other too."""

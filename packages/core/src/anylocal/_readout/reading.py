@@ -57,7 +57,7 @@ class Reading:
     @property
     def softmaxes(self) -> frozenset[str]:
         """The names that are recorded at their assignments."""
-        return self.spec.keys
+        return frozenset(self.spec.keys)
 
     @property
     def joined(self) -> frozenset[str]:

@@ -6,13 +6,14 @@ In Python, the injected calls read::
     __anylocal__.raised_17(self)                          # where an exception leaves it
     __anylocal__.returned_17(42, self, attn, q)           # before each return, the value returned still on the stack
     __anylocal__.assigned_17_attn(41, self, attn)         # after an assignment, and at the start, if requested
-    __anylocal__.resulted_17_attn(41, self, attn)         # after attn = softmax(…), if requested
+    __anylocal__.resulted_17_0(41, self, attn)            # after attn = softmax(…), if requested
     attn = __anylocal__.edited_17(41, "attn", self, …)    # on the value about to be assigned, if requested
     __anylocal__.called_17(41, "F.f", self, F.f)(x)       # in place of F.f(x), if requested
 
-17 is the number of this rewriting, and 42 the line. Constants are
-plain (the pool of a traced function must hold nothing else), and the recorder is reached through one name in the
-builtins, so that the module of the function stays as it was. If that has a global of the name, another one is taken.
+17 is the number of this rewriting, 42 the line, and 0 the place of a key among all: dynamo requires names that Python
+could have. Constants are plain (the pool of a traced function must hold nothing else), and the recorder is reached
+through one name in the builtins, so that the module of the function stays as it was. If that has a global of the name,
+another one is taken.
 
 A name that is certainly bound at a return is loaded as it is. One that may be unbound there is loaded with a check,
 in an exception region of its own, whose handler (after the last instruction) puts `UNBOUND` in its place. Regions
@@ -209,7 +210,8 @@ class Injector:
             yield from self._replace("edited", name, index)
         methods = [f"assigned_{NUMBER}_{name}"] if name in self.spec.assigned else []
         results = sorted(result for result in self.spec.resulted if result.name == name)
-        methods += [f"resulted_{NUMBER}_{r.key}" for r in results if self._is_value_of(instr, r.uses)]
+        keys = [self.spec.keys.index(result.key) for result in results if self._is_value_of(instr, result.uses)]
+        methods += [f"resulted_{NUMBER}_{key}" for key in keys]
         self.loaded.clear()
         if methods:
             yield Instr("COPY", 1, location=self._here)
