@@ -336,11 +336,10 @@ def _record_of_tensors(subscription: Subscription, tensor_type: type[Any]) -> On
 
 def on_assignment(subscription: Subscription, name: str) -> OnAssignment:
     """Return the listener for assignments of a name."""
-    names = (name,)
     if subscription.records and (quick := _on_value(subscription, "assigned", name, starts=True)):
         return quick
 
-    otherwise = _otherwise(subscription, "assigned", names, starts=True)
+    otherwise = _otherwise(subscription, "assigned", (name,), starts=True)
 
     def assign(line: int, owner: Any, value: Any) -> None:
         otherwise(line, owner, (value,))

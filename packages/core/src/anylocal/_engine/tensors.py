@@ -148,11 +148,14 @@ def storages(tensor: torch.Tensor) -> list[tuple[str, int, int]]:
         return []
 
 
-def storage(value: object) -> tuple[str, int, int] | None:
-    """Return the same of a tensor that has one storage, and is no subclass; None for any other value."""
-    if type(value) is not tensor_type() or value.is_sparse:  # type: ignore[attr-defined]  # a tensor
+def storage(value: Any) -> tuple[str, int, int] | None:
+    """Return device, address and size in bytes of a dense tensor's storage; None for any other value."""
+    if type(value) is not tensor_type():
         return None
-    return _storage(value)
+    try:
+        return _storage(value) if value.layout is from_torch("strided") else None
+    except Exception:  # noqa: BLE001  # as above
+        return None
 
 
 def _without_overrides() -> contextlib.AbstractContextManager[Any]:
