@@ -148,12 +148,13 @@ def storages(tensor: torch.Tensor) -> list[tuple[str, int, int]]:
         return []
 
 
-def storage(value: Any) -> tuple[str, int, int] | None:
+def storage(value: object) -> tuple[str, int, int] | None:
     """Return device, address and size in bytes of a dense tensor's storage; None for any other value."""
     if type(value) is not tensor_type():
         return None
+    tensor: Any = value
     try:
-        return _storage(value) if value.layout is from_torch("strided") else None
+        return _storage(tensor) if tensor.layout is from_torch("strided") else None
     except Exception:  # noqa: BLE001  # as above
         return None
 
