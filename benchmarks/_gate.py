@@ -24,7 +24,7 @@ BASELINE: Final = Path(__file__).with_name("gate.json")
 MOST: Final = 1.05
 # One takes as many instructions as many calls.
 CALLS_OF_A_SCOPE: Final = 16
-IMPORT: Final = "import anylocal"
+IMPORT: Final = "from anylocal import capture"
 SCOPE: Final = "opening and closing a capture"
 SOURCES: Final = Path(__file__).parent.parent / "packages" / "core" / "src"
 
@@ -76,8 +76,8 @@ def of_import(valgrind: str) -> float:
         env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         env |= {"PYTHONHASHSEED": "0", "PYTHONPYCACHEPREFIX": folder, "PYTHONPATH": str(SOURCES)}
         # Compiled before it is counted.
-        attempt(sys.executable, "-c", "import anylocal", env=env)
-        profiles = {code: Path(folder, f"profile{number}") for number, code in enumerate(("pass", "import anylocal"))}
+        attempt(sys.executable, "-c", IMPORT, env=env)
+        profiles = {code: Path(folder, f"profile{number}") for number, code in enumerate(("pass", IMPORT))}
         for code, profile in profiles.items():
             options = ("--tool=callgrind", f"--callgrind-out-file={profile}")
             attempt(valgrind, *options, sys.executable, "-c", code, env=env)

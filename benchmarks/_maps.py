@@ -81,15 +81,15 @@ class Case:
             return [block.attn for block in model.blocks]
         return [layer.attention.self for layer in model.encoder.layer]
 
-    def capture(self, model: Any) -> Any:
+    def capture(self, model: Any, **options: Any) -> Any:
         """Return our scope."""
         if self.family == "vit":
             from anylocal_vit import capture_attention
 
-            return capture_attention(model)
+            return capture_attention(model, **options)
         from anylocal_bert import capture_attention as capture_bert
 
-        return capture_bert(model)
+        return capture_bert(model, **options)
 
 
 def vit(*, fused: bool) -> Any:
@@ -167,6 +167,21 @@ def captured_rows(case: Case, model: Any, inputs: Inputs) -> Run:
     def run() -> tuple[Any, Any]:
         output, scope = capture()
         return output, [attention[:, :, 0] for attention in scope.maps]
+
+    return run
+
+
+def captured_reduced(case: Case, model: Any, inputs: Inputs) -> Run:
+    """Capture, and compute every map as the forward pass ends; query and key of each go."""
+    from anylocal.attention import AttentionMap
+
+    scope = case.capture(model, reduce=AttentionMap.tensor)
+    scope.open()
+
+    def run() -> tuple[Any, Any]:
+        scope.clear()
+        output = model(**inputs)
+        return output, [value for values in scope.maps.reduced.values() for value in values]
 
     return run
 
@@ -386,7 +401,12 @@ WAYS: Final = {
     "captured_read": Way(
         "**anylocal**, all maps read",
         captured_read,
-        "The fused forward pass, then every map as a complete tensor, all of them kept.",
+        "The fused forward pass, then every map as a complete tensor, all of them kept, and q and k as well.",
+    ),
+    "captured_reduced": Way(
+        "**anylocal**, all maps by `reduce=AttentionMap.tensor`",
+        captured_reduced,
+        "The same as the forward pass ends, without q and k: those of each map go as soon as it is computed.",
     ),
     "nnsight_operands": Way(
         "nnsight, `.source`, q and k of the kernel",

@@ -44,13 +44,30 @@ def test_importing_anylocal_leaves_slow_modules_alone(module: str) -> None:
     """They take longer than all of it, and are imported when they are needed; what starts Python may have them."""
     if module == "ast" and sys.version_info >= (3, 14):
         pytest.skip("typing itself imports it for a NamedTuple")
-    code = f"import sys\nbefore = {{*sys.modules}}\nimport anylocal\nprint({module!r} in {{*sys.modules}} - before)"
+    code = (
+        f"import sys\nbefore = {{*sys.modules}}\nfrom anylocal import *\nprint({module!r} in {{*sys.modules}} - before)"
+    )
     assert python(code) == "False"
+
+
+def test_the_engine_is_imported_with_the_first_name() -> None:
+    """A program that imports the library may never capture anything."""
+    code = (
+        "import sys\nimport anylocal\nengine = 'anylocal._engine.capture'\n"
+        "print(engine in sys.modules)\nanylocal.capture\nprint(engine in sys.modules)"
+    )
+    assert python(code).split("\n") == ["False", "True"]
+
+
+def test_a_name_that_is_not_there() -> None:
+    """It fails as in any module."""
+    code = "import anylocal\ntry:\n    anylocal.captures\nexcept AttributeError as error:\n    print(error)"
+    assert python(code) == "module 'anylocal' has no attribute 'captures'"
 
 
 def test_nothing_is_put_into_the_builtins_before_the_first_capture() -> None:
     """Importing has no effect on anything else."""
-    code = "import builtins\nbefore = set(vars(builtins))\nimport anylocal\nprint(set(vars(builtins)) - before)"
+    code = "import builtins\nbefore = set(vars(builtins))\nfrom anylocal import *\nprint(set(vars(builtins)) - before)"
     assert python(code) == "set()"
 
 

@@ -92,6 +92,18 @@ def test_the_operands_go_with_each_forward_pass(model: Model, batches: Tensor) -
             assert operands() == 0
 
 
+def test_the_operands_of_a_map_go_before_the_next_one_is_computed(model: Model, batches: Tensor) -> None:
+    """Three layers have queries and keys, and each that was reduced has taken its own away."""
+    alive: list[int] = []
+
+    def count(item: AttentionMap) -> None:
+        alive.append(operands())
+
+    with torch.no_grad(), capture_attention(model, reduce=count):
+        model(batches[0])
+    assert [first - alive[-1] for first in alive] == [4, 2, 0]
+
+
 def test_a_map_is_computed(model: Model, batches: Tensor) -> None:
     """What a function returns unread, such as half of a map, would hold the operands."""
     with torch.no_grad(), capture_attention(model, reduce=lambda item: item / 2) as maps:

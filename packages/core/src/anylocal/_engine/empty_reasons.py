@@ -1,14 +1,11 @@
-"""Warnings of captures that recorded nothing, with the reason.
-
-Others may know reasons that the engine does not: `register` takes the dotted name of an explainer, a function of the
-captured function that returns the end of a sentence, or an empty string. It is imported when a reason is needed.
-"""
+"""Warnings of captures that recorded nothing, with the reason."""
 
 from __future__ import annotations
 
 import warnings
 from typing import TYPE_CHECKING, Final
 
+from anylocal._engine.explainers import NAMES
 from anylocal._engine.subscription import OTHER_THREADS
 from anylocal.errors import CodeReplacedWarning, EditNotAppliedWarning, NothingRecordedWarning, level_of_user
 
@@ -21,12 +18,6 @@ if TYPE_CHECKING:
 
 _MOST: Final = 3
 _NEVER_MADE: Final = "; where a fused kernel runs, a model never makes the value"
-_explainers: Final[dict[str, None]] = {}
-
-
-def register(explainer: str) -> None:
-    """Ask an explainer, such as ``"package.module:function"``, why a function returned without binding a name."""
-    _explainers[explainer] = None
 
 
 def warn_of_missing_names(
@@ -125,7 +116,7 @@ def _kernel(subscriptions: list[Subscription]) -> str:
     # Here only: a warning can wait for it, every import of anylocal could not.
     from pkgutil import resolve_name
 
-    explainers = [resolve_name(name) for name in _explainers]
+    explainers = [resolve_name(name) for name in NAMES]
     reasons = (
         explain(function) for explain in explainers for function in dict.fromkeys(s.function for s in subscriptions)
     )

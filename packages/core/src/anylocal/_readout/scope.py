@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -238,7 +239,7 @@ class AttentionCapture:
     def _now(self) -> Sequence[AttentionMap]:
         with self._reading:
             if self._reduce is not None:
-                self._reduce_all(self._reduce, self._capture.drain_records())
+                self._reduce_all(self._reduce, deque(self._capture.drain_records()))
                 return ()
             records, self._read_so_far = self._capture.records_from(self._read_so_far)
             if records:
@@ -251,15 +252,16 @@ class AttentionCapture:
                     raise
             return self._made
 
-    def _reduce_all(self, reduce: Callable[[AttentionMap], Any], records: Sequence[Record]) -> None:
+    def _reduce_all(self, reduce: Callable[[AttentionMap], Any], records: deque[Record]) -> None:
         self._mapless.read(filter(None, map(self._owners_noted.of, records)))
-        for item in self._all(records):
+        # The operands of a map go before the next one is computed: all of both are never in memory.
+        for item in self._all(_taken_from(records)):
             value = reduce(item)
             # What is computed when it is read would hold the operands.
             value = value.tensor() if isinstance(value, MapArray) else value
             self._reduced.setdefault(item.name, []).append(value)
 
-    def _all(self, records: Sequence[Record]) -> Iterator[AttentionMap]:
+    def _all(self, records: Iterable[Record]) -> Iterator[AttentionMap]:
         for call in self._calls(records):
             reading = self._readings.get(call.function)
             if self._multihead.owns(call.function):
@@ -279,7 +281,7 @@ class AttentionCapture:
                 labelled._model = self._reference  # noqa: SLF001  # no label: a copy in a file has none
                 yield labelled
 
-    def _calls(self, records: Sequence[Record]) -> Iterator[Call]:
+    def _calls(self, records: Iterable[Record]) -> Iterator[Call]:
         """Yield each call while its forward pass is the current one."""
         # Modules that the model had at first keep their names; newer ones have their present names.
         self._names.update((id(module), name) for name, module in module_names(self._model))
@@ -295,6 +297,12 @@ class AttentionCapture:
             yield from self._assembler.calls(self._nesting.of(record))
             if marks and record.kind == "returned":
                 self._forward_passes.leave(record.thread)
+
+
+def _taken_from(records: deque[Record]) -> Iterator[Record]:
+    """Yield the records, each no longer held."""
+    while records:
+        yield records.popleft()
 
 
 class _Latest(Mapping[str, Any]):

@@ -1,0 +1,14 @@
+"""Who can tell, besides the engine, why a capture recorded nothing."""
+
+from __future__ import annotations
+
+NAMES: dict[str, None] = {}
+
+
+def register(explainer: str) -> None:
+    """Ask an explainer, such as ``"package.module:function"``, why a function returned without binding a name.
+
+    It is a function of the captured function that returns the end of a sentence, or an empty string, and is imported
+    when a reason is needed.
+    """
+    NAMES[explainer] = None
