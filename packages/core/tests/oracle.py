@@ -27,11 +27,15 @@ class Return(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a caller sees: a result, or an exception with the lines and columns of its traceback."""
+    """What a caller sees: a result, or an exception with the lines and columns of its traceback.
+
+    And the exceptions that Python only prints, as of a generator that yields once more when it is dropped.
+    """
 
     result: str
     exception: str
     positions: list[tuple[str, int | None, int | None, int | None, int | None]]
+    printed: list[str]
 
 
 class Event(NamedTuple):
@@ -52,11 +56,16 @@ class Seen(NamedTuple):
 
 def outcome(function: Any, drive: Callable[[Any], Any]) -> Outcome:
     """Run a function and return what its caller sees."""
+    printed: list[str] = []
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda told: printed.append(plain(f"{type(told.exc_value).__name__}: {told.exc_value}"))
     try:
         result = drive(function)
     except Exception as error:  # noqa: BLE001  # samples raise what they like
-        return Outcome("", plain(f"{type(error).__name__}: {error}"), _positions(error, function))
-    return Outcome(plain(repr(result)), "", [])
+        return Outcome("", plain(f"{type(error).__name__}: {error}"), _positions(error, function), printed)
+    finally:
+        sys.unraisablehook = before
+    return Outcome(plain(repr(result)), "", [], printed)
 
 
 def watch(function: Any, drive: Callable[[Any], Any]) -> Seen:

@@ -836,6 +836,17 @@ def receives():
         closed = True
 
 
+@sample(lambda f: next(f()))
+def generator_that_ignores_its_end():
+    number = 0
+    while True:
+        try:
+            yield number
+        except GeneratorExit:
+            number = -1
+        number += 1
+
+
 @sample(lambda f: f().close(), lambda f: _closed(f()))
 def generator_that_is_closed():
     try:

@@ -26,11 +26,6 @@ from .programs import Program, namespace, programs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# A generator that yields where it should end says so when it is dropped, captured or not.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <generator object program:pytest.PytestUnraisableExceptionWarning"
-)
-
 EXAMPLES = int(os.environ.get("ANYLOCAL_EXAMPLES", "0"))
 
 many = settings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Final
 
-from anylocal._engine.explainers import NAMES
+from anylocal._engine.explainers import REGISTERED
 from anylocal._engine.subscription import OTHER_THREADS
 from anylocal.errors import CodeReplacedWarning, EditNotAppliedWarning, NothingRecordedWarning, level_of_user
 
@@ -116,7 +116,7 @@ def _kernel(subscriptions: list[Subscription]) -> str:
     # Here only: a warning can wait for it, every import of anylocal could not.
     from pkgutil import resolve_name
 
-    explainers = [resolve_name(name) for name in NAMES]
+    explainers = [resolve_name(name) for name in REGISTERED]
     reasons = (
         explain(function) for explain in explainers for function in dict.fromkeys(s.function for s in subscriptions)
     )

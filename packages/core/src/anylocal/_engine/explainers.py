@@ -1,8 +1,8 @@
-"""Who can tell, besides the engine, why a capture recorded nothing."""
+"""Explainers, known by their dotted names: functions outside the engine that say why a capture recorded nothing."""
 
 from __future__ import annotations
 
-NAMES: dict[str, None] = {}
+REGISTERED: dict[str, None] = {}
 
 
 def register(explainer: str) -> None:
@@ -11,4 +11,4 @@ def register(explainer: str) -> None:
     It is a function of the captured function that returns the end of a sentence, or an empty string, and is imported
     when a reason is needed.
     """
-    NAMES[explainer] = None
+    REGISTERED[explainer] = None

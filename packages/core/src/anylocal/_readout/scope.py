@@ -254,7 +254,7 @@ class AttentionCapture:
 
     def _reduce_all(self, reduce: Callable[[AttentionMap], Any], records: deque[Record]) -> None:
         self._mapless.read(filter(None, map(self._owners_noted.of, records)))
-        # The operands of a map go before the next one is computed: all of both are never in memory.
+        # The operands of a map go before the next one is computed: memory never holds all of them and all results.
         for item in self._all(_taken_from(records)):
             value = reduce(item)
             # What is computed when it is read would hold the operands.
