@@ -9,6 +9,7 @@ import inspect
 import itertools
 import pickle
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -447,3 +448,19 @@ def test_the_module_of_the_function_stays_as_it_was() -> None:
     with capture(add, "total"):
         add(1)
         assert set(globals()) == before
+
+
+def test_few_rewritings_of_a_function_are_kept() -> None:
+    """A capture of the same names finds its own again; those of ever other names do not fill the memory."""
+
+    def letters() -> str:
+        a = b = c = d = e = f = "letter"
+        return a + b + c + d + e + f
+
+    rewritings = []
+    for name in "abcdef":
+        with capture(letters, name):
+            letters()
+            rewritings.append(weakref.ref(letters.__code__))
+    gc.collect()
+    assert [rewriting() is not None for rewriting in rewritings] == [False, False, True, True, True, True]

@@ -12,7 +12,7 @@ import pytest
 from anylocal import capture
 from anylocal._engine import dynamo
 from anylocal._engine.subscription import Subscription
-from anylocal.errors import NothingRecordedWarning
+from anylocal.errors import LimitWarning, NothingRecordedWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,11 @@ class Divider:
 
 def divide(x: int) -> float:
     part = 1 / x
+    return part
+
+
+def load(x: int) -> bytes:
+    part = bytes((1 << 20) // x)
     return part
 
 
@@ -66,6 +71,18 @@ def test_calls_that_raise_are_counted_where_assignments_are_recorded() -> None:
     with capture(divide, "part", every=True) as cap:
         all_of(divide, (1, 0, 2))
     assert cap.counts == {"started": 3, "finished": 2, "unfinished": 1}
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_calls_after_the_limit_are_not_counted(*, every: bool) -> None:
+    """Neither those that raise nor those that finish: nothing of them is recorded."""
+    cap = capture(load, "part", every=every, limit="4 MiB").open()
+    with pytest.warns(LimitWarning):
+        all_of(load, (1,) * 9)
+    before = cap.counts
+    all_of(load, (1, 0) * 9)
+    cap.close()
+    assert cap.counts == before
 
 
 def test_only_calls_on_behalf_of_the_object_are_counted() -> None:
